@@ -1,0 +1,141 @@
+"""The layers all models share: masked BatchNorm, convolutions, the output layer.
+
+    x = conv(64, stride=2, dtype=dtype)(x)
+    x = BatchNorm(dtype=dtype, axis_name='data')(x, use_running_average=False, mask=m)
+    logits = head(10)(features)
+
+Flax's own BatchNorm takes the mean of per-device means when it is given both a mask
+and an axis_name, which is wrong where devices hold unequal numbers of filled slots
+(flax 0.12.8). Ours sums, counts, adds up over the devices, and divides once.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+# PyTorch's default for Conv2d and Linear: uniform within 1 / sqrt(fan_in).
+torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+# Normal with variance 2 / fan_in, which keeps the scale of activations through ReLU.
+he_init = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+
+
+def compute_dtype(name: str) -> Any:
+  """Returns the dtype called `name`; ValueError unless float32 or bfloat16."""
+  if name not in DTYPES:
+    raise ValueError(f'model dtype must be one of {sorted(DTYPES)}, got {name!r}')
+  return DTYPES[name]
+
+
+def conv(
+    features: int, kernel: int = 3, stride: int = 1, *,
+    dtype: Any = jnp.float32, init: Any = he_init, name: str | None = None,
+) -> nn.Conv:
+  """A convolution without bias (a BatchNorm follows), padded by kernel // 2.
+
+  The padding is the same on all sides, as PyTorch's; flax's 'SAME' would pad a
+  strided convolution of an even-sized image at its right and bottom only.
+  """
+  return nn.Conv(
+      features, (kernel, kernel), strides=stride, padding=kernel // 2,
+      use_bias=False, dtype=dtype, kernel_init=init, name=name)
+
+
+def head(num_outputs: int, name: str = 'head') -> nn.Dense:
+  """The output layer: PyTorch's kernel initialisation, zero bias, always float32.
+
+  Logits near 10 lie 1/16 apart in bfloat16: their softmax would have ties and
+  steps, and the layer is too small for float32 to cost anything.
+  """
+  return nn.Dense(num_outputs, dtype=jnp.float32, kernel_init=torch_init, name=name)
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over all axes but the last, weighted by a mask.
+
+      mean = sum_i m_i x_i / sum_i m_i,   var = sum_i m_i (x_i - mean)^2 / sum_i m_i
+      y = (x - mean) / sqrt(var + epsilon) * scale + bias
+      running <- momentum * running + (1 - momentum) * batch
+
+  Sums and counts run over the examples and positions of all devices. Statistics,
+  parameters and arithmetic are float32. The variance is the biased one, in the
+  running statistics too (as flax; PyTorch keeps the unbiased one there).
+
+  Attributes:
+    momentum: share of the running statistics that an update keeps.
+    epsilon: added to the variance.
+    dtype: of the output.
+    axis_name: the pmap axis whose devices share their statistics; None for one
+      device and under jit, which sees the global batch.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = jnp.float32
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, x: jax.Array, *, use_running_average: bool, mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """Normalises x.
+
+    Args:
+      x: [n, ..., c].
+      use_running_average: normalise by the running statistics (evaluation) and not
+        by the batch's. `mask` has no effect then.
+      mask: [n], bool or float; 0 = empty slot. None means that all are filled. A
+        batch without a filled slot is normalised by the running statistics and
+        leaves them as they are.
+
+    Returns:
+      [n, ..., c] in `dtype`.
+    """
+    c = x.shape[-1]
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, c, jnp.float32)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, c, jnp.float32)
+    scale = self.param('scale', nn.initializers.ones, (c,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
+    x = x.astype(jnp.float32)
+    row = (1,) * (x.ndim - 1) + (c,)
+
+    if use_running_average:
+      mean, var = running_mean.value, running_var.value
+    else:
+      # One pass over x and one psum. E[d^2] - E[d]^2 loses its digits where the
+      # mean is large beside the spread, hence d = x - running mean, not x.
+      shift = running_mean.value
+      mean, var = self._moments(x - shift.reshape(row), mask, running_var.value)
+      mean = shift + mean
+      if not self.is_initializing():
+        # In this form an unchanged mean stays unchanged to the last bit.
+        rate = 1 - self.momentum
+        running_mean.value = shift + rate * (mean - shift)
+        running_var.value += rate * (var - running_var.value)
+
+    gain = scale * jax.lax.rsqrt(var + self.epsilon)
+    y = (x - mean.reshape(row)) * gain.reshape(row) + bias.reshape(row)
+    return y.astype(self.dtype)
+
+  def _moments(self, d, mask, empty_var):
+    """Mean and variance [c] of d [n, ..., c]; 0 and empty_var if nothing is filled."""
+    n, c = d.shape[0], d.shape[-1]
+    d = d.reshape(n, -1, c)
+    # Positions first, then examples: the mask touches [n, c] only.
+    sums, squares = d.sum(1), jnp.square(d).sum(1)
+    weight = jnp.ones(n) if mask is None else mask.astype(jnp.float32)
+    if mask is not None:
+      filled = (weight > 0)[:, None]
+      sums, squares = jnp.where(filled, sums, 0), jnp.where(filled, squares, 0)
+    totals = (weight[:, None] * sums).sum(0), (weight[:, None] * squares).sum(0)
+    totals = (*totals, d.shape[1] * weight.sum())
+    if self.axis_name is not None and not self.is_initializing():
+      totals = jax.lax.psum(totals, self.axis_name)
+    total, total_squares, count = totals
+    divisor = jnp.where(count > 0, count, 1)
+    mean = total / divisor
+    var = jnp.maximum(total_squares / divisor - jnp.square(mean), 0)
+    return mean, jnp.where(count > 0, var, empty_var)

@@ -1,0 +1,153 @@
+"""Parameter counts, shapes, dtypes and masks of every model of the table."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nat_jax import registry
+from nat_jax.models import MLP, MODELS, ResNet, SmallConv, WideResNet
+
+# (spec, image shape, parameters at 10 outputs); the ResNet and WRN counts are those of
+# the papers' own code.
+COUNTS = [
+    ({'name': 'small_conv'}, (8, 8, 1), 9 * 32 + 64 + 9 * 32 * 64 + 128 + 650),
+    ({'name': 'mlp'}, (8, 8, 1), 64 * 128 + 128 + 128 * 128 + 128 + 1290),
+    ({'name': 'resnet18'}, (32, 32, 3), 11_173_962),
+    ({'name': 'wide_resnet', 'depth': 16, 'widen': 1}, (32, 32, 3), 175_066),
+    ({'name': 'wide_resnet', 'depth': 40, 'widen': 1}, (32, 32, 3), 563_930),
+    ({'name': 'wide_resnet', 'depth': 40, 'widen': 2}, (32, 32, 3), 2_243_546),
+]
+SMALL = [
+    {'name': 'small_conv', 'widths': [8, 16]},
+    {'name': 'mlp', 'width': 16},
+    {'name': 'resnet18', 'width': 4},
+    {'name': 'wide_resnet', 'depth': 10},
+]
+# The same code, quick to compile.
+TINY = {
+    'small_conv': functools.partial(SmallConv, 5, widths=(4, 8)),
+    'mlp': functools.partial(MLP, 5, width=16, name='mlp'),
+    'resnet': functools.partial(ResNet, 5, blocks=(1, 1), width=4),
+    'wide_resnet': functools.partial(WideResNet, 5, num_blocks=1),
+}
+
+
+def build(spec, num_outputs=10, axis_name=None):
+  return registry.build(
+      MODELS, spec, what='model', num_outputs=num_outputs, axis_name=axis_name)
+
+
+def shapes(model, shape, **kwargs):
+  """Abstract (variables, (logits, aux)) of a model on 4 images."""
+  images = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+  variables = jax.eval_shape(
+      lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)
+  out = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+  return variables, out
+
+
+def random_variables(model):
+  """Variables for 8x8x3 images, drawn by numpy: init would have to be compiled."""
+  rng = np.random.default_rng(0)
+  def draw(path, leaf):
+    if path[-1].key == 'kernel':
+      return rng.normal(size=leaf.shape, scale=np.prod(leaf.shape[:-1]) ** -0.5)
+    return rng.uniform(0.5, 1.5, leaf.shape)
+  draws = jax.tree_util.tree_map_with_path(draw, shapes(model, (8, 8, 3))[0])
+  return jax.tree.map(lambda x: x.astype(np.float32), draws)
+
+
+def test_every_model_is_counted():
+  assert {spec['name'] for spec, _, _ in COUNTS} == set(MODELS)
+  assert {spec['name'] for spec in SMALL} == set(MODELS)
+
+
+@pytest.mark.parametrize('spec,shape,count', COUNTS)
+def test_parameter_count(spec, shape, count):
+  variables, (logits, aux) = shapes(build(spec), shape)
+  assert sum(x.size for x in jax.tree.leaves(variables['params'])) == count
+  assert logits.shape == (4, 10) and logits.dtype == jnp.float32
+  assert aux['features'].ndim == 2
+
+
+@pytest.mark.parametrize('spec,expected', [
+    ({'name': 'resnet18'}, {
+        'group1': (4, 32, 32, 64), 'group2': (4, 16, 16, 128), 'group3': (4, 8, 8, 256),
+        'group4': (4, 4, 4, 512), 'features': (4, 512)}),
+    ({'name': 'wide_resnet', 'depth': 10, 'widen': 2}, {
+        'group1': (4, 32, 32, 32), 'group2': (4, 16, 16, 64), 'group3': (4, 8, 8, 128),
+        'features': (4, 128)}),
+    ({'name': 'small_conv', 'widths': (8, 24)}, {'features': (4, 24)}),
+    ({'name': 'mlp', 'width': 20, 'depth': 1}, {'features': (4, 20)}),
+])
+def test_aux_shapes(spec, expected):
+  _, (_, aux) = shapes(build(spec), (32, 32, 3))
+  assert {name: x.shape for name, x in aux.items()} == expected
+
+
+@pytest.mark.parametrize('spec', SMALL)
+@pytest.mark.parametrize('shape', [(8, 8, 1), (28, 28, 1), (15, 15, 3)])
+def test_any_image_size(spec, shape):
+  _, (logits, _) = shapes(build(spec, num_outputs=7), shape)
+  assert logits.shape == (4, 7)
+
+
+@pytest.mark.parametrize('make', TINY.values(), ids=TINY)
+def test_bfloat16_computes_near_float32(make):
+  images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+  wide, narrow = make(dtype='float32'), make(dtype='bfloat16')
+  abstract = shapes(narrow, (8, 8, 3))[0]
+  assert {x.dtype for x in jax.tree.leaves(abstract)} == {jnp.dtype('float32')}
+  variables = random_variables(narrow)
+  logits, exact = jax.jit(lambda v, x: [
+      model.apply(v, x, train=False)[0] for model in (narrow, wide)])(variables, images)
+  assert logits.dtype == jnp.float32
+  error = np.abs(logits - exact).max() / np.abs(exact).max()
+  assert 0 < error < 0.05  # 0: the dtype was not used at all.
+
+
+@pytest.mark.parametrize('spec', SMALL)
+def test_other_dtypes_are_refused(spec):
+  with pytest.raises(ValueError, match="bfloat16.*float32.*got 'float16'"):
+    shapes(build(dict(spec, dtype='float16')), (8, 8, 3))
+
+
+@pytest.mark.parametrize('depth', [4, 17, 0])
+def test_wide_resnet_depth(depth):
+  with pytest.raises(ValueError, match=f'6 n \\+ 4.*got {depth}'):
+    build({'name': 'wide_resnet', 'depth': depth})
+
+
+def test_projections_only_where_channels_change():
+  def projections(spec):
+    params = shapes(build(spec), (32, 32, 3))[0]['params']
+    return [name for name, block in params.items() if 'conv_shortcut' in block]
+
+  assert projections({'name': 'wide_resnet', 'widen': 1}) == [
+      'group2_block1', 'group3_block1']
+  assert projections({'name': 'wide_resnet', 'widen': 2}) == [
+      'group1_block1', 'group2_block1', 'group3_block1']
+
+
+@pytest.mark.parametrize('make', TINY.values(), ids=TINY)
+def test_empty_slots_change_nothing(make):
+  """Training logits and statistics are those of the filled slots alone."""
+  model = make()
+  variables = random_variables(model)
+  images = jax.random.normal(jax.random.key(0), (6, 8, 8, 3))
+  filled = np.array([0, 2, 3, 5])
+
+  def run(images, mask):
+    (logits, _), updates = model.apply(
+        variables, images, train=True, mask=mask, mutable=['batch_stats'])
+    return logits, updates
+
+  logits, updates = jax.jit(run)(images, jnp.zeros(6).at[filled].set(1.0))
+  expected, expected_updates = jax.jit(run)(images[filled], None)
+  np.testing.assert_allclose(logits[filled], expected, rtol=1e-3, atol=1e-4)
+  chex.assert_trees_all_close(updates, expected_updates, rtol=1e-4, atol=1e-5)
+  assert bool(updates) == (model.name != 'mlp')
