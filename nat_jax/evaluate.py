@@ -1,0 +1,219 @@
+"""A checkpoint -> figures on every evaluation set of its config -> eval.json.
+
+    evaluation = evaluate('runs/digits')             # the newest checkpoint
+    evaluation['evals']['cifar100_test']['ncr']['0.8']
+"""
+
+from collections.abc import Callable, Mapping
+import csv
+import os
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+
+from nat_jax import data, experiment, metrics
+from nat_jax.runtime import checkpoint, parallel, writers
+
+EVALUATION = 'eval.json'
+NUM_MISTAKES = 36  # pictures on the sheet of mistakes
+
+Predict = Callable[[np.ndarray], np.ndarray]  # images [n, h, w, c] -> logits [n, k]
+
+
+def make_predict(head, state, frozen, mesh, batch_size: int) -> Predict:
+  """Returns a function from any number of images to their logits.
+
+  The tail is padded to a whole batch and cut off again: every image counts once.
+  """
+  num_devices = mesh.devices.size
+  batch_size = -(-batch_size // num_devices) * num_devices
+  run = parallel.wrap_head(head, mesh)
+
+  def predict(images):
+    pending, done = [], []
+    for start in range(0, len(images), batch_size):
+      batch = np.asarray(images[start : start + batch_size])
+      missing = batch_size - len(batch)
+      batch = np.pad(batch, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
+      pending.append(run(state, frozen, batch))
+      if len(pending) > 2:  # the device is kept two batches ahead
+        done.append(np.asarray(pending.pop(0)))
+    done += [np.asarray(logits) for logits in pending]
+    return np.concatenate(done)[: len(images)]
+
+  return predict
+
+
+def evaluate_sets(
+    config: Mapping[str, Any],
+    sets: Mapping[str, experiment.EvalSet],
+    predict: Predict,
+    bootstrap: bool = True,
+) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+  """Evaluates a classifier on every set.
+
+  Args:
+    config: of the run.
+    sets: of `experiment.load_evals`; the reference comes first.
+    predict: images -> logits.
+    bootstrap: whether to add 95 % intervals.
+
+  Returns:
+    (figures by set as in eval.json, per-image scores by set).
+  """
+  figures, scores = {}, {}
+  for name, eval_set in sets.items():
+    logits = predict(eval_set.arrays.image)
+    scores[name] = {
+        **metrics.scores_from_logits(logits, config['num_classes']),
+        'label': eval_set.arrays.label,
+        'index': np.arange(len(logits), dtype=np.int32),
+        'logits': logits,
+    }
+    if eval_set.positive:
+      figures[name] = {'positive': True, **metrics.positive_summary(
+          scores[name], eval_set.arrays.label, bootstrap=bootstrap)}
+    else:
+      figures[name] = {
+          'positive': False,
+          **metrics.negative_summary(
+              scores[config['reference']], scores[name], bootstrap=bootstrap),
+          'seen_in_training': eval_set.seen,
+          'overlap_with_training_negatives': eval_set.overlap,
+      }
+  return figures, scores
+
+
+def save_evaluation(
+    workdir: str, config: Mapping[str, Any], step: int, class_names, sets, figures, scores
+) -> dict[str, Any]:
+  """Writes eval.json, the per-image scores and the worst mistakes; returns eval.json."""
+  evaluation = {
+      'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
+      'step': step, 'reference': config['reference'],
+      'num_classes': config['num_classes'], 'class_names': list(class_names),
+      'evals': figures,
+  }
+  if jax.process_index():
+    return evaluation
+  folder = os.path.join(workdir, 'scores')
+  os.makedirs(folder, exist_ok=True)
+  for name, values in scores.items():
+    np.savez_compressed(os.path.join(folder, f'{name}.npz'), **values)
+    if not sets[name].positive:
+      worst = np.argsort(-values['score'], kind='stable')[:NUM_MISTAKES]
+      images = sets[name].arrays.image[worst]
+      settings = config['data']
+      if images.dtype != np.uint8:
+        images = data.quantise(images, settings['mean'], settings['std'])
+      np.savez_compressed(
+          os.path.join(folder, f'{name}_mistakes.npz'), image=images,
+          max_prob=values['max_prob'][worst], prediction=values['prediction'][worst],
+      )
+  writers.write_json(os.path.join(workdir, EVALUATION), evaluation)
+  return evaluation
+
+
+def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
+  """Restores a checkpoint and evaluates it; needs nothing but the workdir.
+
+  Args:
+    workdir: of a run.
+    step: of the checkpoint; None: the newest.
+
+  Raises:
+    ValueError: no checkpoint, or none of that step (those there are listed).
+  """
+  config, about, predict, step = restore_classifier(workdir, step)
+  sets = experiment.load_evals(config)
+  figures, scores = evaluate_sets(config, sets, predict)
+  return save_evaluation(
+      workdir, config, step, about['class_names'], sets, figures, scores
+  )
+
+
+def restore_classifier(
+    workdir: str, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any], Predict, int]:
+  """Restores (config, about, predict, step) from a workdir."""
+  folder = os.path.join(workdir, checkpoint.FOLDER)
+  steps = []
+  if os.path.isdir(folder):
+    manager = checkpoint.open_manager(workdir, read_only=True)
+    steps = sorted(manager.all_steps())
+  if not steps:
+    raise ValueError(
+        f'no checkpoints in {folder}; train first: '
+        f'python -m nat_jax.main --config CONFIG --workdir {workdir}'
+    )
+  if step is not None and step not in steps:
+    raise ValueError(f'no checkpoint of step {step} in {folder}; there are: {steps}')
+  mesh = parallel.make_mesh()
+  for candidate in [step] if step is not None else steps[::-1]:
+    try:
+      about = checkpoint.read_about(manager, candidate)
+      config = about['config']
+      trainer, _ = experiment.build_trainer(config, about['image_shape'])
+      target = parallel.abstract_state(trainer.init, mesh)
+      state = checkpoint.restore(manager, candidate, target)
+      break
+    except checkpoint.Damaged as error:
+      if candidate == steps[0] or step is not None:
+        raise
+      logging.error('%s. Falling back to the one before.', error)
+  checkpoint.close(manager)
+  frozen = parallel.replicate(trainer.frozen(), mesh)
+  predict = make_predict(
+      trainer.heads['logits'], state, frozen, mesh, config['eval_batch_size']
+  )
+  return config, about, predict, candidate
+
+
+def predict_folder(
+    workdir: str, images: str, step: int | None = None, threshold: float | None = None,
+    keep: float = 0.95,
+) -> str:
+  """Classifies a folder of pictures; writes predictions.csv and returns its path.
+
+  Args:
+    workdir: of a run.
+    images: a folder of pictures of any size.
+    step: of the checkpoint; None: the newest.
+    threshold: answers below this maximum probability are "none of these"; None: the
+      one that keeps the share `keep` of the run's own positive test images.
+    keep: see `threshold`.
+
+  Raises:
+    ValueError: no checkpoint, no pictures, no evaluation to take a threshold from.
+  """
+  config, about, predict, _ = restore_classifier(workdir, step)
+  if threshold is None:
+    threshold = _threshold(workdir, config['reference'], keep)
+    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positive test images')
+  height, width, channels = about['image_shape']
+  mode = 'L' if channels == 1 else 'RGB'
+  files = data.list_images(images)
+  arrays = data.folder(images, size=(height, width), mode=mode, files=files)
+  scores = metrics.scores_from_logits(predict(arrays.image), config['num_classes'])
+  names = about['class_names'] or [str(k) for k in range(config['num_classes'])]
+  names = [*names, 'none of these']  # also the answer of a background class
+  path = os.path.join(workdir, 'predictions.csv')
+  with open(path, 'w', newline='') as file:
+    rows = csv.writer(file)
+    rows.writerow(['file', 'answer', 'nearest class', 'max_prob'])
+    for name, k, p in zip(files, scores['prediction'], scores['max_prob'], strict=True):
+      rows.writerow([name, names[k] if p >= threshold else names[-1], names[k], p])
+  return path
+
+
+def _threshold(workdir, reference, keep):
+  path = os.path.join(workdir, 'scores', f'{reference}.npz')
+  if not os.path.exists(path):
+    raise ValueError(
+        f'no {path} to choose a threshold from; give --threshold, or run: '
+        f'python -m nat_jax.main --mode=evaluate --workdir {workdir}'
+    )
+  return float(np.quantile(np.load(path)['max_prob'], 1 - keep))
+

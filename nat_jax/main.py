@@ -1,0 +1,136 @@
+"""Trains, evaluates, uses and compares classifiers that know what they do not know.
+
+Train, and end with the table of negative confidence rates and a report:
+  python -m nat_jax.main --config configs/digits.py --workdir runs/digits
+  (again: goes on where it stopped; --config.steps=100 changes a key of the config)
+Evaluate a checkpoint; needs nothing but the workdir:
+  python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
+Classify your own pictures:
+  python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
+Compare runs in one report:
+  python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
+"""
+
+import importlib.util
+import os
+import sys
+
+from absl import app, flags, logging
+import jax
+from ml_collections import config_flags
+
+from nat_jax import evaluate, experiment, report, train
+
+CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A config file of configs/, with a variant after a colon: '
+    'configs/digits.py:baseline. Keys are changed with --config.KEY=VALUE.',
+    lock_config=True,
+)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+MODE = flags.DEFINE_enum(
+    'mode', 'train', ['train', 'evaluate', 'predict', 'report'], 'What to do.'
+)
+STEP = flags.DEFINE_integer('step', None, 'Checkpoint to use (default: the newest).')
+OVERWRITE = flags.DEFINE_bool(
+    'overwrite', False, 'Move a run of another config in --workdir aside first.'
+)
+IMAGES = flags.DEFINE_string('images', None, 'predict: a folder of pictures.')
+THRESHOLD = flags.DEFINE_float(
+    'threshold', None, 'predict: below this maximum probability the answer is "none of '
+    'these" (default: keeps 95 % of the positive test images).',
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    'distributed', os.environ.get('NAT_JAX_DISTRIBUTED') == '1',
+    'Join the other hosts (TPU pods, Slurm: found by themselves; elsewhere see launch/).',
+)
+
+
+def run_train() -> None:
+  """Trains the config, and first the variant it is to be compared with."""
+  config = CONFIG.value
+  if config is None or not WORKDIR.value:
+    raise ValueError('--mode=train needs --config and --workdir')
+  runs = []
+  if config.compare_with:
+    runs.append((_variant(config.compare_with), f'{_workdir()}-{config.compare_with}'))
+  runs.append((config, _workdir()))
+  for run_config, _ in runs:  # before any work is spent on the first
+    experiment.plain(run_config)
+  for run_config, workdir in runs:
+    print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
+    train.train(run_config, workdir, OVERWRITE.value)
+  if jax.process_index() == 0:
+    _report([workdir for _, workdir in runs[::-1]])
+
+
+def _workdir():
+  return WORKDIR.value.rstrip('/')
+
+
+def _variant(name):
+  """The same config file with another variant, and the same --config.KEY=VALUE."""
+  path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
+  spec = importlib.util.spec_from_file_location('variant_config', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(name)
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  config.update_from_flattened_dict(overrides)
+  config.compare_with = ''
+  return config
+
+
+def _report(workdirs):
+  runs = [report.load_run(workdir) for workdir in workdirs]
+  print()
+  print(report.tables(runs))
+  print(f'\nreport: {report.report(workdirs)}')
+  for workdir in workdirs:
+    print(f'run: {workdir}  (eval.json, scores/, metrics.jsonl, checkpoints/)')
+
+
+def run_evaluate() -> None:
+  """Evaluates a checkpoint."""
+  evaluate.evaluate(_needed(WORKDIR, 'evaluate'), STEP.value)
+  if jax.process_index() == 0:
+    print(report.tables([report.load_run(WORKDIR.value)]))
+
+
+def run_predict() -> None:
+  """Classifies a folder of pictures."""
+  path = evaluate.predict_folder(
+      _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict'), STEP.value, THRESHOLD.value
+  )
+  with open(path) as file:
+    print(file.read(), end='')
+  print(f'written: {path}')
+
+
+def _needed(flag, mode):
+  if not flag.value:
+    raise ValueError(f'--mode={mode} needs --{flag.name}')
+  return flag.value
+
+
+def main(argv: list[str]) -> None:
+  logging.set_verbosity(logging.WARNING)
+  if DISTRIBUTED.value:
+    jax.distributed.initialize()
+  try:
+    if MODE.value == 'report':
+      workdirs = argv[1:] or [_needed(WORKDIR, 'report')]
+      print(report.report(workdirs, WORKDIR.value))
+    else:
+      if argv[1:]:
+        raise ValueError(f'unexpected arguments {argv[1:]}; only --mode=report takes any')
+      {'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict}[MODE.value]()
+  except train.Preempted as stopped:
+    print(stopped, flush=True)
+  except (ValueError, TypeError, OSError, train.Diverged) as error:
+    if os.environ.get('NAT_JAX_TRACEBACK') == '1':
+      raise
+    sys.exit(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,109 @@
+"""Plain values that configs are made of: the base keys, data-set facts, recipes.
+
+    from nat_jax import presets
+
+    def get_config(variant='nat'):
+      return presets.experiment(name='digits', variant=variant, steps=600, ...)
+
+A config names only what differs from `BASE`. Specs are `{'name': ..., **arguments}`
+and are looked up in the table of their package (`nat_jax.models.MODELS` and so on).
+"""
+
+import copy
+from typing import Any
+
+import ml_collections
+
+# Every key of a classification config with its default, and what it means.
+BASE: dict[str, Any] = dict(
+    name='experiment',  # printed in reports
+    variant='',  # what this run is among its siblings: 'nat', 'baseline', ...
+    trainer={'name': 'supervised'},  # nat_jax.trainers.TRAINERS
+    seed=0,  # of the parameters, the batches and the augmentation
+    steps=1000,  # updates in all
+    num_classes=10,
+    model={'name': 'small_conv'},  # nat_jax.models.MODELS
+    loss={'name': 'nat'},  # nat_jax.losses.OBJECTIVES
+    optimizer={'name': 'sgd'},  # nat_jax.runtime.optim.OPTIMIZERS
+    schedule={'name': 'cosine', 'learning_rate': 0.1},  # nat_jax.runtime.optim.SCHEDULES
+    grad_clip=0.0,  # largest global gradient norm; 0: not clipped
+    ema_decay=0.0,  # moving average of the parameters, used by evaluation; 0: none
+    data=dict(
+        positives={'name': 'digits'},  # a source: nat_jax.data.SOURCES
+        negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
+        mean=(0.5,),  # per channel, of pixels in [0, 1]
+        std=(0.5,),
+        batch_size=128,  # positives a batch (with inside=True: examples a batch)
+        negatives_per_batch=(5, 25),  # drawn uniformly, both ends included
+        inside=False,  # True: negatives take the places of positives
+        augment=[],  # nat_jax.data.AUGMENTS, in this order
+    ),
+    evals={},  # name -> {'source': ..., 'positive': bool, 'seen': True|False|None}
+    reference='test',  # the positive eval that negatives are compared with
+    eval_batch_size=512,
+    best='',  # keep the best checkpoint by this figure, e.g. 'val/accuracy'; '': none
+    compare_with='',  # variant of this config file to train too and print beside
+    run=dict(  # how it is run; may change when a run is resumed
+        mode='jit',  # or 'pmap'
+        placement='resident',  # pixels in device memory; 'streamed': gathered by the host
+        updates_per_call=50,  # updates between two looks at the metrics
+        log_every=100,
+        eval_every=0,  # 0: at the end only
+        checkpoint_every=500,  # 0: at the end only
+        keep=2,  # newest checkpoints kept, beside the best
+        tensorboard=True,
+    ),
+)
+
+NORMALISATION = {  # data set -> mean and std of pixels in [0, 1], per channel
+    # The std that pytorch-cifar made common is the mean of per-image stds; this is
+    # the std over all pixels.
+    'cifar10': dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    'digits': dict(mean=(0.3053,), std=(0.3760,)),  # of scikit-learn's digits / 16
+}
+
+
+def experiment(**differences: Any) -> ml_collections.ConfigDict:
+  """Returns `BASE` with an experiment's differences, as a config.
+
+  Groups (`data`, `run`) are merged key by key; everything else is replaced whole.
+
+  Raises:
+    ValueError: a key that `BASE` does not have.
+  """
+  config = copy.deepcopy(BASE)
+  for key, value in differences.items():
+    if key in GROUPS:
+      check_keys(value, BASE[key], f'{key}.')
+      config[key].update(value)
+    else:
+      check_keys({key: value}, BASE)
+      config[key] = value
+  return ml_collections.ConfigDict(config)
+
+
+GROUPS = ('data', 'run')
+
+
+def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -> None:
+  """Raises ValueError for a key of `given` that is not in `known`."""
+  unknown = sorted(set(given) - set(known))
+  if unknown:
+    raise ValueError(
+        f'unknown config key {prefix}{unknown[0]!r}; valid keys: '
+        + ', '.join(prefix + key for key in sorted(known))
+    )
+
+
+def check_config(config: dict[str, Any]) -> None:
+  """Raises ValueError unless `config` has exactly the keys of `BASE`."""
+  for given, known, prefix in (
+      (config, BASE, ''), *((config.get(g, {}), BASE[g], f'{g}.') for g in GROUPS)
+  ):
+    check_keys(given, known, prefix)
+    missing = sorted(set(known) - set(given))
+    if missing:
+      raise ValueError(
+          f'config key {prefix}{missing[0]!r} is missing; start the config from '
+          'nat_jax.presets.experiment(...), which fills in every default'
+      )

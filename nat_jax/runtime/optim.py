@@ -1,0 +1,103 @@
+"""Optimisers and learning-rate schedules of optax, by name.
+
+    schedule = make_schedule({'name': 'cosine', 'learning_rate': 0.1}, steps=1000)
+    tx = make_optimizer({'name': 'sgd', 'momentum': 0.9}, schedule, grad_clip=1.0)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from nat_jax import registry
+
+
+def constant(*, steps: int, learning_rate: float, warmup: int = 0) -> optax.Schedule:
+  """`learning_rate` throughout, after a linear warm-up of `warmup` updates."""
+  del steps
+  return _after_warmup(optax.constant_schedule(learning_rate), learning_rate, warmup)
+
+
+def cosine(
+    *, steps: int, learning_rate: float, warmup: int = 0, end: float = 0.0
+) -> optax.Schedule:
+  """Half a cosine from `learning_rate` to `end` over the updates after `warmup`."""
+  decay = optax.cosine_decay_schedule(
+      learning_rate, max(steps - warmup, 1), alpha=end / learning_rate
+  )
+  return _after_warmup(decay, learning_rate, warmup)
+
+
+def step(
+    *, steps: int, learning_rate: float, factor: float = 0.1,
+    at: Sequence[float] = (0.5, 0.75), warmup: int = 0,
+) -> optax.Schedule:
+  """Times `factor` at each share `at` of the run (0.5 = halfway)."""
+  drops = {round(share * steps) - warmup: factor for share in at}
+  decay = optax.piecewise_constant_schedule(learning_rate, drops)
+  return _after_warmup(decay, learning_rate, warmup)
+
+
+def _after_warmup(schedule, learning_rate, warmup):
+  if not warmup:
+    return schedule
+  ramp = optax.linear_schedule(0.0, learning_rate, warmup)
+  return optax.join_schedules([ramp, schedule], [warmup])
+
+
+SCHEDULES = {'constant': constant, 'cosine': cosine, 'step': step}
+
+
+def kernels(params: Any) -> Any:
+  """Mask of the weight decay: True for kernels, False for biases and BatchNorm."""
+  return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+MASKS = {'kernels': kernels, 'all': None}
+
+
+def sgd(
+    learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9,
+    nesterov: bool = True, weight_decay: float = 0.0, decay: str = 'kernels',
+) -> optax.GradientTransformation:
+  """SGD with the weight decay inside the gradient, as in PyTorch (coupled)."""
+  return optax.chain(
+      optax.add_decayed_weights(weight_decay, mask=_mask(decay)),
+      optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov),
+  )
+
+
+def adamw(
+    learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.999,
+    eps: float = 1e-8, weight_decay: float = 1e-4, decay: str = 'kernels',
+) -> optax.GradientTransformation:
+  """AdamW: Adam with decoupled weight decay."""
+  return optax.adamw(
+      learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay,
+      mask=_mask(decay),
+  )
+
+
+def _mask(name):
+  if name not in MASKS:
+    raise ValueError(f'unknown weight-decay mask {name!r}; valid: {sorted(MASKS)}')
+  return MASKS[name]
+
+
+OPTIMIZERS = {'sgd': sgd, 'adamw': adamw}
+
+
+def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:
+  """Returns step -> learning rate, from a spec of `SCHEDULES`."""
+  return registry.build(SCHEDULES, spec, what='schedule', steps=steps)
+
+
+def make_optimizer(
+    spec: Mapping[str, Any], schedule: optax.Schedule, grad_clip: float = 0.0
+) -> optax.GradientTransformation:
+  """Returns the optimiser of a spec of `OPTIMIZERS`, clipped if `grad_clip` > 0."""
+  tx = registry.build(OPTIMIZERS, spec, what='optimizer', learning_rate=schedule)
+  if grad_clip > 0:
+    tx = optax.chain(optax.clip_by_global_norm(grad_clip), tx)
+  return tx

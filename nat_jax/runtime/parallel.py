@@ -1,0 +1,183 @@
+"""Devices: the mesh, jit and pmap, donation, and how k updates are run in one call.
+
+    mesh = make_mesh()
+    run = wrap_step(trainer.step, mesh, mode='jit', fetch=data.gather)
+    state, metrics = run(state, frozen, pool, index)   # index [k, n]: k updates
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+MODES = ('jit', 'pmap')
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """All devices in a row, axis 'data'.
+
+  In the order of `jax.devices()`, so that the rows of a batch that belong to one
+  process are contiguous. Axes are Auto: under Explicit ones label gathers and random
+  crops fail at trace time.
+  """
+  devices = np.array(jax.devices() if devices is None else devices)
+  return Mesh(devices, ('data',), axis_types=(AxisType.Auto,))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Puts a copy of every array of `tree` on every device."""
+  return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def scans(mesh: Mesh) -> bool:
+  """Whether k updates are one `lax.scan` (else one dispatch each).
+
+  On the CPU backend XLA runs convolutions inside any loop on a naive path, a
+  hundred times slower (jax 0.10); dispatch costs little there.
+  """
+  return mesh.devices.flat[0].platform != 'cpu'
+
+
+def wrap_step(
+    step: Callable[..., Any],
+    mesh: Mesh,
+    *,
+    mode: str = 'jit',
+    fetch: Callable[[Any, Any], Any] | None = None,
+    scan: bool | None = None,
+) -> Callable[..., Any]:
+  """Compiles a trainer's step to run over the devices of `mesh`.
+
+  Args:
+    step: (state, frozen, batch, *, axis_name=None) -> (state, metrics).
+    mesh: of `make_mesh`.
+    mode: 'jit' (one program over the mesh) or 'pmap' (one a device).
+    fetch: (source, item) -> batch, run on the device; None: items are batches.
+    scan: k updates as one compiled loop; None: as `scans(mesh)` says.
+
+  Returns:
+    run(state, frozen, source, items) -> (state, metrics of the k updates). `items` has
+    leading axes [k, n]: k updates with a global batch of n, equal on all
+    processes; or it is an iterable of k trees [n, ...], which are run one by one.
+    The state is donated: do not use it again.
+
+  Raises:
+    ValueError: an unknown mode.
+  """
+  if mode not in MODES:
+    raise ValueError(f'unknown mode {mode!r}; valid modes: {", ".join(MODES)}')
+  scan = scans(mesh) if scan is None else scan
+  axis_name = 'data' if mode == 'pmap' else None
+
+  def fetched(source, item):
+    return item if fetch is None else fetch(source, item)
+
+  def update(state, sums, frozen, source, item):
+    # The barrier keeps the step's arithmetic apart from what makes the batch: the
+    # same bits come out wherever its pixels came from.
+    batch = jax.lax.optimization_barrier(fetched(source, item))
+    state, metrics = step(state, frozen, batch, axis_name=axis_name)
+    return state, sums.merge(metrics)
+
+  def updates(state, sums, frozen, source, items):
+    return jax.lax.scan(
+        lambda carry, item: (update(*carry, frozen, source, item), None),
+        (state, sums), items,
+    )[0]
+
+  def zeros(state, frozen, source, item):
+    shapes = jax.eval_shape(
+        lambda *args: step(*args[:2], fetched(*args[2:]))[1],
+        state, frozen, source, item,
+    )
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+  one, many = (_compile(fn, mesh, mode, axis) for fn, axis in ((update, 0), (updates, 1)))
+  empty = None
+
+  def run(state, frozen, source, items):
+    nonlocal empty
+    if scan and isinstance(items, np.ndarray):
+      if empty is None:
+        empty = zeros(state, frozen, source, items[0])
+      return many(state, empty, frozen, source, split(items, mesh, mode, axis=1))
+    sums = empty
+    for item in items:
+      if sums is None:
+        sums = empty = zeros(state, frozen, source, item)
+      state, sums = one(state, sums, frozen, source, split(item, mesh, mode))
+    return state, sums
+
+  return run
+
+
+def _compile(fn, mesh, mode, axis):
+  if mode == 'pmap':
+    return jax.pmap(
+        fn, axis_name='data', in_axes=(None, None, None, None, axis), out_axes=None,
+        donate_argnums=0, devices=list(mesh.devices.flat),
+    )
+  whole = NamedSharding(mesh, P())
+  return jax.jit(
+      fn,
+      in_shardings=(*[whole] * 4, NamedSharding(mesh, P(*[None] * axis, 'data'))),
+      out_shardings=(whole, whole),
+      donate_argnums=0,
+  )
+
+
+def split(items: Any, mesh: Mesh, mode: str = 'jit', axis: int = 0) -> Any:
+  """Lays global arrays out over the devices, `axis` being the batch.
+
+  Args:
+    items: tree of numpy arrays, equal on all processes (or global jax arrays, which
+      pass unchanged).
+    mesh: of `make_mesh`.
+    mode: 'jit': global arrays split along `axis`; 'pmap': numpy arrays with this
+      process's devices as the axis before the batch.
+    axis: the batch axis.
+  """
+  sharding = NamedSharding(mesh, P(*[None] * axis, 'data'))
+
+  def lay_out(x):
+    if isinstance(x, jax.Array):
+      return x
+    if mode == 'pmap':
+      num_local = len(mesh.local_devices)
+      num_devices = mesh.devices.size
+      x = x.reshape(*x.shape[:axis], num_devices, -1, *x.shape[axis + 1 :])
+      first = jax.process_index() * num_local
+      return x.take(range(first, first + num_local), axis)
+    if jax.process_count() == 1:
+      return x  # jit places it
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+  return jax.tree.map(lay_out, items)
+
+
+def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., np.ndarray]:
+  """Compiles a trainer's head: (state, frozen, images [n, ...]) -> numpy [n, ...]."""
+  whole, parts = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
+  compiled = jax.jit(head, in_shardings=(whole, whole, parts), out_shardings=whole)
+
+  def run(state, frozen, images):
+    return compiled(state, frozen, split(images, mesh))
+
+  return run
+
+
+def init_state(init: Callable[..., Any], key: jax.Array, mesh: Mesh) -> Any:
+  """Builds the state on the devices, replicated."""
+  return jax.jit(init, out_shardings=NamedSharding(mesh, P()))(key)
+
+
+def abstract_state(init: Callable[..., Any], mesh: Mesh) -> Any:
+  """The shapes of the state and where they lie, without building it."""
+  whole = NamedSharding(mesh, P())
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes
+  )

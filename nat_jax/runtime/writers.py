@@ -1,0 +1,154 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, and the line of progress.
+
+    with open_writers(workdir, step, tensorboard=True) as write:
+      write({'step': 100, 'kind': 'train', 'loss': 0.5})
+    progress = Progress(total=600, start=0)
+    progress(100, images=8000, text='loss 0.50')
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from typing import Any
+
+from absl import logging
+import tqdm
+
+METRICS = 'metrics.jsonl'
+
+
+@contextlib.contextmanager
+def open_writers(
+    workdir: str, step: int, tensorboard: bool = True
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+  """Yields `write(record)`; a record has 'step', 'kind' and figures, nested or not.
+
+  Records of updates after `step`, left by a run that was cut off, are dropped first,
+  so that each update stands in the file once.
+  """
+  path = os.path.join(workdir, METRICS)
+  _drop_after(path, step)
+  events = _event_writer(workdir) if tensorboard else None
+  with open(path, 'a') as file:
+
+    def write(record):
+      file.write(json.dumps(finite(record)) + '\n')
+      file.flush()
+      if events is not None:
+        scalars = {f'{record["kind"]}/{k}': v for k, v in flat(record)}
+        events.write_scalars(record['step'], scalars)
+
+    yield write
+  if events is not None:
+    events.close()
+
+
+def _event_writer(workdir):
+  try:
+    from clu import metric_writers  # imports TensorFlow
+  except ImportError as error:
+    logging.warning(
+        'No TensorBoard events (%s); metrics.jsonl has every figure.', error
+    )
+    return None
+  return metric_writers.SummaryWriter(os.path.join(workdir, 'tensorboard'))
+
+
+def _drop_after(path, step):
+  if not os.path.exists(path):
+    return
+  kept = []
+  with open(path) as file:
+    for line in file:
+      try:
+        if json.loads(line)['step'] <= step:
+          kept.append(line)
+      except (ValueError, KeyError):
+        break  # the line that was being written when the run was cut off
+  with open(path + '.tmp', 'w') as file:
+    file.writelines(kept)
+  os.replace(path + '.tmp', path)
+
+
+def flat(record: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, float]]:
+  """Yields ('a/b', number) for the numbers of a nested record, but the step."""
+  for key, value in record.items():
+    if isinstance(value, Mapping):
+      yield from flat(value, f'{prefix}{key}/')
+    elif isinstance(value, int | float) and key != 'step' and math.isfinite(value):
+      yield prefix + key, value
+
+
+def finite(value: Any) -> Any:
+  """NaN and infinity as None, so that the file is JSON for every reader."""
+  if isinstance(value, Mapping):
+    return {k: finite(v) for k, v in value.items()}
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def write_json(path: str, value: Any) -> None:
+  """Writes a JSON file whole or not at all."""
+  with open(path + '.tmp', 'w') as file:
+    json.dump(value, file, indent=2)
+    file.write('\n')
+  os.replace(path + '.tmp', path)
+
+
+class Progress:
+  """One line: step, images/s, ETA and the text of the figures.
+
+  A bar on a terminal; in a log a plain line for each call. Images/s and ETA are of
+  the updates since the last call, so compilation and a pause count only once.
+  """
+
+  def __init__(self, total: int, start: int = 0, file=None):
+    self.total, self.step = total, start
+    self.file = sys.stderr if file is None else file
+    self.time = time.monotonic()
+    self.bar = None
+    if self.file.isatty():
+      self.bar = tqdm.tqdm(
+          total=total, initial=start, file=self.file, dynamic_ncols=True,
+          bar_format='{n_fmt}/{total_fmt} |{bar:10}| {desc}',
+      )
+
+  def __call__(self, step: int, images: int, text: str) -> float:
+    """Reports; `images` were seen since the last call. Returns images/s."""
+    now = time.monotonic()
+    seconds = max(now - self.time, 1e-9)
+    rate = images / seconds
+    eta = seconds / max(step - self.step, 1) * (self.total - step)
+    line = f'{rate:,.0f} images/s  ETA {clock(eta)}  {text}'
+    if self.bar is None:
+      print(f'step {step}/{self.total}  {line}', file=self.file, flush=True)
+    else:
+      self.bar.set_description_str(line, refresh=False)
+      self.bar.update(step - self.step)
+    self.step, self.time = step, now
+    return rate
+
+  def pause(self) -> Callable[[], None]:
+    """Stops the clock; call what it returns to go on (evaluation, say)."""
+    before = time.monotonic()
+
+    def resume():
+      self.time += time.monotonic() - before
+
+    return resume
+
+  def close(self) -> None:
+    if self.bar is not None:
+      self.bar.close()
+
+
+def clock(seconds: float) -> str:
+  """75 -> '1:15', 3700 -> '1:01:40'."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'

@@ -1,0 +1,72 @@
+"""What every trainer is: a bundle of pure functions over an explicit state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from clu import metrics as clu_metrics
+import flax
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Net:
+  """The arrays of one network that is being trained."""
+
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that a run must remember; a pytree of arrays only.
+
+  Attributes:
+    step: completed updates, int32 scalar.
+    key: typed key, never changed; steps fold their number into it.
+    net: the network.
+    ema: moving average of `{'params', 'batch_stats'}`, or None.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  net: Net
+  ema: Any = None
+
+
+class Trainer(NamedTuple):
+  """A way of training. To make another one, replace one of the functions.
+
+  Attributes:
+    init: key -> state.
+    frozen: () -> pytree of arrays that a step reads and never changes (teachers);
+      `{}` if none. They are arguments of the step, so neither saved nor compiled in.
+    step: (state, frozen, batch, *, axis_name=None) -> (state, clu Collection).
+    heads: name -> function of (state, frozen, images) for evaluation.
+  """
+
+  init: Callable[..., Any]
+  frozen: Callable[[], Any]
+  step: Callable[..., Any]
+  heads: dict[str, Callable[..., jax.Array]]
+
+
+def cross_device_sum(axis_name: str | None) -> Callable[[jax.Array], jax.Array]:
+  """Returns `x -> sum of x over the global batch`, whoever holds its parts."""
+  if axis_name is None:
+    return jnp.sum
+  return lambda x: jax.lax.psum(jnp.sum(x), axis_name)
+
+
+def collect(metrics: type[clu_metrics.Collection], axis_name: str | None, **outputs):
+  """Returns the collection of one step's outputs, over the global batch."""
+  if axis_name is None:
+    return metrics.single_from_model_output(**outputs)
+  return metrics.gather_from_model_output(axis_name=axis_name, **outputs)
+
+
+def example_keys(key: jax.Array, num: int, axis_name: str | None) -> jax.Array:
+  """One key for each example, by its place in the global batch; typed keys [num]."""
+  first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num))

@@ -1,0 +1,147 @@
+"""The classifier: cross-entropy on positives, KL from uniform on negatives.
+
+    trainer = supervised(model=model, objective=objective, tx=tx, ...)
+    state = trainer.init(jax.random.key(0))
+    state, metrics = trainer.step(state, trainer.frozen(), batch)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from clu import metrics as clu_metrics
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from nat_jax import losses
+from nat_jax.trainers import base
+
+Average = clu_metrics.Average
+
+
+@flax.struct.dataclass
+class TrainMetrics(clu_metrics.Collection):
+  """Running averages over updates and examples; NaN where there was no example."""
+
+  loss: Average.from_output('loss')
+  loss_positive: Average.from_fun(lambda per_example, positive, **_: dict(
+      values=per_example, mask=positive))
+  loss_negative: Average.from_fun(lambda per_example, negative, **_: dict(
+      values=per_example, mask=negative))
+  accuracy: Average.from_fun(lambda correct, positive, **_: dict(
+      values=correct, mask=positive))
+  ncr: Average.from_fun(lambda confident, negative, **_: dict(
+      values=confident, mask=negative))
+  grad_norm: Average.from_output('grad_norm')
+
+
+def supervised(
+    *,
+    model: nn.Module,
+    objective: losses.Objective,
+    tx: optax.GradientTransformation,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    normalise: Callable[[jax.Array], jax.Array],
+    ema_decay: float = 0.0,
+    threshold: float = 0.4,
+) -> base.Trainer:
+  """Returns the trainer of a classifier with negatives (paper eqs 1-4).
+
+  Args:
+    model: `apply(variables, images, train=, mask=) -> (logits [n, k], aux)`.
+    objective: what is minimised; see `nat_jax.losses`.
+    tx: the optimiser.
+    num_classes: classes of the positives.
+    image_shape: (height, width, channels) of one image.
+    augment: (images [n, h, w, c] uint8, keys [n]) -> images.
+    normalise: images of any dtype -> float32 images, as the model takes them.
+    ema_decay: of the moving average of parameters and statistics; 0: none kept.
+    threshold: t of the running NCR_t that `step` reports.
+
+  Returns:
+    A `Trainer` over a `TrainState`.
+  """
+
+  def init(key: jax.Array) -> base.TrainState:
+    init_key, step_key = jax.random.split(key)
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = model.init(init_key, images, train=False)
+    params, batch_stats = variables['params'], variables.get('batch_stats', {})
+    # Copies: a donated state must not hold one buffer twice.
+    ema = jax.tree.map(jnp.copy, _variables(params, batch_stats))
+    return base.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=step_key,
+        net=base.Net(params, batch_stats, tx.init(params)),
+        ema=ema if ema_decay else None,
+    )
+
+  def step(state, frozen, batch, *, axis_name: str | None = None):
+    del frozen
+    total = base.cross_device_sum(axis_name)
+    labels, weight = batch['label'], batch['weight']
+    step_key = jax.random.fold_in(state.key, state.step)
+    keys = base.example_keys(step_key, labels.shape[0], axis_name)
+    images = normalise(augment(batch['image'], keys))
+    coefficients = losses.example_weights(labels, weight, objective, total)
+    net = state.net
+
+    def loss_fn(params):
+      (logits, _), updates = model.clone(axis_name=axis_name).apply(
+          _variables(params, net.batch_stats), images, train=True, mask=weight,
+          mutable=['batch_stats'],
+      )
+      per_example = objective.per_example(logits, labels)
+      batch_stats = updates.get('batch_stats', {})
+      return (coefficients * per_example).sum(), (logits, per_example, batch_stats)
+
+    grads, (logits, per_example, batch_stats) = jax.grad(loss_fn, has_aux=True)(
+        net.params
+    )
+    if axis_name is not None:
+      grads = jax.lax.psum(grads, axis_name)
+    updates, opt_state = tx.update(grads, net.opt_state, net.params)
+    params = optax.apply_updates(net.params, updates)
+    ema = state.ema
+    if ema_decay:
+      ema = optax.incremental_update(
+          _variables(params, batch_stats), ema, 1.0 - ema_decay
+      )
+
+    metrics = base.collect(
+        TrainMetrics,
+        axis_name,
+        loss=total(coefficients * per_example),
+        grad_norm=optax.tree.norm(grads),
+        per_example=per_example,
+        correct=logits.argmax(-1) == labels,
+        confident=losses.max_probability(logits, num_classes) > threshold,
+        positive=(weight > 0) & (labels >= 0),
+        negative=(weight > 0) & (labels < 0),
+    )
+    state = state.replace(
+        step=state.step + 1, net=base.Net(params, batch_stats, opt_state), ema=ema
+    )
+    return state, metrics
+
+  def forward(state, images) -> Any:
+    variables = state.ema or _variables(state.net.params, state.net.batch_stats)
+    return model.apply(variables, normalise(images), train=False)
+
+  return base.Trainer(
+      init=init,
+      frozen=dict,
+      step=step,
+      heads={
+          'logits': lambda state, frozen, images: forward(state, images)[0],
+          'features': lambda state, frozen, images: forward(state, images)[1]['features'],
+      },
+  )
+
+
+def _variables(params, batch_stats):
+  return {'params': params, 'batch_stats': batch_stats}

@@ -1,0 +1,149 @@
+"""The classifier's step: parity over devices, empty slots, EMA, learning."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nat_jax import losses, models, trainers
+from nat_jax.runtime import parallel
+
+NUM_CLASSES = 3
+SHAPE = (8, 8, 1)
+
+
+def make_trainer(objective=None, **kwargs):
+  objective = objective or losses.nat(NUM_CLASSES)
+  return trainers.supervised(
+      model=models.SmallConv(objective.num_outputs, widths=(4, 8)),
+      objective=objective,
+      tx=optax.sgd(0.1, momentum=0.9),
+      num_classes=NUM_CLASSES,
+      image_shape=SHAPE,
+      augment=lambda images, keys: images + jax.vmap(jax.random.normal)(keys)[
+          :, None, None, None],
+      normalise=lambda images: images,
+      **kwargs,
+  )
+
+
+def make_batch(n=16, seed=0):
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(-1, NUM_CLASSES, n).astype(np.int32)
+  weight = np.ones(n, np.float32)
+  weight[[1, 2, 7]] = 0  # unequal over devices
+  return {
+      'image': rng.normal(size=(n, *SHAPE)).astype(np.float32),
+      'label': labels, 'weight': weight,
+  }
+
+
+def run(trainer, num_devices, mode, steps=3, scan=False):
+  mesh = parallel.make_mesh(jax.devices()[:num_devices])
+  state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
+  step = parallel.wrap_step(
+      trainer.step, mesh, mode=mode, scan=scan,
+      fetch=lambda pool, index: jax.tree.map(lambda x: x[index], pool))
+  pool = parallel.replicate(make_batch(16 * steps), mesh)
+  index = np.arange(16 * steps, dtype=np.int32).reshape(steps, 16)
+  return step(state, trainer.frozen(), pool, index)
+
+
+@pytest.mark.parametrize('objective', [
+    losses.nat(NUM_CLASSES), losses.outlier_exposure(NUM_CLASSES),
+    losses.background(NUM_CLASSES)])
+@pytest.mark.parametrize('num_devices, mode, scan', [
+    (8, 'jit', False), (8, 'pmap', False), (1, 'jit', True), (8, 'jit', True),
+    (8, 'pmap', True)])
+def test_devices_agree(objective, num_devices, mode, scan):
+  trainer = make_trainer(objective, ema_decay=0.9)
+  expected, expected_metrics = run(trainer, 1, 'jit')
+  state, metrics = run(trainer, num_devices, mode, scan=scan)
+  assert int(state.step) == 3
+  for part in ('net', 'ema'):
+    for a, b in zip(jax.tree.leaves(getattr(expected, part)),
+                    jax.tree.leaves(getattr(state, part)), strict=True):
+      np.testing.assert_allclose(a, b, atol=2e-6)
+  a, b = expected_metrics.compute(), metrics.compute()
+  assert set(a) == set(b)
+  for key in a:
+    np.testing.assert_allclose(a[key], b[key], rtol=1e-5, err_msg=key)
+
+
+def test_empty_slots_touch_nothing():
+  trainer = make_trainer()
+  state = trainer.init(jax.random.key(0))
+  batch = make_batch()
+  other = dict(batch, image=np.where(
+      batch['weight'][:, None, None, None] > 0, batch['image'], 1e3
+  ).astype(np.float32))
+  other['label'] = np.where(batch['weight'] > 0, batch['label'], 2)
+  one, metrics = jax.jit(trainer.step)(state, {}, batch)
+  two, other_metrics = jax.jit(trainer.step)(state, {}, other)
+  jax.tree.map(np.testing.assert_array_equal, one.net, two.net)
+  jax.tree.map(np.testing.assert_array_equal, metrics, other_metrics)
+
+
+def test_gradient_is_that_of_equation_4():
+  """One step of plain SGD moves the parameters by the gradient of the whole J."""
+  trainer = make_trainer()
+  trainer = trainers.supervised(
+      model=models.MLP(NUM_CLASSES, width=5), objective=losses.nat(NUM_CLASSES),
+      tx=optax.sgd(1.0), num_classes=NUM_CLASSES, image_shape=SHAPE,
+      augment=lambda images, keys: images, normalise=lambda images: images)
+  state = trainer.init(jax.random.key(0))
+  batch = make_batch()
+  batch['weight'][:] = 1
+
+  def objective(params):
+    logits, _ = models.MLP(NUM_CLASSES, width=5).apply(
+        {'params': params}, batch['image'], train=True)
+    log_p = nn.log_softmax(logits)
+    pos = -log_p[jnp.arange(16), batch['label']]
+    neg = -log_p.mean(-1) - jnp.log(NUM_CLASSES)
+    return jnp.where(batch['label'] >= 0, pos, neg).mean()
+
+  loss, grads = jax.value_and_grad(objective)(state.net.params)
+  after, metrics = trainer.step(state, {}, batch)
+  jax.tree.map(
+      lambda p, g, q: np.testing.assert_allclose(p - g, q, atol=1e-6),
+      state.net.params, grads, after.net.params)
+  np.testing.assert_allclose(metrics.compute()['loss'], loss, rtol=1e-5)
+
+
+def test_metrics_are_of_positives_and_negatives():
+  trainer = make_trainer(threshold=0.0)  # every negative is confident
+  batch = make_batch()
+  _, metrics = trainer.step(trainer.init(jax.random.key(0)), {}, batch)
+  filled = batch['weight'] > 0
+  assert metrics.loss_positive.count == (filled & (batch['label'] >= 0)).sum()
+  assert metrics.loss_negative.count == (filled & (batch['label'] < 0)).sum()
+  assert metrics.compute()['ncr'] == 1
+
+
+def test_ema_is_the_average_and_is_what_the_head_uses():
+  trainer = make_trainer(ema_decay=0.75)
+  before = trainer.init(jax.random.key(0))
+  after, _ = trainer.step(before, {}, make_batch())
+  jax.tree.map(
+      lambda old, new, ema: np.testing.assert_allclose(
+          0.75 * old + 0.25 * new, ema, atol=1e-6),
+      before.net.params, after.net.params, after.ema['params'])
+  images = make_batch()['image']
+  logits = trainer.heads['logits'](after, {}, images)
+  raw = trainer.heads['logits'](after.replace(ema=None), {}, images)
+  assert np.abs(logits - raw).max() > 1e-4
+
+
+def test_steps_draw_different_noise():
+  """The same batch twice: the key of a step depends on its number."""
+  trainer = trainers.supervised(
+      model=models.MLP(NUM_CLASSES, width=5), objective=losses.nat(NUM_CLASSES),
+      tx=optax.sgd(0.0), num_classes=NUM_CLASSES, image_shape=SHAPE,
+      augment=lambda images, keys: images + jax.vmap(jax.random.normal)(keys)[
+          :, None, None, None], normalise=lambda images: images)
+  state, one = trainer.step(trainer.init(jax.random.key(0)), {}, make_batch())
+  _, two = trainer.step(state, {}, make_batch())
+  assert one.compute()['loss'] != two.compute()['loss']
