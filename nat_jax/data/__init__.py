@@ -1,0 +1,78 @@
+"""Sources of images, streams of indices, augmentation on the device.
+
+    positives = load({'name': 'digits', 'classes': (0, 1, 2)})
+    noise = load({'name': 'normal_noise', 'num': 500}, like=positives)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nat_jax import registry
+from nat_jax.data.augment import AUGMENTS, make_augment, normalise
+from nat_jax.data.cache import cache_folder, read_cache, write_cache
+from nat_jax.data.folder_source import folder
+from nat_jax.data.negatives import (
+    blobs,
+    normal_noise,
+    patch_shuffle,
+    pixel_permute,
+    quantise,
+    uniform_noise,
+)
+from nat_jax.data.overlap import count_overlap
+from nat_jax.data.pool import Pool, gather, make_pool
+from nat_jax.data.sources import (
+    Arrays,
+    digits,
+    fake,
+    split_slices,
+    take_classes,
+    take_split,
+)
+from nat_jax.data.stream import Stream, make_stream
+from nat_jax.data.tfds_source import from_tfds
+
+__all__ = [
+    'AUGMENTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Pool', 'Stream', 'blobs',
+    'cache_folder', 'count_overlap', 'digits', 'fake', 'folder', 'from_tfds', 'gather',
+    'load', 'make_augment', 'make_pool', 'make_stream', 'normal_noise', 'normalise',
+    'patch_shuffle', 'pixel_permute', 'quantise', 'read_cache', 'split_slices',
+    'take_classes', 'take_split', 'uniform_noise', 'write_cache',
+]
+
+# Called with what the spec says.
+SOURCES = {'digits': digits, 'fake': fake, 'folder': folder, 'tfds': from_tfds}
+
+# Called with `like` besides: the positives that they imitate.
+SYNTHETIC = {
+    'blobs': blobs,
+    'normal_noise': normal_noise,
+    'patch_shuffle': patch_shuffle,
+    'pixel_permute': pixel_permute,
+    'uniform_noise': uniform_noise,
+}
+
+
+def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
+  """Loads the data source that `spec` names.
+
+  Args:
+    spec: `{'name': ..., **kwargs}`, a name of SOURCES or SYNTHETIC.
+    like: the positives, which synthetic negatives imitate.
+
+  Returns:
+    The images and labels.
+
+  Raises:
+    ValueError: an unknown name, or synthetic negatives without `like`; whatever the
+      source finds wrong.
+  """
+  extra = {}
+  if spec.get('name') in SYNTHETIC:
+    if like is None:
+      raise ValueError(
+          f'{spec["name"]!r} imitates the positives: it can stand for negatives only, '
+          'and load() needs like='
+      )
+    extra = {'like': like}
+  return registry.build(SOURCES | SYNTHETIC, spec, what='data source', **extra)

@@ -1,0 +1,174 @@
+"""What a data source gives, the splits and classes of it, and the two smallest ones.
+
+    digits(split='train', classes=(0, 1, 2))    # 8x8 digits, embedded in scikit-learn
+    fake(num=64, shape=(32, 32, 3))             # learnable toy images, for tests
+
+Splits are written as in tfds, for every source alike: `train`, `train[:80%]`,
+`all[100:]`, `train[:50%]+test`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Arrays(NamedTuple):
+  """A set of images in memory (or mapped from disk).
+
+  Attributes:
+    image: `[n, h, w, c]`, uint8; float32 means already normalised.
+    label: `[n]` int32, 0..num_classes-1.
+    names: the name of each class; may be empty.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  names: tuple[str, ...] = ()
+
+
+def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice]]:
+  """Reads a split such as `train[:50%]+test` by the rules of tfds.
+
+  Args:
+    split: what is asked for. `all` is every split in the order of `counts`; unlike
+      in tfds it can be sliced.
+    counts: the number of examples of each split there is.
+
+  Returns:
+    (name, slice) pairs whose concatenation is the split.
+
+  Raises:
+    ValueError: bad syntax, an unknown split, a slice beyond its end, or no example
+      left.
+
+  Reference: https://www.tensorflow.org/datasets/splits
+  """
+  import tensorflow_datasets as tfds  # does not import TensorFlow
+
+  # tfds takes no slice of 'all': under another name it is a split like the others.
+  total = sum(counts.values())
+  infos = {
+      name: SimpleNamespace(num_examples=num)
+      for name, num in {**counts, '_all': total}.items()
+  }
+  spec = re.sub(r'(?<![\w-])all(?![\w-])', '_all', split)
+  there = ', '.join(f'{name} ({num})' for name, num in counts.items())
+  try:
+    parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
+  except (ValueError, AttributeError):  # AttributeError: a slice in shards
+    raise ValueError(
+        f'split {split!r} cannot be taken; there is: {there}; slices within that '
+        'are written train[:80%], train[100:200] or train[:50%]+test'
+    ) from None
+  slices = []
+  for part in parts:
+    first = part.from_ or 0
+    last = infos[part.splitname].num_examples if part.to is None else part.to
+    if part.splitname != '_all':
+      slices.append((part.splitname, slice(first, max(first, last))))
+      continue
+    start = 0
+    for name, num in counts.items():
+      low, high = (min(max(edge - start, 0), num) for edge in (first, last))
+      slices.append((name, slice(low, max(low, high))))
+      start += num
+  slices = [(name, part) for name, part in slices if part.stop > part.start]
+  if not slices:
+    raise ValueError(f'split {split!r} holds no example; there is: {there}')
+  return slices
+
+
+def take_split(splits: Mapping[str, Arrays], split: str) -> Arrays:
+  """Cuts `split` out of whole splits; a single slice stays a view (no copy)."""
+  counts = {name: len(arrays.label) for name, arrays in splits.items()}
+  parts = [
+      (splits[name].image[rows], splits[name].label[rows])
+      for name, rows in split_slices(split, counts)
+  ]
+  names = next(iter(splits.values())).names
+  if len(parts) == 1:
+    return Arrays(*parts[0], names)
+  images, labels = zip(*parts, strict=True)
+  return Arrays(np.concatenate(images), np.concatenate(labels), names)
+
+
+def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
+  """Keeps the images of `classes` and renumbers these by their position in it.
+
+  Raises:
+    ValueError: a class given twice, or one without an image.
+  """
+  if classes is None:
+    return arrays
+  classes = np.asarray(classes, np.int32)
+  present = np.unique(arrays.label)
+  absent = np.setdiff1d(classes, present)
+  if absent.size or not classes.size or len(np.unique(classes)) < len(classes):
+    raise ValueError(
+        f'classes must be distinct labels of the split, got {classes.tolist()}; '
+        f'there are {present.tolist()}'
+    )
+  rows = np.flatnonzero(np.isin(arrays.label, classes))
+  order = np.argsort(classes)
+  label = order[np.searchsorted(classes, arrays.label[rows], sorter=order)]
+  names = tuple(arrays.names[c] for c in classes) if arrays.names else ()
+  return Arrays(arrays.image[rows], label.astype(np.int32), names)
+
+
+def digits(split: str = 'train', classes: Sequence[int] | None = None) -> Arrays:
+  """Scikit-learn's 1,797 handwritten digits, uint8 `[n, 8, 8, 1]`: no download.
+
+  Args:
+    split: 'train' (the first 70 % of one fixed shuffle), 'test' (the others), 'all',
+      or slices of these.
+    classes: the digits to keep, renumbered by position.
+
+  Returns:
+    The images, 0..16 scaled to 0..255.
+
+  Reference: https://archive.ics.uci.edu/dataset/80
+  """
+  from sklearn import datasets
+
+  data = datasets.load_digits()
+  order = np.random.default_rng(0).permutation(len(data.target))
+  image = np.round(data.images[order, :, :, None] * (255 / 16)).astype(np.uint8)
+  label = data.target[order].astype(np.int32)
+  names = tuple(str(name) for name in data.target_names)
+  num_train = round(0.7 * len(label))
+  splits = {
+      'train': Arrays(image[:num_train], label[:num_train], names),
+      'test': Arrays(image[num_train:], label[num_train:], names),
+  }
+  return take_classes(take_split(splits, split), classes)
+
+
+def fake(
+    num: int = 256,
+    shape: tuple[int, int, int] = (8, 8, 1),
+    num_classes: int = 4,
+    seed: int = 0,
+    classes: Sequence[int] | None = None,
+) -> Arrays:
+  """Toy images that can be learnt: the pattern of their class plus noise.
+
+  Args:
+    num: how many; the classes take turns, so they are equally many.
+    shape: (h, w, c).
+    num_classes: number of patterns. These do not depend on the seed.
+    seed: of the order and of the noise: another seed is another split.
+    classes: the classes to keep, renumbered by position.
+
+  Returns:
+    uint8 images.
+  """
+  patterns = np.random.default_rng(0).integers(48, 208, (num_classes, *shape))
+  rng = np.random.default_rng(seed)
+  label = rng.permutation(np.arange(num, dtype=np.int32) % num_classes)
+  image = patterns[label] + rng.normal(0, 16, (num, *shape))
+  names = tuple(f'pattern {c}' for c in range(num_classes))
+  image = np.clip(np.round(image), 0, 255).astype(np.uint8)
+  return take_classes(Arrays(image, label, names), classes)

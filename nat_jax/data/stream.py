@@ -1,0 +1,168 @@
+"""Which images make up the batch of a step: a pure function of (seed, step).
+
+    stream = make_stream(50_000, {'cifar100': 25_000}, {}, batch_size=128,
+                         negatives_per_batch=(5, 25), inside=False, seed=0)
+    batch = pool.gather(pool, stream.index(step))
+
+Resuming needs no state, and a test no data set.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# What is drawn: default_rng((seed, purpose, block or epoch)). Set k of negatives has
+# purpose _NEGATIVES + k.
+_MIX, _POSITIVES, _NEGATIVES = 0, 1, 2
+_BLOCK = 256  # steps whose mix is drawn at once: making a Generator takes 15 us
+
+
+class Stream(NamedTuple):
+  """Rows of the pool for every step.
+
+  Attributes:
+    num_slots: length of an index; the same for every step.
+    index: step -> int32 `[num_slots]`, rows of the pool; -1 = empty slot.
+  """
+
+  num_slots: int
+  index: Callable[[int], np.ndarray]
+
+
+def make_stream(
+    num_positives: int,
+    negatives: Mapping[str, int],
+    weights: Mapping[str, float],
+    *,
+    batch_size: int,
+    negatives_per_batch: int | Sequence[int],
+    inside: bool,
+    seed: int,
+    multiple_of: int = 1,
+) -> Stream:
+  """Interleaves positives and negatives in static slots.
+
+  Positives and every set of negatives run through epochs, each a new permutation; a
+  batch may straddle two. Negative slots are spread evenly over the batch, so that the
+  shards of any number of devices hold the same mix, to within one or two images.
+
+  Args:
+    num_positives: rows 0..num_positives-1 of the pool.
+    negatives: the size of each set, in the order of the pool.
+    weights: how often a negative comes from each set, relative to the others; 1 where
+      nothing is said.
+    batch_size: positives in a batch; with `inside`, images in all.
+    negatives_per_batch: a number, or (lowest, highest): drawn anew for each step, both
+      ends included. Slots left over are empty or, with `inside`, positives.
+    inside: negatives take the place of positives, instead of coming on top.
+    seed: of everything drawn.
+    multiple_of: round num_slots up to it with empty slots at the end (there they
+      leave the numbers of the others as they are, whatever the number of devices).
+
+  Returns:
+    The stream.
+
+  Raises:
+    ValueError: numbers that make no batch.
+  """
+  low, high = map(int, np.broadcast_to(negatives_per_batch, 2))
+  _check(num_positives, negatives, weights, batch_size, low, high, inside, multiple_of)
+  offsets = num_positives + np.cumsum([0, *negatives.values()])
+  shares = np.cumsum([weights.get(name, 1.0) for name in negatives])
+
+  size = batch_size if inside else batch_size + high
+  num_slots = -(-size // multiple_of) * multiple_of
+  negative_slots = _spread(high, size)
+  positive_slots = np.setdiff1d(np.arange(size), negative_slots)
+
+  @functools.lru_cache(maxsize=2 * (1 + len(negatives)))  # two epochs of each
+  def permutation(purpose: int, length: int, epoch: int) -> np.ndarray:
+    rng = np.random.default_rng((seed, purpose, epoch))
+    return rng.permutation(length).astype(np.int32)
+
+  def window(purpose: int, length: int, step: int, width: int, num: int) -> np.ndarray:
+    """The first `num` of entries step*width...(step+1)*width of the epochs in a row."""
+    epoch, first = divmod(step * width, length)
+    if first + num <= length:
+      return permutation(purpose, length, epoch)[first:first + num]
+    parts = []
+    while num > 0:
+      parts.append(permutation(purpose, length, epoch)[first:first + num])
+      num, epoch, first = num - len(parts[-1]), epoch + 1, 0
+    return np.concatenate(parts)
+
+  @functools.lru_cache(maxsize=2)
+  def mix(block: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each step of a block the number of negatives, and the set of each."""
+    rng = np.random.default_rng((seed, _MIX, block))
+    counts = rng.integers(low, high + 1, _BLOCK)
+    draws = rng.random((_BLOCK, high)) * shares[-1]
+    # The minimum: a product rounded up would fall beyond the last set.
+    return counts, np.minimum(np.searchsorted(shares, draws, 'right'), shares.size - 1)
+
+  @functools.lru_cache(maxsize=high + 1)
+  def slots_of(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where `num` negatives go, and where the positives."""
+    chosen = negative_slots[_spread(num, high)]
+    if not inside:
+      return chosen, positive_slots
+    return chosen, np.setdiff1d(np.arange(size), chosen)
+
+  def index(step: int) -> np.ndarray:
+    step = int(step)
+    rows = np.full(num_slots, -1, np.int32)
+    num = 0
+    if high:
+      counts, sets = (drawn[step % _BLOCK] for drawn in mix(step // _BLOCK))
+      num = int(counts)
+    chosen, others = slots_of(num)
+    rows[others] = window(_POSITIVES, num_positives, step, batch_size, len(others))
+    if num:
+      for k, length in enumerate(negatives.values()):
+        slots = chosen[sets[:num] == k]
+        part = window(_NEGATIVES + k, length, step, high, len(slots))
+        rows[slots] = offsets[k] + part
+    return rows
+
+  return Stream(num_slots, index)
+
+
+def _spread(num: int, size: int) -> np.ndarray:
+  """`num` of the places 0..size-1, evenly: the middles of `num` equal parts."""
+  return (2 * np.arange(num) + 1) * size // (2 * num) if num else np.zeros(0, int)
+
+
+def _check(
+    num_positives, negatives, weights, batch_size, low, high, inside, multiple_of
+) -> None:
+  if num_positives < 1 or batch_size < 1 or multiple_of < 1:
+    raise ValueError(
+        'num_positives, batch_size and multiple_of must be 1 or more, got '
+        f'{num_positives}, {batch_size} and {multiple_of}'
+    )
+  if not 0 <= low <= high:
+    raise ValueError(
+        'negatives_per_batch must be a number of 0 or more, or (lowest, highest), got '
+        f'{(low, high)}'
+    )
+  if high and not negatives:
+    raise ValueError(
+        f'{high} negatives a batch are asked for, but there is no set of negatives; '
+        'add one, or set negatives_per_batch to 0'
+    )
+  if inside and high >= batch_size:
+    raise ValueError(
+        f'with inside=True a batch of {batch_size} must hold a positive, so '
+        f'negatives_per_batch must stay below it, got {high}'
+    )
+  for name, num in negatives.items():
+    if num < 1:
+      raise ValueError(f'the negatives {name!r} are an empty set')
+  for name, weight in weights.items():
+    if name not in negatives or not weight > 0 or weight == float('inf'):
+      raise ValueError(
+          f'weights must be positive numbers for some of {list(negatives)}, got '
+          f'{name!r}: {weight}'
+      )

@@ -1,0 +1,254 @@
+"""The tfds source on a tiny ArrayRecord set, without TensorFlow, and its cache."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nat_jax.data import cache_folder, load, read_cache, write_cache
+
+NAMES = ('ant', 'bee', 'cat')
+
+
+def pixels(num):
+  return np.random.default_rng(num).integers(0, 256, (num, 5, 4, 3), np.uint8)
+
+
+def png(image):
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, 'PNG')
+  file.seek(0)
+  return file
+
+
+def prepare(data_dir, label='label', shape=(5, 4, 3)):
+  """Prepares the set; encoded by Pillow, since tfds would need TensorFlow."""
+  import tensorflow_datasets as tfds
+
+  class TinyPets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    VERSION = tfds.core.Version('1.0.0')
+    pkg_dir_path = pathlib.Path(__file__).parent  # holds no README of it
+
+    def _info(self):
+      features = {
+          'image': tfds.features.Image(shape=shape),
+          label: tfds.features.ClassLabel(names=NAMES),
+          'id': tfds.features.Text(),
+      }
+      return self.dataset_info_from_configs(
+          features=tfds.features.FeaturesDict(features)
+      )
+
+    def _split_generators(self, dl_manager):
+      return {'train': self._generate_examples(20), 'test': self._generate_examples(7)}
+
+    def _generate_examples(self, num):
+      for i, image in enumerate(pixels(num)):
+        yield i, {'image': png(image), label: i % 3, 'id': str(i)}
+
+  builder = TinyPets(data_dir=data_dir, file_format='array_record')
+  builder.download_and_prepare()
+  return pathlib.Path(builder.data_path)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  root = tmp_path_factory.mktemp('tfds')
+  prepare(root)
+  return str(root)
+
+
+def by_pixels(arrays):
+  return sorted(zip(map(bytes, arrays.image), arrays.label.tolist(), strict=True))
+
+
+def read(data_dir, cache_dir, dataset='tiny_pets', **kwargs):
+  return load({
+      'name': 'tfds', 'dataset': dataset, 'data_dir': data_dir,
+      'cache_dir': str(cache_dir), **kwargs,
+  })
+
+
+def test_reads_what_was_prepared(data_dir, tmp_path):
+  out = read(data_dir, tmp_path)
+  assert out.image.dtype == np.uint8 and out.label.dtype == np.int32
+  assert out.names == NAMES
+  # tfds shuffles; pixels and labels must still belong together.
+  want = sorted(zip(map(bytes, pixels(20)), [i % 3 for i in range(20)], strict=True))
+  assert by_pixels(out) == want
+  assert sorted(p.name for p in (tmp_path / 'tiny_pets').iterdir()) == ['train']
+  test = read(data_dir, tmp_path, split='test')
+  both = read(data_dir, tmp_path, split='train[:50%]+test[2:]')
+  np.testing.assert_array_equal(
+      both.image, np.concatenate([out.image[:10], test.image[2:]])
+  )
+  some = read(data_dir, tmp_path, classes=(2, 0))
+  assert some.names == ('cat', 'ant')
+  np.testing.assert_array_equal(some.image, out.image[out.label != 1])
+  np.testing.assert_array_equal(some.label, out.label[out.label != 1] == 0)
+
+
+def test_cache_is_used_without_the_prepared_data(data_dir, tmp_path):
+  first = read(data_dir, tmp_path)
+  again = read(str(tmp_path / 'gone'), tmp_path)
+  np.testing.assert_array_equal(first.image, again.image)
+  np.testing.assert_array_equal(first.label, again.label)
+
+
+def test_works_where_tensorflow_is_not_installed(data_dir, tmp_path):
+  code = textwrap.dedent("""
+      import sys
+
+      class Hide:  # a finder that does not find TensorFlow, as on a bare machine
+        def __init__(self, finder):
+          self.finder = finder
+        def find_spec(self, name, path=None, target=None):
+          if name.split('.')[0] == 'tensorflow':
+            return None
+          return self.finder.find_spec(name, path, target)
+
+      sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+      from nat_jax import data
+      out = data.from_tfds('tiny_pets', 'test', None, *sys.argv[1:])
+      assert 'tensorflow' not in sys.modules
+      print(out.image.shape, out.label.sum())
+  """)
+  done = subprocess.run(
+      [sys.executable, '-c', code, data_dir, str(tmp_path)],
+      capture_output=True, text=True, check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.split('\n')[-2] == '(7, 5, 4, 3) 6'
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'dataset': 'cifar1'}, "'cifar1'.*Did you mean: cifar1 -> cifar10"),
+        ({'dataset': 'emnist/lettres'}, "'emnist/lettres'"),
+        ({'dataset': 'cifar10:9.9.9'}, '9.9.9'),
+        ({'split': 'valid'}, "no split 'valid'; there is: test, train|train, test"),
+        ({'split': 'train[:21]'}, r'train \(20\)'),
+        ({'split': 'all'}, r"'train\+test'"),
+        ({'classes': (0, 3)}, r'there are \[0, 1, 2\]'),
+    ],
+)
+def test_bad_requests(data_dir, tmp_path, change, message):
+  with pytest.raises(ValueError, match=message):
+    read(data_dir, tmp_path, **change)
+
+
+def test_not_prepared_says_the_command(data_dir, tmp_path):
+  with pytest.raises(ValueError) as error:
+    read(data_dir, tmp_path, dataset='cifar100')
+  assert (
+      'python -c "import tensorflow_datasets as tfds; '
+      f"tfds.builder('cifar100', data_dir='{data_dir}', file_format='array_record')"
+      '.download_and_prepare()"'
+  ) in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_prepared_as_tfrecord_says_so(tmp_path):
+  folder = prepare(tmp_path / 'tfds')
+  info = folder / 'dataset_info.json'
+  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+  for file in folder.glob('*array_record*'):
+    file.rename(folder / file.name.replace('array_record', 'tfrecord'))
+  with pytest.raises(ValueError, match='as tfrecord.*ArrayRecord') as error:
+    read(str(tmp_path / 'tfds'), tmp_path / 'cache')
+  assert f"data_dir='{tmp_path / 'tfds'}-array_record'" in str(error.value)
+
+
+def test_sets_of_other_kinds_are_refused(tmp_path):
+  prepare(tmp_path / 'a', label='species')
+  with pytest.raises(ValueError, match="no feature 'label'.*species"):
+    read(str(tmp_path / 'a'), tmp_path / 'cache')
+  prepare(tmp_path / 'b', shape=(None, None, 3))
+  with pytest.raises(ValueError, match='fixed size'):
+    read(str(tmp_path / 'b'), tmp_path / 'cache')
+  assert not (tmp_path / 'cache').exists()
+
+
+def test_cache_round_trip(tmp_path, monkeypatch):
+  label = np.arange(9) % 3  # int64, as prepare scripts have it
+  folder = write_cache('my/set', 'test', pixels(9), label, NAMES, str(tmp_path))
+  assert folder == tmp_path / 'my-set' / 'test'
+  assert sorted(p.name for p in folder.iterdir()) == [
+      'image.npy', 'label.npy', 'names.json'
+  ]
+  assert [p.name for p in folder.parent.iterdir()] == ['test']
+  out = read(None, tmp_path, dataset='my/set', split='test[3:]')
+  np.testing.assert_array_equal(out.image, pixels(9)[3:])
+  np.testing.assert_array_equal(out.label, label[3:])
+  assert out.label.dtype == np.int32 and out.names == NAMES
+  with pytest.raises(ValueError, match='there already'):
+    write_cache('my/set', 'test', pixels(9), label, NAMES, str(tmp_path))
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
+  assert cache_folder('my/set') == tmp_path / 'my-set'
+  assert len(load({'name': 'tfds', 'dataset': 'my/set', 'split': 'test'}).label) == 9
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'image': pixels(9).astype(np.float32)}, 'uint8'),
+        ({'image': pixels(9)[..., 0]}, r'\[n, h, w, c\]'),
+        ({'image': pixels(9)[:0], 'label': []}, 'images'),
+        ({'label': np.zeros(8, int)}, r'int32 \[9\], got int32 \[8\]'),
+        ({'label': np.zeros(9)}, 'float64'),
+        ({'label': np.full(9, 3)}, 'label 3 has no name'),
+        ({'names': 'ant'}, 'class names'),
+        ({'split': 'test[:5]'}, 'whole split'),
+    ],
+)
+def test_cache_refuses_what_it_could_not_read(tmp_path, change, message):
+  good = {'split': 'test', 'image': pixels(9), 'label': [0] * 9, 'names': NAMES}
+  with pytest.raises(ValueError, match=message):
+    write_cache('x', **{**good, **change}, cache_dir=str(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize(
+    ('file', 'damage'),
+    [
+        ('image.npy', cut),
+        ('label.npy', cut),
+        ('image.npy', lambda p: p.write_bytes(b'')),
+        ('label.npy', pathlib.Path.unlink),
+        ('names.json', pathlib.Path.unlink),
+        ('names.json', cut),
+        ('names.json', lambda p: p.write_text(json.dumps({'a': 1}))),
+        ('label.npy', lambda p: np.save(p, np.zeros(8, np.int32))),
+        ('label.npy', lambda p: np.save(p, np.zeros(9, np.int64))),
+        ('image.npy', lambda p: np.save(p, np.zeros((9, 5, 4, 3)))),
+    ],
+)
+def test_damaged_cache_is_named(tmp_path, file, damage):
+  label = np.zeros(9, np.int32)
+  folder = write_cache('x', 'test', pixels(9), label, NAMES, str(tmp_path))
+  damage(folder / file)
+  with pytest.raises(ValueError, match=f'{folder} is not a whole split.*delete'):
+    read(None, tmp_path, dataset='x', split='test')
+  with pytest.raises(ValueError):
+    read_cache(folder)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+  def full(path, array):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(np, 'save', full)
+  with pytest.raises(OSError, match='No space'):
+    write_cache('x', 'test', pixels(3), np.zeros(3, int), (), str(tmp_path))
+  assert not list((tmp_path / 'x').iterdir())
