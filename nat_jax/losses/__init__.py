@@ -1,0 +1,39 @@
+"""Pure losses: per example, never reduced over the batch; jax and optax only."""
+
+from nat_jax.losses.negative_aware import (
+    DIRECTIONS,
+    cross_entropy,
+    max_probability,
+    nat_loss,
+    uniform_kl,
+)
+from nat_jax.losses.objectives import (
+    Objective,
+    background,
+    cross_entropy_objective,
+    example_weights,
+    nat,
+    outlier_exposure,
+)
+
+OBJECTIVES = {
+    'cross_entropy': cross_entropy_objective,
+    'nat': nat,
+    'outlier_exposure': outlier_exposure,
+    'background': background,
+}
+
+__all__ = [
+    'DIRECTIONS',
+    'OBJECTIVES',
+    'Objective',
+    'background',
+    'cross_entropy',
+    'cross_entropy_objective',
+    'example_weights',
+    'max_probability',
+    'nat',
+    'nat_loss',
+    'outlier_exposure',
+    'uniform_kl',
+]

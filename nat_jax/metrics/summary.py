@@ -1,0 +1,99 @@
+"""All figures of an evaluated set, as they stand in eval.json.
+
+    pos = scores_from_logits(pos_logits, num_classes)
+    neg = scores_from_logits(neg_logits, num_classes)
+    evals = {'test': positive_summary(pos, labels), 'noise': negative_summary(pos, neg)}
+
+Every value is a plain Python float, int, list or dict.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nat_jax.metrics import bootstrap as intervals
+from nat_jax.metrics import calibration, detection, ncr
+
+Scores = Mapping[str, np.ndarray]
+
+
+def positive_summary(
+    scores: Scores,
+    labels: ArrayLike,
+    *,
+    bootstrap: bool = True,
+    thresholds: Sequence[float] = ncr.THRESHOLDS,
+) -> dict[str, Any]:
+  """The figures of the positive test set.
+
+  Args:
+    scores: of the n positives, from `scores_from_logits`.
+    labels: [n] integers in 0..c-1.
+    bootstrap: whether to add `accuracy_interval`.
+    thresholds: the values of t of PAR_t.
+
+  Returns:
+    accuracy, ece, par {str(t): share}, n; with `bootstrap` accuracy_interval
+    [low, high]. A prediction of background is a mistake, for the ECE too.
+
+  Raises:
+    ValueError: no samples, NaN, or a label of -1.
+  """
+  accuracy = ncr.accuracy(scores['prediction'], labels)
+  correct = scores['prediction'] == np.asarray(labels)
+  n = int(correct.size)
+  summary = {
+      'accuracy': accuracy,
+      'ece': calibration.expected_calibration_error(scores['max_prob'], correct),
+      'par': ncr.positive_acceptance_rate(scores['max_prob'], thresholds),
+      'n': n,
+  }
+  if bootstrap:
+    summary['accuracy_interval'] = _proportion(accuracy, n)
+  return summary
+
+
+def negative_summary(
+    pos_scores: Scores,
+    neg_scores: Scores,
+    *,
+    bootstrap: bool = True,
+    thresholds: Sequence[float] = ncr.THRESHOLDS,
+) -> dict[str, Any]:
+  """The figures of one negative set, beside the positive test set.
+
+  NCR_t and PAR_t are of `max_prob`; AUROC, AUPR and FPR95 of the tie-free `score`.
+
+  Args:
+    pos_scores: of the positives, from `scores_from_logits`.
+    neg_scores: of the n negatives.
+    bootstrap: whether to add `ncr_interval` and `auroc_interval`.
+    thresholds: the values of t.
+
+  Returns:
+    ncr and par {str(t): share}, auroc, aupr_in, aupr_out, fpr95_id_positive,
+    fpr95_ood_positive, n; with `bootstrap` ncr_interval {str(t): [low, high]} and
+    auroc_interval [low, high].
+
+  Raises:
+    ValueError: an empty set, or NaN.
+  """
+  rates = ncr.negative_confidence_rate(neg_scores['max_prob'], thresholds)
+  n = int(len(neg_scores['max_prob']))
+  pos, neg = pos_scores['score'], neg_scores['score']
+  summary = {
+      'ncr': rates,
+      'par': ncr.positive_acceptance_rate(pos_scores['max_prob'], thresholds),
+      **detection.detection_metrics(pos, neg),
+      'n': n,
+  }
+  if bootstrap:
+    summary['ncr_interval'] = {t: _proportion(rate, n) for t, rate in rates.items()}
+    summary['auroc_interval'] = list(intervals.auroc_interval(pos, neg))
+  return summary
+
+
+def _proportion(share: float, n: int) -> list[float]:
+  return list(intervals.proportion_interval(round(share * n), n))

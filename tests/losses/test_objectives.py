@@ -1,0 +1,194 @@
+"""Objectives: how positives and negatives share a batch, on one device and eight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nat_jax import losses, registry
+
+NUM_CLASSES = 4
+LABELS = jnp.array([0, 3, -1, 1, -1, 2, 1, -1])
+NUM_POS, NUM_NEG = 5, 3
+
+
+def _objective(name, **kwargs):
+  spec = {'name': name, **kwargs}
+  return registry.build(losses.OBJECTIVES, spec, num_classes=NUM_CLASSES)
+
+
+def _logits(objective, b=8):
+  return 2 * jax.random.normal(jax.random.key(1), (b, objective.num_outputs))
+
+
+def _eager_loss(objective, logits, labels, weight=None):
+  weight = jnp.ones(labels.shape) if weight is None else weight
+  coeff = losses.example_weights(labels, weight, objective)
+  return jnp.sum(coeff * objective.per_example(logits, labels))
+
+
+# Compiled as a whole: faster than op by op.
+_batch_loss = jax.jit(_eager_loss, static_argnums=0)
+_value_and_grad = jax.jit(jax.value_and_grad(_eager_loss, argnums=1), static_argnums=0)
+
+
+def _log_softmax(logits):
+  o = np.asarray(logits, np.float64)
+  return o - np.log(np.exp(o).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize('name', sorted(losses.OBJECTIVES))
+def test_batch_loss_against_float64(name):
+  objective = _objective(name)
+  logits = _logits(objective)
+  log_p, labels = _log_softmax(logits), np.asarray(LABELS)
+  pos = labels >= 0
+  ce = -log_p[pos, labels[pos]]
+  kl = -log_p[~pos].mean(axis=1) - np.log(objective.num_outputs)
+  expected = {
+      'cross_entropy': ce.mean(),
+      'nat': (ce.sum() + kl.sum()) / 8,
+      'outlier_exposure': ce.mean() + 0.5 * kl.mean(),
+      'background': (ce.sum() - log_p[~pos, -1].sum()) / 8,
+  }[name]
+  np.testing.assert_allclose(
+      _batch_loss(objective, logits, LABELS), expected, rtol=1e-5
+  )
+
+
+def test_widths_and_flags():
+  table = {name: _objective(name) for name in losses.OBJECTIVES}
+  assert {n: o.num_outputs for n, o in table.items()} == {
+      'cross_entropy': 4, 'nat': 4, 'outlier_exposure': 4, 'background': 5
+  }
+  assert [n for n, o in table.items() if not o.uses_negatives] == ['cross_entropy']
+  assert _objective('outlier_exposure', weight=0.2).negative_weight == 0.2
+  second = _objective('nat', direction='uniform_second')
+  np.testing.assert_array_equal(
+      second.per_example(_logits(second), LABELS),
+      losses.nat_loss(_logits(second), LABELS, 'uniform_second'),
+  )
+
+
+def test_outlier_exposure_is_nat_with_lambda_and_learning_rate_rescaled():
+  n = NUM_POS + NUM_NEG
+  nat = _objective('nat')
+  oe = _objective('outlier_exposure', weight=NUM_NEG / NUM_POS)
+  logits = _logits(nat)
+  nat_value, nat_grad = _value_and_grad(nat, logits, LABELS)
+  oe_value, oe_grad = _value_and_grad(oe, logits, LABELS)
+  np.testing.assert_allclose(nat_value, NUM_POS / n * oe_value, rtol=1e-6)
+  np.testing.assert_allclose(nat_grad, NUM_POS / n * oe_grad, atol=1e-7)
+
+
+def test_outlier_exposure_has_the_gradient_of_its_reference_formula():
+  oe = _objective('outlier_exposure')
+  pos = np.asarray(LABELS) >= 0
+
+  def reference(logits):
+    ce = -jax.nn.log_softmax(logits)[np.flatnonzero(pos), LABELS[pos]].mean()
+    neg = logits[~pos]
+    return ce + 0.5 * (jax.nn.logsumexp(neg, axis=1) - neg.mean(axis=1)).mean()
+
+  logits = _logits(oe)
+  expected, expected_grad = jax.jit(jax.value_and_grad(reference))(logits)
+  value, grad = _value_and_grad(oe, logits, LABELS)
+  np.testing.assert_allclose(grad, expected_grad, atol=1e-7)
+  constant = expected - value
+  np.testing.assert_allclose(constant, 0.5 * np.log(NUM_CLASSES), rtol=1e-5)
+
+
+def test_example_weights_literal():
+  labels, weight = jnp.array([0, -1, 2, -1, -1]), jnp.array([1.0, 1.0, 1.0, 0.0, 1.0])
+  for name, expected in {
+      'nat': [1 / 4, 1 / 4, 1 / 4, 0, 1 / 4],
+      'background': [1 / 4, 1 / 4, 1 / 4, 0, 1 / 4],
+      'outlier_exposure': [1 / 2, 1 / 4, 1 / 2, 0, 1 / 4],
+      'cross_entropy': [1 / 2, 0, 1 / 2, 0, 0],
+  }.items():
+    coeff = losses.example_weights(labels, weight, _objective(name))
+    assert coeff.dtype == jnp.float32
+    np.testing.assert_allclose(coeff, expected, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize('name', sorted(losses.OBJECTIVES))
+@pytest.mark.parametrize('labels', [[0, 1, 2], [-1, -1, -1]])
+@pytest.mark.parametrize('slots', [1.0, 0.0])
+def test_one_sided_and_empty_batches_are_finite(name, labels, slots):
+  objective, labels = _objective(name), jnp.array(labels)
+  logits, weight = _logits(objective, 3), jnp.full(3, slots)
+  value, grad = _value_and_grad(objective, logits, labels, weight)
+  assert np.isfinite(value) and np.isfinite(grad).all()
+  counts = slots and (labels[0] >= 0 or objective.uses_negatives)
+  assert bool(np.abs(grad).sum() > 1e-3) == bool(counts)
+  if counts:
+    factor = 0.5 if name == 'outlier_exposure' and labels[0] < 0 else 1.0
+    mean = objective.per_example(logits, labels).mean()
+    np.testing.assert_allclose(value, factor * mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', sorted(losses.OBJECTIVES))
+def test_empty_slots_change_nothing(name):
+  objective = _objective(name)
+  logits = _logits(objective)
+  junk = 1e4 * jax.random.normal(jax.random.key(2), (3, objective.num_outputs))
+  padded = jnp.concatenate([logits, junk])
+  labels = jnp.concatenate([LABELS, jnp.array([-1, 1, -1])])
+  weight = jnp.concatenate([jnp.ones(8), jnp.zeros(3)])
+  value, grad = _value_and_grad(objective, logits, LABELS)
+  padded_value, padded_grad = _value_and_grad(objective, padded, labels, weight)
+  np.testing.assert_allclose(padded_value, value, rtol=1e-6)
+  np.testing.assert_allclose(padded_grad[:8], grad, atol=1e-7)
+  assert not padded_grad[8:].any()
+
+
+@pytest.mark.parametrize('name', sorted(losses.OBJECTIVES))
+def test_negatives_beyond_those_weighted_do_not_dilute_cross_entropy(name):
+  objective = _objective(name)
+  logits = _logits(objective)
+  pos = np.flatnonzero(np.asarray(LABELS) >= 0)
+  alone = _batch_loss(objective, logits[pos], LABELS[pos])
+  mixed = _batch_loss(objective, logits, LABELS)
+  assert (abs(alone - mixed) < 1e-6) == (name == 'cross_entropy')
+
+
+@pytest.mark.parametrize('name', sorted(losses.OBJECTIVES))
+def test_eight_devices_equal_one(name):
+  objective = _objective(name)
+  # One negative in five, unevenly over the devices, and some slots empty.
+  labels = jnp.where(jnp.arange(24) % 5 == 0, -1, jnp.arange(24) % NUM_CLASSES)
+  weight = (jnp.arange(24) % 7 != 3).astype(jnp.float32)
+  logits = _logits(objective, 24)
+
+  def shard(logits, labels, weight):
+    total = lambda x: jax.lax.psum(x.sum(), 'data')  # noqa: E731
+    coeff = losses.example_weights(labels, weight, objective, total)
+    return coeff, total(coeff * objective.per_example(logits, labels))
+
+  split = lambda x: x.reshape(8, 3, *x.shape[1:])  # noqa: E731
+  coeff, loss = jax.pmap(shard, axis_name='data', out_axes=(0, None))(
+      split(logits), split(labels), split(weight)
+  )
+  expected = losses.example_weights(labels, weight, objective)
+  np.testing.assert_allclose(coeff.reshape(-1), expected, rtol=1e-6)
+  single = _batch_loss(objective, logits, labels, weight)
+  np.testing.assert_allclose(loss, single, rtol=1e-6)
+
+
+def test_jit_equals_eager():
+  for name in losses.OBJECTIVES:
+    objective = _objective(name)
+    args = objective, _logits(objective), LABELS
+    np.testing.assert_allclose(_batch_loss(*args), _eager_loss(*args), rtol=1e-6)
+
+
+def test_bad_arguments_say_what_is_wrong():
+  for name in losses.OBJECTIVES:
+    with pytest.raises(ValueError, match='at least 2 classes, got 1'):
+      losses.OBJECTIVES[name](num_classes=1)
+  with pytest.raises(ValueError, match='0 or more, got -0.5'):
+    _objective('outlier_exposure', weight=-0.5)
+  with pytest.raises(ValueError, match='unknown direction'):
+    _objective('nat', direction='reverse')
+  with pytest.raises(ValueError, match='background, cross_entropy, nat'):
+    _objective('focal')
