@@ -75,9 +75,8 @@ def test_against_scikit_learn(decimals):
     close(ours[name], fpr[tpr >= 0.95].min())
 
 
-def test_published_example():
-  # 10,000 ID and 2,000 OOD confidences; the figures were computed with pytorch-ood,
-  # OpenOOD and scikit-learn, each by its own convention.
+def test_known_example():
+  # 10,000 ID and 2,000 OOD confidences; the figures were computed independently.
   rng = np.random.default_rng(0)
   pos, neg = rng.beta(20, 1, 10000), rng.beta(3, 1.5, 2000)
   figures = metrics.detection_metrics(pos, neg)
