@@ -75,8 +75,8 @@ def test_kinds_of_pictures(tmp_path):
       'half.png': (half, (227, 177, 152)),
       'grey.png': (grey, (77, 77, 77)),
       'grey_alpha.png': (np.stack([grey, 0 * grey], -1), (255, 255, 255)),
-      'deep.png': (np.full((6, 8), 77 * 257, np.uint16), (77, 77, 77)),
-      'deep.tif': (np.full((6, 8), 77 * 257, np.uint16), (77, 77, 77)),
+      'deep.png': (np.full((6, 8), 20_000, np.uint16), (78, 78, 78)),
+      'deep.tif': (np.full((6, 8), 20_000, np.uint16), (78, 78, 78)),
       'bits.png': (np.full((6, 8), True), (255, 255, 255)),
   }
   expected = {}
