@@ -1,0 +1,250 @@
+"""The figures of a report; the only file that imports matplotlib.
+
+    figure = training_curves({'baseline': [run], 'nat': [run_0, run_1]})
+    save(figure, 'figures/training.png')
+
+Runs are what `report.load_run` returns, grouped by label: one colour for each label,
+the same in all figures. A figure for which there is nothing to draw is None. Figures
+are made without pyplot, so that neither a backend nor any other state is set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nat_jax import tables
+
+Groups = Mapping[str, Sequence[Mapping[str, Any]]]
+
+# Okabe and Ito's colours, which the colour-blind tell apart.
+COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2'}
+OTHER_COLOURS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+STYLE = {
+    'font.size': 10, 'axes.titlesize': 10, 'axes.labelsize': 9,
+    'xtick.labelsize': 8.5, 'ytick.labelsize': 8.5, 'legend.fontsize': 9,
+    'axes.spines.top': False, 'axes.spines.right': False,
+    'axes.edgecolor': '#666666', 'xtick.color': '#444444', 'ytick.color': '#444444',
+    'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.7,
+    'axes.axisbelow': True, 'lines.linewidth': 1.6, 'legend.frameon': False,
+}
+SHEET_COLUMNS, SHEET_ROWS = 8, 2
+SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text
+
+
+def save(figure: Any, path: str | Path) -> None:
+  """Writes a figure as PNG."""
+  import matplotlib
+  with matplotlib.rc_context(STYLE):
+    figure.savefig(path, dpi=120, facecolor='white')
+
+
+def colours(groups: Groups) -> dict[str, str]:
+  """A colour for each label: fixed for baseline and nat, by order for the others."""
+  taken, others = {}, iter(OTHER_COLOURS * len(groups))
+  for label, runs in groups.items():
+    fixed = COLOURS.get(runs[0]['variant'])
+    taken[label] = fixed if fixed not in (None, *taken.values()) else next(others)
+  return taken
+
+
+def training_curves(groups: Groups) -> Any:
+  """Loss, accuracy and NCR of the batches, and of the evaluations, against the step."""
+  runs = [run for runs in groups.values() for run in runs]
+  negatives = dict.fromkeys(
+      name for run in runs for _, evals in run['history']['eval']
+      for name, value in evals.items() if 'ncr' in value)
+  # (title, steps and values of a run's line, and of its dots)
+  titles = {'loss_positive': 'loss on positives', 'loss_negative': 'loss on negatives',
+            'ncr': 'NCR of the batches'}
+  panels = [(title, lambda run, key=key: _series(run, 'train', key), None)
+            for key, title in titles.items()]
+  panels.append((
+      'accuracy (dots: evaluation)',
+      lambda run: _series(run, 'train', 'accuracy'),
+      lambda run: _series(run, 'eval', run['reference'], 'accuracy')))
+  for name in negatives:
+    panels.append((
+        f'NCR at t = 0.4: {name}', None,
+        lambda run, name=name: _series(run, 'eval', name, 'ncr', '0.4')))
+
+  panels = [panel for panel in panels if any(
+      draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
+  if not panels:
+    return None
+  pens = _pens(groups)
+  figure, axes = _grid([title for title, *_ in panels], groups, xlabel='step')
+  for ax, (title, line, dots) in zip(axes, panels, strict=True):
+    for label, members in groups.items():
+      for run in members:
+        if line:
+          _smoothed(ax, *line(run), pens[label])
+        if dots:
+          ax.plot(*dots(run), 'o' if line else 'o-', ms=4, **pens[label])
+    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    if 'loss' not in title:
+      ax.set_ylim(-0.03, 1.03)
+  return figure
+
+
+def histograms(groups: Groups) -> Any:
+  """Shares of the maximum predictions of each set (the paper's Figure 4)."""
+  names = _sets(groups)
+  if not names:
+    return None
+  palette = colours(groups)
+  figure, axes = _grid(
+      names.values(), groups, xlabel='maximum prediction', ylabel='share of images')
+  bins = np.linspace(0, 1, 26)
+  for ax, name in zip(axes, names, strict=True):
+    for label, members in groups.items():
+      scores = np.concatenate([[], *_scores(members, name)])
+      if len(scores):
+        share = np.histogram(scores, bins)[0] / len(scores)
+        ax.stairs(share, bins, fill=True, color=palette[label], alpha=0.3)
+        ax.stairs(share, bins, color=palette[label], linewidth=1.4)
+    ax.set_xlim(0, 1)
+  return figure
+
+
+def rates(groups: Groups) -> Any:
+  """NCR_t of each negative set, and PAR_t, against t from 1 / num_classes to 1."""
+  names = _sets(groups)
+  reference = next(iter(groups.values()))[0]['reference']
+  par_title = names.pop(reference, None)
+  if not names:
+    return None
+  pens = _pens(groups)
+  figure, axes = _grid(
+      names.values(), groups, xlabel='threshold t', ylabel='share above t',
+      note='solid: NCR_t, dashed: PAR_t' if par_title else 'NCR_t')
+  low = min(1 / r['num_classes'] for members in groups.values() for r in members)
+  thresholds = np.linspace(low, 1, 400)
+  for ax, name in zip(axes, names, strict=True):
+    for label, members in groups.items():
+      for kind, style in ((name, '-'), (reference, '--')):
+        curves = [share_above(s, thresholds) for s in _scores(members, kind)]
+        if curves:
+          ax.plot(thresholds, np.mean(curves, 0), style, **pens[label])
+          ax.fill_between(thresholds, np.min(curves, 0), np.max(curves, 0), alpha=0.15,
+                          color=pens[label]['color'], linewidth=0)
+    ax.set(xlim=(low, 1), ylim=(-0.03, 1.03))
+    ax.set_xticks([t for t in (0.2, 0.4, 0.6, 0.8, 0.9, 1) if t >= low])
+  return figure
+
+
+def mistakes(run: Mapping[str, Any]) -> Any:
+  """The most confidently mistaken negatives of a run, and what they were taken for."""
+  import matplotlib
+  from matplotlib.figure import Figure
+  sheets = {}
+  for name in tables.set_names([[run['evals']]])[1]:
+    path = Path(run['workdir'], 'scores', f'{name}_mistakes.npz')
+    if path.exists():
+      with np.load(path) as data:
+        sheets[name] = {key: data[key] for key in ('image', 'max_prob', 'prediction')}
+  sheets = {name: sheet for name, sheet in sheets.items() if len(sheet['image'])}
+  if not sheets:
+    return None
+  lines = [
+      min(SHEET_ROWS, -(-len(s['image']) // SHEET_COLUMNS)) for s in sheets.values()]
+  with matplotlib.rc_context(STYLE):
+    height = sum(SHEET_PITCH * 0.81 * n + 0.3 for n in lines)
+    figure = Figure(figsize=(6.6, height), layout='constrained')
+    axes = figure.subplots(
+        len(sheets), squeeze=False, gridspec_kw={'height_ratios': lines})[:, 0]
+    for ax, (name, sheet), rows in zip(axes, sheets.items(), lines, strict=True):
+      _sheet(ax, sheet, rows, run['class_names'])
+      ax.set_title(name, loc='left')
+  return figure
+
+
+def share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+  """Share of scores [n] strictly above each threshold [k]."""
+  return 1 - np.searchsorted(np.sort(scores), thresholds, side='right') / len(scores)
+
+
+def _sheet(ax, sheet, rows, class_names):
+  """Draws up to rows * SHEET_COLUMNS thumbnails, each with a line of text below."""
+  for i, image in enumerate(sheet['image'][:rows * SHEET_COLUMNS]):
+    x, y = i % SHEET_COLUMNS, -SHEET_PITCH * (i // SHEET_COLUMNS)
+    grey = image.shape[-1] != 3
+    ax.imshow(image.mean(-1) if grey else image, cmap='gray' if grey else None,
+              vmin=0, vmax=255, extent=(x + 0.04, x + 0.96, y - 0.92, y))
+    label = int(sheet['prediction'][i])
+    text = class_names[label] if label < len(class_names) else 'none'
+    ax.text(x + 0.5, y - 0.97, f'{text[:12]}\n{sheet["max_prob"][i]:.3f}', ha='center',
+            va='top', fontsize=8, linespacing=1.1)
+  ax.set(xlim=(0, SHEET_COLUMNS), ylim=(0.08 - SHEET_PITCH * rows, 0.02))
+  ax.axis('off')
+
+
+def _pens(groups):
+  """Colour and width of each label's lines: wide first, so that none hides another."""
+  widths = np.linspace(2.8 if len(groups) > 1 else 1.6, 1.4, len(groups))
+  palette = colours(groups).items()
+  return {label: {'color': colour, 'linewidth': width}
+          for (label, colour), width in zip(palette, widths, strict=True)}
+
+
+def _grid(titles, groups, note=None, **axis_labels):
+  """A figure of up to two panels a row with one legend above all."""
+  import matplotlib
+  from matplotlib.figure import Figure
+  from matplotlib.lines import Line2D
+  titles, palette = list(titles), colours(groups)
+  with matplotlib.rc_context(STYLE):
+    rows, columns = -(-len(titles) // 2), min(2, len(titles))
+    figure = Figure(figsize=(6.6, 2.35 * rows + 0.4), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(titles):]:
+      ax.remove()
+    for ax, title in zip(axes, titles, strict=False):
+      ax.set(title=title, **axis_labels)
+    handles = [Line2D([], [], color=c, linewidth=3) for c in palette.values()]
+    figure.legend(
+        handles, list(palette), loc='outside upper center', title=note,
+        ncols=min(4, len(palette)))
+  return figure, axes[:len(titles)]
+
+
+def _series(run, kind, *keys):
+  """Steps and values of a figure of metrics.jsonl, where it is there."""
+  points = []
+  for step, value in run['history'][kind]:
+    for key in keys:
+      value = value.get(key) if isinstance(value, Mapping) else None
+    if value is not None:
+      points.append((step, value))
+  return np.array(points, float).reshape(-1, 2).T
+
+
+def _smoothed(ax, steps, values, pen):
+  """A line; of many points a running mean, with the points faint behind it."""
+  window = len(values) // 40
+  if window > 1:
+    ax.plot(steps, values, color=pen['color'], alpha=0.2, linewidth=0.8)
+    kernel = np.ones(window)
+    values = (np.convolve(values, kernel, 'same')
+              / np.convolve(np.ones(len(values)), kernel, 'same'))
+  ax.plot(steps, values, **pen)
+
+
+def _sets(groups) -> dict[str, str]:
+  """Sets with scores: {name: title}, the negative sets and then the reference."""
+  members = [run for runs in groups.values() for run in runs]
+  names = {name: name for name in tables.set_names([r['evals']] for r in members)[1]}
+  names[members[0]['reference']] = f'{members[0]["reference"]} (positives)'
+  return {name: title for name, title in names.items()
+          if next(_scores(members, name), None) is not None}
+
+
+def _scores(runs, name) -> Iterator[np.ndarray]:
+  """The maximum predictions of those runs that have scores of this set."""
+  for run in runs:
+    path = Path(run['workdir'], 'scores', f'{name}.npz')
+    if path.exists():
+      with np.load(path) as data:
+        if len(data['max_prob']):
+          yield data['max_prob']

@@ -1,0 +1,249 @@
+"""Many workdirs -> tables and figures: report.html, report.md, report.csv.
+
+    runs = [load_run('runs/digits-baseline'), load_run('runs/digits')]
+    print(tables(runs))                                     # Markdown for a terminal
+    path = report(['runs/digits-baseline', 'runs/digits'])  # 'runs/.../report.html'
+
+Runs that differ in the seed alone are one group: mean and spread in the tables, one
+colour in the figures.
+"""
+
+import base64
+import csv
+import html
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nat_jax import figures
+from nat_jax.tables import Table, eval_tables, interval_table, ncr_table
+
+__all__ = ['load_run', 'ncr_table', 'report', 'tables']
+
+Run = dict[str, Any]
+
+NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
+CSV_COLUMNS = (
+    'run', 'variant', 'seed', 'eval', 'metric', 'threshold', 'value', 'lo', 'hi')
+CSS = """
+:root { color-scheme: light }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+  max-width: 56rem; margin: 0 auto; padding: 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
+.scroll { overflow-x: auto; margin-bottom: 2rem } img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-size: .9rem; font-feature-settings: "tnum" }
+th, td { padding: .25rem .7rem; white-space: nowrap; border-bottom: 1px solid #ddd;
+  text-align: right } th { border-bottom-color: #777 } .left { text-align: left }
+"""
+
+
+def load_run(workdir: str) -> Run:
+  """Reads what a run left in its workdir.
+
+  Args:
+    workdir: holds eval.json, and usually config.json, metrics.jsonl and scores/.
+
+  Returns:
+    {'workdir', 'name', 'variant', 'seed', 'label', 'config', 'step', 'evals',
+    'reference', 'num_classes', 'class_names', 'history'}; label is
+    '<name>:<variant> seed <s>', history {'train': [(step, record)], 'eval': [(step,
+    evals)]}.
+
+  Raises:
+    ValueError: there is no eval.json, or a file is not JSON.
+  """
+  folder = Path(workdir)
+  if not (folder / 'eval.json').exists():
+    raise ValueError(
+        f'{workdir} holds no eval.json to report on; evaluate the run first: '
+        f'python -m nat_jax.main --mode=evaluate --workdir {workdir}')
+  evaluation = _read_json(folder / 'eval.json')
+  config = folder / 'config.json'
+  config = _read_json(config) if config.exists() else {}
+  about = {**evaluation, **config}
+  name = about.get('name') or folder.resolve().name
+  variant = about.get('variant') or about.get('loss', {}).get('name') or 'run'
+  seed = about.get('seed', 0)
+  classes = evaluation.get('num_classes') or config.get('num_classes') or 1
+  return {
+      'workdir': str(workdir), 'name': name, 'variant': variant, 'seed': seed,
+      'label': f'{name}:{variant} seed {seed}', 'config': config,
+      'step': evaluation.get('step'), 'evals': evaluation['evals'],
+      'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
+      'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
+      'history': _history(folder / 'metrics.jsonl'),
+  }
+
+
+def tables(runs: Sequence[Run]) -> str:
+  """All tables of some runs as Markdown, aligned for a terminal: see `ncr_table`."""
+  return '\n'.join(table.markdown() for table in _tables(group(runs)))
+
+
+def report(workdirs: Sequence[str], out_dir: str | None = None) -> str:
+  """Writes report.html (self-contained), report.md, report.csv and figures/*.png.
+
+  What runs have no data for is left out, with a sentence that says so.
+
+  Args:
+    workdirs: of the runs; one given twice counts once.
+    out_dir: where to write; default: the first workdir.
+
+  Returns:
+    The path of report.html.
+
+  Raises:
+    ValueError: no workdirs, or one without eval.json.
+  """
+  if not workdirs:
+    raise ValueError('expected at least one workdir to report on, got none')
+  distinct = {os.path.realpath(workdir): workdir for workdir in workdirs}
+  groups = group([load_run(workdir) for workdir in distinct.values()])
+  out = Path(out_dir or workdirs[0])
+  (out / 'figures').mkdir(parents=True, exist_ok=True)
+  drawn = []
+  for name, caption, note, figure in _figures(groups):
+    path = out / 'figures' / f'{name}.png'
+    path.unlink(missing_ok=True)  # of an earlier report
+    if figure:
+      figures.save(figure, path)
+    drawn.append((caption, note, path if figure else None))
+  runs = [run for same in groups.values() for run in same]
+  title = 'Report on ' + ', '.join(dict.fromkeys(run['name'] for run in runs))
+  (out / 'report.md').write_text(_markdown(title, groups, drawn), encoding='utf-8')
+  (out / 'report.html').write_text(_html(title, groups, drawn), encoding='utf-8')
+  with open(out / 'report.csv', 'w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(CSV_COLUMNS)
+    for run in runs:
+      writer.writerows(_csv_rows(run))
+  return str(out / 'report.html')
+
+
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+  """Groups runs of one experiment under the shortest label that tells them apart.
+
+  That is 'nat', or 'digits:nat' where the names differ, with the workdir where even
+  those agree. Baselines come first; seeds are in order.
+  """
+  runs = sorted(runs, key=lambda run: run['variant'] != 'baseline')
+  members: dict[str, list[Run]] = {}
+  for run in runs:
+    config = {k: v for k, v in run['config'].items() if k not in NOT_THE_EXPERIMENT}
+    key = json.dumps([run['name'], run['variant'], config], sort_keys=True)
+    while any(run['seed'] == other['seed'] for other in members.get(key, [])):
+      key += ' again'  # The same seed twice is no second sample.
+    members.setdefault(key, []).append(run)
+  one_name = len({run['name'] for run in runs}) == 1
+  firsts = [same[0] for same in members.values()]
+  labels = [run['variant'] if one_name else f'{run["name"]}:{run["variant"]}'
+            for run in firsts]
+  groups = {}
+  for label, same in zip(labels, members.values(), strict=True):
+    same = sorted(same, key=lambda run: run['seed'])
+    if labels.count(label) > 1:
+      label = f'{label} ({same[0]["workdir"]})'
+      same = [run | {'label': f'{run["label"]} ({run["workdir"]})'} for run in same]
+    groups[label] = same
+  return groups
+
+
+def _tables(groups) -> list[Table]:
+  found = eval_tables({label: [run['evals'] for run in runs]
+                       for label, runs in groups.items()})
+  single = {label: runs[0]['evals'] for label, runs in groups.items() if len(runs) == 1}
+  intervals = interval_table(single)
+  about = [[run['label'], str(run['step']),
+            *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
+            run['workdir']] for runs in groups.values() for run in runs]
+  return [*found, *([intervals] if intervals else []),
+          Table('Runs.', ['run', 'step', 'loss', 'model', 'workdir'], about, left=5)]
+
+
+def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
+  """(file name, caption, note on what is missing or '', figure or None)."""
+  runs = [run for same in groups.values() for run in same]
+
+  def note(what, has):
+    without = [run['label'] for run in runs if not has(run)]
+    if len(without) == len(runs):
+      return f'Left out: no run has {what}.'
+    return f'Without {what}: {", ".join(without)}.' if without else ''
+
+  def has_scores(run):
+    return any(Path(run['workdir'], 'scores', f'{name}.npz').exists()
+               for name in run['evals'])
+
+  no_metrics = note('metrics.jsonl', lambda run: any(run['history'].values()))
+  no_scores = note('scores/*.npz', has_scores)
+  yield 'training', 'Training curves', no_metrics, figures.training_curves(groups)
+  yield ('histogram', 'Maximum predictions of each set, as shares of its images',
+         no_scores, figures.histograms(groups))
+  yield ('rates', 'NCR_t (lower is better) and PAR_t (higher is better) against t',
+         no_scores, figures.rates(groups))
+  for i, run in enumerate(runs):
+    figure = figures.mistakes(run)
+    yield (f'mistakes_{i}', f'Most confidently mistaken negatives: {run["label"]}',
+           'Below each: the predicted class and its probability.' if figure else
+           'Left out: the run has no scores/*_mistakes.npz.', figure)
+
+
+def _markdown(title, groups, drawn):
+  parts = [f'# {title}', '', *(t.markdown() for t in _tables(groups))]
+  for caption, note, path in drawn:
+    parts += [f'## {caption}\n', f'![{caption}](figures/{path.name})\n' if path else '',
+              f'{note}\n' if note else '']
+  return '\n'.join(parts)
+
+
+def _html(title, groups, drawn):
+  title = html.escape(title)
+  parts = [
+      '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+      '<meta name="viewport" content="width=device-width, initial-scale=1">',
+      f'<title>{title}</title><style>{CSS}</style></head><body>',
+      f'<h1>{title}</h1>', *(table.html() for table in _tables(groups))]
+  for caption, note, path in drawn:
+    caption = html.escape(caption)
+    parts += [f'<h2>{caption}</h2>', f'<p>{html.escape(note)}</p>' if note else '']
+    if path:
+      data = base64.b64encode(path.read_bytes()).decode()
+      parts.append(f'<img alt="{caption}" src="data:image/png;base64,{data}">')
+  return '\n'.join([*parts, '</body></html>', ''])
+
+
+def _csv_rows(run) -> Iterator[tuple]:
+  """The figures of eval.json in long form, with the intervals there are."""
+  for name, values in run['evals'].items():
+    for metric, value in values.items():
+      if metric == 'positive' or metric.endswith('_interval'):
+        continue
+      interval = values.get(f'{metric}_interval')
+      by_threshold = value if isinstance(value, Mapping) else {'': value}
+      for threshold, number in by_threshold.items():
+        bounds = interval.get(threshold) if isinstance(interval, Mapping) else interval
+        yield (run['label'], run['variant'], run['seed'], name, metric, threshold,
+               '' if number is None else number, *(bounds or ('', '')))
+
+
+def _history(path):
+  """Records of metrics.jsonl; a later record of the same step replaces the first."""
+  found = {'train': {}, 'eval': {}}
+  for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+    try:
+      record = json.loads(line)
+    except ValueError:
+      continue  # cut off while it was being written
+    kind = record.get('kind')
+    if kind in found:
+      found[kind][record['step']] = record['evals'] if kind == 'eval' else record
+  return {kind: sorted(records.items()) for kind, records in found.items()}
+
+
+def _read_json(path):
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON ({error}); write or copy it anew') from None

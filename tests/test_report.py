@@ -1,0 +1,217 @@
+"""Tables, CSV, figures and errors of reports on workdirs with known figures."""
+
+import csv
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from nat_jax import figures, report, tables
+
+THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
+
+
+def evals(ncr=0.5, accuracy=0.99, sets=('seen', 'unseen'), **extra):
+  """Figures as in eval.json: NCR_0.4 = ncr, halved from threshold to threshold."""
+  by_threshold = {t: ncr / 2**i for i, t in enumerate(THRESHOLDS)}
+  negative = {
+      'positive': False, 'ncr': by_threshold, 'par': dict.fromkeys(THRESHOLDS, 0.9),
+      'auroc': 0.75, 'aupr_in': 0.7, 'aupr_out': 0.65, 'fpr95_id_positive': 0.3,
+      'fpr95_ood_positive': 0.2, 'n': 8, **extra}
+  return {
+      'test': {'positive': True, 'accuracy': accuracy, 'ece': 0.0125,
+               'par': dict.fromkeys(THRESHOLDS, 0.9), 'n': 10},
+      **{name: negative | {'seen_in_training': name == 'seen'} for name in sets}}
+
+
+def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=None):
+  """A workdir as training leaves it; without scores and metrics unless full."""
+  (folder / 'scores').mkdir(parents=True)
+  config = {'name': name, 'variant': variant, 'seed': seed,
+            'loss': {'name': 'nat'}, 'model': {'name': 'mlp'}}
+  (folder / 'config.json').write_text(json.dumps(config))
+  found = figures_of or evals()
+  (folder / 'eval.json').write_text(json.dumps({
+      'step': 40, 'evals': found, 'reference': 'test', 'num_classes': 4,
+      'class_names': ['ant', 'bee', 'cat', '<dog>']}))
+  if full:
+    rng = np.random.default_rng(seed)
+    for set_name in found:
+      np.savez(folder / 'scores' / f'{set_name}.npz', max_prob=rng.uniform(0.25, 1, 30))
+    np.savez(folder / 'scores' / 'seen_mistakes.npz',
+             image=rng.integers(0, 256, (5, 8, 8, 1)).astype(np.uint8),
+             max_prob=np.linspace(0.9, 0.5, 5), prediction=np.arange(5))
+    records = [{'step': s, 'kind': 'train', 'loss_positive': 1 / s, 'accuracy': 0.5,
+                'loss_negative': None} for s in (10, 20, 10)]
+    records.append({'step': 20, 'kind': 'eval', 'evals': found})
+    lines = [json.dumps(record) for record in records]
+    (folder / 'metrics.jsonl').write_text('\n'.join([*lines, '{"step": 3']))
+  return str(folder)
+
+
+def cells(text, head, table=0):
+  """The cells of the row that begins with `head`, in the table of that number."""
+  rows = [line for line in text.splitlines() if line.startswith(f'| {head} ')]
+  return [cell.strip() for cell in rows[table].split('|')[2:-1]]
+
+
+def test_ncr_table_of_one_run():
+  text = tables.ncr_table({'nat': evals(ncr=0.004)})
+  assert cells(text, 't') == ['seen', 'unseen', 'PAR_t test']
+  assert cells(text, '0.4') == ['0.004', '0.004', '0.900']
+  assert cells(text, '0.9') == ['0.0005', '0.0005', '0.900']
+  assert cells(text, 'AUROC') == ['0.750', '0.750']
+  assert cells(text, 'FPR95 (ID-positive)') == ['0.300', '0.300']
+  assert cells(text, 'FPR95 (OOD-positive)') == ['0.200', '0.200']
+  assert cells(text, 'in training') == ['seen', 'unseen']
+  assert cells(text, 'accuracy') == ['0.9900']
+  assert cells(text, 'ECE') == ['0.0125']
+  assert cells(text, 'n') == ['8', '8'] and cells(text, 'n', table=1) == ['10']
+  assert 'training images in it' not in text
+
+
+def test_ncr_table_side_by_side():
+  text = tables.ncr_table({
+      'baseline': evals(ncr=0.8, sets=('seen', 'only_baseline')),
+      'nat': evals(
+          ncr=0.0, sets=('seen', 'only_nat'), overlap_with_training_negatives=3),
+  })
+  assert 'Cells: baseline / nat.' in text
+  assert cells(text, 't') == ['seen', 'only_baseline', 'only_nat', 'PAR_t test']
+  assert re.sub(' +', ' ', cells(text, '0.6')[0]) == '0.400 / 0'
+  assert [c.split() for c in cells(text, '0.4')[1:3]] == [
+      ['0.800', '/', '-'], ['-', '/', '0']]
+  assert cells(text, 'training images in it')[0].split() == ['-', '/', '3']
+
+
+def test_seeds_are_averaged():
+  runs = [evals(ncr=x, accuracy=a) for x, a in ((0.2, 0.98), (0.4, 0.99), (0.6, 1.0))]
+  text = tables.ncr_table({'nat': runs})
+  assert 'nat (3 seeds)' in text and 'standard deviation over seeds' in text
+  assert cells(text, '0.4')[0] == '0.400 ± 0.200'
+  assert cells(text, 'accuracy') == ['0.9900 ± 0.0100']
+  assert cells(tables.ncr_table({'nat': [evals(ncr=0.0)] * 2}), '0.4')[0] == '0'
+
+
+@pytest.mark.parametrize('seeds', [1, 3])
+def test_two_runs_on_four_sets_fit_a_terminal(seeds):
+  names = ('cifar100_test', 'ilsvrc_samples', 'svhn_cropped', 'noise')
+  text = tables.ncr_table({
+      label: [evals(ncr=x, sets=names) for x in np.linspace(0.2, 0.9, seeds)]
+      for label in ('baseline', 'nat')})
+  assert max(map(len, text.splitlines())) <= tables.MAX_WIDTH
+  by_table = re.findall(r'(?:^\|.*\n)+', text, flags=re.M)
+  assert len(by_table) == 3
+  for table in by_table:
+    assert len({len(line) for line in table.splitlines()}) == 1  # aligned
+  if seeds == 3:  # one row a run
+    assert cells(text, '0.4')[:2] == ['baseline (3 seeds)', '0.550 ± 0.350']
+
+
+def test_report_files(tmp_path):
+  interval = {'ncr_interval': {t: [0.1, 0.75] for t in THRESHOLDS},
+              'auroc_interval': [0.5, 1.0]}
+  workdirs = [
+      write_run(tmp_path / 'n', figures_of=evals(ncr=0.4, **interval)),
+      write_run(tmp_path / 'b', 'baseline', figures_of=evals(ncr=0.8))]
+  pyplot = 'matplotlib.pyplot' in sys.modules
+  path = report.report(workdirs, str(tmp_path / 'out'))
+  assert ('matplotlib.pyplot' in sys.modules) == pyplot  # no backend was chosen
+  assert path == str(tmp_path / 'out' / 'report.html')
+  pictures = {p.name for p in (tmp_path / 'out' / 'figures').iterdir()}
+  assert pictures == {'training.png', 'histogram.png', 'rates.png', 'mistakes_0.png',
+                      'mistakes_1.png'}
+  page = (tmp_path / 'out' / 'report.html').read_text()
+  assert page.count('src="data:image/png;base64,') == page.count('<img') == 5
+  assert not re.search(r'https?:|<link|<script|@import|url\(', page)
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert text.count('](figures/') == 5 and 'Left out' not in text
+  assert 'Cells: baseline / nat.' in text  # baselines first
+  assert '0.100 to 0.750' in text
+  with open(tmp_path / 'out' / 'report.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  row, = (r for r in rows if (r['variant'], r['eval'], r['metric'], r['threshold'])
+          == ('nat', 'seen', 'ncr', '0.6'))
+  assert row == {'run': 'toy:nat seed 0', 'variant': 'nat', 'seed': '0', 'eval': 'seen',
+                 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2', 'lo': '0.1',
+                 'hi': '0.75'}
+  row, = (r for r in rows if (r['variant'], r['metric']) == ('baseline', 'accuracy'))
+  assert (row['value'], row['lo'], row['hi']) == ('0.99', '', '')
+
+
+def test_what_is_missing_is_said(tmp_path):
+  bare = write_run(tmp_path / 'bare', full=False)
+  report.report([bare])
+  text = (tmp_path / 'bare' / 'report.md').read_text()
+  assert text.count('Left out') == 4 and '](figures/' not in text
+  assert list((tmp_path / 'bare' / 'figures').iterdir()) == []
+  full = write_run(tmp_path / 'full', 'baseline')
+  report.report([bare, full])
+  text = (tmp_path / 'bare' / 'report.md').read_text()
+  assert 'Without metrics.jsonl: toy:nat seed 0.' in text
+  assert text.count('](figures/') == 4
+
+
+def test_html_escapes_names(tmp_path):
+  path = report.report([write_run(tmp_path / 'a', full=False, name='<b>&')])
+  page = open(path).read()
+  assert '<b>' not in page and '&lt;b&gt;&amp;' in page
+
+
+def test_load_run(tmp_path):
+  run = report.load_run(write_run(tmp_path / 'a', seed=3))
+  assert run['label'] == 'toy:nat seed 3' and run['step'] == 40
+  assert [step for step, _ in run['history']['train']] == [10, 20]
+  assert run['history']['eval'][0][1]['seen']['ncr']['0.4'] == 0.5
+
+
+def test_groups(tmp_path):
+  def load(folder, *args, **kwargs):
+    return report.load_run(write_run(tmp_path / folder, *args, full=False, **kwargs))
+
+  n1, n0, b = load('n1', seed=1), load('n0'), load('b', 'baseline')
+  groups = report.group([n1, n0, b])
+  assert list(groups) == ['baseline', 'nat']
+  assert [run['seed'] for run in groups['nat']] == [0, 1]
+  assert list(report.group([n0, load('other', name='svhn')])) == ['toy:nat', 'svhn:nat']
+  # The same seed twice, or another config, is not one more seed of the same run.
+  again = load('again')
+  wider = load('wider', seed=2)
+  wider['config'] = dict(wider['config'], model={'name': 'mlp', 'width': 9})
+  groups = report.group([n0, again, wider])
+  assert [len(runs) for runs in groups.values()] == [1, 1, 1]
+  assert len({runs[0]['label'] for runs in groups.values()}) == 3
+  assert str(tmp_path / 'again') in list(groups)[1]
+
+
+def test_a_workdir_given_twice_counts_once(tmp_path):
+  workdir = write_run(tmp_path / 'a', full=False)
+  report.report([workdir, f'{workdir}/'])
+  assert (tmp_path / 'a' / 'report.csv').read_text().count('accuracy') == 1
+
+
+def test_errors(tmp_path):
+  with pytest.raises(ValueError, match=f'{tmp_path}.*--mode=evaluate --workdir'):
+    report.report([str(tmp_path)])
+  with pytest.raises(ValueError, match='at least one workdir'):
+    report.report([])
+  (tmp_path / 'eval.json').write_text('{"step": ')
+  with pytest.raises(ValueError, match='eval.json is not JSON'):
+    report.load_run(str(tmp_path))
+
+
+def test_share_above_is_strict():
+  np.testing.assert_array_equal(
+      figures.share_above(np.array([0.4, 0.5, 0.9, 0.9]), np.array([0.3, 0.4, 0.9])),
+      [1, 0.75, 0])
+
+
+def test_colours_are_fixed_for_baseline_and_nat():
+  groups = {label: [{'variant': label.split()[0]}]
+            for label in ('oe', 'nat', 'nat wide', 'baseline')}
+  palette = figures.colours(groups)
+  assert palette['nat'] == figures.COLOURS['nat']
+  assert palette['baseline'] == figures.COLOURS['baseline']
+  assert len(set(palette.values())) == 4
