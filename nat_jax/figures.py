@@ -82,6 +82,8 @@ def training_curves(groups: Groups) -> Any:
           _smoothed(ax, *line(run), pens[label])
         if dots:
           ax.plot(*dots(run), 'o' if line else 'o-', ms=4, **pens[label])
+    ax.set_xlim(left=0)
+    ax.locator_params(axis='x', nbins=5)
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     if 'loss' not in title:
       ax.set_ylim(-0.03, 1.03)
@@ -152,8 +154,7 @@ def mistakes(run: Mapping[str, Any]) -> Any:
   with matplotlib.rc_context(STYLE):
     height = sum(SHEET_PITCH * 0.81 * n + 0.3 for n in lines)
     figure = Figure(figsize=(6.6, height), layout='constrained')
-    axes = figure.subplots(
-        len(sheets), squeeze=False, gridspec_kw={'height_ratios': lines})[:, 0]
+    axes = figure.subplots(len(sheets), squeeze=False, height_ratios=lines)[:, 0]
     for ax, (name, sheet), rows in zip(axes, sheets.items(), lines, strict=True):
       _sheet(ax, sheet, rows, run['class_names'])
       ax.set_title(name, loc='left')
@@ -203,9 +204,8 @@ def _grid(titles, groups, note=None, **axis_labels):
     for ax, title in zip(axes, titles, strict=False):
       ax.set(title=title, **axis_labels)
     handles = [Line2D([], [], color=c, linewidth=3) for c in palette.values()]
-    figure.legend(
-        handles, list(palette), loc='outside upper center', title=note,
-        ncols=min(4, len(palette)))
+    figure.legend(handles, list(palette), loc='outside upper center', title=note,
+                  ncols=min(4, len(palette)))
   return figure, axes[:len(titles)]
 
 
@@ -225,9 +225,9 @@ def _smoothed(ax, steps, values, pen):
   window = len(values) // 40
   if window > 1:
     ax.plot(steps, values, color=pen['color'], alpha=0.2, linewidth=0.8)
-    kernel = np.ones(window)
-    values = (np.convolve(values, kernel, 'same')
-              / np.convolve(np.ones(len(values)), kernel, 'same'))
+    total, count = (
+        np.convolve(x, np.ones(window), 'same') for x in (values, np.ones(len(values))))
+    values = total / count
   ax.plot(steps, values, **pen)
 
 
