@@ -33,7 +33,7 @@ def get_config(variant='nat'):
       variant=variant,
       compare_with='baseline' if variant == 'nat' else '',
       num_classes=6,
-      steps=600,
+      steps=2000,
       model={'name': 'small_conv'},
       loss=LOSSES[variant],
       optimizer={'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4},
@@ -51,5 +51,5 @@ def get_config(variant='nat'):
           'digits_8_9': {'source': digits('all', (8, 9))},
           'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
       },
-      run=dict(log_every=100, eval_every=300, checkpoint_every=300),
+      run=dict(log_every=200, eval_every=1000, checkpoint_every=1000),
   )

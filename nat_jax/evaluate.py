@@ -4,17 +4,16 @@
     evaluation['evals']['cifar100_test']['ncr']['0.8']
 """
 
-from collections.abc import Callable, Mapping
 import csv
 import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
 
 from nat_jax import data, experiment, metrics
-from nat_jax.runtime import checkpoint, parallel, writers
+from nat_jax.runtime import parallel, writers
 
 EVALUATION = 'eval.json'
 NUM_MISTAKES = 36  # pictures on the sheet of mistakes
@@ -22,7 +21,7 @@ NUM_MISTAKES = 36  # pictures on the sheet of mistakes
 Predict = Callable[[np.ndarray], np.ndarray]  # images [n, h, w, c] -> logits [n, k]
 
 
-def make_predict(head, state, frozen, mesh, batch_size: int) -> Predict:
+def make_predict(head, state, mesh, batch_size: int) -> Predict:
   """Returns a function from any number of images to their logits.
 
   The tail is padded to a whole batch and cut off again: every image counts once.
@@ -37,7 +36,7 @@ def make_predict(head, state, frozen, mesh, batch_size: int) -> Predict:
       batch = np.asarray(images[start : start + batch_size])
       missing = batch_size - len(batch)
       batch = np.pad(batch, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
-      pending.append(run(state, frozen, batch))
+      pending.append(run(state, batch))
       if len(pending) > 2:  # the device is kept two batches ahead
         done.append(np.asarray(pending.pop(0)))
     done += [np.asarray(logits) for logits in pending]
@@ -87,9 +86,15 @@ def evaluate_sets(
 
 
 def save_evaluation(
-    workdir: str, config: Mapping[str, Any], step: int, class_names, sets, figures, scores
+    workdir: str,
+    config: Mapping[str, Any],
+    step: int,
+    class_names: Sequence[str],
+    sets: Mapping[str, experiment.EvalSet],
+    figures: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, Any]:
-  """Writes eval.json, the per-image scores and the worst mistakes; returns eval.json."""
+  """Writes eval.json (returned), the per-image scores and the worst mistakes."""
   evaluation = {
       'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
       'step': step, 'reference': config['reference'],
@@ -124,51 +129,22 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
     step: of the checkpoint; None: the newest.
 
   Raises:
-    ValueError: no checkpoint, or none of that step (those there are listed).
+    ValueError: no checkpoint, or none of that step.
   """
-  config, about, predict, step = restore_classifier(workdir, step)
-  sets = experiment.load_evals(config)
-  figures, scores = evaluate_sets(config, sets, predict)
+  restored = experiment.restore(workdir, step)
+  sets = experiment.load_evals(restored.config)
+  figures, scores = evaluate_sets(restored.config, sets, _predict(restored))
   return save_evaluation(
-      workdir, config, step, about['class_names'], sets, figures, scores
+      workdir, restored.config, restored.step, restored.class_names, sets, figures,
+      scores,
   )
 
 
-def restore_classifier(
-    workdir: str, step: int | None = None
-) -> tuple[dict[str, Any], dict[str, Any], Predict, int]:
-  """Restores (config, about, predict, step) from a workdir."""
-  folder = os.path.join(workdir, checkpoint.FOLDER)
-  steps = []
-  if os.path.isdir(folder):
-    manager = checkpoint.open_manager(workdir, read_only=True)
-    steps = sorted(manager.all_steps())
-  if not steps:
-    raise ValueError(
-        f'no checkpoints in {folder}; train first: '
-        f'python -m nat_jax.main --config CONFIG --workdir {workdir}'
-    )
-  if step is not None and step not in steps:
-    raise ValueError(f'no checkpoint of step {step} in {folder}; there are: {steps}')
-  mesh = parallel.make_mesh()
-  for candidate in [step] if step is not None else steps[::-1]:
-    try:
-      about = checkpoint.read_about(manager, candidate)
-      config = about['config']
-      trainer, _ = experiment.build_trainer(config, about['image_shape'])
-      target = parallel.abstract_state(trainer.init, mesh)
-      state = checkpoint.restore(manager, candidate, target)
-      break
-    except checkpoint.Damaged as error:
-      if candidate == steps[0] or step is not None:
-        raise
-      logging.error('%s. Falling back to the one before.', error)
-  checkpoint.close(manager)
-  frozen = parallel.replicate(trainer.frozen(), mesh)
-  predict = make_predict(
-      trainer.heads['logits'], state, frozen, mesh, config['eval_batch_size']
+def _predict(restored: experiment.Restored) -> Predict:
+  return make_predict(
+      restored.trainer.heads['logits'], restored.state, restored.mesh,
+      restored.config['eval_batch_size'],
   )
-  return config, about, predict, candidate
 
 
 def predict_folder(
@@ -188,23 +164,25 @@ def predict_folder(
   Raises:
     ValueError: no checkpoint, no pictures, no evaluation to take a threshold from.
   """
-  config, about, predict, _ = restore_classifier(workdir, step)
+  restored = experiment.restore(workdir, step)
+  config = restored.config
   if threshold is None:
     threshold = _threshold(workdir, config['reference'], keep)
     print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positive test images')
-  height, width, channels = about['image_shape']
+  height, width, channels = restored.image_shape
   mode = 'L' if channels == 1 else 'RGB'
-  files = data.list_images(images)
-  arrays = data.folder(images, size=(height, width), mode=mode, files=files)
-  scores = metrics.scores_from_logits(predict(arrays.image), config['num_classes'])
-  names = about['class_names'] or [str(k) for k in range(config['num_classes'])]
+  files = data.list_pictures(images).image
+  pictures, _ = data.read_pictures(files, (height, width), mode)
+  scores = metrics.scores_from_logits(_predict(restored)(pictures), config['num_classes'])
+  names = restored.class_names or [str(k) for k in range(config['num_classes'])]
   names = [*names, 'none of these']  # also the answer of a background class
   path = os.path.join(workdir, 'predictions.csv')
   with open(path, 'w', newline='') as file:
     rows = csv.writer(file)
     rows.writerow(['file', 'answer', 'nearest class', 'max_prob'])
     for name, k, p in zip(files, scores['prediction'], scores['max_prob'], strict=True):
-      rows.writerow([name, names[k] if p >= threshold else names[-1], names[k], p])
+      answer = names[k] if p >= threshold else names[-1]
+      rows.writerow([name, answer, names[k], p])
   return path
 
 

@@ -6,16 +6,17 @@
     sets = experiment.load_evals(config)
 """
 
-from collections.abc import Callable, Mapping
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from absl import logging
+import jax
 import optax
+from absl import logging
 
 from nat_jax import data, losses, models, presets, registry, trainers
-from nat_jax.runtime import optim
+from nat_jax.runtime import checkpoint, optim, parallel
 
 
 class Training(NamedTuple):
@@ -186,6 +187,56 @@ def load_evals(config: Mapping[str, Any]) -> dict[str, EvalSet]:
   return sets
 
 
+class Restored(NamedTuple):
+  """A trained network and what is known of it."""
+
+  config: dict[str, Any]
+  image_shape: tuple[int, int, int]
+  class_names: tuple[str, ...]
+  trainer: trainers.Trainer
+  state: Any
+  step: int
+  mesh: jax.sharding.Mesh
+
+
+def restore(workdir: str, step: int | None = None) -> Restored:
+  """Restores a run from its checkpoint, which knows its config.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint; None: the newest that can be read.
+
+  Raises:
+    ValueError: no checkpoint, or none of that step (those there are listed).
+    checkpoint.Damaged: it cannot be read.
+  """
+  steps = checkpoint.list_steps(workdir)
+  if not steps:
+    raise ValueError(
+        f'no checkpoints in {workdir}; train first: '
+        f'python -m nat_jax.main --config CONFIG --workdir {workdir}'
+    )
+  if step is not None and step not in steps:
+    raise ValueError(f'no checkpoint of step {step} in {workdir}; there are: {steps}')
+  mesh = parallel.make_mesh()
+  manager = checkpoint.open_manager(workdir, read_only=True)
+  for candidate in steps[::-1] if step is None else [step]:
+    try:
+      about = checkpoint.read_about(manager, candidate)
+      shape = tuple(about['image_shape'])
+      trainer, _ = build_trainer(about['config'], shape)
+      target = parallel.abstract_state(trainer.init, mesh)
+      state = checkpoint.restore(manager, candidate, target)
+    except checkpoint.Damaged as error:
+      if candidate == steps[0] or step is not None:
+        raise
+      logging.error('%s. Using the one before.', error)
+      continue
+    checkpoint.close(manager)
+    names = tuple(about['class_names'])
+    return Restored(about['config'], shape, names, trainer, state, candidate, mesh)
+
+
 def call_length(step: int, config: Mapping[str, Any]) -> int:
   """Updates from `step` to the next point where the loop must stop and look."""
   run = config['run']
@@ -207,8 +258,7 @@ def _most(settings) -> int:
 
 def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   """Whether two sources draw from one data set and share a class of it."""
-  identity: Callable[..., Any] = lambda s: (s['name'], s.get('dataset'), s.get('path'))
-  if identity(one) != identity(other):
+  if any(one.get(key) != other.get(key) for key in ('name', 'dataset', 'path')):
     return False
   classes, others = one.get('classes'), other.get('classes')
   return classes is None or others is None or bool(set(classes) & set(others))

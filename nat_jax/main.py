@@ -15,8 +15,8 @@ import importlib.util
 import os
 import sys
 
-from absl import app, flags, logging
 import jax
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nat_jax import evaluate, experiment, report, train
@@ -41,7 +41,7 @@ THRESHOLD = flags.DEFINE_float(
 )
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', os.environ.get('NAT_JAX_DISTRIBUTED') == '1',
-    'Join the other hosts (TPU pods, Slurm: found by themselves; elsewhere see launch/).',
+    'Join the other hosts (found by itself on TPU pods and under Slurm; see launch/).',
 )
 
 
@@ -98,12 +98,21 @@ def run_evaluate() -> None:
 
 def run_predict() -> None:
   """Classifies a folder of pictures."""
-  path = evaluate.predict_folder(
-      _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict'), STEP.value, THRESHOLD.value
-  )
+  workdir, images = _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict')
+  path = evaluate.predict_folder(workdir, images, STEP.value, THRESHOLD.value)
   with open(path) as file:
     print(file.read(), end='')
   print(f'written: {path}')
+
+
+def run_report(workdirs: list[str]) -> None:
+  """Compares runs; the report goes to --workdir, or into the first run."""
+  workdirs = workdirs or [_needed(WORKDIR, 'report')]
+  print(report.tables([report.load_run(workdir) for workdir in workdirs]))
+  print(f'report: {report.report(workdirs, WORKDIR.value)}')
+
+
+MODES = {'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict}
 
 
 def _needed(flag, mode):
@@ -117,13 +126,12 @@ def main(argv: list[str]) -> None:
   if DISTRIBUTED.value:
     jax.distributed.initialize()
   try:
+    if argv[1:] and MODE.value != 'report':
+      raise ValueError(f'unexpected arguments {argv[1:]}; only --mode=report takes any')
     if MODE.value == 'report':
-      workdirs = argv[1:] or [_needed(WORKDIR, 'report')]
-      print(report.report(workdirs, WORKDIR.value))
+      run_report(argv[1:])
     else:
-      if argv[1:]:
-        raise ValueError(f'unexpected arguments {argv[1:]}; only --mode=report takes any')
-      {'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict}[MODE.value]()
+      MODES[MODE.value]()
   except train.Preempted as stopped:
     print(stopped, flush=True)
   except (ValueError, TypeError, OSError, train.Diverged) as error:

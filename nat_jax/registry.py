@@ -4,8 +4,8 @@
     model = registry.build(MODELS, {'name': 'mlp', 'width': 64}, num_outputs=10)
 """
 
-from collections.abc import Callable, Mapping
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -36,7 +36,8 @@ def build(
   kwargs = dict(spec)
   name = kwargs.pop('name', None)
   if name not in table:
-    raise ValueError(f'unknown {what} {name!r}; valid names: {", ".join(sorted(table))}')
+    valid = ', '.join(sorted(table))
+    raise ValueError(f'unknown {what} {name!r}; valid names: {valid}')
   fn = table[name]
   signature = inspect.signature(fn)
   try:

@@ -7,22 +7,23 @@ a call while the device works on the next one. A call ends wherever something is
 logged, evaluated or saved, so a resumed run makes the same calls and the same bits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 import contextlib
+import functools
 import json
 import math
 import os
 import signal
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from absl import logging
-from clu import parameter_overview
 import grain
 import jax
 import numpy as np
+from clu import parameter_overview
 
 from nat_jax import data, evaluate, experiment
-from nat_jax.runtime import checkpoint, parallel, workdir as workdirs, writers
+from nat_jax.runtime import checkpoint, parallel, writers
+from nat_jax.runtime import workdir as workdirs
 
 
 class Preempted(Exception):
@@ -65,25 +66,25 @@ def train(
 
   manager = checkpoint.open_manager(workdir, run['keep'], config['best'])
   state, step = checkpoint.restore_latest(manager, target)
+  progress = writers.Progress(config['steps'], step, quiet=jax.process_index() > 0)
   done = _finished(workdir, step, config)
   if done:
-    print(f'{workdir} is trained already ({step} steps); nothing to do')
+    progress.say(f'{workdir} is trained already ({step} steps); nothing to do')
     return done
   if state is None:
     state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
-    print(parameter_overview.get_parameter_overview(state.net.params, include_stats=False))
+    progress.say(parameter_overview.get_parameter_overview(
+        state.net.params, include_stats=False))
   else:
-    print(f'resuming {workdir} at step {step}')
+    progress.say(f'resuming {workdir} at step {step}')
   frozen = parallel.replicate(trainer.frozen(), mesh)
   about = {
       'config': config, 'image_shape': training.image_shape,
       'class_names': training.class_names,
   }
-  progress = writers.Progress(config['steps'], step)
-
   def evaluate_now(bootstrap=False):
     predict = evaluate.make_predict(
-        trainer.heads['logits'], state, frozen, mesh, config['eval_batch_size']
+        trainer.heads['logits'], state, mesh, config['eval_batch_size']
     )
     return evaluate.evaluate_sets(config, sets, predict, bootstrap)
 
@@ -101,7 +102,7 @@ def train(
       at, metrics = pending
       pending = None
       window.append(jax.device_get(metrics))
-      _check_finite(window[-1].compute(), at, manager)
+      _check_finite(_figures(window[-1]), at, manager)
       if at % run['log_every'] == 0 or at == config['steps']:
         record = _merge(window)
         record['learning_rate'] = float(schedule(at - 1))
@@ -128,7 +129,8 @@ def train(
         go_on = progress.pause()
         figures, scores = evaluate_now(bootstrap=last)
         write({'step': step, 'kind': 'eval', 'evals': figures})
-        print(f'step {step}/{config["steps"]}  evaluation: {_summary(figures)}')
+        progress.say(
+            f'step {step}/{config["steps"]}  evaluation: {_summary(figures)}')
         go_on()
       if saves:
         current = dict(writers.flat(figures)) if evaluates else None
@@ -220,12 +222,14 @@ def _check_finite(figures, step, manager):
 
 
 def _merge(window):
-  total = window[0]
-  for metrics in window[1:]:
-    total = total.merge(metrics)
-  figures = {k: float(v) for k, v in total.compute().items()}
-  figures['images'] = int(total.loss_positive.count + total.loss_negative.count)
-  return figures
+  total = functools.reduce(lambda one, other: one.merge(other), window)
+  images = int(total.loss_positive.count + total.loss_negative.count)
+  return {**_figures(total), 'images': images}
+
+
+def _figures(metrics):
+  with np.errstate(invalid='ignore'):  # no negatives: 0 / 0 = NaN
+    return {k: float(v) for k, v in metrics.compute().items()}
 
 
 def _line(record):

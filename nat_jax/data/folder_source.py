@@ -49,23 +49,35 @@ def folder(
     ValueError: no such folder, no picture in it or in one of its classes, pictures
       beside class folders, a damaged picture, sizes that differ.
   """
-  if mode not in ('RGB', 'L'):
-    raise ValueError(f"mode must be 'RGB' or 'L', got {mode!r}")
-  if size is not None:
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if len(size) != 2 or min(size) < 1:
-      raise ValueError(f'size must be a side or (height, width), got {size}')
-  listing = _list(pathlib.Path(path).expanduser())
+  size = _checked(size, mode)
+  listing = list_pictures(path)
   # The images stand for themselves as paths here: only those kept are decoded.
   order = np.random.default_rng(0).permutation(len(listing.label))
   listing = listing._replace(image=listing.image[order], label=listing.label[order])
   listing = sources.take_split({'all': listing}, split)
   listing = sources.take_classes(listing, classes)
+  image, rows = read_pictures(listing.image, size, mode, skip_unreadable)
+  return sources.Arrays(image, listing.label[rows], listing.names)
+
+
+def read_pictures(
+    files: Sequence[pathlib.Path],
+    size: int | Sequence[int] | None = None,
+    mode: str = 'RGB',
+    skip_unreadable: bool = False,
+) -> tuple[np.ndarray, list[int]]:
+  """Decodes pictures, in the order given; arguments and errors as in `folder`.
+
+  Returns:
+    (uint8 [n, h, w, c], the places in `files` of those that were read).
+  """
+  size = _checked(size, mode)
 
   def read(file):
     try:
       return _read(file, size, mode)
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+    # SyntaxError: Pillow's, for a broken PNG.
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
       if not skip_unreadable:
         raise ValueError(
             f'{file} cannot be read as a picture ({error}); mend or remove it, or set '
@@ -75,23 +87,35 @@ def folder(
       return None
 
   with futures.ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
-    images = list(pool.map(read, listing.image))
+    images = list(pool.map(read, files))
   rows = [row for row, image in enumerate(images) if image is not None]
   if not rows:
-    raise ValueError(f'{path}: not one of its {len(images)} pictures can be read')
+    raise ValueError(f'not one of the {len(images)} pictures can be read: {files[0]}..')
+  first = rows[0]
   for row in rows:
-    if images[row].shape != images[rows[0]].shape:
+    if images[row].shape != images[first].shape:
       raise ValueError(
           'expected pictures of one size, got '
-          f'{listing.image[rows[0]]} {images[rows[0]].shape[:2]} and '
-          f'{listing.image[row]} {images[row].shape[:2]}; set size=(height, width)'
+          f'{files[first]} {images[first].shape[:2]} and '
+          f'{files[row]} {images[row].shape[:2]}; set size=(height, width)'
       )
-  image = np.stack([images[row] for row in rows])
-  return sources.Arrays(image, listing.label[rows], listing.names)
+  return np.stack([images[row] for row in rows]), rows
 
 
-def _list(root: pathlib.Path) -> sources.Arrays:
-  """Lists the pictures under `root`, in a fixed order."""
+def _checked(size, mode: str) -> tuple[int, int] | None:
+  """The size as (h, w), or None."""
+  if mode not in ('RGB', 'L'):
+    raise ValueError(f"mode must be 'RGB' or 'L', got {mode!r}")
+  if size is not None:
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if len(size) != 2 or min(size) < 1:
+      raise ValueError(f'size must be a side or (height, width), got {size}')
+  return size
+
+
+def list_pictures(path: str) -> sources.Arrays:
+  """Lists the pictures under `path`, in a fixed order, their paths as `image`."""
+  root = pathlib.Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f'expected a folder of pictures, but {root} is not a folder')
   entries = sorted(p for p in root.iterdir() if not p.name.startswith('.'))

@@ -10,15 +10,15 @@ the shape of an image, the names of the classes) and a checksum of the state: a 
 that was cut short or changed is found out before it is used.
 """
 
-from collections.abc import Mapping
 import os
-from typing import Any
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
 FOLDER = 'checkpoints'
@@ -48,7 +48,7 @@ def open_manager(
         keep_checkpoints_without_metrics=False,
     ))
   options = ocp.CheckpointManagerOptions(
-      preservation_policy=None if read_only else policies.AnyPreservationPolicy(preserve),
+      preservation_policy=policies.AnyPreservationPolicy(preserve),
       best_fn=(lambda figures: figures[best]) if best else None,
       read_only=read_only,
       create=not read_only,
@@ -137,9 +137,24 @@ def restore_latest(
 
 
 def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-  """Returns what `save` was told about the run."""
+  """Returns what `save` was told about the run.
+
+  Raises:
+    Damaged: it cannot be read.
+  """
   args = ocp.args.Composite(about=ocp.args.JsonRestore())
-  return manager.restore(step, args=args).about
+  try:
+    return manager.restore(step, args=args).about
+  except Exception as error:  # orbax raises many kinds for damaged files
+    raise Damaged(f'checkpoint {step} cannot be read: {error}') from error
+
+
+def list_steps(workdir: str) -> list[int]:
+  """The steps of which `workdir` has a checkpoint, rising; [] if there is none."""
+  folder = os.path.join(os.path.abspath(workdir), FOLDER)
+  if not os.path.isdir(folder):
+    return []
+  return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
 
 
 def close(manager: ocp.CheckpointManager) -> None:

@@ -95,7 +95,8 @@ def wrap_step(
     )
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
-  one, many = (_compile(fn, mesh, mode, axis) for fn, axis in ((update, 0), (updates, 1)))
+  one = _compile(update, mesh, mode, batch_axis=0)
+  many = _compile(updates, mesh, mode, batch_axis=1)
   empty = None
 
   def run(state, frozen, source, items):
@@ -114,16 +115,16 @@ def wrap_step(
   return run
 
 
-def _compile(fn, mesh, mode, axis):
+def _compile(fn, mesh, mode, batch_axis):
   if mode == 'pmap':
     return jax.pmap(
-        fn, axis_name='data', in_axes=(None, None, None, None, axis), out_axes=None,
+        fn, axis_name='data', in_axes=(None,) * 4 + (batch_axis,), out_axes=None,
         donate_argnums=0, devices=list(mesh.devices.flat),
     )
   whole = NamedSharding(mesh, P())
   return jax.jit(
       fn,
-      in_shardings=(*[whole] * 4, NamedSharding(mesh, P(*[None] * axis, 'data'))),
+      in_shardings=(whole,) * 4 + (_split_sharding(mesh, batch_axis),),
       out_shardings=(whole, whole),
       donate_argnums=0,
   )
@@ -140,7 +141,7 @@ def split(items: Any, mesh: Mesh, mode: str = 'jit', axis: int = 0) -> Any:
       process's devices as the axis before the batch.
     axis: the batch axis.
   """
-  sharding = NamedSharding(mesh, P(*[None] * axis, 'data'))
+  sharding = _split_sharding(mesh, axis)
 
   def lay_out(x):
     if isinstance(x, jax.Array):
@@ -158,13 +159,17 @@ def split(items: Any, mesh: Mesh, mode: str = 'jit', axis: int = 0) -> Any:
   return jax.tree.map(lay_out, items)
 
 
-def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., np.ndarray]:
-  """Compiles a trainer's head: (state, frozen, images [n, ...]) -> numpy [n, ...]."""
-  whole, parts = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
-  compiled = jax.jit(head, in_shardings=(whole, whole, parts), out_shardings=whole)
+def _split_sharding(mesh, axis):
+  return NamedSharding(mesh, P(*[None] * axis, 'data'))
 
-  def run(state, frozen, images):
-    return compiled(state, frozen, split(images, mesh))
+
+def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
+  """Compiles a trainer's head: (state, images [n, ...]) -> array [n, ...] on all."""
+  whole, parts = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
+  compiled = jax.jit(head, in_shardings=(whole, parts), out_shardings=whole)
+
+  def run(state, images):
+    return compiled(state, split(images, mesh))
 
   return run
 

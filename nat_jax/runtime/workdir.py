@@ -1,6 +1,6 @@
 """The folder of a run: what may be started there, and what must not be lost.
 
-    prepare(workdir, config, overwrite=False, num_bytes=...)   # before any work is spent
+    prepare(workdir, config, overwrite=False, num_bytes=1_000_000)
 """
 
 import json

@@ -6,17 +6,17 @@
     progress(100, images=8000, text='loss 0.50')
 """
 
-from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from absl import logging
 import tqdm
+from absl import logging
 
 METRICS = 'metrics.jsonl'
 
@@ -48,6 +48,9 @@ def open_writers(
 
 
 def _event_writer(workdir):
+  # TensorFlow's chatter; nothing is computed with it here.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   try:
     from clu import metric_writers  # imports TensorFlow
   except ImportError as error:
@@ -104,18 +107,17 @@ class Progress:
   """One line: step, images/s, ETA and the text of the figures.
 
   A bar on a terminal; in a log a plain line for each call. Images/s and ETA are of
-  the updates since the last call, so compilation and a pause count only once.
+  the updates since the last call. With `quiet` nothing is shown (hosts but the first).
   """
 
-  def __init__(self, total: int, start: int = 0, file=None):
-    self.total, self.step = total, start
-    self.file = sys.stderr if file is None else file
+  def __init__(self, total: int, start: int = 0, quiet: bool = False):
+    self.total, self.step, self.quiet = total, start, quiet
     self.time = time.monotonic()
     self.bar = None
-    if self.file.isatty():
+    if sys.stdout.isatty() and not quiet:
       self.bar = tqdm.tqdm(
-          total=total, initial=start, file=self.file, dynamic_ncols=True,
-          bar_format='{n_fmt}/{total_fmt} |{bar:10}| {desc}',
+          total=total, initial=start, file=sys.stdout, dynamic_ncols=True,
+          bar_format='{desc}: {n_fmt}/{total_fmt} |{bar:12}| {postfix}', desc='step',
       )
 
   def __call__(self, step: int, images: int, text: str) -> float:
@@ -126,12 +128,19 @@ class Progress:
     eta = seconds / max(step - self.step, 1) * (self.total - step)
     line = f'{rate:,.0f} images/s  ETA {clock(eta)}  {text}'
     if self.bar is None:
-      print(f'step {step}/{self.total}  {line}', file=self.file, flush=True)
+      self.say(f'step {step}/{self.total}  {line}')
     else:
-      self.bar.set_description_str(line, refresh=False)
+      self.bar.set_postfix_str(line, refresh=False)
       self.bar.update(step - self.step)
     self.step, self.time = step, now
     return rate
+
+  def say(self, text: str) -> None:
+    """Prints a line of its own, above the bar if there is one."""
+    if self.bar is not None:
+      self.bar.write(text, file=sys.stdout)
+    elif not self.quiet:
+      print(text, flush=True)
 
   def pause(self) -> Callable[[], None]:
     """Stops the clock; call what it returns to go on (evaluation, say)."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from clu import metrics as clu_metrics
 import flax
 import jax
 import jax.numpy as jnp
+from clu import metrics as clu_metrics
 
 
 @flax.struct.dataclass
@@ -43,7 +43,7 @@ class Trainer(NamedTuple):
     frozen: () -> pytree of arrays that a step reads and never changes (teachers);
       `{}` if none. They are arguments of the step, so neither saved nor compiled in.
     step: (state, frozen, batch, *, axis_name=None) -> (state, clu Collection).
-    heads: name -> function of (state, frozen, images) for evaluation.
+    heads: name -> function (state, images) -> [n, ...], for evaluation.
   """
 
   init: Callable[..., Any]

@@ -8,12 +8,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from clu import metrics as clu_metrics
 import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from clu import metrics as clu_metrics
 
 from nat_jax import losses
 from nat_jax.trainers import base
@@ -137,8 +137,8 @@ def supervised(
       frozen=dict,
       step=step,
       heads={
-          'logits': lambda state, frozen, images: forward(state, images)[0],
-          'features': lambda state, frozen, images: forward(state, images)[1]['features'],
+          'logits': lambda state, images: forward(state, images)[0],
+          'features': lambda state, images: forward(state, images)[1]['features'],
       },
   )
 

@@ -157,7 +157,7 @@ def test_unreadable_picture_is_named(tmp_path, damage, caplog):
     out = read(tmp_path, size=4, skip_unreadable=True)
   assert out.image.shape == (1, 4, 4, 3) and str(bad) in caplog.text
   (tmp_path / 'good.png').unlink()
-  with pytest.raises(ValueError, match='not one of its 1 pictures'):
+  with pytest.raises(ValueError, match='not one of the 1 pictures'):
     read(tmp_path, size=4, skip_unreadable=True)
 
 
