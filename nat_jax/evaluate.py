@@ -173,7 +173,8 @@ def predict_folder(
   mode = 'L' if channels == 1 else 'RGB'
   files = data.list_pictures(images).image
   pictures, _ = data.read_pictures(files, (height, width), mode)
-  scores = metrics.scores_from_logits(_predict(restored)(pictures), config['num_classes'])
+  logits = _predict(restored)(pictures)
+  scores = metrics.scores_from_logits(logits, config['num_classes'])
   names = restored.class_names or [str(k) for k in range(config['num_classes'])]
   names = [*names, 'none of these']  # also the answer of a background class
   path = os.path.join(workdir, 'predictions.csv')

@@ -12,18 +12,19 @@ variables: train with 'data' under pmap and evaluate with None.
 """
 
 from nat_jax.models.layers import BatchNorm
-from nat_jax.models.resnet import ResNet, resnet18
+from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
     'small_conv': SmallConv,
     'mlp': MLP,
+    'resnet': resnet,
     'resnet18': resnet18,
     'wide_resnet': wide_resnet,
 }
 
 __all__ = [
-    'MODELS', 'MLP', 'BatchNorm', 'ResNet', 'SmallConv', 'WideResNet', 'resnet18',
-    'wide_resnet',
+    'MODELS', 'MLP', 'BatchNorm', 'ResNet', 'SmallConv', 'WideResNet', 'resnet',
+    'resnet18', 'wide_resnet',
 ]

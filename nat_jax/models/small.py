@@ -37,16 +37,21 @@ class SmallConv(nn.Module):
   def __call__(
       self, images: jax.Array, train: bool, mask: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Images [n, h, w, c] to logits [n, num_outputs] and {'features': [n, d]}."""
+    """Images [n, h, w, c] to logits [n, num_outputs] and the named feature maps.
+
+    'group1' [n, h/2, w/2, widths[0]], 'group2' and so on are the blocks' outputs.
+    """
     dtype = layers.compute_dtype(self.dtype)
     x = images.astype(dtype)
-    for width in self.widths:
+    aux = {}
+    for i, width in enumerate(self.widths):
       x = layers.conv(width, stride=2, dtype=dtype)(x)
       x = layers.BatchNorm(dtype=dtype, axis_name=self.axis_name)(
           x, use_running_average=not train, mask=mask)
       x = nn.relu(x)
-    features = x.astype(jnp.float32).mean((1, 2))
-    return layers.head(self.num_outputs)(features), {'features': features}
+      aux[f'group{i + 1}'] = x
+    aux['features'] = x.astype(jnp.float32).mean((1, 2))
+    return layers.head(self.num_outputs)(aux['features']), aux
 
 
 class MLP(nn.Module):

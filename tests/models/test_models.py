@@ -17,6 +17,7 @@ COUNTS = [
     ({'name': 'small_conv'}, (8, 8, 1), 9 * 32 + 64 + 9 * 32 * 64 + 128 + 650),
     ({'name': 'mlp'}, (8, 8, 1), 64 * 128 + 128 + 128 * 128 + 128 + 1290),
     ({'name': 'resnet18'}, (32, 32, 3), 11_173_962),
+    ({'name': 'resnet', 'blocks': (0, 1, 1), 'stem_stride': 2}, (32, 32, 3), 1_153_610),
     ({'name': 'wide_resnet', 'depth': 16, 'widen': 1}, (32, 32, 3), 175_066),
     ({'name': 'wide_resnet', 'depth': 40, 'widen': 1}, (32, 32, 3), 563_930),
     ({'name': 'wide_resnet', 'depth': 40, 'widen': 2}, (32, 32, 3), 2_243_546),
@@ -81,7 +82,8 @@ def test_parameter_count(spec, shape, count):
     ({'name': 'wide_resnet', 'depth': 10, 'widen': 2}, {
         'group1': (4, 32, 32, 32), 'group2': (4, 16, 16, 64), 'group3': (4, 8, 8, 128),
         'features': (4, 128)}),
-    ({'name': 'small_conv', 'widths': (8, 24)}, {'features': (4, 24)}),
+    ({'name': 'small_conv', 'widths': (8, 24)}, {
+        'group1': (4, 16, 16, 8), 'group2': (4, 8, 8, 24), 'features': (4, 24)}),
     ({'name': 'mlp', 'width': 20, 'depth': 1}, {'features': (4, 20)}),
 ])
 def test_aux_shapes(spec, expected):
