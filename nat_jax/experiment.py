@@ -76,6 +76,10 @@ def build_trainer(
   schedule = optim.make_schedule(config['schedule'], config['steps'])
   tx = optim.make_optimizer(config['optimizer'], schedule, config['grad_clip'])
   settings = config['data']
+  treat = None
+  if settings['treatment'] and objective.uses_negatives:
+    treat = registry.build(
+        trainers.TREATMENTS, settings['treatment'], what='treatment')
   trainer = registry.build(
       trainers.TRAINERS, config['trainer'], what='trainer',
       model=model, objective=objective, tx=tx,
@@ -84,7 +88,7 @@ def build_trainer(
       normalise=functools.partial(
           data.normalise, mean=settings['mean'], std=settings['std']
       ),
-      ema_decay=config['ema_decay'],
+      ema_decay=config['ema_decay'], treat=treat,
   )
   return trainer, schedule
 

@@ -1,8 +1,9 @@
 """Trainers: bundles of pure functions; nothing here knows of devices or disks."""
 
 from nat_jax.trainers.base import Net, Trainer, TrainState
+from nat_jax.trainers.negatives import TREATMENTS
 from nat_jax.trainers.supervised import supervised
 
 TRAINERS = {'supervised': supervised}
 
-__all__ = ['TRAINERS', 'Net', 'TrainState', 'Trainer', 'supervised']
+__all__ = ['TRAINERS', 'TREATMENTS', 'Net', 'TrainState', 'Trainer', 'supervised']

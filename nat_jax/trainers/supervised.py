@@ -17,6 +17,7 @@ from clu import metrics as clu_metrics
 
 from nat_jax import losses
 from nat_jax.trainers import base
+from nat_jax.trainers import negatives as treatments
 
 Average = clu_metrics.Average
 
@@ -48,6 +49,7 @@ def supervised(
     normalise: Callable[[jax.Array], jax.Array],
     ema_decay: float = 0.0,
     threshold: float = 0.4,
+    treat: treatments.Treatment | None = None,
 ) -> base.Trainer:
   """Returns the trainer of a classifier with negatives (paper eqs 1-4).
 
@@ -61,6 +63,7 @@ def supervised(
     normalise: images of any dtype -> float32 images, as the model takes them.
     ema_decay: of the moving average of parameters and statistics; 0: none kept.
     threshold: t of the running NCR_t that `step` reports.
+    treat: changes the negatives of a batch; see `trainers.negatives`.
 
   Returns:
     A `Trainer` over a `TrainState`.
@@ -83,19 +86,27 @@ def supervised(
   def step(state, frozen, batch, *, axis_name: str | None = None):
     del frozen
     total = base.cross_device_sum(axis_name)
-    labels, weight = batch['label'], batch['weight']
-    step_key = jax.random.fold_in(state.key, state.step)
-    keys = base.example_keys(step_key, labels.shape[0], axis_name)
-    images = normalise(augment(batch['image'], keys))
-    coefficients = losses.example_weights(labels, weight, objective, total)
     net = state.net
+    step_key = jax.random.fold_in(state.key, state.step)
+    keys = base.example_keys(step_key, batch['label'].shape[0], axis_name)
+    batch = {**batch, 'image': normalise(augment(batch['image'], keys))}
+
+    def confidence(images):
+      variables = _variables(net.params, net.batch_stats)
+      logits, _ = model.apply(variables, images, train=False)
+      return losses.max_probability(logits, num_classes)
+
+    if treat is not None:
+      batch = treat(batch, treatments.purpose_key(step_key), confidence, axis_name)
+    images, labels, weight = batch['image'], batch['label'], batch['weight']
+    coefficients = losses.example_weights(labels, weight, objective, total)
 
     def loss_fn(params):
       (logits, _), updates = model.clone(axis_name=axis_name).apply(
           _variables(params, net.batch_stats), images, train=True, mask=weight,
           mutable=['batch_stats'],
       )
-      per_example = objective.per_example(logits, labels)
+      per_example = treatments.per_example(objective, logits, batch)
       batch_stats = updates.get('batch_stats', {})
       return (coefficients * per_example).sum(), (logits, per_example, batch_stats)
 

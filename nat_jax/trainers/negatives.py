@@ -1,0 +1,238 @@
+"""What is done to the negatives of a batch, on the device, before the network sees it.
+
+    treat = mix(alpha=1.0, mode='cutmix')
+    batch = treat(batch, key, confidence, axis_name)
+    loss = per_example(objective, logits, batch)    # knows of mixed targets
+
+A treatment gets augmented, normalised images. It touches filled negative slots only,
+and draws from the global batch with one key a slot: what comes out does not depend on
+the number of devices. Under pmap the images (of a few hundred slots) or confidences
+are gathered over the devices for that.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nat_jax import losses
+from nat_jax.trainers import base
+
+Batch = dict[str, jax.Array]
+# (batch, key, images -> confidence [n] of the current network, axis_name) -> batch
+Treatment = Callable[[Batch, jax.Array, Callable[..., jax.Array], str | None], Batch]
+
+_PURPOSE = 2**32 - 1  # beyond the number of any example
+
+
+def purpose_key(step_key: jax.Array) -> jax.Array:
+  """The treatment's key, apart from the examples' keys of the same step."""
+  return jax.random.fold_in(step_key, _PURPOSE)
+
+
+def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treatment:
+  """Negatives become mixes with positives; the target changes in proportion (MixOE).
+
+  x = s x_pos + (1 - s) x_neg,  target = s onehot(y_pos) + (1 - s) u,
+  s ~ Beta(alpha, alpha), x_pos a positive of the batch with label y_pos.
+
+  The batch gains 'share' [n] (s; 0 where nothing was mixed) and 'partner' [n]
+  (y_pos). A mixed slot keeps the label -1: it is weighted as a negative, and the
+  running loss_negative and ncr are those of the mixes.
+
+  Args:
+    alpha: above 1 mixes are rather halves; below, rather one or the other.
+    mode: 'linear', or 'cutmix': a box of the negative in the positive; s is the share
+      of the area that is left of the positive.
+    portion: of the negatives that are mixed, on average; the others stay.
+
+  Raises:
+    ValueError: numbers out of range, or another mode.
+
+  Reference: Zhang, Inkawhich, Linderman, Chen, Li, "Mixture Outlier Exposure", WACV
+  2023, which is this with Outlier Exposure of weight 1.
+  """
+  if not alpha > 0:
+    raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')
+  if mode not in ('linear', 'cutmix'):
+    raise ValueError(f"unknown mode {mode!r} of mix; valid: 'linear', 'cutmix'")
+  _check_portion(portion)
+
+  def one(negative, positive, key):
+    share_key, box_key = jax.random.split(key)
+    if alpha == 1:  # without the loop of a general Beta
+      share = jax.random.uniform(share_key)
+    else:
+      share = jax.random.beta(share_key, alpha, alpha)
+    if mode == 'linear':
+      return share * positive + (1 - share) * negative, share
+    box = _box(positive.shape[:2], 1 - share, box_key)
+    return jnp.where(box[:, :, None], negative, positive), 1 - box.mean()
+
+  def treat(batch, key, confidence, axis_name):
+    del confidence
+    chosen, positive, label, keys = _partners(batch, key, portion, axis_name)
+    images, share = jax.vmap(one)(batch['image'], positive, keys)
+    return {
+        **batch,
+        'image': _where(chosen, images, batch['image']),
+        'share': jnp.where(chosen, share, 0.0),
+        'partner': jnp.where(chosen, label, batch['label']),
+    }
+
+  return treat
+
+
+def shuffle(patches: int = 2, portion: float = 0.5) -> Treatment:
+  """Negatives give way to positives whose patches change places, fresh in each step.
+
+  With a static set of the synthetic source 'patch_shuffle' as `data.negatives` and
+  portion 1, nothing but positives is needed.
+
+  Args:
+    patches: squares along a side; must divide height and width.
+    portion: of the negatives that are replaced, on average; the others stay.
+
+  Raises:
+    ValueError: numbers out of range; at the first step, a side that does not divide.
+  """
+  if patches < 2:
+    raise ValueError(f'patches must be 2 or more, got {patches}')
+  _check_portion(portion)
+  same = jnp.arange(patches**2)
+
+  def one(image, key):
+    height, width, channels = image.shape
+    if height % patches or width % patches:
+      raise ValueError(
+          f'shuffle: patches={patches} must divide the height {height} and the width '
+          f'{width} of the images'
+      )
+    high, wide = height // patches, width // patches
+    order = jax.random.permutation(key, patches**2)
+    order = jnp.where((order == same).all(), jnp.roll(same, 1), order)
+    parts = image.reshape(patches, high, patches, wide, channels).swapaxes(1, 2)
+    parts = parts.reshape(patches**2, high, wide, channels)[order]
+    parts = parts.reshape(patches, patches, high, wide, channels).swapaxes(1, 2)
+    return parts.reshape(image.shape)
+
+  def treat(batch, key, confidence, axis_name):
+    del confidence
+    chosen, positive, _, keys = _partners(batch, key, portion, axis_name)
+    images = jax.vmap(one)(positive, keys)
+    return {**batch, 'image': _where(chosen, images, batch['image'])}
+
+  return treat
+
+
+def mine(keep: float | int = 0.25) -> Treatment:
+  """Of the negatives only the hardest count: those the network is surest of.
+
+  The candidates are the batch's negatives: raise data.negatives_per_batch. They are
+  ranked by the maximum probability (evaluation mode, the parameters before the
+  update, no gradient) over the global batch; those below get weight 0, like empty
+  slots. They still cost their share of the step: the shapes stay.
+
+  Args:
+    keep: a share (a float, at most 1; rounded up) or a number (an int) of the
+      negatives in the batch.
+
+  Raises:
+    ValueError: nothing kept, or a share above 1.
+  """
+  if keep <= 0 or (isinstance(keep, float) and keep > 1):
+    raise ValueError(
+        'keep must be a share of the negatives (a float above 0, at most 1.0) or a '
+        f'number of them (an int of 1 or more), got {keep!r}'
+    )
+
+  def treat(batch, key, confidence, axis_name):
+    del key
+    negative = _negative(batch)
+    score = jnp.where(negative, confidence(batch['image']), -1.0)
+    everywhere = _whole(score, axis_name)
+    num = keep
+    if isinstance(keep, float):
+      num = jnp.ceil(keep * (everywhere >= 0).sum())
+    rank = jnp.argsort(jnp.argsort(-everywhere))  # stable: ties by their place
+    if axis_name is not None:
+      rank = rank.reshape(-1, score.shape[0])[jax.lax.axis_index(axis_name)]
+    return {**batch, 'weight': jnp.where(negative & (rank >= num), 0, batch['weight'])}
+
+  return treat
+
+
+TREATMENTS: dict[str, Callable[..., Treatment]] = {
+    'mine': mine, 'mix': mix, 'shuffle': shuffle,
+}
+
+
+def per_example(
+    objective: losses.Objective, logits: jax.Array, batch: Batch
+) -> jax.Array:
+  """The loss of each slot, mixed targets included.
+
+  l = s l(partner) + (1 - s) l(label), for an objective that is linear in its target
+  cross-entropy with the mixed target, less (1 - s) log k, which does not depend on
+  the network.
+
+  Args:
+    objective: of the run.
+    logits: [n, k].
+    batch: with 'label' [n]; 'share' and 'partner' [n] where `mix` was at work.
+
+  Returns:
+    [n] float32.
+  """
+  loss = objective.per_example(logits, batch['label'])
+  if 'share' not in batch:
+    return loss
+  partner = objective.per_example(logits, batch['partner'])
+  return (1 - batch['share']) * loss + batch['share'] * partner
+
+
+def _negative(batch):
+  return (batch['weight'] > 0) & (batch['label'] < 0)
+
+
+def _partners(batch, key, portion, axis_name) -> tuple[Any, ...]:
+  """For each slot whether it is chosen, a random positive and its label, and a key."""
+  num = batch['label'].shape[0]
+  keys = jax.vmap(lambda k: jax.random.split(k, 3))(
+      base.example_keys(key, num, axis_name))
+  images, labels, weight = (
+      _whole(batch[name], axis_name) for name in ('image', 'label', 'weight'))
+  positive = (weight > 0) & (labels >= 0)
+  count = positive.sum()
+  draw = jax.vmap(lambda k: jax.random.randint(k, (), 0, jnp.maximum(count, 1)))
+  rows = jnp.argsort(~positive)[draw(keys[:, 0])]  # positives come first
+  chosen = jax.vmap(lambda k: jax.random.bernoulli(k, portion))(keys[:, 1])
+  chosen = chosen & _negative(batch) & (count > 0)
+  return chosen, images[rows], labels[rows], keys[:, 2]
+
+
+def _whole(x, axis_name):
+  """The global batch's, from one device's shard."""
+  return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def _where(chosen, images, others):
+  return jnp.where(chosen[:, None, None, None], images, others)
+
+
+def _box(shape, area, key):
+  """[h, w] bool: a box of about the share `area`, its middle anywhere."""
+  inside = []
+  for size, axis_key in zip(shape, jax.random.split(key), strict=True):
+    middle = jax.random.randint(axis_key, (), 0, size)
+    length = jnp.round(size * jnp.sqrt(area)).astype(int)
+    first = middle - length // 2
+    place = jnp.arange(size)
+    inside.append((place >= first) & (place < first + length))
+  return inside[0][:, None] & inside[1][None, :]
+
+
+def _check_portion(portion):
+  if not 0 < portion <= 1:
+    raise ValueError(f'portion must be above 0 and at most 1, got {portion}')
