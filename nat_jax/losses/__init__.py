@@ -11,6 +11,7 @@ from nat_jax.losses.objectives import (
     Objective,
     background,
     cross_entropy_objective,
+    energy,
     example_weights,
     nat,
     outlier_exposure,
@@ -21,6 +22,7 @@ OBJECTIVES = {
     'nat': nat,
     'outlier_exposure': outlier_exposure,
     'background': background,
+    'energy': energy,
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     'background',
     'cross_entropy',
     'cross_entropy_objective',
+    'energy',
     'example_weights',
     'max_probability',
     'nat',

@@ -91,9 +91,52 @@ def outlier_exposure(num_classes: int, weight: float = 0.5) -> Objective:
   Exposure", ICLR 2019.
   """
   _check_num_classes(num_classes)
-  if not weight >= 0:
-    raise ValueError(f'the weight of the negatives must be 0 or more, got {weight}')
+  _check_weight(weight)
   return Objective(negative_aware.nat_loss, num_classes, float(weight), weight > 0)
+
+
+def energy(
+    num_classes: int, weight: float = 0.1, m_in: float = -23.0, m_out: float = -5.0
+) -> Objective:
+  """Energy-regularised Outlier Exposure: hinges on the size of the logits.
+
+  J = 1/P sum_pos [CE + weight max(0, E - m_in)^2]
+      + weight/N sum_neg max(0, m_out - E)^2,   E = -logsumexp(o).
+
+  Negatives get a high energy (small logits), positives a low one; the prediction on
+  negatives is not made flat. The energy is the score to detect them by.
+
+  Args:
+    num_classes: the number of classes c of the positives.
+    weight: of both hinges.
+    m_in: the energy that positives are to stay below. Both margins are the
+      reference's for fine-tuning on CIFAR-10, and belong to the scale of the logits.
+    m_out: the energy that negatives are to stay above.
+
+  Raises:
+    ValueError: fewer than two classes, a negative weight, or margins in the wrong
+      order.
+
+  Reference: Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection",
+  NeurIPS 2020, and the scripts of its repository.
+  """
+  _check_num_classes(num_classes)
+  _check_weight(weight)
+  if not m_in <= m_out:
+    raise ValueError(
+        f'm_in must not exceed m_out: positives have the lower energy; got m_in={m_in},'
+        f' m_out={m_out}'
+    )
+
+  def per_example(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    e = -jax.nn.logsumexp(logits.astype(jnp.float32), axis=1)
+    pos = weight * jnp.square(jnp.maximum(e - m_in, 0.0))
+    neg = jnp.square(jnp.maximum(m_out - e, 0.0))
+    return negative_aware.cross_entropy(logits, labels) + jnp.where(
+        labels >= 0, pos, neg
+    )
+
+  return Objective(per_example, num_classes, float(weight), weight > 0)
 
 
 def background(num_classes: int) -> Objective:
@@ -156,3 +199,8 @@ def _share(weight: jax.Array, total: Callable[[jax.Array], jax.Array]) -> jax.Ar
 def _check_num_classes(num_classes: int) -> None:
   if num_classes < 2:
     raise ValueError(f'a classifier needs at least 2 classes, got {num_classes}')
+
+
+def _check_weight(weight: float) -> None:
+  if not weight >= 0:
+    raise ValueError(f'the weight of the negatives must be 0 or more, got {weight}')

@@ -45,10 +45,13 @@ def test_batch_loss_against_float64(name):
   pos = labels >= 0
   ce = -log_p[pos, labels[pos]]
   kl = -log_p[~pos].mean(axis=1) - np.log(objective.num_outputs)
+  e = -np.log(np.exp(np.asarray(logits, np.float64)).sum(axis=1))
+  hinges = np.mean((e[pos] + 23) ** 2) + np.mean(np.maximum(-5 - e[~pos], 0) ** 2)
   expected = {
       'cross_entropy': ce.mean(),
       'nat': (ce.sum() + kl.sum()) / 8,
       'outlier_exposure': ce.mean() + 0.5 * kl.mean(),
+      'energy': ce.mean() + 0.1 * hinges,
       'background': (ce.sum() - log_p[~pos, -1].sum()) / 8,
   }[name]
   np.testing.assert_allclose(
@@ -59,7 +62,7 @@ def test_batch_loss_against_float64(name):
 def test_widths_and_flags():
   table = {name: _objective(name) for name in losses.OBJECTIVES}
   assert {n: o.num_outputs for n, o in table.items()} == {
-      'cross_entropy': 4, 'nat': 4, 'outlier_exposure': 4, 'background': 5
+      'cross_entropy': 4, 'nat': 4, 'outlier_exposure': 4, 'background': 5, 'energy': 4
   }
   assert [n for n, o in table.items() if not o.uses_negatives] == ['cross_entropy']
   assert _objective('outlier_exposure', weight=0.2).negative_weight == 0.2
@@ -98,6 +101,21 @@ def test_outlier_exposure_has_the_gradient_of_its_reference_formula():
   np.testing.assert_allclose(constant, 0.5 * np.log(NUM_CLASSES), rtol=1e-5)
 
 
+def test_energy_literal():
+  objective = _objective('energy')  # margins -23 and -5, weight 0.1
+  level = np.log(4)  # logits all c: the energy is -(c + log 4)
+  logits = jnp.array([[-level] * 4, [25 - level] * 4, [7 - level] * 4, [3 - level] * 4])
+  labels = jnp.array([2, 2, -1, -1])  # energies 0, -25, -7, -3
+  np.testing.assert_allclose(
+      objective.per_example(logits, labels), [level + 52.9, level, 4, 0], rtol=1e-5)
+  np.testing.assert_allclose(
+      _batch_loss(objective, logits, labels), level + 52.9 / 2 + 0.1 * 4 / 2, rtol=1e-5)
+  ours = _objective('energy', weight=0.5, m_in=-2.0, m_out=-1.0)
+  np.testing.assert_allclose(
+      ours.per_example(logits, labels), [level + 2, level, 36, 4], rtol=1e-5)
+  assert ours.negative_weight == 0.5
+
+
 def test_example_weights_literal():
   labels, weight = jnp.array([0, -1, 2, -1, -1]), jnp.array([1.0, 1.0, 1.0, 0.0, 1.0])
   for name, expected in {
@@ -120,9 +138,11 @@ def test_one_sided_and_empty_batches_are_finite(name, labels, slots):
   value, grad = _value_and_grad(objective, logits, labels, weight)
   assert np.isfinite(value) and np.isfinite(grad).all()
   counts = slots and (labels[0] >= 0 or objective.uses_negatives)
-  assert bool(np.abs(grad).sum() > 1e-3) == bool(counts)
+  if name != 'energy' or labels[0] >= 0:  # its hinge is at rest on small logits
+    assert bool(np.abs(grad).sum() > 1e-3) == bool(counts)
   if counts:
-    factor = 0.5 if name == 'outlier_exposure' and labels[0] < 0 else 1.0
+    factors = {'outlier_exposure': 0.5, 'energy': 0.1} if labels[0] < 0 else {}
+    factor = factors.get(name, 1.0)
     mean = objective.per_example(logits, labels).mean()
     np.testing.assert_allclose(value, factor * mean, rtol=1e-6)
 
@@ -190,5 +210,9 @@ def test_bad_arguments_say_what_is_wrong():
     _objective('outlier_exposure', weight=-0.5)
   with pytest.raises(ValueError, match='unknown direction'):
     _objective('nat', direction='reverse')
-  with pytest.raises(ValueError, match='background, cross_entropy, nat'):
+  with pytest.raises(ValueError, match='0 or more, got -1'):
+    _objective('energy', weight=-1.0)
+  with pytest.raises(ValueError, match='m_in=-5, m_out=-23'):
+    _objective('energy', m_in=-5, m_out=-23)
+  with pytest.raises(ValueError, match='background, cross_entropy, energy, nat'):
     _objective('focal')
