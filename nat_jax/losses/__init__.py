@@ -1,5 +1,6 @@
 """Pure losses: per example, never reduced over the batch; jax and optax only."""
 
+from nat_jax.losses.attention import attention_loss, attention_map
 from nat_jax.losses.negative_aware import (
     DIRECTIONS,
     cross_entropy,
@@ -29,6 +30,8 @@ __all__ = [
     'DIRECTIONS',
     'OBJECTIVES',
     'Objective',
+    'attention_loss',
+    'attention_map',
     'background',
     'cross_entropy',
     'cross_entropy_objective',
