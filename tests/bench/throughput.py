@@ -1,0 +1,160 @@
+"""Images/s of every way to run updates, as ratios to the bare compiled step.
+
+    python tests/bench/throughput.py                # digits, then WRN-16-1 at 32x32
+    python tests/bench/throughput.py digits --rounds 5
+
+Forms, measured in turn in one process, the median over rounds of each ratio:
+  bare      the compiled step on one batch that stays on the device: the yardstick
+            (the faster of one dispatch a step and, except on CPU, a scan of k)
+  calls     k updates a call from resident data (runtime.parallel.wrap_step)
+  single    one update a call from resident data
+  streamed  batches gathered by grain's threads on the host
+  loop      `train.train` with everything on: metrics, logging, TensorBoard events and
+            checkpoints; from its own metrics.jsonl without the first record
+            (compilation) and without evaluations
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import os
+import statistics
+import tempfile
+import time
+
+import jax
+
+from nat_jax import experiment, presets, train
+from nat_jax.runtime import parallel
+
+
+def digits():
+  """configs/digits.py:nat in what matters for speed, ten times as long."""
+  def source(*classes):
+    return {'name': 'digits', 'split': 'train', 'classes': classes}
+
+  return presets.experiment(
+      name='bench_digits', num_classes=6, steps=20_000,
+      optimizer={'name': 'sgd', 'weight_decay': 5e-4},
+      schedule={'name': 'cosine', 'learning_rate': 0.05},
+      data=dict(
+          positives=source(0, 1, 2, 3, 4, 5),
+          negatives={'6_7': {'source': source(6, 7)}},
+          **presets.NORMALISATION['digits'], batch_size=64, negatives_per_batch=8),
+      evals={'test': {'source': source(0, 1, 2, 3, 4, 5), 'positive': True}},
+      run=dict(log_every=500, checkpoint_every=10_000),
+  )
+
+
+def wide_resnet():
+  """WRN-16-1 on 32x32 images with 16 negatives to 128 positives."""
+  fake = {'name': 'fake', 'num': 2000, 'shape': (32, 32, 3), 'num_classes': 10}
+  return presets.experiment(
+      name='bench_wide_resnet', num_classes=10, steps=60,
+      model={'name': 'wide_resnet', 'depth': 16, 'widen': 1},
+      data=dict(
+          positives=fake, negatives={'fake': {'source': {**fake, 'seed': 1}}},
+          **presets.NORMALISATION['cifar10'], batch_size=128, negatives_per_batch=16,
+          augment=presets.CROP_FLIP),
+      evals={'test': {'source': {**fake, 'num': 10}, 'positive': True}},
+      run=dict(log_every=10, checkpoint_every=0, updates_per_call=10),
+  )
+
+
+BENCHES = {'digits': digits, 'wide_resnet': wide_resnet}
+
+
+def timed(run, state, num_images):
+  """Images/s of `run(state) -> state`; returns the state too, since it is donated."""
+  jax.block_until_ready(state)
+  start = time.perf_counter()
+  state = jax.block_until_ready(run(state))
+  return state, num_images / (time.perf_counter() - start)
+
+
+def forms(config, steps):
+  """Yields (name, fn) where fn(state) makes `steps` updates."""
+  mesh = parallel.make_mesh()
+  training = experiment.load_training(config)
+  trainer, _ = experiment.build_trainer(config, training.image_shape)
+  k = config['run']['updates_per_call']
+  batch = jax.device_put(train.data.gather(training.pool, training.stream.index(0)))
+  once = jax.jit(lambda state, batch: trainer.step(state, {}, batch), donate_argnums=0)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def scanned(state, batch):
+    def body(state, _):
+      state, metrics = trainer.step(state, {}, batch)
+      return state, metrics.loss.total
+    return jax.lax.scan(body, state, length=k)
+
+  def bare(state, step=once, num=steps):
+    for _ in range(num):
+      state, _ = step(state, batch)
+    return state
+
+  def fed(placement, k):
+    fn, source, items = train.make_feed(
+        {**config, 'run': {**config['run'], 'placement': placement}}, training, trainer,
+        mesh)
+    def run(state):
+      for step in range(0, steps, k):
+        state, _ = fn(state, {}, source, items(step, k))
+      return state
+    return run
+
+  def state():
+    return parallel.init_state(trainer.init, jax.random.key(0), mesh)
+
+  result = {'bare': bare}
+  if parallel.scans(mesh):
+    result['bare scan'] = lambda s: bare(s, scanned, steps // k)
+  result['calls'] = fed('resident', k)
+  result['single'] = fed('resident', 1)
+  result['streamed'] = fed('streamed', k)
+  return result, state, training.stream.num_slots * steps
+
+
+def loop(config):
+  """Images/s of `train.train`."""
+  with tempfile.TemporaryDirectory() as workdir:
+    with contextlib.redirect_stdout(io.StringIO()):
+      train.train(config, workdir)
+    with open(os.path.join(workdir, 'metrics.jsonl')) as file:
+      records = [json.loads(line) for line in file]
+  rates = [r['images_per_second'] for r in records if r['kind'] == 'train'][1:]
+  return statistics.harmonic_mean(rates)  # every record has as many images
+
+
+def main():
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('names', nargs='*', default=list(BENCHES))
+  parser.add_argument('--rounds', type=int, default=5)
+  args = parser.parse_args()
+  device = jax.devices()[0]
+  print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
+        f'jax {jax.__version__}, {os.cpu_count()} host cores')
+  for name in args.names:
+    config = experiment.plain(BENCHES[name]())
+    steps = max(config['steps'] // 10, 20)
+    runs, state, num_images = forms(config, steps)
+    states = {form: run(state()) for form, run in runs.items()}  # compiles
+    rates = {form: [] for form in (*runs, 'loop')}
+    for _ in range(args.rounds):
+      for form, run in runs.items():
+        states[form], rate = timed(run, states[form], num_images)
+        rates[form].append(rate)
+      rates['loop'].append(loop(config))
+    print(f'\n{name}: median of {args.rounds} rounds')
+    bare = [max(pair) for pair in zip(
+        *(rates[form] for form in rates if form.startswith('bare')), strict=True)]
+    for form, values in rates.items():
+      ratio = statistics.median(v / b for v, b in zip(values, bare, strict=True))
+      print(f'  {form:10} {statistics.median(values):12,.0f} images/s   {ratio:6.1%}')
+
+
+if __name__ == '__main__':
+  main()
