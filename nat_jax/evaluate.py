@@ -5,6 +5,7 @@
 """
 
 import csv
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,8 +22,8 @@ NUM_MISTAKES = 36  # pictures on the sheet of mistakes
 Predict = Callable[[np.ndarray], np.ndarray]  # images [n, h, w, c] -> logits [n, k]
 
 
-def make_predict(head, state, mesh, batch_size: int) -> Predict:
-  """Returns a function from any number of images to their logits.
+def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
+  """Returns (state, any number of images) -> their logits.
 
   The tail is padded to a whole batch and cut off again: every image counts once.
   """
@@ -30,7 +31,7 @@ def make_predict(head, state, mesh, batch_size: int) -> Predict:
   batch_size = -(-batch_size // num_devices) * num_devices
   run = parallel.wrap_head(head, mesh)
 
-  def predict(images):
+  def predict(state, images):
     pending, done = [], []
     for start in range(0, len(images), batch_size):
       batch = np.asarray(images[start : start + batch_size])
@@ -83,6 +84,27 @@ def evaluate_sets(
           'overlap_with_training_negatives': eval_set.overlap,
       }
   return figures, scores
+
+
+def check_best(
+    config: Mapping[str, Any], sets: Mapping[str, experiment.EvalSet]
+) -> None:
+  """Raises ValueError unless the config's `best` is '' or a figure there will be."""
+  if not config['best']:
+    return
+  few = {
+      name: one._replace(arrays=data.Arrays(one.arrays.image[:2], one.arrays.label[:2]))
+      for name, one in sets.items()
+  }
+  width = config['num_classes']
+  known = dict(writers.flat(evaluate_sets(
+      config, few, lambda images: np.zeros((len(images), width), np.float32),
+      bootstrap=False)[0]))
+  if config['best'] not in known:
+    raise ValueError(
+        f'best={config["best"]!r} is no figure of the evaluation; there will be: '
+        + ', '.join(known)
+    )
 
 
 def save_evaluation(
@@ -141,10 +163,11 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
 
 
 def _predict(restored: experiment.Restored) -> Predict:
-  return make_predict(
-      restored.trainer.heads['logits'], restored.state, restored.mesh,
+  predict = make_predict(
+      restored.trainer.heads['logits'], restored.mesh,
       restored.config['eval_batch_size'],
   )
+  return functools.partial(predict, restored.state)
 
 
 def predict_folder(

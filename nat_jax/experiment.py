@@ -241,14 +241,6 @@ def restore(workdir: str, step: int | None = None) -> Restored:
     return Restored(about['config'], shape, names, trainer, state, candidate, mesh)
 
 
-def call_length(step: int, config: Mapping[str, Any]) -> int:
-  """Updates from `step` to the next point where the loop must stop and look."""
-  run = config['run']
-  periods = [run[k] for k in ('updates_per_call', 'log_every', 'eval_every',
-                              'checkpoint_every') if run[k] > 0]
-  return min([config['steps'] - step, *(p - step % p for p in periods)])
-
-
 def _objective(config) -> losses.Objective:
   return registry.build(
       losses.OBJECTIVES, config['loss'], what='loss', num_classes=config['num_classes']

@@ -9,19 +9,19 @@ logged, evaluated or saved, so a resumed run makes the same calls and the same b
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from clu import parameter_overview
 
-from nat_jax import data, evaluate, experiment
+from nat_jax import evaluate, experiment, feed
 from nat_jax.runtime import checkpoint, parallel, writers
 from nat_jax.runtime import workdir as workdirs
 
@@ -54,23 +54,29 @@ def train(
   """
   config = experiment.plain(config)
   run = config['run']
+  workdirs.check(workdir, config, overwrite)
   mesh = parallel.make_mesh()
   training = experiment.load_training(config, mesh.devices.size)
   sets = experiment.load_evals(config)
   trainer, schedule = experiment.build_trainer(config, training.image_shape)
-  step_fn, source, items = make_feed(config, training, trainer, mesh)
+  evaluate.check_best(config, sets)
+  step_fn, source, items = feed.make_feed(config, training, trainer, mesh)
+  call_length = feed.make_call_length(
+      config, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
   target = parallel.abstract_state(trainer.init, mesh)
   num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
-  if jax.process_index() == 0:
-    workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
+  workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
+  parallel.barrier('workdir')
 
   manager = checkpoint.open_manager(workdir, run['keep'], config['best'])
   state, step = checkpoint.restore_latest(manager, target)
-  progress = writers.Progress(config['steps'], step, quiet=jax.process_index() > 0)
   done = _finished(workdir, step, config)
   if done:
-    progress.say(f'{workdir} is trained already ({step} steps); nothing to do')
+    checkpoint.close(manager)
+    if jax.process_index() == 0:
+      print(f'{workdir} is trained already ({step} steps); nothing to do', flush=True)
     return done
+  progress = writers.Progress(config['steps'], step, quiet=jax.process_index() > 0)
   if state is None:
     state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
     progress.say(parameter_overview.get_parameter_overview(
@@ -82,15 +88,17 @@ def train(
       'config': config, 'image_shape': training.image_shape,
       'class_names': training.class_names,
   }
+  predict = evaluate.make_predict(
+      trainer.heads['logits'], mesh, config['eval_batch_size'])
+
   def evaluate_now(bootstrap=False):
-    predict = evaluate.make_predict(
-        trainer.heads['logits'], state, mesh, config['eval_batch_size']
-    )
-    return evaluate.evaluate_sets(config, sets, predict, bootstrap)
+    return evaluate.evaluate_sets(
+        config, sets, functools.partial(predict, state), bootstrap)
 
   with (
       writers.open_writers(workdir, step, run['tensorboard']) as write,
       _sigterm() as preempted,
+      contextlib.closing(progress),
   ):
     window, pending, figures = [], None, None
 
@@ -102,7 +110,10 @@ def train(
       at, metrics = pending
       pending = None
       window.append(jax.device_get(metrics))
-      _check_finite(_figures(window[-1]), at, manager)
+      latest = _figures(window[-1])
+      for name in ('loss', 'grad_norm'):
+        if not math.isfinite(latest[name]):
+          _diverged(f'{name} is {latest[name]}', at, manager)
       if at % run['log_every'] == 0 or at == config['steps']:
         record = _merge(window)
         record['learning_rate'] = float(schedule(at - 1))
@@ -113,18 +124,20 @@ def train(
         window = []
 
     while step < config['steps']:
-      k = experiment.call_length(step, config)
+      k = call_length(step)
       state, metrics = step_fn(state, frozen, source, items(step, k))
       look()
       step += k
       pending = step, metrics
       last = step == config['steps']
-      stop = preempted(manager, step)
+      stop = preempted(manager)
       evaluates = last or (run['eval_every'] and step % run['eval_every'] == 0)
       saves = last or stop or (
           run['checkpoint_every'] and step % run['checkpoint_every'] == 0)
       if evaluates or saves:
         look()
+        if not parallel.all_finite(state):  # its loss will be NaN in the next update
+          _diverged('a parameter is NaN or infinite', step, manager)
       if evaluates:
         go_on = progress.pause()
         figures, scores = evaluate_now(bootstrap=last)
@@ -143,82 +156,37 @@ def train(
         )
     if figures is None:  # it was cut off between its last checkpoint and eval.json
       figures, scores = evaluate_now(bootstrap=True)
-  progress.close()
   checkpoint.close(manager)
   return evaluate.save_evaluation(
       workdir, config, step, training.class_names, sets, figures, scores
   )
 
 
-def make_feed(
-    config: Mapping[str, Any], training: experiment.Training, trainer, mesh
-) -> tuple[Callable, Any, Callable[[int, int], Iterable[Any]]]:
-  """Chooses where the pixels live.
-
-  Returns:
-    (step_fn, source, items): `step_fn(state, frozen, source, items(step, k))` makes k
-    updates.
-
-  Raises:
-    ValueError: an unknown placement.
-  """
-  mode, placement = config['run']['mode'], config['run']['placement']
-  index = training.stream.index
-  if placement == 'resident':
-    step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode, fetch=data.gather)
-    source = parallel.replicate(training.pool, mesh)
-    return step_fn, source, lambda step, k: np.stack(
-        [index(s) for s in range(step, step + k)])
-  if placement == 'streamed':
-    step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode)
-    batches = _Batches(lambda step: data.gather(training.pool, index(step)),
-                       config['steps'])
-    return step_fn, (), batches
-  raise ValueError(
-      f'unknown run.placement {placement!r}; valid: resident, streamed'
-  )
-
-
-class _Batches:
-  """Batches of consecutive steps, gathered ahead by grain's threads."""
-
-  def __init__(self, batch: Callable[[int], Any], stop: int):
-    self.batch, self.stop = batch, stop
-    self.next, self.iterator = None, None
-
-  def __call__(self, step: int, k: int):
-    if step != self.next:
-      steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
-      self.iterator = iter(steps.to_iter_dataset(
-          grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
-    self.next = step + k
-    return (next(self.iterator) for _ in range(k))
-
-
 @contextlib.contextmanager
 def _sigterm():
-  """Yields a function that tells whether SIGTERM came, on any host."""
-  came = []
-  if jax.process_count() > 1:  # orbax asks JAX's coordination service, on all hosts
-    yield lambda manager, step: manager.reached_preemption(step)
+  """Yields manager -> whether SIGTERM came, on any host."""
+  if jax.process_count() > 1:  # JAX's coordination service agrees on one of the calls
+    calls = itertools.count()
+    yield lambda manager: manager.reached_preemption(next(calls))
     return
+  came = []
   before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
   try:
-    yield lambda manager, step: bool(came)
+    yield lambda manager: bool(came)
   finally:
     signal.signal(signal.SIGTERM, before)
 
 
-def _check_finite(figures, step, manager):
-  bad = [k for k in ('loss', 'grad_norm') if not math.isfinite(figures[k])]
-  if bad:
-    checkpoint.close(manager)
-    raise Diverged(
-        f'{bad[0]} is {float(figures[bad[0]])} in the updates up to step {step}. The '
-        f'last good checkpoint is of step {manager.latest_step()}. Try a lower '
-        '--config.schedule.learning_rate, --config.schedule.warmup, '
-        '--config.grad_clip=1.0, or float32 compute'
-    )
+def _diverged(what, step, manager):
+  checkpoint.close(manager)
+  good = manager.latest_step()
+  raise Diverged(
+      f'{what} in the updates up to step {step}. '
+      + (f'The last good checkpoint is of step {good}. ' if good else
+         'There is no checkpoint yet. ')
+      + 'Try a lower --config.schedule.learning_rate, --config.grad_clip=1.0, a '
+      'warm-up (schedule.warmup), or float32 compute, in another --workdir'
+  )
 
 
 def _merge(window):

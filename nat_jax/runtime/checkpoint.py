@@ -21,6 +21,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from nat_jax.runtime import parallel
+
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
 
@@ -189,4 +191,5 @@ def _set_aside(manager, step):
       number += 1
       name = f'{step}.{number}'
     os.rename(os.path.join(manager.directory, str(step)), os.path.join(folder, name))
+  parallel.barrier(f'set aside {step}')
   manager.reload()

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -176,7 +178,25 @@ def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.A
 
 def init_state(init: Callable[..., Any], key: jax.Array, mesh: Mesh) -> Any:
   """Builds the state on the devices, replicated."""
-  return jax.jit(init, out_shardings=NamedSharding(mesh, P()))(key)
+  # The key as numbers: an array of this process alone cannot go to all of a mesh.
+  numbers = np.asarray(jax.random.key_data(key))
+  whole = NamedSharding(mesh, P())
+  return jax.jit(
+      lambda x: init(jax.random.wrap_key_data(x)), out_shardings=whole)(numbers)
+
+
+def all_finite(tree: Any) -> bool:
+  """Whether no array of floats in `tree` holds NaN or infinity."""
+  return all(
+      np.isfinite(x).all()
+      for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
+  )
+
+
+def barrier(name: str) -> None:
+  """Waits until all processes have come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def abstract_state(init: Callable[..., Any], mesh: Mesh) -> Any:

@@ -1,5 +1,6 @@
 """The folder of a run: what may be started there, and what must not be lost.
 
+    check(workdir, config)                              # changes nothing
     prepare(workdir, config, overwrite=False, num_bytes=1_000_000)
 """
 
@@ -10,10 +11,47 @@ import tempfile
 import time
 from typing import Any
 
+import jax
+
 from nat_jax.runtime import writers
 
 CONFIG = 'config.json'
 FREE_TO_CHANGE = ('run', 'compare_with')  # keys that do not change what is learned
+
+
+def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool:
+  """Looks whether a run of `config` may be started in `workdir`; changes nothing.
+
+  Args:
+    workdir: a new folder, or one with a run of the same config.
+    config: plain, as JSON gives it back.
+    overwrite: whether a run of another config may be moved aside.
+
+  Returns:
+    Whether a run of another config stands there.
+
+  Raises:
+    ValueError: that is so, and overwrite is not set (the keys that differ are named);
+      or config.json cannot be read.
+  """
+  path = os.path.join(workdir, CONFIG)
+  if not os.path.exists(path):
+    return False
+  try:
+    with open(path) as file:
+      there = json.load(file)
+  except ValueError as error:
+    raise ValueError(
+        f'{path} is not JSON ({error}); choose another --workdir, or mend that file'
+    ) from error
+  differences = differing_keys(_learned(there), _learned(config))
+  if differences and not overwrite:
+    raise ValueError(
+        f'{workdir} holds a run with another config; these keys differ (there -> '
+        f'asked for): {"; ".join(differences)}. Choose another --workdir, or move '
+        'that run aside with --overwrite (nothing is deleted)'
+    )
+  return bool(differences)
 
 
 def prepare(
@@ -21,44 +59,45 @@ def prepare(
 ) -> None:
   """Makes `workdir` ready for a run of `config` and writes config.json there.
 
+  Of several processes the first does it.
+
   Args:
-    workdir: a new folder, or one with a run of the same config, which is resumed.
-    config: plain, as JSON gives it back.
+    workdir: as for `check`.
+    config: as for `check`.
     overwrite: move a run of another config aside (to `workdir.old-TIME`).
     num_bytes: disk space that the run will need.
 
   Raises:
-    ValueError: a run of another config stands there (the keys that differ are
-      named), the folder cannot be written, or the disk is too full.
+    ValueError: as `check`; the folder cannot be written, or the disk is too full.
   """
-  path = os.path.join(workdir, CONFIG)
-  if os.path.exists(path):
-    with open(path) as file:
-      differences = differing_keys(_learned(json.load(file)), _learned(config))
-    if differences and not overwrite:
-      raise ValueError(
-          f'{workdir} holds a run with another config; these keys differ (there -> '
-          f'asked for): {"; ".join(differences)}. Choose another --workdir, or move '
-          'that run aside with --overwrite (nothing is deleted)'
-      )
-    if overwrite:
-      aside = f'{workdir.rstrip("/")}.old-{time.strftime("%Y%m%d-%H%M%S")}'
-      os.rename(workdir, aside)
-      print(f'moved the run in {workdir} to {aside}')
+  if jax.process_index():
+    return
+  workdir = os.path.abspath(workdir)
+  if check(workdir, config, overwrite):
+    aside = f'{workdir}.old-{time.strftime("%Y%m%d-%H%M%S")}'
+    os.rename(workdir, aside)
+    print(f'moved the run in {workdir} to {aside}', flush=True)
   try:
+    free = shutil.disk_usage(_existing(workdir)).free
+    if free < num_bytes:
+      raise ValueError(
+          f'the checkpoints of this run need about {num_bytes / 1e6:,.0f} MB in '
+          f'{workdir} and {free / 1e6:,.0f} MB are free; free some space, choose '
+          'another --workdir, or keep fewer with --config.run.keep=1'
+      )
     os.makedirs(workdir, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
       pass
   except OSError as error:
     raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
-  free = shutil.disk_usage(workdir).free
-  if free < num_bytes:
-    raise ValueError(
-        f'the checkpoints of this run need about {num_bytes / 1e6:,.0f} MB in '
-        f'{workdir} and {free / 1e6:,.0f} MB are free; free some space, choose another '
-        '--workdir, or keep fewer with --config.run.keep=1'
-    )
-  writers.write_json(path, config)
+  writers.write_json(os.path.join(workdir, CONFIG), config)
+
+
+def _existing(path):
+  """The nearest folder above `path` (or itself) that is there."""
+  while not os.path.exists(path):
+    path = os.path.dirname(path)
+  return path
 
 
 def differing_keys(one: Any, other: Any, prefix: str = '') -> list[str]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import tqdm
 from absl import logging
 
@@ -28,8 +29,11 @@ def open_writers(
   """Yields `write(record)`; a record has 'step', 'kind' and figures, nested or not.
 
   Records of updates after `step`, left by a run that was cut off, are dropped first,
-  so that each update stands in the file once.
+  so that each update stands in the file once. Only the first process writes.
   """
+  if jax.process_index():
+    yield lambda record: None
+    return
   path = os.path.join(workdir, METRICS)
   _drop_after(path, step)
   events = _event_writer(workdir) if tensorboard else None

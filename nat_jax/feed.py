@@ -1,0 +1,96 @@
+"""How batches reach the updates: where the pixels live, and how many updates a call.
+
+    step_fn, source, items = make_feed(config, training, trainer, mesh)
+    call_length = make_call_length(config, adapt=True)
+    k = call_length(step)
+    state, metrics = step_fn(state, frozen, source, items(step, k))
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from nat_jax import data
+from nat_jax.experiment import Training
+from nat_jax.runtime import parallel
+
+SECONDS_PER_CALL = 1.0  # a run that is stopped by SIGTERM waits for two calls
+
+
+def make_feed(
+    config: Mapping[str, Any], training: Training, trainer, mesh
+) -> tuple[Callable, Any, Callable[[int, int], Iterable[Any]]]:
+  """Chooses where the pixels live.
+
+  Returns:
+    (step_fn, source, items): `step_fn(state, frozen, source, items(step, k))` makes k
+    updates.
+
+  Raises:
+    ValueError: an unknown placement or mode.
+  """
+  mode, placement = config['run']['mode'], config['run']['placement']
+  index = training.stream.index
+  if placement == 'resident':
+    step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode, fetch=data.gather)
+    source = parallel.replicate(training.pool, mesh)
+    return step_fn, source, lambda step, k: np.stack(
+        [index(s) for s in range(step, step + k)])
+  if placement == 'streamed':
+    step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode)
+    batches = _Batches(lambda step: data.gather(training.pool, index(step)),
+                       config['steps'])
+    return step_fn, (), batches
+  raise ValueError(
+      f'unknown run.placement {placement!r}; valid: resident, streamed'
+  )
+
+
+class _Batches:
+  """Batches of consecutive steps, gathered ahead by grain's threads."""
+
+  def __init__(self, batch: Callable[[int], Any], stop: int):
+    self.batch, self.stop = batch, stop
+    self.next, self.iterator = None, None
+
+  def __call__(self, step: int, k: int):
+    if step != self.next:
+      steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
+      self.iterator = iter(steps.to_iter_dataset(
+          grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
+    self.next = step + k
+    return (next(self.iterator) for _ in range(k))
+
+
+def make_call_length(
+    config: Mapping[str, Any], adapt: bool
+) -> Callable[[int], int]:
+  """Returns step -> how many updates to make before the next look at the run.
+
+  A call never passes a point where something is to be logged, evaluated or saved.
+
+  Args:
+    config: its `run.updates_per_call` is the most.
+    adapt: no more than a second's worth either, so that slow updates show their
+      figures and hear SIGTERM. For updates that are dispatched one by one: there the
+      length of a call changes no bit of the parameters and costs no compilation.
+  """
+  run = config['run']
+  periods = [run[k] for k in ('log_every', 'eval_every', 'checkpoint_every') if run[k]]
+  most, length, asked = 1 if adapt else run['updates_per_call'], 1, None
+
+  def call_length(step):
+    nonlocal most, length, asked
+    now = time.monotonic()
+    if adapt and asked is not None:
+      seconds = max(now - asked, 1e-6) / length
+      fits = max(int(SECONDS_PER_CALL / seconds), 1)
+      most = min(run['updates_per_call'], 2 * most, fits)
+    asked = now
+    length = min([most, config['steps'] - step, *(p - step % p for p in periods)])
+    return length
+
+  return call_length
