@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_jax import figures
+from nat_jax import claims, figures
 from nat_jax.tables import Table, eval_tables, interval_table, ncr_table
 
 __all__ = ['load_run', 'ncr_table', 'report', 'tables']
@@ -158,7 +158,7 @@ def _tables(groups) -> list[Table]:
   about = [[run['label'], str(run['step']),
             *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
             run['workdir']] for runs in groups.values() for run in runs]
-  return [*found, *([intervals] if intervals else []),
+  return [*found, *([intervals] if intervals else []), *claims.claim_tables(groups),
           Table('Runs.', ['run', 'step', 'loss', 'model', 'workdir'], about, left=5)]
 
 

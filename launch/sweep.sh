@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Trains configs x seeds one after another and compares them in one report.
+#
+#   launch/sweep.sh runs/cifar10_small '0 1 2' configs/nat/cifar10.py:baseline_small \
+#     configs/nat/cifar10.py:nat_small [--config.KEY=VALUE ...]
+#
+# What is finished is skipped, what was cut off is resumed, and a run that fails does not
+# stop the others. The report (report.html, .md, .csv in the first argument) has means,
+# intervals over seeds, the paper's figures, and whether its claims hold.
+# DRY_RUN=1 prints the commands.
+set -uo pipefail
+if [ $# -lt 3 ]; then
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
+  exit 2
+fi
+out=$1 seeds=$2
+shift 2
+configs=() flags=()
+for argument in "$@"; do
+  case $argument in --*) flags+=("$argument") ;; *) configs+=("$argument") ;; esac
+done
+
+run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
+
+workdirs=() failed=()
+for seed in $seeds; do
+  for config in "${configs[@]}"; do
+    variant=${config##*:}
+    name=$(basename "${config%%:*}" .py)
+    workdir=$out/$name-$variant-$seed
+    if run python -m nat_jax.main --config "$config" --workdir "$workdir" \
+      --config.seed="$seed" --config.compare_with= "${flags[@]}"; then
+      workdirs+=("$workdir")
+    else
+      failed+=("$workdir")
+    fi
+  done
+done
+[ ${#workdirs[@]} -eq 0 ] ||
+  run python -m nat_jax.main --mode=report --workdir "$out" "${workdirs[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "failed: ${failed[*]}" >&2
+  exit 1
+fi
