@@ -28,8 +28,10 @@ for seed in $seeds; do
     variant=${config##*:}
     name=$(basename "${config%%:*}" .py)
     workdir=$out/$name-$variant-$seed
-    if run python -m nat_jax.main --config "$config" --workdir "$workdir" \
-      --config.seed="$seed" --config.compare_with= "${flags[@]}"; then
+    run python -m nat_jax.main --config "$config" --workdir "$workdir" \
+      --config.seed="$seed" --config.compare_with= "${flags[@]}"
+    # Not the exit status: a run that SIGTERM stopped ends well, but is not finished.
+    if [ "${DRY_RUN:-}" = 1 ] || [ -e "$workdir/eval.json" ]; then
       workdirs+=("$workdir")
     else
       failed+=("$workdir")
