@@ -1,9 +1,13 @@
 """Trainers: bundles of pure functions; nothing here knows of devices or disks."""
 
+from nat_jax.trainers.attention_transfer import attention_transfer
 from nat_jax.trainers.base import Net, Trainer, TrainState
 from nat_jax.trainers.negatives import TREATMENTS
 from nat_jax.trainers.supervised import supervised
 
-TRAINERS = {'supervised': supervised}
+TRAINERS = {'attention_transfer': attention_transfer, 'supervised': supervised}
 
-__all__ = ['TRAINERS', 'TREATMENTS', 'Net', 'TrainState', 'Trainer', 'supervised']
+__all__ = [
+    'TRAINERS', 'TREATMENTS', 'Net', 'TrainState', 'Trainer', 'attention_transfer',
+    'supervised',
+]

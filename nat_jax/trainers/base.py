@@ -43,7 +43,8 @@ class Trainer(NamedTuple):
     frozen: () -> pytree of arrays that a step reads and never changes (teachers);
       `{}` if none. They are arguments of the step, so neither saved nor compiled in.
     step: (state, frozen, batch, *, axis_name=None) -> (state, clu Collection).
-    heads: name -> function (state, images) -> [n, ...], for evaluation.
+    heads: name -> function (state, images) -> [n, ...], for evaluation; 'aux' gives
+      the network's named feature maps.
   """
 
   init: Callable[..., Any]

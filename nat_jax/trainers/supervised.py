@@ -50,6 +50,8 @@ def supervised(
     ema_decay: float = 0.0,
     threshold: float = 0.4,
     treat: treatments.Treatment | None = None,
+    extra_loss: Callable[..., jax.Array] | None = None,
+    metrics: type[clu_metrics.Collection] = TrainMetrics,
 ) -> base.Trainer:
   """Returns the trainer of a classifier with negatives (paper eqs 1-4).
 
@@ -64,6 +66,9 @@ def supervised(
     ema_decay: of the moving average of parameters and statistics; 0: none kept.
     threshold: t of the running NCR_t that `step` reports.
     treat: changes the negatives of a batch; see `trainers.negatives`.
+    extra_loss: (frozen, normalised images, aux of the model) -> [n]; its mean over the
+      filled slots is added to the loss, its values go to the metrics as `extra`.
+    metrics: what `step` collects.
 
   Returns:
     A `Trainer` over a `TrainState`.
@@ -84,7 +89,6 @@ def supervised(
     )
 
   def step(state, frozen, batch, *, axis_name: str | None = None):
-    del frozen
     total = base.cross_device_sum(axis_name)
     net = state.net
     step_key = jax.random.fold_in(state.key, state.step)
@@ -100,19 +104,23 @@ def supervised(
       batch = treat(batch, treatments.purpose_key(step_key), confidence, axis_name)
     images, labels, weight = batch['image'], batch['label'], batch['weight']
     coefficients = losses.example_weights(labels, weight, objective, total)
+    filled = total(weight)
 
     def loss_fn(params):
-      (logits, _), updates = model.clone(axis_name=axis_name).apply(
+      (logits, aux), updates = model.clone(axis_name=axis_name).apply(
           _variables(params, net.batch_stats), images, train=True, mask=weight,
           mutable=['batch_stats'],
       )
       per_example = treatments.per_example(objective, logits, batch)
+      terms, extra = coefficients * per_example, None
+      if extra_loss is not None:
+        extra = extra_loss(frozen, images, aux)
+        terms += weight / jnp.maximum(filled, 1) * extra
       batch_stats = updates.get('batch_stats', {})
-      return (coefficients * per_example).sum(), (logits, per_example, batch_stats)
+      return terms.sum(), (logits, per_example, extra, terms, batch_stats)
 
-    grads, (logits, per_example, batch_stats) = jax.grad(loss_fn, has_aux=True)(
-        net.params
-    )
+    grads, (logits, per_example, extra, terms, batch_stats) = jax.grad(
+        loss_fn, has_aux=True)(net.params)
     if axis_name is not None:
       grads = jax.lax.psum(grads, axis_name)
     updates, opt_state = tx.update(grads, net.opt_state, net.params)
@@ -123,12 +131,14 @@ def supervised(
           _variables(params, batch_stats), ema, 1.0 - ema_decay
       )
 
-    metrics = base.collect(
-        TrainMetrics,
+    collected = base.collect(
+        metrics,
         axis_name,
-        loss=total(coefficients * per_example),
+        loss=total(terms),
         grad_norm=optax.tree.norm(grads),
         per_example=per_example,
+        extra=extra,
+        filled=weight > 0,
         correct=logits.argmax(-1) == labels,
         confident=losses.max_probability(logits, num_classes) > threshold,
         positive=(weight > 0) & (labels >= 0),
@@ -137,7 +147,7 @@ def supervised(
     state = state.replace(
         step=state.step + 1, net=base.Net(params, batch_stats, opt_state), ema=ema
     )
-    return state, metrics
+    return state, collected
 
   def forward(state, images) -> Any:
     variables = state.ema or _variables(state.net.params, state.net.batch_stats)
@@ -150,6 +160,7 @@ def supervised(
       heads={
           'logits': lambda state, images: forward(state, images)[0],
           'features': lambda state, images: forward(state, images)[1]['features'],
+          'aux': lambda state, images: forward(state, images)[1],
       },
   )
 
