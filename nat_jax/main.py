@@ -13,13 +13,14 @@ Compare runs in one report:
 
 import importlib.util
 import os
+import re
 import sys
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import evaluate, experiment, report, train
+from nat_jax import evaluate, presets, report, train
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A config file of configs/, with a variant after a colon: '
@@ -41,8 +42,11 @@ THRESHOLD = flags.DEFINE_float(
 )
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', os.environ.get('NAT_JAX_DISTRIBUTED') == '1',
-    'Join the other hosts (found by itself on TPU pods and under Slurm; see launch/).',
+    'Join the other processes: found by itself on TPU pods and under Slurm, else told '
+    'by NAT_JAX_COORDINATOR (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID. '
+    'See launch/.',
 )
+MISTAKES = (ValueError, TypeError, OSError)  # of the user, most likely
 
 
 def run_train() -> None:
@@ -54,10 +58,11 @@ def run_train() -> None:
   if config.compare_with:
     runs.append((_variant(config.compare_with), f'{_workdir()}-{config.compare_with}'))
   runs.append((config, _workdir()))
-  for run_config, _ in runs:  # before any work is spent on the first
-    experiment.plain(run_config)
+  for run_config, workdir in runs:  # before any work is spent on the first
+    train.check(run_config, workdir, OVERWRITE.value)
   for run_config, workdir in runs:
-    print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
+    if jax.process_index() == 0:
+      print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     train.train(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
@@ -121,24 +126,72 @@ def _needed(flag, mode):
   return flag.value
 
 
+def parse(argv: list[str]) -> list[str]:
+  """Parses the command line; a mistake ends the program with one message.
+
+  absl would print a traceback for a mistake in a config.
+  """
+  try:
+    for arg in argv[1:]:
+      _check_key(arg)
+    return flags.FLAGS(argv)
+  except (flags.Error, *MISTAKES, AttributeError, KeyError, SyntaxError) as error:
+    if _wants_traceback():
+      raise
+    text = str(error).strip()
+    if isinstance(error, AttributeError | KeyError):
+      text = (f'the config has no key {text.strip(chr(34))} where --config.KEY looks for '
+              'it; what a spec does not hold yet is added in the config file')
+    # The config's own error ends the traceback that absl quotes.
+    sys.exit(f'error: {text.splitlines()[-1].strip() if "Traceback" in text else text}'
+             '\n(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
+
+
+def _check_key(arg):
+  """Raises ValueError for --config.KEY of a key that no config has."""
+  found = re.match(r'--?config\.([^=]+)', arg)
+  if not found:
+    return
+  key, _, rest = found[1].partition('.')
+  presets.check_keys([key], presets.BASE)
+  if rest and key in presets.GROUPS:
+    presets.check_keys([rest.split('.')[0]], presets.BASE[key], f'{key}.')
+
+
 def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
-  if DISTRIBUTED.value:
-    jax.distributed.initialize()
   try:
     if argv[1:] and MODE.value != 'report':
       raise ValueError(f'unexpected arguments {argv[1:]}; only --mode=report takes any')
+    if DISTRIBUTED.value:
+      _join()
     if MODE.value == 'report':
       run_report(argv[1:])
     else:
       MODES[MODE.value]()
   except train.Preempted as stopped:
-    print(stopped, flush=True)
-  except (ValueError, TypeError, OSError, train.Diverged) as error:
-    if os.environ.get('NAT_JAX_TRACEBACK') == '1':
+    if jax.process_index() == 0:
+      print(stopped, flush=True)
+  except KeyboardInterrupt:
+    sys.exit('interrupted; the same command goes on from the last checkpoint')
+  except (*MISTAKES, train.Diverged) as error:
+    if _wants_traceback():
       raise
     sys.exit(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
 
 
+def _join():
+  names = {'coordinator_address': 'COORDINATOR', 'num_processes': 'NUM_PROCESSES',
+           'process_id': 'PROCESS_ID'}
+  given = {key: os.environ.get(f'NAT_JAX_{name}') for key, name in names.items()}
+  jax.distributed.initialize(**{
+      key: value if key == 'coordinator_address' else int(value)
+      for key, value in given.items() if value})
+
+
+def _wants_traceback():
+  return os.environ.get('NAT_JAX_TRACEBACK') == '1'
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse)

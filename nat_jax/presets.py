@@ -10,6 +10,7 @@ and are looked up in the table of their package (`nat_jax.models.MODELS` and so 
 """
 
 import copy
+import re
 from typing import Any
 
 import ml_collections
@@ -136,8 +137,18 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
     )
 
 
+# Numbers that must be at least so much.
+LEAST = {
+    'seed': 0, 'steps': 1, 'num_classes': 2, 'grad_clip': 0, 'ema_decay': 0,
+    'eval_batch_size': 1, 'data.batch_size': 1, 'run.updates_per_call': 1,
+    'run.log_every': 1, 'run.eval_every': 0, 'run.checkpoint_every': 0, 'run.keep': 1,
+}
+EVAL_KEYS = ('source', 'positive', 'seen')
+NEGATIVE_KEYS = ('source', 'weight')
+
+
 def check_config(config: dict[str, Any]) -> None:
-  """Raises ValueError unless `config` has exactly the keys of `BASE`."""
+  """Raises ValueError unless `config` has the keys of `BASE`, with sensible values."""
   for given, known, prefix in (
       (config, BASE, ''), *((config.get(g, {}), BASE[g], f'{g}.') for g in GROUPS)
   ):
@@ -148,3 +159,37 @@ def check_config(config: dict[str, Any]) -> None:
           f'config key {prefix}{missing[0]!r} is missing; start the config from '
           'nat_jax.presets.experiment(...), which fills in every default'
       )
+  for key, least in LEAST.items():
+    value, kind = _at(config, key), type(_at(BASE, key))
+    kinds = (int, float) if kind is float else int
+    if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
+      what = 'a number' if kind is float else 'a whole number'
+      raise ValueError(f'{key} must be {what} of {least} or more, got {value!r}')
+  count = config['data']['negatives_per_batch']
+  pair = [count] if isinstance(count, int) else count
+  if not (1 <= len(pair) <= 2 and all(isinstance(n, int) for n in pair)):
+    raise ValueError(
+        'data.negatives_per_batch must be a whole number or a pair (lowest, highest), '
+        f'got {count}'
+    )
+  specs = {key: config[key] for key, value in BASE.items()
+           if isinstance(value, dict) and 'name' in value}
+  specs['data.positives'] = config['data']['positives']
+  for group, sets, keys in (
+      ('evals', config['evals'], EVAL_KEYS),
+      ('data.negatives', config['data']['negatives'], NEGATIVE_KEYS)):
+    for name, entry in sets.items():
+      if not re.fullmatch(r'\w[\w.+-]*', name):  # there will be files of this name
+        raise ValueError(
+            f'{group}: {name!r} must be of letters, digits, and _ . + - alone')
+      check_keys(entry, dict.fromkeys(keys), f'{group}.{name}.')
+      specs[f'{group}.{name}.source'] = entry.get('source')
+  for key, spec in specs.items():
+    if not isinstance(spec, dict) or not isinstance(spec.get('name'), str):
+      raise ValueError(f"{key} must be {{'name': ..., arguments}}, got {spec!r}")
+
+
+def _at(config, key):
+  for part in key.split('.'):
+    config = config[part]
+  return config

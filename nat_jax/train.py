@@ -34,6 +34,11 @@ class Diverged(Exception):
   """The loss or the gradient is no longer a number."""
 
 
+def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> None:
+  """Raises ValueError for mistakes in a config, or a workdir of another config."""
+  workdirs.check(workdir, experiment.plain(config), overwrite)
+
+
 def train(
     config: Mapping[str, Any], workdir: str, overwrite: bool = False
 ) -> dict[str, Any]:
