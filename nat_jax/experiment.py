@@ -52,11 +52,17 @@ class EvalSet(NamedTuple):
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config as JSON would give it back, checked for unknown keys."""
+  """Returns the config as JSON would give it back, checked for unknown keys.
+
+  A teacher's step and checksum are written into it: a run that is resumed learns from
+  the same teacher, or not at all.
+  """
   if hasattr(config, 'to_dict'):
     config = config.to_dict()
   config = json.loads(json.dumps(config))
   presets.check_config(config)
+  if 'teacher' in config['trainer']:
+    config['trainer'].update(_identify_teacher(config['trainer']))
   return config
 
 
@@ -81,7 +87,7 @@ def build_trainer(
     treat = registry.build(
         trainers.TREATMENTS, settings['treatment'], what='treatment')
   trainer = registry.build(
-      trainers.TRAINERS, config['trainer'], what='trainer',
+      trainers.TRAINERS, _trainer_spec(config), what='trainer',
       model=model, objective=objective, tx=tx,
       num_classes=config['num_classes'], image_shape=tuple(image_shape),
       augment=data.make_augment(settings['augment']),
@@ -214,6 +220,28 @@ def restore(workdir: str, step: int | None = None) -> Restored:
     ValueError: no checkpoint, or none of that step (those there are listed).
     checkpoint.Damaged: it cannot be read.
   """
+  steps = _find_steps(workdir, step)
+  mesh = parallel.make_mesh()
+  manager = checkpoint.open_manager(workdir, read_only=True)
+  for candidate in steps:
+    try:
+      about = checkpoint.read_about(manager, candidate)
+      shape = tuple(about['image_shape'])
+      trainer, _ = build_trainer(about['config'], shape)
+      target = parallel.abstract_state(trainer.init, mesh)
+      state = checkpoint.restore(manager, candidate, target)
+    except checkpoint.Damaged as error:
+      if candidate == steps[-1]:
+        raise
+      logging.error('%s. Using the one before.', error)
+      continue
+    checkpoint.close(manager)
+    names = tuple(about['class_names'])
+    return Restored(about['config'], shape, names, trainer, state, candidate, mesh)
+
+
+def _find_steps(workdir, step=None):
+  """The steps that may be restored, the best choice first."""
   steps = checkpoint.list_steps(workdir)
   if not steps:
     raise ValueError(
@@ -222,23 +250,42 @@ def restore(workdir: str, step: int | None = None) -> Restored:
     )
   if step is not None and step not in steps:
     raise ValueError(f'no checkpoint of step {step} in {workdir}; there are: {steps}')
-  mesh = parallel.make_mesh()
+  return steps[::-1] if step is None else [step]
+
+
+def _identify_teacher(spec):
+  workdir, chosen = spec['teacher'], spec.get('teacher_step')
+  step = _find_steps(workdir, chosen)[0]
   manager = checkpoint.open_manager(workdir, read_only=True)
-  for candidate in steps[::-1] if step is None else [step]:
-    try:
-      about = checkpoint.read_about(manager, candidate)
-      shape = tuple(about['image_shape'])
-      trainer, _ = build_trainer(about['config'], shape)
-      target = parallel.abstract_state(trainer.init, mesh)
-      state = checkpoint.restore(manager, candidate, target)
-    except checkpoint.Damaged as error:
-      if candidate == steps[0] or step is not None:
-        raise
-      logging.error('%s. Using the one before.', error)
-      continue
-    checkpoint.close(manager)
-    names = tuple(about['class_names'])
-    return Restored(about['config'], shape, names, trainer, state, candidate, mesh)
+  about = checkpoint.read_about(manager, step)
+  checkpoint.close(manager)
+  steps = about['config']['steps']
+  if chosen is None and step != steps:
+    raise ValueError(
+        f'the teacher in {workdir} stopped at step {step} of {steps}; train it to its '
+        f'end, or say that this is what you want: trainer.teacher_step={step}')
+  return {'teacher_step': step, 'teacher_crc32': about['crc32']}
+
+
+def _trainer_spec(config):
+  """The trainer's spec with a function that restores the teacher for its workdir."""
+  spec = dict(config['trainer'])
+  if 'teacher' in spec:
+    spec.pop('teacher_crc32', None)
+    spec['teacher'] = functools.partial(
+        _restore_teacher, config, spec['teacher'], spec.pop('teacher_step', None))
+  return spec
+
+
+def _restore_teacher(config, workdir, step):
+  found = restore(workdir, step)
+  for key in ('mean', 'std'):
+    own, other = config['data'][key], found.config['data'][key]
+    if list(own) != list(other):
+      raise ValueError(
+          f'the teacher in {workdir} was trained with data.{key}={other}, the student '
+          f'has {own}; they see the same normalised images: use the same data.{key}')
+  return found
 
 
 def _objective(config) -> losses.Objective:

@@ -64,6 +64,7 @@ def train(
   training = experiment.load_training(config, mesh.devices.size)
   sets = experiment.load_evals(config)
   trainer, schedule = experiment.build_trainer(config, training.image_shape)
+  frozen = trainer.frozen()
   evaluate.check_best(config, sets)
   step_fn, source, items = feed.make_feed(config, training, trainer, mesh)
   call_length = feed.make_call_length(
@@ -88,7 +89,7 @@ def train(
         state.net.params, include_stats=False))
   else:
     progress.say(f'resuming {workdir} at step {step}')
-  frozen = parallel.replicate(trainer.frozen(), mesh)
+  frozen = parallel.replicate(frozen, mesh)
   about = {
       'config': config, 'image_shape': training.image_shape,
       'class_names': training.class_names,

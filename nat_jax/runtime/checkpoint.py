@@ -139,14 +139,16 @@ def restore_latest(
 
 
 def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-  """Returns what `save` was told about the run.
+  """Returns what `save` was told about the run, and the state's checksum `crc32`.
 
   Raises:
     Damaged: it cannot be read.
   """
-  args = ocp.args.Composite(about=ocp.args.JsonRestore())
+  args = ocp.args.Composite(
+      about=ocp.args.JsonRestore(), checksum=ocp.args.JsonRestore())
   try:
-    return manager.restore(step, args=args).about
+    restored = manager.restore(step, args=args)
+    return {**restored.about, **restored.checksum}
   except Exception as error:  # orbax raises many kinds for damaged files
     raise Damaged(f'checkpoint {step} cannot be read: {error}') from error
 
