@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy import special
 
 from nat_jax import losses
 from nat_jax.trainers import base
@@ -24,6 +26,7 @@ Batch = dict[str, jax.Array]
 Treatment = Callable[[Batch, jax.Array, Callable[..., jax.Array], str | None], Batch]
 
 _PURPOSE = 2**32 - 1  # beyond the number of any example
+_CELLS = 1024  # of the quantile table of the Beta distribution
 
 
 def purpose_key(step_key: jax.Array) -> jax.Array:
@@ -58,13 +61,17 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
   if mode not in ('linear', 'cutmix'):
     raise ValueError(f"unknown mode {mode!r} of mix; valid: 'linear', 'cutmix'")
   _check_portion(portion)
+  # A table of quantiles: jax.random.beta loops until the last example is accepted,
+  # slow on a GPU and slow to compile.
+  quantiles = special.betaincinv(alpha, alpha, np.linspace(0, 1, _CELLS + 1))
+  quantiles = quantiles.astype(np.float32)
 
   def one(negative, positive, key):
     share_key, box_key = jax.random.split(key)
-    if alpha == 1:  # without the loop of a general Beta
-      share = jax.random.uniform(share_key)
-    else:
-      share = jax.random.beta(share_key, alpha, alpha)
+    place = _CELLS * jax.random.uniform(share_key)
+    cell = place.astype(int)
+    low, high = jnp.asarray(quantiles)[jnp.array([cell, cell + 1])]
+    share = low + (place - cell) * (high - low)
     if mode == 'linear':
       return share * positive + (1 - share) * negative, share
     box = _box(positive.shape[:2], 1 - share, box_key)
@@ -100,7 +107,7 @@ def shuffle(patches: int = 2, portion: float = 0.5) -> Treatment:
   if patches < 2:
     raise ValueError(f'patches must be 2 or more, got {patches}')
   _check_portion(portion)
-  same = jnp.arange(patches**2)
+  same = np.arange(patches**2)
 
   def one(image, key):
     height, width, channels = image.shape
