@@ -7,6 +7,8 @@ Evaluate a checkpoint; needs nothing but the workdir:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
 Classify your own pictures:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
+Compare other confidences of a checkpoint (energy, KNN, ViM, ODIN, ...):
+  python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600]
 Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
@@ -20,7 +22,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import evaluate, presets, report, train
+from nat_jax import evaluate, posthoc, presets, report, train
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A config file of configs/, with a variant after a colon: '
@@ -29,7 +31,8 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'predict', 'report'], 'What to do.'
+    'mode', 'train', ['train', 'evaluate', 'predict', 'posthoc', 'report'],
+    'What to do.',
 )
 STEP = flags.DEFINE_integer('step', None, 'Checkpoint to use (default: the newest).')
 OVERWRITE = flags.DEFINE_bool(
@@ -110,6 +113,15 @@ def run_predict() -> None:
   print(f'written: {path}')
 
 
+def run_posthoc() -> None:
+  """Scores a checkpoint's evaluation sets by other confidences."""
+  workdir = _needed(WORKDIR, 'posthoc')
+  found = posthoc.posthoc(workdir, STEP.value)
+  if jax.process_index() == 0:
+    print(posthoc.text(found))
+    print(f'written: {os.path.join(workdir, posthoc.POSTHOC)}')
+
+
 def run_report(workdirs: list[str]) -> None:
   """Compares runs; the report goes to --workdir, or into the first run."""
   workdirs = workdirs or [_needed(WORKDIR, 'report')]
@@ -117,7 +129,10 @@ def run_report(workdirs: list[str]) -> None:
   print(f'report: {report.report(workdirs, WORKDIR.value)}')
 
 
-MODES = {'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict}
+MODES = {
+    'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict,
+    'posthoc': run_posthoc,
+}
 
 
 def _needed(flag, mode):
