@@ -1,0 +1,55 @@
+"""Your own pictures: class folders of positives, a folder of anything else.
+
+    python -m nat_jax.main --config configs/pictures.py:pets,others --workdir runs/pets
+
+`pets/` holds a folder of pictures for each class, `others/` pictures of what is none
+of these (flat, or in folders). Any size and kind: they are cropped to squares of 32
+pixels. A fifth of each is held out for the test. The more negatives there are, and the
+nearer they come to the positives, the better it learns to say no.
+
+For other sizes and longer training copy this file and change it.
+"""
+
+import os
+
+from nat_jax import presets, recipes
+
+SIZE = 32
+
+
+def get_config(variant='pets,others'):
+  positives, separator, negatives = variant.partition(',')
+  if not separator or not negatives:
+    raise ValueError(
+        f'expected two folders, --config configs/pictures.py:POSITIVES,NEGATIVES; got '
+        f'{variant!r}'
+    )
+  if not os.path.isdir(positives):
+    raise ValueError(f'{positives!r} is not a folder of class folders')
+  classes = [c for c in os.scandir(positives) if c.is_dir() and c.name[0] != '.']
+
+  def folder(path, split):
+    return {'name': 'folder', 'path': os.path.abspath(path), 'size': SIZE,
+            'split': split}
+
+  return presets.experiment(
+      name=os.path.basename(os.path.abspath(positives)),
+      variant='nat',
+      num_classes=len(classes),
+      steps=2000,
+      loss={'name': 'nat'},
+      data=dict(
+          positives=folder(positives, 'all[:80%]'),
+          negatives={'others': {'source': folder(negatives, 'all[:80%]')}},
+          batch_size=64,
+          negatives_per_batch=(4, 12),
+          augment=presets.CROP_FLIP,
+          **presets.NORMALISATION['cifar10'],
+      ),
+      evals={
+          'test': {'source': folder(positives, 'all[80%:]'), 'positive': True},
+          'others': {'source': folder(negatives, 'all[80%:]')},
+          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
+      },
+      **recipes.SMALL,
+  )
