@@ -34,16 +34,20 @@ def make_feed(
   """
   mode, placement = config['run']['mode'], config['run']['placement']
   index = training.stream.index
-  if placement == 'resident':
+
+  def batch(step):
+    return data.gather(training.pool, index(step))
+
+  if placement == 'resident' and parallel.scans(mesh):
     step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode, fetch=data.gather)
     source = parallel.replicate(training.pool, mesh)
     return step_fn, source, lambda step, k: np.stack(
         [index(s) for s in range(step, step + k)])
+  step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode)
+  if placement == 'resident':  # the device's memory is the host's
+    return step_fn, (), lambda step, k: map(batch, range(step, step + k))
   if placement == 'streamed':
-    step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode)
-    batches = _Batches(lambda step: data.gather(training.pool, index(step)),
-                       config['steps'])
-    return step_fn, (), batches
+    return step_fn, (), _Batches(batch, config['steps'])
   raise ValueError(
       f'unknown run.placement {placement!r}; valid: resident, streamed'
   )

@@ -155,8 +155,8 @@ def parse(argv: list[str]) -> list[str]:
       raise
     text = str(error).strip()
     if isinstance(error, AttributeError | KeyError):
-      text = (f'the config has no key {text.strip(chr(34))} where --config.KEY looks for '
-              'it; what a spec does not hold yet is added in the config file')
+      text = (f'the config has no key {text.strip(chr(34))} where --config.KEY looks '
+              'for it; what a spec does not hold yet is added in the config file')
     # The config's own error ends the traceback that absl quotes.
     sys.exit(f'error: {text.splitlines()[-1].strip() if "Traceback" in text else text}'
              '\n(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
