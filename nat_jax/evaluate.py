@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_jax import data, experiment, metrics
+from nat_jax import attention_maps, data, experiment, metrics
 from nat_jax.runtime import parallel, writers
 
 EVALUATION = 'eval.json'
@@ -156,6 +156,7 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
   restored = experiment.restore(workdir, step)
   sets = experiment.load_evals(restored.config)
   figures, scores = evaluate_sets(restored.config, sets, _predict(restored))
+  attention_maps.save(workdir, restored.trainer, restored.state, restored.mesh, sets)
   return save_evaluation(
       workdir, restored.config, restored.step, restored.class_names, sets, figures,
       scores,

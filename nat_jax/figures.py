@@ -1,4 +1,4 @@
-"""The figures of a report; the only file that imports matplotlib.
+"""The figures of a report; with pictures.py, all that imports matplotlib.
 
     figure = training_curves({'baseline': [run], 'nat': [run_0, run_1]})
     save(figure, 'figures/training.png')
@@ -29,8 +29,6 @@ STYLE = {
     'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.7,
     'axes.axisbelow': True, 'lines.linewidth': 1.6, 'legend.frameon': False,
 }
-SHEET_COLUMNS, SHEET_ROWS = 8, 2
-SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text
 
 
 def save(figure: Any, path: str | Path) -> None:
@@ -136,49 +134,9 @@ def rates(groups: Groups) -> Any:
   return figure
 
 
-def mistakes(run: Mapping[str, Any]) -> Any:
-  """The most confidently mistaken negatives of a run, and what they were taken for."""
-  import matplotlib
-  from matplotlib.figure import Figure
-  sheets = {}
-  for name in tables.set_names([[run['evals']]])[1]:
-    path = Path(run['workdir'], 'scores', f'{name}_mistakes.npz')
-    if path.exists():
-      with np.load(path) as data:
-        sheets[name] = {key: data[key] for key in ('image', 'max_prob', 'prediction')}
-  sheets = {name: sheet for name, sheet in sheets.items() if len(sheet['image'])}
-  if not sheets:
-    return None
-  lines = [
-      min(SHEET_ROWS, -(-len(s['image']) // SHEET_COLUMNS)) for s in sheets.values()]
-  with matplotlib.rc_context(STYLE):
-    height = sum(SHEET_PITCH * 0.81 * n + 0.3 for n in lines)
-    figure = Figure(figsize=(6.6, height), layout='constrained')
-    axes = figure.subplots(len(sheets), squeeze=False, height_ratios=lines)[:, 0]
-    for ax, (name, sheet), rows in zip(axes, sheets.items(), lines, strict=True):
-      _sheet(ax, sheet, rows, run['class_names'])
-      ax.set_title(name, loc='left')
-  return figure
-
-
 def share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
   """Share of scores [n] strictly above each threshold [k]."""
   return 1 - np.searchsorted(np.sort(scores), thresholds, side='right') / len(scores)
-
-
-def _sheet(ax, sheet, rows, class_names):
-  """Draws up to rows * SHEET_COLUMNS thumbnails, each with a line of text below."""
-  for i, image in enumerate(sheet['image'][:rows * SHEET_COLUMNS]):
-    x, y = i % SHEET_COLUMNS, -SHEET_PITCH * (i // SHEET_COLUMNS)
-    grey = image.shape[-1] != 3
-    ax.imshow(image.mean(-1) if grey else image, cmap='gray' if grey else None,
-              vmin=0, vmax=255, extent=(x + 0.04, x + 0.96, y - 0.92, y))
-    label = int(sheet['prediction'][i])
-    text = class_names[label] if label < len(class_names) else 'none'
-    ax.text(x + 0.5, y - 0.97, f'{text[:12]}\n{sheet["max_prob"][i]:.3f}', ha='center',
-            va='top', fontsize=8, linespacing=1.1)
-  ax.set(xlim=(0, SHEET_COLUMNS), ylim=(0.08 - SHEET_PITCH * rows, 0.02))
-  ax.axis('off')
 
 
 def _pens(groups):

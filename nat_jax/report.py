@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_jax import claims, figures
+from nat_jax import claims, figures, pictures
 from nat_jax.tables import Table, eval_tables, interval_table, ncr_table
 
 __all__ = ['load_run', 'ncr_table', 'report', 'tables']
@@ -132,6 +132,8 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
   members: dict[str, list[Run]] = {}
   for run in runs:
     config = {k: v for k, v in run['config'].items() if k not in NOT_THE_EXPERIMENT}
+    config['trainer'] = {  # Each seed may have a teacher of its own.
+        k: v for k, v in config.get('trainer', {}).items() if 'teacher' not in k}
     key = json.dumps([run['name'], run['variant'], config], sort_keys=True)
     while any(run['seed'] == other['seed'] for other in members.get(key, [])):
       key += ' again'  # The same seed twice is no second sample.
@@ -183,8 +185,14 @@ def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
          no_scores, figures.histograms(groups))
   yield ('rates', 'NCR_t (lower is better) and PAR_t (higher is better) against t',
          no_scores, figures.rates(groups))
+  if any(run['config'].get('trainer', {}).get('teacher') for run in runs):
+    figure = pictures.attention(groups)
+    yield ('attention', 'Attention maps of the groups, low to high',
+           'Test images above, negatives below; brighter where activation is stronger.'
+           if figure else 'Left out: fewer than two runs have scores/attention.npz.',
+           figure)
   for i, run in enumerate(runs):
-    figure = figures.mistakes(run)
+    figure = pictures.mistakes(run)
     yield (f'mistakes_{i}', f'Most confidently mistaken negatives: {run["label"]}',
            'Below each: the predicted class and its probability.' if figure else
            'Left out: the run has no scores/*_mistakes.npz.', figure)

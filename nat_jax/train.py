@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from nat_jax import evaluate, experiment, feed
+from nat_jax import attention_maps, evaluate, experiment, feed
 from nat_jax.runtime import checkpoint, parallel, writers
 from nat_jax.runtime import workdir as workdirs
 
@@ -163,6 +163,7 @@ def train(
     if figures is None:  # it was cut off between its last checkpoint and eval.json
       figures, scores = evaluate_now(bootstrap=True)
   checkpoint.close(manager)
+  attention_maps.save(workdir, trainer, state, mesh, sets)
   return evaluate.save_evaluation(
       workdir, config, step, training.class_names, sets, figures, scores
   )

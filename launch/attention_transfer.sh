@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Attention transfer from one command: teachers, the students they teach, one report.
+#
+#   launch/attention_transfer.sh runs/at-cifar10 '0 1 2' configs/at/cifar10.py:small \
+#     [--config.KEY=VALUE ...]
+#
+# For each seed: teacher_baseline, teacher_nat, student_baseline, student_nat and
+# student_alone; the students of a seed are taught by the teachers of that seed. What
+# is finished is skipped, what was cut off is resumed. The report (report.html, .md,
+# .csv in the first argument) has the NCR tables and the attention maps.
+# DRY_RUN=1 prints the commands.
+set -uo pipefail
+if [ $# -lt 3 ]; then
+  sed -n '2,12s/^# \{0,1\}//p' "$0"
+  exit 2
+fi
+out=$1 seeds=$2 config=${3%%:*} size=${3#"${3%%:*}"}
+size=${size:+_${size#:}}
+shift 3
+
+run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
+
+workdirs=() failed=()
+train() { # variant, seed, flags
+  local workdir=$out/$1-$2
+  run python -m nat_jax.main --config "$config:$1$size" --workdir "$workdir" \
+    --config.seed="$2" "${@:3}"
+  # Not the exit status: a run that SIGTERM stopped ends well, but is not finished.
+  if [ "${DRY_RUN:-}" = 1 ] || [ -e "$workdir/eval.json" ]; then
+    workdirs+=("$workdir")
+  else
+    failed+=("$workdir")
+  fi
+}
+
+for seed in $seeds; do
+  for kind in baseline nat; do
+    train teacher_$kind "$seed" "$@"
+  done
+  for kind in baseline nat; do
+    train student_$kind "$seed" --config.trainer.teacher="$out/teacher_$kind-$seed" "$@"
+  done
+  train student_alone "$seed" "$@"
+done
+[ ${#workdirs[@]} -eq 0 ] ||
+  run python -m nat_jax.main --mode=report --workdir "$out" "${workdirs[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "failed: ${failed[*]}" >&2
+  exit 1
+fi

@@ -1,0 +1,117 @@
+"""The figures of a report that show images: mistakes, and where networks look.
+
+    figure = mistakes(run)
+    figure = attention({'teacher': [run], 'student': [run]})
+    figures.save(figure, 'figures/attention.png')
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nat_jax import figures, tables
+
+SHEET_COLUMNS, SHEET_ROWS = 8, 2
+SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text
+
+ATTENTION = 'attention.npz'  # in scores/, of `attention_maps.save`
+MAX_NETWORKS, IMAGES_A_SET = 5, 3
+
+
+def mistakes(run: Mapping[str, Any]) -> Any:
+  """The most confidently mistaken negatives of a run, and what they were taken for."""
+  import matplotlib
+  from matplotlib.figure import Figure
+  sheets = {}
+  for name in tables.set_names([[run['evals']]])[1]:
+    path = Path(run['workdir'], 'scores', f'{name}_mistakes.npz')
+    if path.exists():
+      with np.load(path) as data:
+        sheets[name] = {key: data[key] for key in ('image', 'max_prob', 'prediction')}
+  sheets = {name: sheet for name, sheet in sheets.items() if len(sheet['image'])}
+  if not sheets:
+    return None
+  lines = [
+      min(SHEET_ROWS, -(-len(s['image']) // SHEET_COLUMNS)) for s in sheets.values()]
+  with matplotlib.rc_context(figures.STYLE):
+    height = sum(SHEET_PITCH * 0.81 * n + 0.3 for n in lines)
+    figure = Figure(figsize=(6.6, height), layout='constrained')
+    axes = figure.subplots(len(sheets), squeeze=False, height_ratios=lines)[:, 0]
+    for ax, (name, sheet), rows in zip(axes, sheets.items(), lines, strict=True):
+      _sheet(ax, sheet, rows, run['class_names'])
+      ax.set_title(name, loc='left')
+  return figure
+
+
+def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+  """Attention maps of the first run of each label, side by side on the same images.
+
+  Columns: the image, then each network's maps from low to high; rows: test images,
+  then images of the first negative set that no run was trained on. A map goes from 0
+  (dark) to its own maximum (bright). None where fewer than two networks have maps.
+  """
+  import matplotlib
+  from matplotlib.figure import Figure
+  firsts = {label: runs[0] for label, runs in groups.items()}
+  found = {label: maps for label, run in firsts.items() if (maps := _maps(run))}
+  found = dict(list(found.items())[:MAX_NETWORKS])
+  if len(found) < 2:
+    return None
+  first = next(iter(found.values()))
+  names = list(dict.fromkeys(first['set'].tolist()))
+  runs = [firsts[label] for label in found]
+  fresh = [name for name in names if not any(
+      run['evals'].get(name, {}).get('overlap_with_training_negatives', 1)
+      for run in runs)]
+  shown = [runs[0]['reference'], *fresh[:1]]
+  rows = [i for name in shown
+          for i in np.flatnonzero(first['set'] == name)[:IMAGES_A_SET]]
+  columns = [(label, key) for label, maps in found.items()
+             for key in sorted(maps) if key.startswith('group')]
+  same = [np.array_equal(maps['image'], first['image']) for maps in found.values()]
+  if not (rows and all(same)):
+    return None
+  with matplotlib.rc_context(figures.STYLE):
+    num_columns = len(columns) + 1
+    side = 6.6 / num_columns
+    figure = Figure(figsize=(6.6, side * len(rows) + 0.7), layout='constrained')
+    axes = figure.subplots(len(rows), num_columns, squeeze=False)
+    for line, i in zip(axes, rows, strict=True):
+      _image(line[0], first['image'][i])
+      for ax, (label, key) in zip(line[1:], columns, strict=True):
+        ax.imshow(found[label][key][i], cmap='magma', vmin=0)
+      for ax in line:
+        ax.axis('off')
+    for ax, (label, key) in zip(axes[0, 1:], columns, strict=True):
+      name = label.replace('_', '\n') if key == 'group1' else ''
+      ax.set_title(f'{name}\n{key[-1]}', fontsize=8, loc='left')
+  return figure
+
+
+def _maps(run):
+  path = Path(run['workdir'], 'scores', ATTENTION)
+  if not path.exists():
+    return None
+  with np.load(path) as data:
+    return dict(data)
+
+
+def _image(ax, image, **where):
+  grey = image.shape[-1] != 3
+  ax.imshow(image.mean(-1) if grey else image, cmap='gray' if grey else None,
+            vmin=0, vmax=255, **where)
+
+
+def _sheet(ax, sheet, rows, class_names):
+  """Draws up to rows * SHEET_COLUMNS thumbnails, each with a line of text below."""
+  for i, image in enumerate(sheet['image'][:rows * SHEET_COLUMNS]):
+    x, y = i % SHEET_COLUMNS, -SHEET_PITCH * (i // SHEET_COLUMNS)
+    _image(ax, image, extent=(x + 0.04, x + 0.96, y - 0.92, y))
+    label = int(sheet['prediction'][i])
+    text = class_names[label] if label < len(class_names) else 'none'
+    ax.text(x + 0.5, y - 0.97, f'{text[:12]}\n{sheet["max_prob"][i]:.3f}', ha='center',
+            va='top', fontsize=8, linespacing=1.1)
+  ax.set(xlim=(0, SHEET_COLUMNS), ylim=(0.08 - SHEET_PITCH * rows, 0.02))
+  ax.axis('off')

@@ -1,0 +1,183 @@
+"""The student's step against the formula, its frozen teacher, and what is refused."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nat_jax import losses, models, trainers
+from nat_jax.runtime import parallel
+
+NUM_CLASSES = 3
+SHAPE = (8, 8, 1)
+GROUPS = ('group1', 'group2')
+BETA = 10.0
+
+
+def settings(model, **kwargs):
+  return {
+      'model': model, 'objective': losses.cross_entropy_objective(NUM_CLASSES),
+      'tx': optax.sgd(0.1, momentum=0.9), 'num_classes': NUM_CLASSES,
+      'image_shape': SHAPE, 'augment': lambda images, keys: images,
+      'normalise': lambda images: images, **kwargs}
+
+
+@functools.cache
+def restored_teacher(ema=False):
+  """As `experiment.restore` gives it; statistics that differ from a batch's."""
+  model = models.SmallConv(NUM_CLASSES, widths=(5, 6))
+  trainer = trainers.supervised(**settings(model, ema_decay=0.9 if ema else 0.0))
+  state = jax.jit(trainer.init)(jax.random.key(7))
+  stats = jax.tree.map(lambda x: x + 0.1, state.net.batch_stats)
+  state = state.replace(net=state.net.replace(batch_stats=stats))
+  return SimpleNamespace(trainer=trainer, state=state, image_shape=SHAPE)
+
+
+def make_trainer(teacher=restored_teacher, model=None, **kwargs):
+  model = model or models.SmallConv(NUM_CLASSES, widths=(3, 4))
+  kwargs = {'beta': BETA, 'groups': GROUPS, **kwargs}
+  return trainers.attention_transfer(teacher=teacher, **settings(model), **kwargs)
+
+
+def make_batch(n=16, seed=0):
+  rng = np.random.default_rng(seed)
+  weight = np.ones(n, np.float32)
+  weight[[1, 2, 7]] = 0  # unequal over devices
+  return {
+      'image': rng.normal(size=(n, *SHAPE)).astype(np.float32),
+      'label': rng.integers(0, NUM_CLASSES, n).astype(np.int32), 'weight': weight,
+  }
+
+
+def run(num_devices, mode):
+  mesh = parallel.make_mesh(jax.devices()[:num_devices])
+  trainer = make_trainer()
+  state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
+  step = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=False)
+  frozen = parallel.replicate(trainer.frozen(), mesh)
+  return step(state, frozen, (), [make_batch(seed=i) for i in range(2)])
+
+
+@functools.cache
+def on_one_device():
+  return run(1, 'jit')
+
+
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
+def test_devices_agree(mode):
+  (expected, expected_metrics), (state, metrics) = on_one_device(), run(8, mode)
+  for a, b in zip(jax.tree.leaves(expected.net), jax.tree.leaves(state.net),
+                  strict=True):
+    np.testing.assert_allclose(a, b, atol=3e-6)
+  a, b = expected_metrics.compute(), metrics.compute()
+  assert set(a) == set(b)
+  for key in a:
+    np.testing.assert_allclose(a[key], b[key], rtol=2e-5, err_msg=key)
+
+
+def test_step_descends_cross_entropy_plus_beta_attention():
+  """Written out anew: the filled slots, two maps, one step of plain SGD."""
+  student = models.SmallConv(NUM_CLASSES, widths=(3, 4))
+  trainer = trainers.attention_transfer(
+      teacher=restored_teacher, beta=BETA, groups=GROUPS,
+      **settings(student, tx=optax.sgd(1.0)))
+  state = jax.jit(trainer.init)(jax.random.key(1))
+  batch, teacher = make_batch(), restored_teacher()
+  filled = batch['weight'] > 0
+  images, labels = batch['image'][filled], batch['label'][filled]
+  net = teacher.state.net
+  _, seen = models.SmallConv(NUM_CLASSES, widths=(5, 6)).apply(
+      {'params': net.params, 'batch_stats': net.batch_stats}, images, train=False)
+
+  def attention(x):
+    strength = (x**2).mean(-1).reshape(len(images), -1)
+    return strength / jnp.linalg.norm(strength, axis=-1, keepdims=True)
+
+  def objective(params):
+    (logits, aux), _ = student.apply(
+        {'params': params, 'batch_stats': state.net.batch_stats}, images, train=True,
+        mutable=['batch_stats'])
+    extra = BETA * sum(
+        ((attention(aux[g]) - attention(seen[g])) ** 2).mean() for g in GROUPS)
+    log_p = jax.nn.log_softmax(logits)
+    return extra - log_p[jnp.arange(len(labels)), labels].mean(), extra
+
+  (loss, attention_loss), grads = jax.jit(
+      jax.value_and_grad(objective, has_aux=True))(state.net.params)
+  after, metrics = jax.jit(trainer.step)(state, trainer.frozen(), batch)
+  jax.tree.map(
+      lambda p, g, q: np.testing.assert_allclose(p - g, q, atol=2e-6),
+      state.net.params, grads, after.net.params)
+  metrics = metrics.compute()
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  np.testing.assert_allclose(metrics['loss_attention'], attention_loss, rtol=1e-5)
+  assert attention_loss > 0.01
+
+
+def test_empty_slots_touch_nothing():
+  trainer = make_trainer()
+  step, frozen = jax.jit(trainer.step), trainer.frozen()
+  state, batch = jax.jit(trainer.init)(jax.random.key(0)), make_batch()
+  empty = batch['weight'][:, None, None, None] == 0
+  other = dict(batch, image=np.where(empty, np.float32(100), batch['image']))
+  one, metrics = step(state, frozen, batch)
+  two, other_metrics = step(state, frozen, other)
+  jax.tree.map(np.testing.assert_array_equal, one.net, two.net)
+  jax.tree.map(np.testing.assert_array_equal, metrics, other_metrics)
+
+
+def test_teacher_is_called_once_and_only_when_needed():
+  calls = []
+
+  def teacher():
+    calls.append(1)
+    return restored_teacher()
+
+  trainer = make_trainer(teacher)
+  state = jax.eval_shape(trainer.init, jax.random.key(0))
+  jax.eval_shape(trainer.heads['logits'], state, make_batch()['image'])
+  assert not calls
+  frozen = trainer.frozen()
+  jax.eval_shape(trainer.step, state, frozen, make_batch())
+  assert len(calls) == 1
+
+
+def test_teacher_is_no_part_of_the_state():
+  """Nothing of it is saved, and its optimiser is not carried along."""
+  trainer = make_trainer()
+  alone = trainers.supervised(**settings(models.SmallConv(NUM_CLASSES, widths=(3, 4))))
+  shapes = [jax.eval_shape(t.init, jax.random.key(0)) for t in (trainer, alone)]
+  assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+  assert not jax.tree.leaves(trainer.frozen().net.opt_state)
+
+
+def test_teachers_moving_average_is_used():
+  """It is what a state with an average answers with (see test_supervised)."""
+  found = restored_teacher(ema=True)
+  frozen = make_trainer(lambda: found).frozen()
+  jax.tree.map(np.testing.assert_array_equal, frozen.ema, found.state.ema)
+
+
+@pytest.mark.parametrize('student, groups, match', [
+    (models.SmallConv(NUM_CLASSES, widths=(3,)), GROUPS,
+     "student has no feature map 'group2'; it has: group1"),
+    (models.MLP(NUM_CLASSES), GROUPS, "student has no .*'group1'; it has: none"),
+    (models.SmallConv(NUM_CLASSES, widths=(3, 4, 5)), (*GROUPS, 'group3'),
+     "teacher has no feature map 'group3'"),
+    (models.WideResNet(NUM_CLASSES, 1), ('group1',),
+     r"'group1' differ in size: \(8, 8\) in the student, \(4, 4\) in the teacher"),
+    (None, (), 'groups to compare, got none'),
+])
+def test_networks_that_do_not_fit(student, groups, match):
+  with pytest.raises(ValueError, match=match):
+    make_trainer(model=student, groups=groups).frozen()
+
+
+def test_another_image_shape():
+  other = SimpleNamespace(**{**vars(restored_teacher()), 'image_shape': (16, 16, 1)})
+  with pytest.raises(ValueError, match=r'\(16, 16, 1\), the student.*\(8, 8, 1\)'):
+    make_trainer(lambda: other).frozen()
