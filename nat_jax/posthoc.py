@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_jax import data, evaluate, experiment, tables
-from nat_jax.metrics import detection_metrics
-from nat_jax.metrics import posthoc as confidences
+from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.runtime import writers
 
 POSTHOC = 'posthoc.json'
@@ -48,14 +47,19 @@ class Fit(NamedTuple):
   kernel: np.ndarray
   bias: np.ndarray
 
+  @property
+  def neighbours(self) -> int:
+    """k of knn: 50, but at most a tenth of a class, so that the k nearest neighbours
+    of a positive are of its class."""
+    return max(1, min(NEIGHBOURS, len(self.features) // (10 * len(self.bias))))
+
 
 SCORES: dict[str, Callable[[Outputs, Fit], np.ndarray]] = {
     'max_softmax': lambda x, fit: confidences.max_softmax(x.logits),
     'max_logit': lambda x, fit: confidences.max_logit(x.logits),
     'energy': lambda x, fit: confidences.energy(x.logits),
     'odin': lambda x, fit: confidences.max_softmax(x.odin_logits, ODIN['temperature']),
-    'knn': lambda x, fit: confidences.knn(
-        x.features, fit.features, min(NEIGHBOURS, len(fit.features))),
+    'knn': lambda x, fit: confidences.knn(x.features, fit.features, fit.neighbours),
     'vim': lambda x, fit: confidences.vim(x.features, x.logits, *fit),
     'ash': lambda x, fit: confidences.ash(x.features, fit.kernel, fit.bias),
 }
@@ -70,7 +74,8 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
 
   Returns:
     What posthoc.json holds: 'scores' {score: {negative set: detection_metrics}},
-    'seen_in_training' {negative set: bool}, 'step', 'reference', 'num_train'.
+    'seen_in_training' {negative set: bool}, 'step', 'reference', 'num_train',
+    'neighbours' (k of knn).
 
   Raises:
     ValueError: no checkpoint, none of that step, or a network whose logits are not a
@@ -108,7 +113,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
   negative = [name for name, eval_set in sets.items() if not eval_set.positive]
   found = {
       'step': restored.step, 'reference': config['reference'],
-      'num_train': len(features),
+      'num_train': len(features), 'neighbours': fit.neighbours,
       'seen_in_training': {name: sets[name].seen for name in negative},
       'scores': {
           score: {name: detection_metrics(reference[score], confidence[name][score])
@@ -126,8 +131,8 @@ def text(found: dict[str, Any]) -> str:
            for name, seen in found['seen_in_training'].items()}
   titles = {
       'auroc': 'AUROC of each confidence (higher is better), against '
-               f'{found["reference"]!r}. knn and vim know {found["num_train"]} '
-               'training positives.',
+               f'{found["reference"]!r}. knn (k = {found["neighbours"]}) and vim know '
+               f'{found["num_train"]} training positives.',
       'fpr95_id_positive': 'FPR95 (ID-positive): share of negatives accepted where '
                            '95 % of positives are (lower is better).',
   }

@@ -3,7 +3,7 @@
 Samples come as arrays [n]; a higher score means "more like a positive".
 """
 
-from nat_jax.metrics import posthoc
+from nat_jax.metrics import confidences
 from nat_jax.metrics.bootstrap import auroc_interval, proportion_interval
 from nat_jax.metrics.calibration import expected_calibration_error
 from nat_jax.metrics.detection import detection_metrics
@@ -20,13 +20,13 @@ __all__ = [
     'THRESHOLDS',
     'accuracy',
     'auroc_interval',
+    'confidences',
     'detection_metrics',
     'expected_calibration_error',
     'negative_confidence_rate',
     'negative_summary',
     'positive_acceptance_rate',
     'positive_summary',
-    'posthoc',
     'proportion_interval',
     'scores_from_logits',
 ]

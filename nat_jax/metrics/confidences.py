@@ -59,8 +59,8 @@ def knn(features: ArrayLike, train_features: ArrayLike, k: int = 50) -> np.ndarr
   Args:
     features: [n, d].
     train_features: [m, d] of training positives.
-    k: 50, as for CIFAR-10 in the reference, where m is 50,000; with a part of the
-      training set a smaller one stands for it.
+    k: 50, as for CIFAR-10 in the reference, where m is 50,000. Well below the number
+      of a class, or it reaches into other classes.
 
   Raises:
     ValueError: fewer than k training features.
