@@ -51,5 +51,5 @@ def get_config(variant='nat'):
           'digits_8_9': {'source': digits('all', (8, 9))},
           'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
       },
-      run=dict(log_every=200, eval_every=1000, checkpoint_every=1000),
+      run=dict(log_every=100, eval_every=500, checkpoint_every=1000),
   )

@@ -1,0 +1,76 @@
+"""Schedules and optimisers: values, masks, clipping, and the errors of a wrong name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nat_jax.runtime import optim
+
+PARAMS = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
+ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
+
+
+def update(spec, grads, learning_rate=0.5, params=None, steps=1, **kwargs):
+  params = PARAMS if params is None else params
+  tx = optim.make_optimizer(spec, lambda step: learning_rate, **kwargs)
+  state = tx.init(params)
+  for _ in range(steps):
+    updates, state = tx.update(grads, state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+  return params
+
+
+@pytest.mark.parametrize('spec, expected', [
+    ({'name': 'constant', 'learning_rate': 0.2}, {0: 0.2, 99: 0.2}),
+    ({'name': 'cosine', 'learning_rate': 0.2}, {0: 0.2, 50: 0.1, 100: 0.0}),
+    ({'name': 'cosine', 'learning_rate': 0.2, 'end': 0.02}, {0: 0.2, 100: 0.02}),
+    ({'name': 'cosine', 'learning_rate': 0.2, 'warmup': 20},
+     {0: 0.0, 10: 0.1, 20: 0.2, 60: 0.1, 100: 0.0}),
+    ({'name': 'step', 'learning_rate': 1.0, 'factor': 0.2, 'at': [0.3, 0.6]},
+     {0: 1.0, 29: 1.0, 31: 0.2, 59: 0.2, 61: 0.04, 100: 0.04}),
+    ({'name': 'step', 'learning_rate': 1.0, 'at': [0.5], 'warmup': 10},
+     {5: 0.5, 49: 1.0, 51: 0.1}),
+])
+def test_schedules(spec, expected):
+  schedule = optim.make_schedule(spec, 100)
+  for step, value in expected.items():
+    np.testing.assert_allclose(schedule(step), value, atol=1e-6, err_msg=str(step))
+
+
+def test_weight_decay_is_of_kernels_unless_asked():
+  after = update({'name': 'sgd', 'weight_decay': 0.1, 'nesterov': False}, ZEROS)
+  np.testing.assert_allclose(after['kernel'], 1 - 0.5 * 0.1)
+  np.testing.assert_allclose(after['bias'], 1)
+  after = update({'name': 'sgd', 'weight_decay': 0.1, 'nesterov': False,
+                  'decay': 'all'}, ZEROS)
+  np.testing.assert_allclose(after['bias'], 1 - 0.5 * 0.1)
+  after = update({'name': 'adamw', 'weight_decay': 0.1}, ZEROS)
+  np.testing.assert_allclose(after['kernel'], 1 - 0.5 * 0.1)
+  np.testing.assert_allclose(after['bias'], 1)
+
+
+def test_nesterov_and_plain_momentum_by_hand():
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  plain = update({'name': 'sgd', 'nesterov': False}, grads, steps=2)
+  np.testing.assert_allclose(plain['bias'], 1 - 0.5 * (1 + 1.9), rtol=1e-6)
+  nesterov = update({'name': 'sgd'}, grads, steps=2)
+  np.testing.assert_allclose(nesterov['bias'], 1 - 0.5 * (1.9 + 2.71), rtol=1e-6)
+
+
+def test_the_gradient_is_clipped_by_its_global_norm():
+  grads = jax.tree.map(lambda p: 10 * jnp.ones_like(p), PARAMS)  # norm 30
+  after = update({'name': 'sgd', 'momentum': 0.0, 'nesterov': False}, grads,
+                 learning_rate=1.0, grad_clip=3.0)
+  np.testing.assert_allclose(after['bias'], 1 - 1.0, atol=1e-6)
+
+
+def test_unknown_names_list_the_valid_ones():
+  with pytest.raises(ValueError, match='adamw, sgd'):
+    optim.make_optimizer({'name': 'adam'}, lambda step: 1.0)
+  with pytest.raises(ValueError, match='constant, cosine, step'):
+    optim.make_schedule({'name': 'linear', 'learning_rate': 1.0}, 10)
+  with pytest.raises(ValueError, match='kernels'):
+    optim.make_optimizer({'name': 'sgd', 'decay': 'some'}, lambda step: 1.0)
+  with pytest.raises(TypeError, match='momentum'):
+    optim.make_optimizer({'name': 'sgd', 'momentun': 0.9}, lambda step: 1.0)
