@@ -1,0 +1,27 @@
+"""The one dispatch: what it builds, and what it says of a mistake."""
+
+import pytest
+
+from nat_jax import registry
+
+
+def pair(left, right=2, *, extra=0):
+  return left, right, extra
+
+
+def test_builds_from_the_spec_and_what_the_program_adds():
+  assert registry.build({'pair': pair}, {'name': 'pair', 'left': 1}, extra=3) == (1, 2, 3)
+
+
+def test_an_unknown_name_lists_the_valid_ones():
+  with pytest.raises(ValueError, match="unknown model 'par'; valid names: pair, two"):
+    registry.build({'pair': pair, 'two': pair}, {'name': 'par'}, what='model')
+  with pytest.raises(ValueError, match='None'):
+    registry.build({'pair': pair}, {})
+
+
+def test_a_wrong_argument_lists_what_the_user_can_give():
+  with pytest.raises(TypeError, match=r"'lef'; it takes: left, right=2$"):
+    registry.build({'pair': pair}, {'name': 'pair', 'lef': 1}, extra=3)
+  with pytest.raises(TypeError, match="missing a required argument: 'left'"):
+    registry.build({'pair': pair}, {'name': 'pair'}, extra=3)
