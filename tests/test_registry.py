@@ -22,6 +22,6 @@ def test_an_unknown_name_lists_the_valid_ones():
 
 def test_a_wrong_argument_lists_what_the_user_can_give():
   with pytest.raises(TypeError, match=r"'lef'; it takes: left, right=2$"):
-    registry.build({'pair': pair}, {'name': 'pair', 'lef': 1}, extra=3)
+    registry.build({'pair': pair}, {'name': 'pair', 'left': 1, 'lef': 1}, extra=3)
   with pytest.raises(TypeError, match="missing a required argument: 'left'"):
     registry.build({'pair': pair}, {'name': 'pair'}, extra=3)
