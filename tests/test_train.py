@@ -1,0 +1,313 @@
+"""The loop on toy data: resuming, damage, divergence, placements, evaluation."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from nat_jax import evaluate, experiment, presets, train
+from nat_jax.runtime import checkpoint
+
+SHAPE = (6, 6, 1)
+
+
+def toy(seed=0, **source):
+  return {'name': 'fake', 'num': 50, 'shape': SHAPE, 'seed': seed, **source}
+
+
+def make_config(steps=6, run=None, data=None, **changes):
+  """A tiny run: BatchNorm, momentum, EMA, empty slots, two negative sets, crops."""
+  settings = dict(
+      name='toy', steps=steps, num_classes=3,
+      model={'name': 'small_conv', 'widths': [4]},
+      schedule={'name': 'cosine', 'learning_rate': 0.1}, ema_decay=0.9,
+      eval_batch_size=16,
+      data=dict(
+          positives=toy(classes=(0, 1, 2)),
+          negatives={'three': {'source': toy(classes=(3,))},
+                     'noise': {'source': {'name': 'uniform_noise', 'num': 20}}},
+          batch_size=8, negatives_per_batch=(2, 8),
+          augment=[{'name': 'crop', 'pad': 1}], **(data or {})),
+      evals={
+          'test': {'source': toy(1, classes=(0, 1, 2)), 'positive': True},
+          'three': {'source': toy(1, classes=(3,))},
+          'blobs': {'source': {'name': 'blobs', 'num': 11}},
+      },
+      run=dict(log_every=2, checkpoint_every=3, updates_per_call=4,
+               tensorboard=False) | (run or {}),
+  )
+  return presets.experiment(**settings | changes)
+
+
+def final_state(workdir, step=None):
+  """The numpy leaves of a checkpoint."""
+  state = experiment.restore(str(workdir), step).state
+  return [np.asarray(x) for x in jax.tree.leaves(checkpoint._without_keys(state))]
+
+
+def assert_same(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def records(workdir, kind='train'):
+  lines = pathlib.Path(workdir, 'metrics.jsonl').read_text().splitlines()
+  return [r for r in map(json.loads, lines) if r['kind'] == kind]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_once(tmp_path_factory):
+  """Runs of one config share their programs; that halves the time of this file."""
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('cache')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  yield
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  """A run of six steps that nothing disturbed. Copy it before changing anything."""
+  workdir = tmp_path_factory.mktemp('runs') / 'done'
+  evaluation = train.train(make_config(), str(workdir))
+  assert evaluation == json.loads((workdir / 'eval.json').read_text())
+  return workdir
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+  return shutil.copytree(done, tmp_path / 'copy')
+
+
+def forget(workdir, step):
+  """Leaves the run as if it had been killed before it saved `step`."""
+  shutil.rmtree(workdir / 'checkpoints' / str(step))
+  (workdir / 'eval.json').unlink()
+
+
+def test_last_step_is_logged_evaluated_and_saved(done):
+  assert checkpoint.list_steps(done) == [3, 6]
+  assert [r['step'] for r in records(done)] == [2, 4, 6]
+  assert [r['step'] for r in records(done, 'eval')] == [6]
+  record = records(done)[-1]
+  assert {'loss', 'loss_positive', 'loss_negative', 'accuracy', 'ncr', 'grad_norm',
+          'learning_rate', 'images_per_second'} <= set(record)
+  assert json.loads((done / 'config.json').read_text())['steps'] == 6
+  assert {'blobs.npz', 'blobs_mistakes.npz', 'test.npz', 'three.npz',
+          'three_mistakes.npz'} <= {p.name for p in (done / 'scores').iterdir()}
+
+
+def test_resumed_run_is_the_same_bit_for_bit(done, copy):
+  """Parameters, BatchNorm, optimiser, EMA, key and evaluation of 3 + 3 and 6 steps."""
+  forget(copy, 6)
+  with open(copy / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 4, "kind": "tr')  # cut off while it was being written
+  train.train(make_config(), str(copy))
+  assert_same(final_state(done), final_state(copy))
+  assert any(np.abs(a - b).max() > 0 for a, b in zip(
+      final_state(done, 3), final_state(done, 6), strict=True))
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+  assert [r['step'] for r in records(copy, 'eval')] == [6]
+
+
+def test_finished_run_is_left_alone(copy, capsys):
+  before = {p: p.stat().st_mtime_ns for p in copy.rglob('*')
+            if p.is_file() and p.name != 'config.json'}
+  evaluation = train.train(make_config(), str(copy))
+  assert 'trained already (6 steps)' in capsys.readouterr().out
+  assert evaluation == json.loads((copy / 'eval.json').read_text())
+  assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_run_killed_before_its_evaluation_is_evaluated(done, copy):
+  (copy / 'eval.json').unlink()
+  train.train(make_config(), str(copy))
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+
+
+def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
+  (copy / 'eval.json').unlink()
+  scores = (copy / 'scores' / 'three.npz').read_bytes()
+  evaluate.evaluate(str(copy))
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+  assert (copy / 'scores' / 'three.npz').read_bytes() == scores
+  assert evaluate.evaluate(str(copy), step=3)['step'] == 3
+  with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[3, 6\]'):
+    evaluate.evaluate(str(copy), step=4)
+
+
+@pytest.mark.parametrize('changes', [
+    {'run': dict(placement='streamed')}, {'run': dict(updates_per_call=1)}])
+def test_placement_and_calls_change_no_bit(changes, done, tmp_path):
+  train.train(make_config(**changes), str(tmp_path))
+  assert_same(final_state(done), final_state(tmp_path))
+  assert (done / 'eval.json').read_bytes() == (tmp_path / 'eval.json').read_bytes()
+
+
+def test_jit_and_pmap_agree(done, tmp_path):
+  train.train(make_config(run=dict(mode='pmap')), str(tmp_path))
+  for a, b in zip(final_state(done), final_state(tmp_path), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def cut_short(step):
+  file = max((step / 'state').rglob('*'), key=lambda p: p.stat().st_size * p.is_file())
+  os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_bits(step):
+  """Damages every large file of the arrays, so that something that counts is hit."""
+  for file in (step / 'state').rglob('*'):
+    if file.is_file() and 'd' in file.relative_to(step / 'state').parts:
+      content = bytearray(file.read_bytes())
+      for at in range(len(content) // 4, len(content), 97):
+        content[at] ^= 0x10
+      file.write_bytes(content)
+
+
+def lose_state(step):
+  shutil.rmtree(step / 'state')
+
+
+def lose_everything(step):
+  shutil.rmtree(step)
+  step.mkdir()
+
+
+def change_a_number(step):
+  """Readable and well-formed, but not what was saved."""
+  file = step / 'checksum' / 'metadata'
+  file.write_text(json.dumps({'crc32': json.loads(file.read_text())['crc32'] ^ 1}))
+
+
+@pytest.mark.parametrize('damage', [
+    cut_short, flip_bits, lose_state, lose_everything, change_a_number])
+def test_damaged_checkpoint_is_passed_over(damage, done, copy, caplog):
+  (copy / 'eval.json').unlink()
+  damage(copy / 'checkpoints' / '6')
+  train.train(make_config(), str(copy))
+  assert 'Falling back to checkpoint 3' in caplog.text
+  assert (copy / 'damaged_checkpoints' / '6').is_dir()
+  assert checkpoint.list_steps(copy) == [3, 6]
+  assert_same(final_state(done), final_state(copy))
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+
+
+def test_evaluation_passes_over_damage_and_moves_nothing(copy, caplog):
+  cut_short(copy / 'checkpoints' / '6')
+  assert evaluate.evaluate(str(copy))['step'] == 3
+  assert 'Using the one before' in caplog.text
+  assert checkpoint.list_steps(copy) == [3, 6]
+  with pytest.raises(checkpoint.Damaged, match='checkpoint 6'):
+    evaluate.evaluate(str(copy), step=6)
+
+
+def test_nothing_but_damage_is_an_error_and_nothing_is_lost(copy):
+  for step in (3, 6):
+    cut_short(copy / 'checkpoints' / str(step))
+  with pytest.raises(checkpoint.Damaged, match=r'none of the checkpoints \[3, 6\]'):
+    train.train(make_config(), str(copy))
+  assert checkpoint.list_steps(copy) == [3]
+  assert (copy / 'damaged_checkpoints' / '6').is_dir()
+
+
+def test_divergence_stops_the_run(tmp_path):
+  """A step that leaves the numbers: the checkpoint before it stays the newest."""
+  schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e38, 'at': [0.5]}
+  config = make_config(12, schedule=schedule, run=dict(checkpoint_every=1, keep=20))
+  with pytest.raises(train.Diverged, match=r'last good checkpoint is of step \d') as e:
+    train.train(config, str(tmp_path))
+  assert 'learning_rate' in str(e.value) and 'grad_clip' in str(e.value)
+  steps = checkpoint.list_steps(tmp_path)
+  assert steps and steps[-1] < 12 and f'of step {steps[-1]}.' in str(e.value)
+  for step in steps:
+    assert all(np.isfinite(x).all() for x in final_state(tmp_path, step))
+  assert not (tmp_path / 'eval.json').exists()
+
+
+def test_divergence_before_any_checkpoint(tmp_path):
+  schedule = {'name': 'constant', 'learning_rate': 1e38}
+  config = make_config(schedule=schedule, run=dict(checkpoint_every=0))
+  with pytest.raises(train.Diverged, match='no checkpoint yet'):
+    train.train(config, str(tmp_path))
+  assert checkpoint.list_steps(tmp_path) == []
+
+
+def test_best_checkpoint_stays_beside_the_newest(tmp_path):
+  """The learning rate becomes absurd: the best is early, and is not thrown away."""
+  schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e4, 'at': [0.5]}
+  config = make_config(
+      16, schedule=schedule, best='test/accuracy', ema_decay=0.0,
+      model={'name': 'mlp', 'width': 16, 'depth': 1},
+      run=dict(checkpoint_every=2, eval_every=2, keep=1))
+  train.train(config, str(tmp_path))
+  accuracy = {r['step']: r['evals']['test']['accuracy']
+              for r in records(tmp_path, 'eval')}
+  assert sorted(accuracy) == list(range(2, 17, 2))
+  best = max(accuracy.values())
+  assert accuracy[16] < best
+  first, last = checkpoint.list_steps(tmp_path)
+  assert last == 16 and accuracy[first] == best
+
+
+def test_overwrite_moves_a_run_of_another_config_aside(copy, capsys):
+  config = make_config(2)
+  with pytest.raises(ValueError, match='steps: 6 -> 2'):
+    train.train(config, str(copy))
+  assert checkpoint.list_steps(copy) == [3, 6]
+  train.train(config, str(copy), overwrite=True)
+  assert checkpoint.list_steps(copy) == [2]
+  aside, = copy.parent.glob('copy.old-*')
+  assert checkpoint.list_steps(aside) == [3, 6] and (aside / 'eval.json').exists()
+  train.train(config, str(copy), overwrite=True)  # the same config: nothing to move
+  assert len(list(copy.parent.glob('copy*'))) == 2
+
+
+@pytest.mark.parametrize('num', [1, 16, 37])
+def test_evaluation_counts_every_image_once(num, done):
+  """Batches of 16 over 8 devices against one direct application."""
+  restored = experiment.restore(str(done))
+  images = np.random.default_rng(0).integers(0, 256, (num, *SHAPE)).astype(np.uint8)
+  head = restored.trainer.heads['logits']
+  predict = evaluate.make_predict(head, restored.mesh, 12)
+  logits = predict(restored.state, images)
+  state = restored.state.replace(key=None)
+  expected = head(jax.device_get(state), images)
+  assert logits.shape == (num, 3)
+  np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
+def test_figures_can_be_had_again_from_the_scores(done):
+  evaluation = json.loads((done / 'eval.json').read_text())['evals']
+  for name, figures in evaluation.items():
+    scores = np.load(done / 'scores' / f'{name}.npz')
+    assert figures['n'] == len(scores['label']) == len(scores['index'])
+    if figures['positive']:
+      assert figures['accuracy'] == (scores['prediction'] == scores['label']).mean()
+    else:
+      assert figures['ncr']['0.6'] == (scores['max_prob'] > 0.6).mean()
+
+
+def test_seen_and_overlap(caplog):
+  """What was among the training negatives is said, by class and by pixel."""
+  config = experiment.plain(make_config(evals={
+      'test': {'source': toy(1), 'positive': True},
+      'same': {'source': toy(classes=(3,))},
+      'other_class': {'source': toy(classes=(2,))},
+      'told': {'source': toy(classes=(2,)), 'seen': True},
+      'noise': {'source': {'name': 'uniform_noise', 'num': 5, 'seed': 9}},
+  }, num_classes=4))
+  sets = experiment.load_evals(config)
+  assert {name: s.seen for name, s in sets.items()} == {
+      'test': False, 'same': True, 'other_class': False, 'told': True, 'noise': True}
+  assert sets['same'].overlap == len(sets['same'].arrays.label) > 0
+  assert sets['other_class'].overlap == 0
+  assert "'same': 12 of its 12 images are training negatives" in caplog.text
+  assert 'other_class' not in caplog.text
+  plain = experiment.load_evals(config | {'loss': {'name': 'cross_entropy'}})
+  assert [name for name, s in plain.items() if s.seen or s.overlap] == ['told']
