@@ -15,13 +15,13 @@ from nat_jax.runtime import parallel
 NUM_CLASSES = 3
 SHAPE = (8, 8, 1)
 GROUPS = ('group1', 'group2')
-BETA = 10.0
+BETA, RATE = 10.0, 0.5
 
 
 def settings(model, **kwargs):
   return {
       'model': model, 'objective': losses.cross_entropy_objective(NUM_CLASSES),
-      'tx': optax.sgd(0.1, momentum=0.9), 'num_classes': NUM_CLASSES,
+      'tx': optax.sgd(RATE, momentum=0.9), 'num_classes': NUM_CLASSES,
       'image_shape': SHAPE, 'augment': lambda images, keys: images,
       'normalise': lambda images: images, **kwargs}
 
@@ -53,23 +53,25 @@ def make_batch(n=16, seed=0):
   }
 
 
-def run(num_devices, mode):
-  mesh = parallel.make_mesh(jax.devices()[:num_devices])
-  trainer = make_trainer()
-  state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
-  step = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=False)
-  frozen = parallel.replicate(trainer.frozen(), mesh)
-  return step(state, frozen, (), [make_batch(seed=i) for i in range(2)])
-
-
 @functools.cache
 def on_one_device():
-  return run(1, 'jit')
+  """(jitted step, initial state, teacher, state after two batches, their metrics)."""
+  trainer = make_trainer()
+  step, frozen = jax.jit(trainer.step), trainer.frozen()
+  start = jax.jit(trainer.init)(jax.random.key(1))
+  state, metrics = step(start, frozen, make_batch(seed=0))
+  state, more = step(state, frozen, make_batch(seed=1))
+  return step, start, frozen, state, metrics.merge(more)
 
 
 @pytest.mark.parametrize('mode', ['jit', 'pmap'])
 def test_devices_agree(mode):
-  (expected, expected_metrics), (state, metrics) = on_one_device(), run(8, mode)
+  *_, expected, expected_metrics = on_one_device()
+  mesh, trainer = parallel.make_mesh(jax.devices()), make_trainer()
+  state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
+  step = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=False)
+  frozen = parallel.replicate(trainer.frozen(), mesh)
+  state, metrics = step(state, frozen, (), [make_batch(seed=i) for i in range(2)])
   for a, b in zip(jax.tree.leaves(expected.net), jax.tree.leaves(state.net),
                   strict=True):
     np.testing.assert_allclose(a, b, atol=3e-6)
@@ -80,12 +82,9 @@ def test_devices_agree(mode):
 
 
 def test_step_descends_cross_entropy_plus_beta_attention():
-  """Written out anew: the filled slots, two maps, one step of plain SGD."""
+  """Written out anew: the filled slots, two maps, the first step of SGD."""
   student = models.SmallConv(NUM_CLASSES, widths=(3, 4))
-  trainer = trainers.attention_transfer(
-      teacher=restored_teacher, beta=BETA, groups=GROUPS,
-      **settings(student, tx=optax.sgd(1.0)))
-  state = jax.jit(trainer.init)(jax.random.key(1))
+  step, state, frozen, *_ = on_one_device()
   batch, teacher = make_batch(), restored_teacher()
   filled = batch['weight'] > 0
   images, labels = batch['image'][filled], batch['label'][filled]
@@ -108,9 +107,9 @@ def test_step_descends_cross_entropy_plus_beta_attention():
 
   (loss, attention_loss), grads = jax.jit(
       jax.value_and_grad(objective, has_aux=True))(state.net.params)
-  after, metrics = jax.jit(trainer.step)(state, trainer.frozen(), batch)
+  after, metrics = step(state, frozen, batch)
   jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - g, q, atol=2e-6),
+      lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=2e-6),
       state.net.params, grads, after.net.params)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
@@ -119,9 +118,8 @@ def test_step_descends_cross_entropy_plus_beta_attention():
 
 
 def test_empty_slots_touch_nothing():
-  trainer = make_trainer()
-  step, frozen = jax.jit(trainer.step), trainer.frozen()
-  state, batch = jax.jit(trainer.init)(jax.random.key(0)), make_batch()
+  step, state, frozen, *_ = on_one_device()
+  batch = make_batch()
   empty = batch['weight'][:, None, None, None] == 0
   other = dict(batch, image=np.where(empty, np.float32(100), batch['image']))
   one, metrics = step(state, frozen, batch)
