@@ -29,7 +29,7 @@ def save(workdir: str, trainer, state, mesh, sets: Mapping[str, Any]) -> None:
     trainer: with the head 'aux'.
     state: its state.
     mesh: the devices.
-    sets: of `experiment.load_evals`.
+    sets: of `inputs.load_evals`.
   """
   first = {name: s.arrays.image[:NUM_IMAGES] for name, s in sets.items()}
   first = {name: x for name, x in first.items() if x.dtype == np.uint8}

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_jax import attention_maps, data, experiment, metrics
+from nat_jax import attention_maps, data, experiment, inputs, metrics
 from nat_jax.runtime import parallel, writers
 
 EVALUATION = 'eval.json'
@@ -48,7 +48,7 @@ def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any
 
 def evaluate_sets(
     config: Mapping[str, Any],
-    sets: Mapping[str, experiment.EvalSet],
+    sets: Mapping[str, inputs.EvalSet],
     predict: Predict,
     bootstrap: bool = True,
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -56,7 +56,7 @@ def evaluate_sets(
 
   Args:
     config: of the run.
-    sets: of `experiment.load_evals`; the reference comes first.
+    sets: of `inputs.load_evals`; the reference comes first.
     predict: images -> logits.
     bootstrap: whether to add 95 % intervals.
 
@@ -87,7 +87,7 @@ def evaluate_sets(
 
 
 def check_best(
-    config: Mapping[str, Any], sets: Mapping[str, experiment.EvalSet]
+    config: Mapping[str, Any], sets: Mapping[str, inputs.EvalSet]
 ) -> None:
   """Raises ValueError unless the config's `best` is '' or a figure there will be."""
   if not config['best']:
@@ -112,7 +112,7 @@ def save_evaluation(
     config: Mapping[str, Any],
     step: int,
     class_names: Sequence[str],
-    sets: Mapping[str, experiment.EvalSet],
+    sets: Mapping[str, inputs.EvalSet],
     figures: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
     ValueError: no checkpoint, or none of that step.
   """
   restored = experiment.restore(workdir, step)
-  sets = experiment.load_evals(restored.config)
+  sets = inputs.load_evals(restored.config)
   figures, scores = evaluate_sets(restored.config, sets, _predict(restored))
   attention_maps.save(workdir, restored.trainer, restored.state, restored.mesh, sets)
   return save_evaluation(

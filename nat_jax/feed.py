@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from nat_jax import data
-from nat_jax.experiment import Training
+from nat_jax.inputs import Training
 from nat_jax.runtime import parallel
 
 SECONDS_PER_CALL = 1.0  # a run that is stopped by SIGTERM waits for two calls

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_jax import data, evaluate, experiment, tables
+from nat_jax import data, evaluate, experiment, inputs, tables
 from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.runtime import writers
 
@@ -102,7 +102,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
   fit = Fit(features, logits[:, :num_classes], kernel[:, :num_classes],
             bias[:num_classes])
 
-  sets = experiment.load_evals(config)
+  sets = inputs.load_evals(config)
   confidence = {}
   for name, eval_set in sets.items():
     images = eval_set.arrays.image

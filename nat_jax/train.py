@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from nat_jax import attention_maps, evaluate, experiment, feed
+from nat_jax import attention_maps, evaluate, experiment, feed, inputs
 from nat_jax.runtime import checkpoint, parallel, writers
 from nat_jax.runtime import workdir as workdirs
 
@@ -61,8 +61,9 @@ def train(
   run = config['run']
   workdirs.check(workdir, config, overwrite)
   mesh = parallel.make_mesh()
-  training = experiment.load_training(config, mesh.devices.size)
-  sets = experiment.load_evals(config)
+  training = inputs.load_training(config, mesh.devices.size)
+  sets = inputs.load_evals(config)
+  _check_shape(config['reference'], sets, training.image_shape)
   trainer, schedule = experiment.build_trainer(config, training.image_shape)
   frozen = trainer.frozen()
   evaluate.check_best(config, sets)
@@ -194,6 +195,14 @@ def _diverged(what, step, manager):
       + 'Try a lower --config.schedule.learning_rate, --config.grad_clip=1.0, a '
       'warm-up (schedule.warmup), or float32 compute, in another --workdir'
   )
+
+
+def _check_shape(name, sets, image_shape):
+  shape = sets[name].arrays.image.shape[1:]
+  if shape != image_shape:
+    raise ValueError(
+        f'evaluation set {name!r} has images of shape {shape}, the training images are '
+        f'{image_shape}; choose size and mode of its source to match')
 
 
 def _merge(window):

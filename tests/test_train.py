@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from nat_jax import evaluate, experiment, presets, train
+from nat_jax import evaluate, experiment, inputs, presets, train
 from nat_jax.runtime import checkpoint
 
 SHAPE = (6, 6, 1)
@@ -302,12 +302,12 @@ def test_seen_and_overlap(caplog):
       'told': {'source': toy(classes=(2,)), 'seen': True},
       'noise': {'source': {'name': 'uniform_noise', 'num': 5, 'seed': 9}},
   }, num_classes=4))
-  sets = experiment.load_evals(config)
+  sets = inputs.load_evals(config)
   assert {name: s.seen for name, s in sets.items()} == {
       'test': False, 'same': True, 'other_class': False, 'told': True, 'noise': True}
   assert sets['same'].overlap == len(sets['same'].arrays.label) > 0
   assert sets['other_class'].overlap == 0
   assert "'same': 12 of its 12 images are training negatives" in caplog.text
   assert 'other_class' not in caplog.text
-  plain = experiment.load_evals(config | {'loss': {'name': 'cross_entropy'}})
+  plain = inputs.load_evals(config | {'loss': {'name': 'cross_entropy'}})
   assert [name for name, s in plain.items() if s.seen or s.overlap] == ['told']

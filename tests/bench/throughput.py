@@ -26,7 +26,7 @@ import time
 
 import jax
 
-from nat_jax import experiment, presets, train
+from nat_jax import data, experiment, feed, inputs, presets, train
 from nat_jax.runtime import parallel
 
 
@@ -77,10 +77,10 @@ def timed(run, state, num_images):
 def forms(config, steps):
   """Yields (name, fn) where fn(state) makes `steps` updates."""
   mesh = parallel.make_mesh()
-  training = experiment.load_training(config)
+  training = inputs.load_training(config)
   trainer, _ = experiment.build_trainer(config, training.image_shape)
   k = config['run']['updates_per_call']
-  batch = jax.device_put(train.data.gather(training.pool, training.stream.index(0)))
+  batch = jax.device_put(data.gather(training.pool, training.stream.index(0)))
   once = jax.jit(lambda state, batch: trainer.step(state, {}, batch), donate_argnums=0)
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -96,7 +96,7 @@ def forms(config, steps):
     return state
 
   def fed(placement, k):
-    fn, source, items = train.make_feed(
+    fn, source, items = feed.make_feed(
         {**config, 'run': {**config['run'], 'placement': placement}}, training, trainer,
         mesh)
     def run(state):

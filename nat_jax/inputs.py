@@ -1,0 +1,186 @@
+"""From a config to its images: the training pool and its stream, evaluation sets.
+
+    training = load_training(config)    # pool of pixels, stream of indices
+    sets = load_evals(config)
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from nat_jax import data, losses, registry
+
+
+class Training(NamedTuple):
+  """What the updates read.
+
+  Attributes:
+    pool: all pixels, positives first (numpy).
+    stream: which rows of the pool each step takes.
+    image_shape: (height, width, channels).
+    class_names: of the positives; () where the source has none.
+  """
+
+  pool: data.Pool
+  stream: data.Stream
+  image_shape: tuple[int, int, int]
+  class_names: tuple[str, ...]
+
+
+class EvalSet(NamedTuple):
+  """One set of images to evaluate on.
+
+  Attributes:
+    arrays: images and labels (-1 in a negative set).
+    positive: whether its images belong to the classes.
+    seen: a negative set from a source whose classes were training negatives.
+    overlap: how many of its images are, pixel by pixel, training negatives.
+  """
+
+  arrays: data.Arrays
+  positive: bool
+  seen: bool
+  overlap: int
+
+
+def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
+  """Loads positives and negatives and lays out the batches.
+
+  An objective that does not use negatives gets none, whatever the config lists.
+
+  Raises:
+    ValueError: what is wrong with the data or the batch, and how to mend it.
+  """
+  settings = config['data']
+  if settings['batch_size'] % num_devices:
+    raise ValueError(
+        f'data.batch_size {settings["batch_size"]} does not divide over '
+        f'{num_devices} devices; choose a multiple of {num_devices}'
+    )
+  uses_negatives = _objective(config).uses_negatives
+  if uses_negatives and not (settings['negatives'] and _most(settings)):
+    raise ValueError(
+        f'the loss {config["loss"]["name"]!r} learns from negatives, and the config '
+        f'gives it none (data.negatives: {sorted(settings["negatives"])}, '
+        f'data.negatives_per_batch: {settings["negatives_per_batch"]}); add some, or '
+        "train the plain classifier with loss={'name': 'cross_entropy'}"
+    )
+  positives = data.load(settings['positives'])
+  negatives = load_negatives(config, positives) if uses_negatives else {}
+  pool = data.make_pool(
+      positives, negatives, config['num_classes'], settings['mean'], settings['std']
+  )
+  _check_normalisation(settings, pool.image.shape[-1])
+  stream = data.make_stream(
+      len(positives.label),
+      {name: len(arrays.label) for name, arrays in negatives.items()},
+      {name: settings['negatives'][name].get('weight', 1.0) for name in negatives},
+      batch_size=settings['batch_size'],
+      negatives_per_batch=settings['negatives_per_batch'] if negatives else 0,
+      inside=settings['inside'],
+      seed=config['seed'],
+      multiple_of=num_devices,
+  )
+  return Training(pool, stream, tuple(pool.image.shape[1:]), positives.names)
+
+
+def load_negatives(
+    config: Mapping[str, Any], positives: data.Arrays
+) -> dict[str, data.Arrays]:
+  """Loads the training negatives of a config, by name."""
+  return {
+      name: data.load(spec['source'], like=positives)
+      for name, spec in config['data']['negatives'].items()
+  }
+
+
+def load_evals(config: Mapping[str, Any]) -> dict[str, EvalSet]:
+  """Loads the evaluation sets of a config, the reference first.
+
+  Warns of every negative set that holds training negatives.
+
+  Raises:
+    ValueError: no positive set of the name `config['reference']`; labels out of range,
+      or images of different shapes.
+  """
+  specs, name = dict(config['evals']), config['reference']
+  if not specs.get(name, {}).get('positive'):
+    raise ValueError(
+        f'evals must hold a positive set named {name!r} (the config key reference), '
+        f'which the negative sets are compared with; it holds: {sorted(specs)}'
+    )
+  reference = data.load(specs[name]['source'])
+  _check_labels(name, reference, config['num_classes'])
+  trained = {}
+  if _objective(config).uses_negatives:
+    trained = load_negatives(config, data.load(config['data']['positives']))
+  sets = {name: EvalSet(reference, True, False, 0)}
+  for name, spec in specs.items():
+    if name in sets:
+      continue
+    arrays = data.load(spec['source'], like=reference)
+    if arrays.image.shape[1:] != reference.image.shape[1:]:
+      raise ValueError(
+          f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
+          f'positives {reference.image.shape[1:]}; choose the size and mode of its '
+          'source to match'
+      )
+    positive = bool(spec.get('positive', False))
+    overlap = sum(data.count_overlap(arrays, other) for other in trained.values())
+    if overlap and not positive:
+      logging.warning(
+          'Evaluation set %r: %d of its %d images are training negatives; its figures '
+          'tell nothing about new images.', name, overlap, len(arrays.label),
+      )
+    seen = spec.get('seen')
+    if seen is None:
+      seen = bool(trained) and any(
+          _same_kind(spec['source'], other['source'])
+          for other in config['data']['negatives'].values()
+      )
+    if positive:
+      _check_labels(name, arrays, config['num_classes'])
+    else:
+      arrays = arrays._replace(label=arrays.label * 0 - 1)
+    sets[name] = EvalSet(arrays, positive, bool(seen) and not positive, overlap)
+  return sets
+
+
+def _check_labels(name, arrays, num_classes):
+  low, high = arrays.label.min(), arrays.label.max()
+  if low < 0 or high >= num_classes:
+    raise ValueError(
+        f'labels of the positive evaluation set {name!r} must be 0..{num_classes - 1}, '
+        f'got {low}..{high}; give its source the same classes=(...) as the positives'
+    )
+
+
+def _check_normalisation(settings, channels):
+  for key in ('mean', 'std'):
+    if len(settings[key]) not in (1, channels):
+      raise ValueError(
+          f'data.{key} must hold one number, or one for each of the {channels} '
+          f'channels, got {settings[key]}'
+      )
+  if min(settings['std']) <= 0:
+    raise ValueError(f'data.std must be above 0, got {settings["std"]}')
+
+
+def _objective(config) -> losses.Objective:
+  return registry.build(
+      losses.OBJECTIVES, config['loss'], what='loss', num_classes=config['num_classes']
+  )
+
+
+def _most(settings) -> int:
+  count = settings['negatives_per_batch']
+  return count if isinstance(count, int) else max(count)
+
+
+def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  """Whether two sources draw from one data set and share a class of it."""
+  if any(one.get(key) != other.get(key) for key in ('name', 'dataset', 'path')):
+    return False
+  classes, others = one.get('classes'), other.get('classes')
+  return classes is None or others is None or bool(set(classes) & set(others))

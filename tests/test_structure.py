@@ -1,0 +1,211 @@
+"""How the package is built: import ranks, one place for each library, configs."""
+
+import ast
+import importlib.util
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from nat_jax import experiment, presets, train
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / 'nat_jax'
+
+# A module imports strictly lower ranks and its own package or group.
+RANKS = {
+    'presets': 0, 'registry': 0, 'paper': 0,
+    'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'recipes': 1,
+    'trainers': 2, 'runtime': 2,
+    'attention_maps': 3, 'experiment': 3, 'claims': 3, 'figures': 3, 'pictures': 3,
+    'inputs': 3, 'report': 3, 'tables': 3,
+    'evaluate': 4, 'feed': 4,
+    'posthoc': 5, 'train': 5,
+    'main': 6,
+}
+GROUP = {'claims', 'figures', 'pictures', 'report', 'tables'}
+
+# Library -> the only files that may import it or use it.
+PLACES = {
+    'matplotlib': {'figures.py', 'pictures.py'},
+    'orbax': {'runtime/checkpoint.py'},
+    'clu.metric_writers': {'runtime/writers.py'},
+    'jax.jit': {'runtime/parallel.py'},
+    'jax.pmap': {'runtime/parallel.py'},
+    'jax.make_mesh': {'runtime/parallel.py'},
+    'jax.sharding': {'runtime/parallel.py'},
+    'tensorflow': set(),
+}
+SOURCES = sorted(PACKAGE.rglob('*.py'))
+
+
+def imported(path):
+  """The modules that a file imports, at the top or in a function, as dotted names."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f'{path}: relative import'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def used(path):
+  """What a file imports, and every dotted name in its code but in annotations."""
+  tree = ast.parse(path.read_text())
+  annotations = set()
+  for node in ast.walk(tree):
+    for part in (getattr(node, 'annotation', None), getattr(node, 'returns', None)):
+      annotations.update(ast.walk(part) if part is not None else ())
+  yield from imported(path)
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute) and node not in annotations:
+      yield ast.unparse(node)
+
+
+def room(path):
+  """The top-level module or package that a file belongs to."""
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def test_imports_point_one_way():
+  for path in SOURCES:
+    if room(path) == '__init__':
+      continue
+    assert room(path) in RANKS, f'{path}: give it a rank in this test'
+    for name in imported(path):
+      package, _, rest = name.partition('.')
+      other = rest.partition('.')[0]
+      if package != 'nat_jax' or other == room(path) or {other, room(path)} <= GROUP:
+        continue
+      assert RANKS[other] < RANKS[room(path)], f'{path} imports {name}'
+
+
+def test_each_library_has_its_place():
+  for path in SOURCES:
+    file = str(path.relative_to(PACKAGE))
+    for name in used(path):
+      for library, places in PLACES.items():
+        if file not in places:
+          assert not f'{name}.'.startswith(f'{library}.'), f'{file} uses {name}'
+
+
+def test_files_are_short():
+  for path in SOURCES:
+    assert len(path.read_text().splitlines()) <= 250, path
+
+
+def test_configs_do_not_import_jax():
+  for path in (ROOT / 'configs').rglob('*.py'):
+    for name in imported(path):
+      assert name.partition('.')[0] not in ('jax', 'flax', 'optax'), f'{path}: {name}'
+
+
+def load_config(path):
+  spec = importlib.util.spec_from_file_location('a_config', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config
+
+
+def variants(get_config):
+  """The variants that a config names when it is asked for one it does not have."""
+  with pytest.raises(ValueError, match='unknown variant .*; valid: ') as error:
+    get_config('?')
+  _, valid = str(error.value).split('valid: ')
+  names, *suffix = re.split(r'[,;] each also with ', valid)
+  names = names.split(', ')
+  return names + [name + end for end in suffix for name in names]
+
+
+SHAPES = {'cifar10': (32, 32, 3), 'svhn_cropped': (32, 32, 3), 'mnist': (28, 28, 1)}
+
+
+def shape_of(source):
+  """The shape of an image of a source, without its data."""
+  if source['name'] == 'digits':
+    return (8, 8, 1)
+  if source['name'] == 'folder':
+    return (source['size'], source['size'], 3)
+  return SHAPES[source['dataset']]
+
+
+def all_configs(pictures):
+  for path in sorted((ROOT / 'configs').rglob('*.py')):
+    get_config = load_config(path)
+    names = [pictures] if path.name == 'pictures.py' else variants(get_config)
+    for name in names:
+      yield f'{path.relative_to(ROOT)}:{name}', get_config(name)
+
+
+def test_every_config_builds_and_traces_its_step(tmp_path):
+  """Each variant is built, and each model and each loss traced in one of them."""
+  for name in ('yes/cat', 'yes/dog', 'no'):
+    (tmp_path / name).mkdir(parents=True)
+    Image.new('RGB', (9, 9)).save(tmp_path / name / 'picture.png')
+  traced, key = set(), jax.random.key(0)
+  for name, config in all_configs(f'{tmp_path}/yes,{tmp_path}/no'):
+    config = config.to_dict()
+    if 'teacher' in config['trainer']:  # which is another run: not here
+      config['trainer'] = {'name': 'supervised'}
+    config = experiment.plain(config)
+    if config['compare_with']:
+      assert name.partition(':')[2] != config['compare_with']
+    shape = shape_of(config['data']['positives'])
+    assert len(config['data']['mean']) in (1, shape[2]), name
+    assert config['evals'][config['reference']]['positive'], name
+    trainer, schedule = experiment.build_trainer(config, shape)
+    assert np.isfinite(schedule(0)) and np.isfinite(schedule(config['steps'] - 1)), name
+    treated = config['loss'], config['data']['treatment']
+    parts = {json.dumps(part) for part in (config['model'], treated)}
+    if parts <= traced:
+      continue
+    traced |= parts
+    num = config['data']['batch_size']
+    batch = {
+        'image': jax.ShapeDtypeStruct((num, *shape), np.uint8),
+        'label': jax.ShapeDtypeStruct((num,), np.int32),
+        'weight': jax.ShapeDtypeStruct((num,), np.float32),
+    }
+    state = jax.eval_shape(trainer.init, key)
+    after, _ = jax.eval_shape(trainer.step, state, {}, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state), name
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state), name
+  assert len(traced) >= 8
+
+
+class Recorder(dict):
+  """A config that remembers which of its keys were asked for."""
+
+  def __init__(self, config, read, prefix=''):
+    super().__init__(config)
+    self.read, self.prefix = read, prefix
+    for group in presets.GROUPS if not prefix else ():
+      super().__setitem__(group, Recorder(config[group], read, f'{group}.'))
+
+  def __getitem__(self, key):
+    self.read.add(self.prefix + key)
+    return super().__getitem__(key)
+
+
+def test_every_key_of_a_config_is_read(tmp_path, monkeypatch):
+  source = {'name': 'fake', 'num': 32}
+  config = presets.experiment(
+      steps=2, num_classes=4, model={'name': 'mlp', 'width': 4, 'depth': 1},
+      loss={'name': 'nat'}, eval_batch_size=32, best='test/accuracy', compare_with='x',
+      data=dict(
+          positives=source, negatives={'n': {'source': source}}, batch_size=8,
+          negatives_per_batch=8, treatment={'name': 'mix'}),
+      evals={'test': {'source': source, 'positive': True}})
+  read, plain = set(), experiment.plain
+  monkeypatch.setattr(experiment, 'plain', lambda c: Recorder(plain(c), read))
+  train.train(config, str(tmp_path))
+  if 'config.compare_with' in (PACKAGE / 'main.py').read_text():
+    read.add('compare_with')
+  keys = {*presets.BASE, *(f'{group}.{key}' for group in presets.GROUPS
+                           for key in presets.BASE[group])}
+  assert keys - read == set()
