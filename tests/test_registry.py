@@ -10,7 +10,8 @@ def pair(left, right=2, *, extra=0):
 
 
 def test_builds_from_the_spec_and_what_the_program_adds():
-  assert registry.build({'pair': pair}, {'name': 'pair', 'left': 1}, extra=3) == (1, 2, 3)
+  built = registry.build({'pair': pair}, {'name': 'pair', 'left': 1}, extra=3)
+  assert built == (1, 2, 3)
 
 
 def test_an_unknown_name_lists_the_valid_ones():
