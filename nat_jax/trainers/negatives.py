@@ -60,8 +60,7 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
     raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')
   if mode not in ('linear', 'cutmix'):
     raise ValueError(f"unknown mode {mode!r} of mix; valid: 'linear', 'cutmix'")
-  if not 0 < portion <= 1:
-    raise ValueError(f'portion must be above 0 and at most 1, got {portion}')
+  _check_portion(portion)
   # A table of quantiles: jax.random.beta loops until the last example is accepted,
   # slow on a GPU and slow to compile.
   quantiles = special.betaincinv(alpha, alpha, np.linspace(0, 1, _CELLS + 1))
@@ -84,10 +83,53 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
     images, share = jax.vmap(one)(batch['image'], positive, keys)
     return {
         **batch,
-        'image': jnp.where(chosen[:, None, None, None], images, batch['image']),
+        'image': _where(chosen, images, batch['image']),
         'share': jnp.where(chosen, share, 0.0),
         'partner': jnp.where(chosen, label, batch['label']),
     }
+
+  return treat
+
+
+def shuffle(patches: int = 2, portion: float = 0.5) -> Treatment:
+  """Negatives give way to positives whose patches change places, fresh in each step.
+
+  The synthetic source 'patch_shuffle' as one of `data.negatives` does the same with a
+  fixed set, and as well on digits; with it alone nothing but positives is needed. This
+  saves that set's memory.
+
+  Args:
+    patches: squares along a side; must divide height and width.
+    portion: of the negatives that are replaced, on average; the others stay.
+
+  Raises:
+    ValueError: numbers out of range; at the first step, a side that does not divide.
+  """
+  if patches < 2:
+    raise ValueError(f'patches must be 2 or more, got {patches}')
+  _check_portion(portion)
+  same = np.arange(patches**2)
+
+  def one(image, key):
+    height, width, channels = image.shape
+    if height % patches or width % patches:
+      raise ValueError(
+          f'shuffle: patches={patches} must divide the height {height} and the width '
+          f'{width} of the images'
+      )
+    high, wide = height // patches, width // patches
+    order = jax.random.permutation(key, patches**2)
+    order = jnp.where((order == same).all(), jnp.roll(same, 1), order)
+    parts = image.reshape(patches, high, patches, wide, channels).swapaxes(1, 2)
+    parts = parts.reshape(patches**2, high, wide, channels)[order]
+    parts = parts.reshape(patches, patches, high, wide, channels).swapaxes(1, 2)
+    return parts.reshape(image.shape)
+
+  def treat(batch, key, confidence, axis_name):
+    del confidence
+    chosen, positive, _, keys = _partners(batch, key, portion, axis_name)
+    images = jax.vmap(one)(positive, keys)
+    return {**batch, 'image': _where(chosen, images, batch['image'])}
 
   return treat
 
@@ -130,7 +172,9 @@ def mine(keep: float | int = 0.25) -> Treatment:
   return treat
 
 
-TREATMENTS: dict[str, Callable[..., Treatment]] = {'mine': mine, 'mix': mix}
+TREATMENTS: dict[str, Callable[..., Treatment]] = {
+    'mine': mine, 'mix': mix, 'shuffle': shuffle,
+}
 
 
 def per_example(
@@ -182,6 +226,10 @@ def _whole(x, axis_name):
   return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
+def _where(chosen, images, others):
+  return jnp.where(chosen[:, None, None, None], images, others)
+
+
 def _box(shape, area, key):
   """[h, w] bool: a box of about the share `area`, its middle anywhere."""
   inside = []
@@ -193,3 +241,7 @@ def _box(shape, area, key):
     inside.append((place >= first) & (place < first + length))
   return inside[0][:, None] & inside[1][None, :]
 
+
+def _check_portion(portion):
+  if not 0 < portion <= 1:
+    raise ValueError(f'portion must be above 0 and at most 1, got {portion}')
