@@ -4,6 +4,7 @@
       print(table.markdown())
 """
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,16 +25,16 @@ def claim_tables(groups: Groups) -> list[Table]:
 
   Returns:
     A table of means with intervals over seeds, and one that compares every group with
-    the baseline of the same experiment.
+    the baseline of the same experiment: 'student_nat' with 'student_baseline', say.
   """
   several = {label: runs for label, runs in groups.items() if len(runs) > 1}
   if not several:
     return []
   _, negatives = set_names([r['evals'] for r in runs] for runs in several.values())
   found = [_interval_table(several, negatives)]
-  baseline = next((label for label in several if label.endswith('baseline')), None)
-  if baseline and len(several) > 1:
-    found.append(_comparison_table(several, negatives, baseline))
+  baselines = [label for label in several if label.endswith('baseline')]
+  if baselines and len(several) > len(baselines):
+    found.append(_comparison_table(several, negatives, baselines))
   return found
 
 
@@ -81,11 +82,13 @@ def _interval_table(groups, negatives):
       ['run', 't', *negatives], rows, left=2)
 
 
-def _comparison_table(groups, negatives, baseline):
+def _comparison_table(groups, negatives, baselines):
   rows = []
   for label, runs in groups.items():
-    if label == baseline:
+    if label in baselines:
       continue
+    baseline = max(
+        baselines, key=lambda other: len(os.path.commonprefix([other, label])))
     for t in THRESHOLDS:
       row = [label if t == THRESHOLDS[0] else '', t]
       for name in negatives:
@@ -102,8 +105,8 @@ def _comparison_table(groups, negatives, baseline):
         row.append(f'{verdict} (p {p:.1g})')
       rows.append(row)
   return Table(
-      'NCR_t against the baseline: lower or higher by a two-sided Welch test over '
-      'seeds at 5 %, each cell for itself.',
+      f'NCR_t against {" and ".join(baselines)}: lower or higher by a two-sided Welch '
+      'test over seeds at 5 %, each cell for itself.',
       ['run', 't', *negatives], rows, left=2)
 
 

@@ -8,16 +8,14 @@ Runs that differ in the seed alone are one group: mean and spread in the tables,
 colour in the figures.
 """
 
-import base64
 import csv
-import html
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_jax import claims, figures, pictures
+from nat_jax import claims, figures, page, pictures
 from nat_jax.tables import Table, eval_tables, interval_table, ncr_table
 
 __all__ = ['load_run', 'ncr_table', 'report', 'tables']
@@ -27,16 +25,6 @@ Run = dict[str, Any]
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
 CSV_COLUMNS = (
     'run', 'variant', 'seed', 'eval', 'metric', 'threshold', 'value', 'lo', 'hi')
-CSS = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-  max-width: 56rem; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
-.scroll { overflow-x: auto; margin-bottom: 2rem } img { max-width: 100%; height: auto }
-table { border-collapse: collapse; font-size: .9rem; font-feature-settings: "tnum" }
-th, td { padding: .25rem .7rem; white-space: nowrap; border-bottom: 1px solid #ddd;
-  text-align: right } th { border-bottom-color: #777 } .left { text-align: left }
-"""
 
 
 def load_run(workdir: str) -> Run:
@@ -112,8 +100,9 @@ def report(workdirs: Sequence[str], out_dir: str | None = None) -> str:
     drawn.append((caption, note, path if figure else None))
   runs = [run for same in groups.values() for run in same]
   title = 'Report on ' + ', '.join(dict.fromkeys(run['name'] for run in runs))
-  (out / 'report.md').write_text(_markdown(title, groups, drawn), encoding='utf-8')
-  (out / 'report.html').write_text(_html(title, groups, drawn), encoding='utf-8')
+  about = title, _tables(groups), drawn
+  (out / 'report.md').write_text(page.markdown(*about), encoding='utf-8')
+  (out / 'report.html').write_text(page.html(*about), encoding='utf-8')
   with open(out / 'report.csv', 'w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     writer.writerow(CSV_COLUMNS)
@@ -196,30 +185,6 @@ def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
     yield (f'mistakes_{i}', f'Most confidently mistaken negatives: {run["label"]}',
            'Below each: the predicted class and its probability.' if figure else
            'Left out: the run has no scores/*_mistakes.npz.', figure)
-
-
-def _markdown(title, groups, drawn):
-  parts = [f'# {title}', '', *(t.markdown() for t in _tables(groups))]
-  for caption, note, path in drawn:
-    parts += [f'## {caption}\n', f'![{caption}](figures/{path.name})\n' if path else '',
-              f'{note}\n' if note else '']
-  return '\n'.join(parts)
-
-
-def _html(title, groups, drawn):
-  title = html.escape(title)
-  parts = [
-      '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-      '<meta name="viewport" content="width=device-width, initial-scale=1">',
-      f'<title>{title}</title><style>{CSS}</style></head><body>',
-      f'<h1>{title}</h1>', *(table.html() for table in _tables(groups))]
-  for caption, note, path in drawn:
-    caption = html.escape(caption)
-    parts += [f'<h2>{caption}</h2>', f'<p>{html.escape(note)}</p>' if note else '']
-    if path:
-      data = base64.b64encode(path.read_bytes()).decode()
-      parts.append(f'<img alt="{caption}" src="data:image/png;base64,{data}">')
-  return '\n'.join([*parts, '</body></html>', ''])
 
 
 def _csv_rows(run) -> Iterator[tuple]:

@@ -21,13 +21,13 @@ RANKS = {
     'presets': 0, 'registry': 0, 'paper': 0,
     'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'recipes': 1,
     'trainers': 2, 'runtime': 2,
-    'attention_maps': 3, 'experiment': 3, 'claims': 3, 'figures': 3, 'pictures': 3,
-    'inputs': 3, 'report': 3, 'tables': 3,
+    'attention_maps': 3, 'experiment': 3, 'claims': 3, 'figures': 3, 'page': 3,
+    'pictures': 3, 'inputs': 3, 'report': 3, 'tables': 3,
     'evaluate': 4, 'feed': 4,
     'posthoc': 5, 'train': 5,
     'main': 6,
 }
-GROUP = {'claims', 'figures', 'pictures', 'report', 'tables'}
+GROUP = {'claims', 'figures', 'page', 'pictures', 'report', 'tables'}
 
 # Library -> the only files that may import it or use it.
 PLACES = {

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_jax import evaluate, experiment, report, train
+from nat_jax import claims, evaluate, experiment, paper, report, train
 from nat_jax.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -163,6 +163,23 @@ def test_students_and_teachers_of_the_configs_fit(name, size, suffix):
         config.variant.replace('student', 'teacher') + '-0')
     for group in config.trainer.groups:
       assert student[group].shape[:3] == teacher[group].shape[:3]
+
+
+def test_students_stand_beside_the_papers_and_against_their_own_baseline():
+  name = get_config('cifar10', 'student_nat_small').name
+  assert paper.ncr(name, 'student_nat', 'cifar100_test', '0.4') == 0.23
+
+  def runs(variant, *values):
+    return [{'name': name, 'variant': variant, 'evals': {
+        'cifar100_test': {'ncr': dict.fromkeys(('0.4', '0.6', '0.8', '0.9'), value)}}}
+        for value in values]
+
+  _, table = claims.claim_tables({
+      'teacher_baseline': runs('teacher_baseline', 0.10, 0.11),
+      'student_baseline': runs('student_baseline', 0.80, 0.81),
+      'student_nat': runs('student_nat', 0.50, 0.51)})
+  assert [row[0] for row in table.rows] == ['student_nat', '', '', '']
+  assert table.rows[0][2].startswith('lower as in the paper')
 
 
 def test_unknown_variant():

@@ -67,7 +67,7 @@ def get_config(variant='teacher_nat'):
         'beta': 250.0 if small else 1000.0, 'groups': GROUPS,
     }
   return presets.experiment(
-      name='at_cifar10_small' if small else 'at_cifar10',
+      name='at_small' if small else 'at',
       variant=base,
       trainer=trainer,
       num_classes=10,
