@@ -196,6 +196,8 @@ def main(argv: list[str]) -> None:
 
 
 def _join():
+  # Gloo, between CPU hosts, hangs where many updates are under way at once (jax 0.10).
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
   names = {'coordinator_address': 'COORDINATOR', 'num_processes': 'NUM_PROCESSES',
            'process_id': 'PROCESS_ID'}
   given = {key: os.environ.get(f'NAT_JAX_{name}') for key, name in names.items()}

@@ -9,7 +9,6 @@ logged, evaluated or saved, so a resumed run makes the same calls and the same b
 
 import contextlib
 import functools
-import itertools
 import json
 import math
 import os
@@ -104,7 +103,7 @@ def train(
 
   with (
       writers.open_writers(workdir, step, run['tensorboard']) as write,
-      _sigterm() as preempted,
+      _sigterm(mesh) as preempted,
       contextlib.closing(progress),
   ):
     window, pending, figures = [], None, None
@@ -137,7 +136,7 @@ def train(
       step += k
       pending = step, metrics
       last = step == config['steps']
-      stop = preempted(manager)
+      stop = preempted(state)
       evaluates = last or (run['eval_every'] and step % run['eval_every'] == 0)
       saves = last or stop or (
           run['checkpoint_every'] and step % run['checkpoint_every'] == 0)
@@ -171,18 +170,21 @@ def train(
 
 
 @contextlib.contextmanager
-def _sigterm():
-  """Yields manager -> whether SIGTERM came, on any host."""
-  if jax.process_count() > 1:  # JAX's coordination service agrees on one of the calls
-    calls = itertools.count()
-    yield lambda manager: manager.reached_preemption(next(calls))
-    return
-  came = []
-  before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+def _sigterm(mesh):
+  """Yields a function, called by all hosts alike: did SIGTERM come to any of them?"""
+  came, ask = [], parallel.make_any(mesh)
+
+  def preempted(state):
+    if jax.process_count() == 1:
+      return bool(came)
+    jax.block_until_ready(state)
+    return ask(bool(came))
+
+  handler = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
   try:
-    yield lambda manager: bool(came)
+    yield preempted
   finally:
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
 def _diverged(what, step, manager):

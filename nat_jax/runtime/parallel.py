@@ -106,13 +106,15 @@ def wrap_step(
     if scan and isinstance(items, np.ndarray):
       if empty is None:
         empty = zeros(state, frozen, source, items[0])
-      return many(state, empty, frozen, source, split(items, mesh, mode, axis=1))
+      state, sums = many(
+          state, empty, frozen, source, split(items, mesh, mode, axis=1))
+      return _global(state, mesh, mode), sums
     sums = empty
     for item in items:
       if sums is None:
         sums = empty = zeros(state, frozen, source, item)
       state, sums = one(state, sums, frozen, source, split(item, mesh, mode))
-    return state, sums
+    return _global(state, mesh, mode), sums
 
   return run
 
@@ -130,6 +132,21 @@ def _compile(fn, mesh, mode, batch_axis):
       out_shardings=(whole, whole),
       donate_argnums=0,
   )
+
+
+def _global(state, mesh, mode):
+  """The state as arrays of all processes: pmap gives each its own."""
+  if mode != 'pmap' or jax.process_count() == 1:
+    return state
+  whole = NamedSharding(mesh, P())
+
+  def join(x):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(join(jax.random.key_data(x)))
+    shards = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(x.shape, whole, shards)
+
+  return jax.tree.map(join, state)
 
 
 def split(items: Any, mesh: Mesh, mode: str = 'jit', axis: int = 0) -> Any:
@@ -191,6 +208,21 @@ def all_finite(tree: Any) -> bool:
       np.isfinite(x).all()
       for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
   )
+
+
+def make_any(mesh: Mesh) -> Callable[[bool], bool]:
+  """Returns flag of this process -> whether that of any is set.
+
+  Call it while no other program runs: the hosts' messages could cross on the network.
+  """
+  parts, whole = NamedSharding(mesh, P('data')), NamedSharding(mesh, P())
+  any_of = jax.jit(jnp.any, in_shardings=parts, out_shardings=whole)
+
+  def ask(flag):
+    flags = np.full(len(mesh.local_devices), flag)
+    return bool(any_of(jax.make_array_from_process_local_data(parts, flags)))
+
+  return ask
 
 
 def barrier(name: str) -> None:
