@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# One process for each GPU of a Slurm job; JAX finds the others by itself.
+#
+#   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=4 launch/slurm.sh \
+#     python -m nat_jax.main --config configs/nat/cifar10.py --workdir runs/cifar10
+#
+# Slurm sends SIGTERM two minutes before the end of the time: the run is saved, and the
+# job queued again goes on from there. The workdir must be on a disk all nodes share.
+# VENV: the virtual environment (default: .venv here). DRY_RUN=1 prints the command.
+#SBATCH --job-name=nat_jax
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-task=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+set -euo pipefail
+if [ $# -lt 1 ]; then
+  sed -n '2,9s/^# \{0,1\}//p' "$0"
+  exit 2
+fi
+venv=${VENV:-$PWD/.venv}
+if [ -x "$venv/bin/python" ]; then export PATH="$venv/bin:$PATH"; fi
+export NAT_JAX_DISTRIBUTED=1
+
+run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
+
+run srun --kill-on-bad-exit=1 "$@"

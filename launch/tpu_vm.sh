@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs a command on a Cloud TPU VM: installs what is missing, then joins all hosts.
+#
+# From your own machine, on all hosts of a slice at once, the repository being there:
+#   gcloud compute tpus tpu-vm ssh NAME --zone ZONE --worker=all --command='
+#     cd nat_jax && launch/tpu_vm.sh python -m nat_jax.main \
+#       --config configs/nat/cifar10.py --workdir /mnt/shared/runs/cifar10'
+#
+# The workdir must be a folder that all hosts share (a mounted disk).
+# VENV: the virtual environment (default ~/nat_jax_venv). DRY_RUN=1 prints the commands.
+set -euo pipefail
+if [ $# -lt 1 ]; then
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
+  exit 2
+fi
+venv=${VENV:-$HOME/nat_jax_venv}
+cd "$(dirname "$0")/.."
+
+run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
+
+if [ ! -x "$venv/bin/python" ]; then
+  run python3 -m venv "$venv"
+fi
+run "$venv/bin/pip" install --quiet -e '.[tpu]'
+export PATH="$venv/bin:$PATH" NAT_JAX_DISTRIBUTED=1
+run exec "$@"
