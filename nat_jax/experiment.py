@@ -96,7 +96,8 @@ def restore(workdir: str, step: int | None = None) -> Restored:
     try:
       about = checkpoint.read_about(manager, candidate)
       shape = tuple(about['image_shape'])
-      trainer, _ = build_trainer(about['config'], shape)
+      config = presets.with_defaults(about['config'])
+      trainer, _ = build_trainer(config, shape)
       target = parallel.abstract_state(trainer.init, mesh)
       state = checkpoint.restore(manager, candidate, target)
     except checkpoint.Damaged as error:
@@ -106,7 +107,7 @@ def restore(workdir: str, step: int | None = None) -> Restored:
       continue
     checkpoint.close(manager)
     names = tuple(about['class_names'])
-    return Restored(about['config'], shape, names, trainer, state, candidate, mesh)
+    return Restored(config, shape, names, trainer, state, candidate, mesh)
 
 
 def _find_steps(workdir, step=None):

@@ -137,6 +137,12 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
     )
 
 
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+  """Adds what `BASE` has and a config saved by an earlier version lacks."""
+  groups = {group: {**BASE[group], **config[group]} for group in GROUPS}
+  return copy.deepcopy({**BASE, **config, **groups})
+
+
 # Numbers that must be at least so much.
 LEAST = {
     'seed': 0, 'steps': 1, 'num_classes': 2, 'grad_clip': 0, 'ema_decay': 0,

@@ -28,10 +28,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Negatives that generalise: NAT with a treatment of the negatives.
     'nat_mix': dict(loss=NAT, count=16,
                     treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
+    'nat_general': dict(loss=NAT, count=16, shuffled=True,
+                        treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
     'nat_mine': dict(loss=NAT, count=64, treatment={'name': 'mine', 'keep': 0.25}),
-    'nat_shuffle': dict(loss=NAT, count=16,
-                        treatment={'name': 'shuffle', 'portion': 0.5}),
+    'shuffled': dict(loss=NAT, count=16, shuffled=True),  # and no other negatives
 }
+SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 10_000}}  # positives, cut up
 
 FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every parameter
     model={'name': 'resnet18', 'dtype': 'bfloat16'},
@@ -84,6 +86,9 @@ def classifier(
     raise ValueError(
         f'unknown variant {variant!r}; valid: {valid}; each also with _small')
   settings = VARIANTS.get(base, VARIANTS['nat'])
+  negatives = negatives.get(base, negatives['nat']) if base != 'shuffled' else {}
+  if settings.get('shuffled'):
+    negatives = {**negatives, 'shuffled': SHUFFLED}
   return presets.experiment(
       name=f'{name}_small' if small else name,
       variant=base,
@@ -92,7 +97,7 @@ def classifier(
       loss=settings['loss'],
       data=dict(
           positives=positives,
-          negatives=negatives.get(base, negatives['nat']),
+          negatives=negatives,
           negatives_per_batch=settings.get('count', 0),
           treatment=settings.get('treatment', {}),
           batch_size=128,

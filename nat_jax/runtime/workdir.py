@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from nat_jax import presets
 from nat_jax.runtime import writers
 
 CONFIG = 'config.json'
@@ -39,10 +40,11 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
     return False
   try:
     with open(path) as file:
-      there = json.load(file)
-  except ValueError as error:
+      there = presets.with_defaults(json.load(file))
+  except (ValueError, KeyError) as error:
     raise ValueError(
-        f'{path} is not JSON ({error}); choose another --workdir, or mend that file'
+        f'{path} is no config of a run ({error}); choose another --workdir, or mend '
+        'that file'
     ) from error
   differences = differing_keys(_learned(there), _learned(config))
   if differences and not overwrite:

@@ -91,49 +91,6 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
   return treat
 
 
-def shuffle(patches: int = 2, portion: float = 0.5) -> Treatment:
-  """Negatives give way to positives whose patches change places, fresh in each step.
-
-  The synthetic source 'patch_shuffle' as one of `data.negatives` does the same with a
-  fixed set, and as well on digits; with it alone nothing but positives is needed. This
-  saves that set's memory.
-
-  Args:
-    patches: squares along a side; must divide height and width.
-    portion: of the negatives that are replaced, on average; the others stay.
-
-  Raises:
-    ValueError: numbers out of range; at the first step, a side that does not divide.
-  """
-  if patches < 2:
-    raise ValueError(f'patches must be 2 or more, got {patches}')
-  _check_portion(portion)
-  same = np.arange(patches**2)
-
-  def one(image, key):
-    height, width, channels = image.shape
-    if height % patches or width % patches:
-      raise ValueError(
-          f'shuffle: patches={patches} must divide the height {height} and the width '
-          f'{width} of the images'
-      )
-    high, wide = height // patches, width // patches
-    order = jax.random.permutation(key, patches**2)
-    order = jnp.where((order == same).all(), jnp.roll(same, 1), order)
-    parts = image.reshape(patches, high, patches, wide, channels).swapaxes(1, 2)
-    parts = parts.reshape(patches**2, high, wide, channels)[order]
-    parts = parts.reshape(patches, patches, high, wide, channels).swapaxes(1, 2)
-    return parts.reshape(image.shape)
-
-  def treat(batch, key, confidence, axis_name):
-    del confidence
-    chosen, positive, _, keys = _partners(batch, key, portion, axis_name)
-    images = jax.vmap(one)(positive, keys)
-    return {**batch, 'image': _where(chosen, images, batch['image'])}
-
-  return treat
-
-
 def mine(keep: float | int = 0.25) -> Treatment:
   """Of the negatives only the hardest count: those the network is surest of.
 
@@ -172,9 +129,7 @@ def mine(keep: float | int = 0.25) -> Treatment:
   return treat
 
 
-TREATMENTS: dict[str, Callable[..., Treatment]] = {
-    'mine': mine, 'mix': mix, 'shuffle': shuffle,
-}
+TREATMENTS: dict[str, Callable[..., Treatment]] = {'mine': mine, 'mix': mix}
 
 
 def per_example(

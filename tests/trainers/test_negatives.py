@@ -19,7 +19,6 @@ SHAPE = (4, 4, 1)
 SPECS = {
     'mix': negatives.mix(alpha=0.7, portion=0.75),
     'cutmix': negatives.mix(mode='cutmix'),
-    'shuffle': negatives.shuffle(),
     'mine': negatives.mine(0.4),
 }
 
@@ -102,9 +101,8 @@ def test_shares_are_beta_distributed(alpha):
   assert stats.kstest(share, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize('name', ['mix', 'shuffle'])
-def test_portion_is_the_share_of_negatives_changed(name):
-  batch, treat = flat_batch(), negatives.TREATMENTS[name](portion=0.25)
+def test_portion_is_the_share_of_negatives_changed():
+  batch, treat = flat_batch(), negatives.mix(portion=0.25)
   changed = [
       np.mean(np.any(apply(treat, batch, seed)['image'] != batch['image'], (1, 2, 3)))
       for seed in range(20)]
@@ -115,27 +113,9 @@ def test_portion_is_the_share_of_negatives_changed(name):
 def test_a_batch_without_positives_stays():
   batch = flat_batch()
   batch['weight'] = batch['weight'].at[:10].set(0)
-  for treat in (negatives.mix(), negatives.shuffle(portion=1.0)):
-    treated = apply(treat, batch)
-    np.testing.assert_array_equal(treated['image'], batch['image'])
-    assert not np.any(treated.get('share', 0))
-
-
-def test_shuffle_moves_the_patches_of_a_positive():
-  batch = flat_batch()
-  pixels = np.arange(40 * 64, dtype=np.float32).reshape(40, 8, 8, 1)
-  batch['image'] = jnp.array(pixels)
-  treated = np.asarray(apply(negatives.shuffle(portion=1.0), batch)['image'])
-  orders = set()
-  for row in filled_negatives(batch):
-    source = int(treated[row].min()) // 64
-    assert source < 10 and source != 3
-    parts = [treated[row, i:i + 4, j:j + 4] for i in (0, 4) for j in (0, 4)]
-    places = [pixels[source, i:i + 4, j:j + 4] for i in (0, 4) for j in (0, 4)]
-    order = tuple(next(k for k in range(4) if (p == places[k]).all()) for p in parts)
-    assert sorted(order) == [0, 1, 2, 3] and order != (0, 1, 2, 3)
-    orders.add(order)
-  assert len(orders) > 5
+  treated = apply(negatives.mix(), batch)
+  np.testing.assert_array_equal(treated['image'], batch['image'])
+  assert not np.any(treated['share'])
 
 
 @pytest.mark.parametrize('keep, kept', [
@@ -189,7 +169,7 @@ def run(name, num_devices, mode):
 
 
 @pytest.mark.parametrize('mode', ['jit', 'pmap'])
-@pytest.mark.parametrize('name', ['mix', 'shuffle', 'mine'])
+@pytest.mark.parametrize('name', ['mix', 'mine'])
 def test_devices_agree(name, mode):
   expected, expected_metrics = run(name, 1, 'jit')
   state, metrics = run(name, 8, mode)
@@ -258,7 +238,7 @@ def test_the_config_selects_a_treatment_where_negatives_count():
     text = str(jax.make_jaxpr(trainer.step)(state, {}, batch))
     counts.append(text.count('conv_general_dilated'))
   assert counts[0] > counts[1] == counts[2]  # mining looks at the candidates first
-  with pytest.raises(ValueError, match='valid names: mine, mix, shuffle'):
+  with pytest.raises(ValueError, match='valid names: mine, mix'):
     build({'name': 'mined'})
 
 
@@ -267,8 +247,6 @@ def test_bad_arguments_say_what_is_wrong():
       (lambda: negatives.mix(alpha=0), 'above 0, got 0'),
       (lambda: negatives.mix(mode='mixup'), "valid: 'linear', 'cutmix'"),
       (lambda: negatives.mix(portion=1.5), 'at most 1, got 1.5'),
-      (lambda: negatives.shuffle(patches=1), '2 or more, got 1'),
-      (lambda: negatives.mine(0), 'got 0'), (lambda: negatives.mine(1.5), 'got 1.5'),
-      (lambda: apply(negatives.shuffle(3), flat_batch()), 'patches=3 must divide')):
+      (lambda: negatives.mine(0), 'got 0'), (lambda: negatives.mine(1.5), 'got 1.5')):
     with pytest.raises(ValueError, match=match):
       call()

@@ -142,8 +142,8 @@ def test_ema_is_the_average_and_is_what_the_head_uses():
           0.75 * old + 0.25 * new, ema, atol=1e-6),
       before.net.params, after.net.params, after.ema['params'])
   images = make_batch()['image']
-  logits = trainer.heads['logits'](after, {}, images)
-  raw = trainer.heads['logits'](after.replace(ema=None), {}, images)
+  logits = trainer.heads['logits'](after, images)
+  raw = trainer.heads['logits'](after.replace(ema=None), images)
   assert np.abs(logits - raw).max() > 1e-4
 
 
