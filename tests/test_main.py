@@ -1,0 +1,246 @@
+"""The program as its users start it: help, killing and stopping it, two processes."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from nat_jax import experiment, main, train
+from nat_jax.runtime import checkpoint
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 3000
+
+CONFIG = """
+from nat_jax import presets
+
+def source(seed, *classes):
+  return {'name': 'fake', 'num': 64, 'shape': (6, 6, 1), 'seed': seed,
+          'classes': classes}
+
+def get_config(variant='nat'):
+  if variant != 'nat':
+    raise ValueError(f'unknown variant {variant!r}; valid: nat')
+  return presets.experiment(
+      name='toy', variant=variant, steps=STEPS, num_classes=3, ema_decay=0.9,
+      model={'name': 'small_conv', 'widths': (4,)},
+      data=dict(positives=source(0, 0, 1, 2),
+                negatives={'three': {'source': source(0, 3)}},
+                batch_size=8, negatives_per_batch=(2, 4)),
+      evals={'test': {'source': source(1, 0, 1, 2), 'positive': True},
+             'three': {'source': source(1, 3)}},
+      run=dict(log_every=50, checkpoint_every=150, tensorboard=False))
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('main')
+  (path / 'toy.py').write_text(CONFIG.replace('STEPS', str(STEPS)))
+  return path
+
+
+def environment(folder, **env):
+  """One CPU device, and programs compiled once for all processes."""
+  return os.environ | {
+      'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1',
+      'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} | env
+
+
+def command(folder, workdir, *args):
+  return [sys.executable, '-m', 'nat_jax.main', '--config', str(folder / 'toy.py'),
+          '--workdir', str(folder / workdir), *args]
+
+
+def start(folder, workdir):
+  return subprocess.Popen(
+      command(folder, workdir), env=environment(folder), cwd=ROOT, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(process, text):
+  """Reads the output up to a line with `text`; returns it all."""
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if text in line:
+      return ''.join(lines)
+  raise AssertionError(f'no {text!r} in:\n{"".join(lines)}')
+
+
+def state_of(workdir):
+  state = checkpoint._without_keys(experiment.restore(str(workdir)).state)
+  return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def logged(workdir, kind='train'):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [r['step'] for r in map(json.loads, lines) if r['kind'] == kind]
+
+
+def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
+  """SIGTERM once, kill -9 five times at random moments, then left to finish."""
+  undisturbed = start(folder, 'undisturbed')
+  rng = random.Random(0)
+
+  process = start(folder, 'disturbed')
+  wait_for(process, f'step 100/{STEPS}')
+  process.send_signal(signal.SIGTERM)
+  rest = wait_for(process, 'stopped by SIGTERM; saved at step')
+  assert process.wait(timeout=60) == 0
+  assert 'The same command goes on from there' in rest
+  stopped = checkpoint.list_steps(folder / 'disturbed')[-1]
+  assert f'saved at step {stopped} of {STEPS}' in rest and 100 <= stopped < STEPS
+  assert not (folder / 'disturbed' / 'eval.json').exists()
+
+  for kill in range(5):
+    process = start(folder, 'disturbed')
+    wait_for(process, 'resuming')
+    if kill != 2:  # once right after the start
+      wait_for(process, f'/{STEPS}')
+      time.sleep(rng.uniform(0, 0.4))
+    process.kill()
+    process.communicate()
+  done = logged(folder / 'disturbed')[-1]
+  assert done < STEPS, 'raise STEPS: the run was over before it was killed'
+
+  output, _ = start(folder, 'disturbed').communicate(timeout=120)
+  assert f'step {STEPS}/{STEPS}' in output and 'NCR_t' in output
+  undisturbed.communicate(timeout=120)
+  assert undisturbed.returncode == 0
+  one, other = folder / 'undisturbed', folder / 'disturbed'
+  jax.tree.map(np.testing.assert_array_equal, state_of(one), state_of(other))
+  assert (one / 'eval.json').read_bytes() == (other / 'eval.json').read_bytes()
+  assert logged(one) == logged(other) == list(range(50, STEPS + 1, 50))
+  assert logged(other, 'eval') == [STEPS]
+  assert (one / 'report.html').exists()
+
+
+def test_two_processes_train_as_one(folder):
+  """launch/local.sh: two processes of two devices; files are written by the first."""
+  steps = '--config.steps=40'
+  script = str(ROOT / 'launch' / 'local.sh')
+  ran = subprocess.run(
+      [script, '2', *command(folder, 'two', steps, '--config.run.log_every=20')],
+      env=environment(folder, DEVICES='2', PORT=str(random.randint(20000, 30000))),
+      cwd=ROOT, text=True, capture_output=True, timeout=180)
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  assert ran.stdout.count('step 40/40  evaluation') == 1
+  assert ran.stdout.count('report: ') == 1
+  assert logged(folder / 'two') == [20, 40]
+  config = json.loads((folder / 'two' / 'config.json').read_text())
+  one = train.train(config, str(folder / 'one'))
+  for a, b in zip(state_of(folder / 'one'), state_of(folder / 'two'), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-6)
+  two = json.loads((folder / 'two' / 'eval.json').read_text())
+  assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib import machinery
+
+find_spec = machinery.PathFinder.find_spec
+
+def find_other(name, *args):
+  missing = name.partition('.')[0] in ('tensorflow', 'tensorboard')
+  return None if missing else find_spec(name, *args)
+
+machinery.PathFinder.find_spec = find_other
+from absl import app, flags
+from nat_jax import main
+def run(argv):
+  main.main(argv)
+  flags.FLAGS.mode = 'evaluate'
+  main.main(argv)
+  flags.FLAGS.mode = 'report'
+  main.main([argv[0], main.WORKDIR.value])
+app.run(run, flags_parser=main.parse)
+"""
+
+
+def test_works_without_tensorflow(folder):
+  """Trains with TensorBoard events asked for, evaluates and reports."""
+  args = command(folder, 'without', '--config.steps=3', '--config.run.tensorboard')
+  ran = subprocess.run(
+      [sys.executable, '-c', WITHOUT_TENSORFLOW, *args[3:]], env=environment(folder),
+      cwd=ROOT, text=True, capture_output=True, timeout=120)
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  assert 'No TensorBoard events' in ran.stderr
+  workdir = folder / 'without'
+  assert (workdir / 'report.html').exists() and (workdir / 'eval.json').exists()
+  assert not (workdir / 'tensorboard').exists()
+
+
+def test_help_and_mistakes_as_processes(folder):
+  told = subprocess.run(
+      [sys.executable, '-m', 'nat_jax.main', '--help'], cwd=ROOT, text=True,
+      capture_output=True)
+  for part in ('--config configs/digits.py', '--workdir', '--mode', '--step',
+               '--[no]overwrite', '--images', 'python -m nat_jax.main --mode=report'):
+    assert part in told.stdout
+  assert max(map(len, told.stdout.splitlines())) <= 90
+  ran = subprocess.run(
+      command(folder, 'bad', '--config.num_classes=2'), env=environment(folder),
+      cwd=ROOT, text=True, capture_output=True)
+  assert ran.returncode == 1
+  assert 'error: labels of the positives must be 0..1' in ran.stderr
+  assert 'Traceback' not in ran.stderr and not (folder / 'bad').exists()
+
+
+def run_here(monkeypatch, *args):
+  """The program in this process."""
+  monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
+  flags.FLAGS.unparse_flags()
+  main.main(main.parse(sys.argv))
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--config.foo=1'], "unknown config key 'foo'; valid keys: best, "),
+    (['--config.run.foo=1'], "unknown config key run.'foo'; valid keys: run.checkp"),
+    (['--config.model.depth=1'], "no key 'depth' where --config.KEY looks for it"),
+    (['--config.steps=many'], "invalid literal for int.* 'many'"),
+    (['--config', '{folder}/toy.py:plain'], "unknown variant 'plain'; valid: nat"),
+    (['--config', '{folder}/nowhere.py'], 'nowhere.py'),
+    (['--config', '{folder}/broken.py'], 'invalid syntax'),
+    (['--step=x'], "--step=x: invalid literal"),
+    (['--mode=foo'], 'train|evaluate|predict|report'),
+    (['--wokdir=x'], "Unknown command line flag 'wokdir'. Did you mean: workdir"),
+    (['stray'], r"unexpected arguments \['stray'\]"),
+    (['--workdir='], '--mode=train needs --config and --workdir'),
+    (['--mode=evaluate'], 'no checkpoints in .*nowhere; train first'),
+    (['--mode=predict'], '--mode=predict needs --images'),
+    (['--mode=report'], 'nowhere holds no eval.json'),
+    (['--config.run.log_every=0'], 'run.log_every must be'),
+])
+def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
+  """One message, exit status 1 and no file."""
+  (folder / 'broken.py').write_text('def get_config(:')
+  before = {p for p in folder.iterdir()}
+  args = [arg.format(folder=folder) for arg in args]
+  with pytest.raises(SystemExit, match=f'(?s)^error: .*{message}'):
+    run_here(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
+             '--workdir', str(folder / 'nowhere'), *args)
+  assert {p for p in folder.iterdir()} == before
+
+
+def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeypatch):
+  """A workdir that holds something else is found before any work is spent."""
+  trained = []
+  monkeypatch.setattr(train, 'train', lambda *args: trained.append(args))
+  (folder / 'pair').mkdir()
+  (folder / 'pair' / 'config.json').write_text('{}')
+  with pytest.raises(SystemExit, match='error: .*pair'):
+    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+             '--config.compare_with=nat', '--workdir', str(folder / 'pair'))
+  assert trained == []
