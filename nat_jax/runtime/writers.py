@@ -121,7 +121,7 @@ class Progress:
     if sys.stdout.isatty() and not quiet:
       self.bar = tqdm.tqdm(
           total=total, initial=start, file=sys.stdout, dynamic_ncols=True,
-          bar_format='{desc}: {n_fmt}/{total_fmt} |{bar:12}| {postfix}', desc='step',
+          bar_format='step {n_fmt}/{total_fmt} |{bar:12}| {desc}',
       )
 
   def __call__(self, step: int, images: int, text: str) -> float:
@@ -134,7 +134,7 @@ class Progress:
     if self.bar is None:
       self.say(f'step {step}/{self.total}  {line}')
     else:
-      self.bar.set_postfix_str(line, refresh=False)
+      self.bar.set_description_str(line, refresh=False)
       self.bar.update(step - self.step)
     self.step, self.time = step, now
     return rate

@@ -1,0 +1,106 @@
+"""metrics.jsonl over restarts, and the line of progress in a log and on a terminal."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from nat_jax.runtime import writers
+
+
+def read(folder):
+  return [json.loads(x) for x in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_records_after_the_restored_step_are_dropped(tmp_path):
+  with writers.open_writers(str(tmp_path), 0, tensorboard=False) as write:
+    for step in (1, 2, 3):
+      write({'step': step, 'kind': 'train', 'loss': step / 2})
+  with open(tmp_path / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 4, "lo')
+  with writers.open_writers(str(tmp_path), 2, tensorboard=False) as write:
+    write({'step': 3, 'kind': 'train', 'loss': float('nan')})
+  found = [(r['step'], r['loss']) for r in read(tmp_path)]
+  assert found == [(1, 0.5), (2, 1), (3, None)]
+
+
+def test_flat_names_the_finite_numbers():
+  record = {'step': 3, 'kind': 'eval', 'evals': {
+      'test': {'accuracy': 0.5, 'ncr': {'0.4': 1}, 'n': float('nan'), 'x': [1, 2]}}}
+  assert dict(writers.flat(record)) == {
+      'evals/test/accuracy': 0.5, 'evals/test/ncr/0.4': 1}
+
+
+def test_clock():
+  assert [writers.clock(s) for s in (5, 75, 3700)] == ['0:05', '1:15', '1:01:40']
+
+
+def test_rate_and_time_left(monkeypatch, capsys):
+  """100 updates of 8 images in 4 s, without 6 s of evaluation; 300 updates to go."""
+  now = iter([0.0, 1.0, 7.0, 10.0])
+  monkeypatch.setattr(writers.time, 'monotonic', lambda: next(now))
+  progress = writers.Progress(total=600, start=200)
+  progress.pause()()
+  assert progress(300, images=800, text='loss 1') == 200
+  assert capsys.readouterr().out == 'step 300/600  200 images/s  ETA 0:12  loss 1\n'
+
+
+def test_quiet_says_nothing(capsys):
+  progress = writers.Progress(10, quiet=True)
+  progress.say('hello')
+  progress(5, 1, 'loss')
+  progress.close()
+  assert capsys.readouterr().out == ''
+
+
+SHOW = """
+from nat_jax.runtime import writers
+progress = writers.Progress(total=4, start=1)
+progress.say('resuming')
+for step in (2, 3, 4):
+  progress(step, images=8, text=f'loss {step}')
+  if step == 3:
+    progress.say('evaluation')
+progress.close()
+print('end')
+"""
+
+
+def test_one_bar_on_a_terminal():
+  """What a person sees: each text on a line of its own, and one bar that moves."""
+  ours, theirs = pty.openpty()
+  fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 30, 120, 0, 0))
+  process = subprocess.Popen([sys.executable, '-c', SHOW], stdout=theirs, stderr=theirs)
+  os.close(theirs)
+  output = b''
+  while True:
+    try:
+      part = os.read(ours, 4096)
+    except OSError:  # how a terminal ends on Linux
+      break
+    if not part:
+      break
+    output += part
+  assert process.wait() == 0
+  lines = []
+  for line in output.decode().replace('\r\n', '\n').split('\n'):
+    line = re.sub(r'\x1b\[[A-Z]', '', line)
+    shown = [part.strip() for part in line.split('\r') if part.strip()]
+    lines.append(shown[-1] if shown else '')  # what overwrote the rest
+  assert lines[:2] == ['resuming', 'evaluation'] and lines[3:] == ['end', '']
+  assert re.fullmatch(r'step 4/4 \|\S+\| \S+ images/s  ETA 0:00  loss 4', lines[2])
+  assert ', ' not in lines[2]
+
+
+@pytest.mark.parametrize('events', [True, False])
+def test_tensorboard_events_when_asked_for(events, tmp_path):
+  with writers.open_writers(str(tmp_path), 0, tensorboard=events) as write:
+    write({'step': 1, 'kind': 'train', 'loss': 0.5})
+  assert any(tmp_path.glob('tensorboard/events*')) == events

@@ -1,0 +1,39 @@
+"""How many updates a call makes."""
+
+import itertools
+
+import pytest
+
+from nat_jax import feed
+
+
+def make(adapt, monkeypatch=None, seconds=0.0, **run):
+  config = {'steps': 1000, 'run': dict(
+      updates_per_call=50, log_every=100, eval_every=0, checkpoint_every=0) | run}
+  call_length = feed.make_call_length(config, adapt)
+  step, lengths, now = 0, [], 0.0
+  while step < config['steps']:
+    if monkeypatch:
+      monkeypatch.setattr(feed.time, 'monotonic', lambda now=now: now)
+    lengths.append(call_length(step))
+    step += lengths[-1]
+    now += seconds * lengths[-1]
+  assert step == config['steps']
+  return lengths
+
+
+def test_calls_end_where_there_is_something_to_do():
+  lengths = make(False, log_every=40, eval_every=90, checkpoint_every=500)
+  ends = set(itertools.accumulate(lengths))
+  assert max(lengths) <= 50
+  for period in (40, 90, 500):
+    assert set(range(period, 1001, period)) <= ends
+
+
+@pytest.mark.parametrize('seconds, most', [(0.001, 50), (0.05, 20), (0.3, 3), (9.0, 1)])
+def test_a_call_takes_about_a_second(seconds, most, monkeypatch):
+  lengths = make(True, monkeypatch, seconds)
+  assert lengths[0] == 1
+  assert max(lengths) in (most, most - 1)  # 0.05 s is not exact
+  assert max(lengths) * seconds <= max(1.0, seconds)
+  assert len(lengths) < 1000 / most * 1.5 + 10
