@@ -26,6 +26,7 @@ SMALL = [
     {'name': 'small_conv', 'widths': [8, 16]},
     {'name': 'mlp', 'width': 16},
     {'name': 'resnet18', 'width': 4},
+    {'name': 'resnet', 'blocks': [1], 'width': 4, 'stem_stride': 2},
     {'name': 'wide_resnet', 'depth': 10},
 ]
 # The same code, quick to compile.
