@@ -6,17 +6,17 @@ Positives: digits 0-5. Training negatives: digits 6-7. Tested on held-out 0-5
     python -m nat_jax.main --config configs/digits.py --workdir runs/digits
 
 Variants:
-  nat         8 negatives on top of 64 positives; the default, which trains `baseline`
+  nat         16 negatives on top of 128 positives; the default, which trains `baseline`
               too and prints both side by side
   baseline    the plain classifier
   background  negatives as a seventh class
   oe          Outlier Exposure: lambda 0.5
   energy      energy-regularised Outlier Exposure
   mixoe       MixOE: boxes of negatives cut into positives, soft targets
-  nat_mix     NAT with half of 16 negatives mixed so
-  nat_mine    NAT on the hardest quarter of 32 negatives
+  nat_mix     NAT with half of 32 negatives mixed so
+  nat_mine    NAT on the hardest quarter of 64 negatives
   shuffled    NAT on patch-shuffled positives alone, no other negatives
-  nat_general NAT on 6-7 and patch-shuffled positives, half of 16 mixed with positives
+  nat_general NAT on 6-7 and patch-shuffled positives, half of 32 mixed with positives
 
 Measured: README, "Digits" and "Negatives that generalise"; a quarter of a minute a run.
 """
@@ -27,16 +27,16 @@ NAT = {'name': 'nat'}
 CUTMIX = {'name': 'mix', 'mode': 'cutmix'}
 HALF_CUTMIX = {**CUTMIX, 'portion': 0.5}
 VARIANTS = {  # -> loss, negatives a batch, treatment of the negatives
-    'nat': (NAT, 8, {}),
+    'nat': (NAT, 16, {}),
     'baseline': ({'name': 'cross_entropy'}, 0, {}),
-    'background': ({'name': 'background'}, 8, {}),
-    'oe': ({'name': 'outlier_exposure', 'weight': 0.5}, 8, {}),
-    'energy': ({'name': 'energy'}, 8, {}),
-    'mixoe': ({'name': 'outlier_exposure', 'weight': 1.0}, 16, CUTMIX),
-    'nat_mix': (NAT, 16, HALF_CUTMIX),
-    'nat_mine': (NAT, 32, {'name': 'mine', 'keep': 0.25}),
-    'shuffled': (NAT, 16, {}),
-    'nat_general': (NAT, 16, HALF_CUTMIX),
+    'background': ({'name': 'background'}, 16, {}),
+    'oe': ({'name': 'outlier_exposure', 'weight': 0.5}, 16, {}),
+    'energy': ({'name': 'energy'}, 16, {}),
+    'mixoe': ({'name': 'outlier_exposure', 'weight': 1.0}, 32, CUTMIX),
+    'nat_mix': (NAT, 32, HALF_CUTMIX),
+    'nat_mine': (NAT, 64, {'name': 'mine', 'keep': 0.25}),
+    'shuffled': (NAT, 32, {}),
+    'nat_general': (NAT, 32, HALF_CUTMIX),
 }
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 3000}}
 
@@ -60,16 +60,16 @@ def get_config(variant='nat'):
       variant=variant,
       compare_with='baseline' if variant == 'nat' else '',
       num_classes=6,
-      steps=2000,
+      steps=1000,
       model={'name': 'small_conv'},
       loss=loss,
       optimizer={'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4},
-      schedule={'name': 'cosine', 'learning_rate': 0.05},
+      schedule={'name': 'cosine', 'learning_rate': 0.1},
       data=dict(
           positives=digits('train', zero_to_five),
           negatives=negatives,
           **presets.NORMALISATION['digits'],
-          batch_size=64,
+          batch_size=128,
           negatives_per_batch=count,
           treatment=treatment,
       ),
@@ -79,5 +79,5 @@ def get_config(variant='nat'):
           'digits_8_9': {'source': digits('all', (8, 9))},
           'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
       },
-      run=dict(log_every=100, eval_every=500, checkpoint_every=1000),
+      run=dict(log_every=50, eval_every=250, checkpoint_every=500),
   )

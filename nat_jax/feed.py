@@ -3,14 +3,15 @@
     step_fn, source, items = make_feed(config, training, trainer, mesh)
     call_length = make_call_length(config, adapt=True)
     k = call_length(step)
-    state, metrics = step_fn(state, frozen, source, items(step, k))
+    state, metrics = step_fn(state, frozen, source, items(step, k), k)
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from nat_jax import data
@@ -22,35 +23,39 @@ SECONDS_PER_CALL = 1.0  # a run that is stopped by SIGTERM waits for two calls
 
 def make_feed(
     config: Mapping[str, Any], training: Training, trainer, mesh
-) -> tuple[Callable, Any, Callable[[int, int], Iterable[Any]]]:
+) -> tuple[Callable, Any, Callable[[int, int], Any]]:
   """Chooses where the pixels live.
 
   Returns:
-    (step_fn, source, items): `step_fn(state, frozen, source, items(step, k))` makes k
-    updates.
+    (step_fn, source, items): `step_fn(state, frozen, source, items(step, k), k)` makes
+    k updates.
 
   Raises:
     ValueError: an unknown placement or mode.
   """
-  mode, placement = config['run']['mode'], config['run']['placement']
+  run, scans = config['run'], parallel.scans(mesh)
+  if run['placement'] not in ('resident', 'streamed'):
+    raise ValueError(
+        f'unknown run.placement {run["placement"]!r}; valid: resident, streamed')
   index = training.stream.index
 
-  def batch(step):
-    return data.gather(training.pool, index(step))
+  def indices(step, k):
+    """[k, n], or always as many rows where only the first k are used."""
+    rows = [index(s) for s in range(step, step + k)]
+    return np.stack(rows if scans else rows + rows[-1:] * (most - k))
 
-  if placement == 'resident' and parallel.scans(mesh):
-    step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode, fetch=data.gather)
-    source = parallel.replicate(training.pool, mesh)
-    return step_fn, source, lambda step, k: np.stack(
-        [index(s) for s in range(step, step + k)])
-  step_fn = parallel.wrap_step(trainer.step, mesh, mode=mode)
-  if placement == 'resident':  # the device's memory is the host's
-    return step_fn, (), lambda step, k: map(batch, range(step, step + k))
-  if placement == 'streamed':
-    return step_fn, (), _Batches(batch, config['steps'])
-  raise ValueError(
-      f'unknown run.placement {placement!r}; valid: resident, streamed'
-  )
+  most = run['updates_per_call']
+  resident = run['placement'] == 'resident'
+  if resident and scans:
+    step_fn = parallel.wrap_step(
+        trainer.step, mesh, mode=run['mode'], fetch=data.gather)
+    return step_fn, parallel.replicate(training.pool, mesh), indices
+  step_fn = parallel.wrap_step(trainer.step, mesh, mode=run['mode'])
+  if resident:  # the device's memory is the host's
+    return step_fn, (), lambda step, k: data.gather(training.pool, indices(step, k))
+  batches = _Batches(
+      lambda step: data.gather(training.pool, index(step)), config['steps'])
+  return step_fn, (), lambda step, k: batches(step, k, k if scans else most)
 
 
 class _Batches:
@@ -60,13 +65,16 @@ class _Batches:
     self.batch, self.stop = batch, stop
     self.next, self.iterator = None, None
 
-  def __call__(self, step: int, k: int):
+  def __call__(self, step: int, k: int, rows: int):
+    """Batches of steps step...step+k-1, stacked; the last repeated up to `rows`."""
     if step != self.next:
       steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
       self.iterator = iter(steps.to_iter_dataset(
           grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
     self.next = step + k
-    return (next(self.iterator) for _ in range(k))
+    batches = [next(self.iterator) for _ in range(k)]
+    batches += batches[-1:] * (rows - k)
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
 
 
 def make_call_length(

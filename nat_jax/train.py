@@ -131,7 +131,7 @@ def train(
 
     while step < config['steps']:
       k = call_length(step)
-      state, metrics = step_fn(state, frozen, source, items(step, k))
+      state, metrics = step_fn(state, frozen, source, items(step, k), k)
       look()
       step += k
       pending = step, metrics

@@ -3,15 +3,16 @@
     python tests/bench/throughput.py                # digits, then WRN-16-1 at 32x32
     python tests/bench/throughput.py digits --rounds 5
 
-Forms, measured in turn in one process, the median over rounds of each ratio:
+Forms, in one process; each measurement stands beside the mean of the bare step's right
+before and right after it, and the median of these ratios over the rounds is printed:
   bare      the compiled step on one batch that stays on the device: the yardstick
             (the faster of one dispatch a step and, except on CPU, a scan of k)
   calls     k updates a call from resident data (runtime.parallel.wrap_step)
   single    one update a call from resident data
   streamed  batches gathered by grain's threads on the host
   loop      `train.train` with everything on: metrics, logging, TensorBoard events and
-            checkpoints; from its own metrics.jsonl without the first record
-            (compilation) and without evaluations
+            checkpoints (digits: one in 5 s); from its own metrics.jsonl without the
+            first record (compilation) and without evaluations
 """
 
 import argparse
@@ -31,20 +32,19 @@ from nat_jax.runtime import parallel
 
 
 def digits():
-  """configs/digits.py:nat in what matters for speed, ten times as long."""
+  """configs/digits.py:nat in what matters for speed, six times as long."""
   def source(*classes):
     return {'name': 'digits', 'split': 'train', 'classes': classes}
 
   return presets.experiment(
-      name='bench_digits', num_classes=6, steps=20_000,
-      optimizer={'name': 'sgd', 'weight_decay': 5e-4},
-      schedule={'name': 'cosine', 'learning_rate': 0.05},
+      name='bench_digits', num_classes=6, steps=6000,
+      optimizer={'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4},
       data=dict(
           positives=source(0, 1, 2, 3, 4, 5),
           negatives={'6_7': {'source': source(6, 7)}},
-          **presets.NORMALISATION['digits'], batch_size=64, negatives_per_batch=8),
+          **presets.NORMALISATION['digits'], batch_size=128, negatives_per_batch=16),
       evals={'test': {'source': source(0, 1, 2, 3, 4, 5), 'positive': True}},
-      run=dict(log_every=500, checkpoint_every=10_000),
+      run=dict(log_every=100, checkpoint_every=3000),
   )
 
 
@@ -52,7 +52,7 @@ def wide_resnet():
   """WRN-16-1 on 32x32 images with 16 negatives to 128 positives."""
   fake = {'name': 'fake', 'num': 2000, 'shape': (32, 32, 3), 'num_classes': 10}
   return presets.experiment(
-      name='bench_wide_resnet', num_classes=10, steps=60,
+      name='bench_wide_resnet', num_classes=10, steps=40,
       model={'name': 'wide_resnet', 'depth': 16, 'widen': 1},
       data=dict(
           positives=fake, negatives={'fake': {'source': {**fake, 'seed': 1}}},
@@ -101,7 +101,7 @@ def forms(config, steps):
         mesh)
     def run(state):
       for step in range(0, steps, k):
-        state, _ = fn(state, {}, source, items(step, k))
+        state, _ = fn(state, {}, source, items(step, k), k)
       return state
     return run
 
@@ -139,21 +139,36 @@ def main():
         f'jax {jax.__version__}, {os.cpu_count()} host cores')
   for name in args.names:
     config = experiment.plain(BENCHES[name]())
-    steps = max(config['steps'] // 10, 20)
-    runs, state, num_images = forms(config, steps)
+    runs, state, num_images = forms(config, max(config['steps'] // 10, 10))
     states = {form: run(state()) for form, run in runs.items()}  # compiles
-    rates = {form: [] for form in (*runs, 'loop')}
+
+    def measure(form):
+      if form == 'loop':
+        return loop(config)  # noqa: B023  called in this turn alone
+      states[form], rate = timed(runs[form], states[form], num_images)  # noqa: B023
+      return rate
+
+    def bare():
+      return max(measure(form) for form in runs if form.startswith('bare'))  # noqa: B023
+
+    rates = {form: [] for form in ['bare', *runs, 'loop']}
+    ratios = {form: [] for form in rates}
+    before = bare()
     for _ in range(args.rounds):
-      for form, run in runs.items():
-        states[form], rate = timed(run, states[form], num_images)
+      for form in [f for f in rates if not f.startswith('bare')]:
+        rate, after = measure(form), bare()
         rates[form].append(rate)
-      rates['loop'].append(loop(config))
-    print(f'\n{name}: median of {args.rounds} rounds')
-    bare = [max(pair) for pair in zip(
-        *(rates[form] for form in rates if form.startswith('bare')), strict=True)]
-    for form, values in rates.items():
-      ratio = statistics.median(v / b for v, b in zip(values, bare, strict=True))
-      print(f'  {form:10} {statistics.median(values):12,.0f} images/s   {ratio:6.1%}')
+        ratios[form].append(rate / statistics.fmean([before, after]))
+        rates['bare'].append(after)
+        ratios['bare'].append(1.0)
+        before = after
+    print(f'\n{name}: medians of {args.rounds} rounds; ratio (lowest, highest)')
+    for form in rates:
+      if rates[form]:
+        low, middle, high = (
+            f(ratios[form]) for f in (min, statistics.median, max))
+        print(f'  {form:10} {statistics.median(rates[form]):12,.0f} images/s  '
+              f'{middle:6.1%} ({low:.1%}, {high:.1%})')
 
 
 if __name__ == '__main__':

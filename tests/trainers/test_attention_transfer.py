@@ -71,7 +71,9 @@ def test_devices_agree(mode):
   state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
   step = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=False)
   frozen = parallel.replicate(trainer.frozen(), mesh)
-  state, metrics = step(state, frozen, (), [make_batch(seed=i) for i in range(2)])
+  batches = [make_batch(seed=i) for i in range(2)]
+  state, metrics = step(
+      state, frozen, (), jax.tree.map(lambda *x: np.stack(x), *batches))
   for a, b in zip(jax.tree.leaves(expected.net), jax.tree.leaves(state.net),
                   strict=True):
     np.testing.assert_allclose(a, b, atol=3e-6)

@@ -165,7 +165,8 @@ def run(name, num_devices, mode):
   trainer = make_trainer(name)
   state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
   step = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=False)
-  return step(state, {}, (), (make_batch(seed=seed) for seed in range(3)))
+  batches = [make_batch(seed=seed) for seed in range(3)]
+  return step(state, {}, (), jax.tree.map(lambda *x: np.stack(x), *batches))
 
 
 @pytest.mark.parametrize('mode', ['jit', 'pmap'])
