@@ -41,7 +41,7 @@ def build_trainer(
   Raises:
     ValueError, TypeError: a name or an argument that does not exist.
   """
-  objective = _objective(config)
+  objective = losses.make_objective(config['loss'], config['num_classes'])
   model = registry.build(
       models.MODELS, config['model'], what='model',
       num_outputs=objective.num_outputs, axis_name=None,
@@ -156,9 +156,3 @@ def _restore_teacher(config, workdir, step):
           f'the teacher in {workdir} was trained with data.{key}={other}, the student '
           f'has {own}; they see the same normalised images: use the same data.{key}')
   return found
-
-
-def _objective(config) -> losses.Objective:
-  return registry.build(
-      losses.OBJECTIVES, config['loss'], what='loss', num_classes=config['num_classes']
-  )

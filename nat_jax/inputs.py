@@ -1,7 +1,7 @@
 """From a config to its images: the training pool and its stream, evaluation sets.
 
     training = load_training(config)    # pool of pixels, stream of indices
-    sets = load_evals(config)
+    sets = load_evals(config, training.negatives)
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from nat_jax import data, losses, registry
+from nat_jax import data, losses
 
 
 class Training(NamedTuple):
@@ -20,12 +20,14 @@ class Training(NamedTuple):
     stream: which rows of the pool each step takes.
     image_shape: (height, width, channels).
     class_names: of the positives; () where the source has none.
+    negatives: the sets in the pool that follow the positives, by name.
   """
 
   pool: data.Pool
   stream: data.Stream
   image_shape: tuple[int, int, int]
   class_names: tuple[str, ...]
+  negatives: dict[str, data.Arrays]
 
 
 class EvalSet(NamedTuple):
@@ -58,7 +60,7 @@ def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
         f'data.batch_size {settings["batch_size"]} does not divide over '
         f'{num_devices} devices; choose a multiple of {num_devices}'
     )
-  uses_negatives = _objective(config).uses_negatives
+  uses_negatives = _uses_negatives(config)
   if uses_negatives and not (settings['negatives'] and _most(settings)):
     raise ValueError(
         f'the loss {config["loss"]["name"]!r} learns from negatives, and the config '
@@ -82,7 +84,8 @@ def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
       seed=config['seed'],
       multiple_of=num_devices,
   )
-  return Training(pool, stream, tuple(pool.image.shape[1:]), positives.names)
+  shape = tuple(pool.image.shape[1:])
+  return Training(pool, stream, shape, positives.names, negatives)
 
 
 def load_negatives(
@@ -95,10 +98,16 @@ def load_negatives(
   }
 
 
-def load_evals(config: Mapping[str, Any]) -> dict[str, EvalSet]:
+def load_evals(
+    config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None
+) -> dict[str, EvalSet]:
   """Loads the evaluation sets of a config, the reference first.
 
   Warns of every negative set that holds training negatives.
+
+  Args:
+    config: of the run.
+    trained: its training negatives; None: they are loaded.
 
   Raises:
     ValueError: no positive set of the name `config['reference']`; labels out of range,
@@ -112,9 +121,10 @@ def load_evals(config: Mapping[str, Any]) -> dict[str, EvalSet]:
     )
   reference = data.load(specs[name]['source'])
   _check_labels(name, reference, config['num_classes'])
-  trained = {}
-  if _objective(config).uses_negatives:
-    trained = load_negatives(config, data.load(config['data']['positives']))
+  if trained is None:
+    trained = {}
+    if _uses_negatives(config):
+      trained = load_negatives(config, data.load(config['data']['positives']))
   sets = {name: EvalSet(reference, True, False, 0)}
   for name, spec in specs.items():
     if name in sets:
@@ -167,10 +177,8 @@ def _check_normalisation(settings, channels):
     raise ValueError(f'data.std must be above 0, got {settings["std"]}')
 
 
-def _objective(config) -> losses.Objective:
-  return registry.build(
-      losses.OBJECTIVES, config['loss'], what='loss', num_classes=config['num_classes']
-  )
+def _uses_negatives(config) -> bool:
+  return losses.make_objective(config['loss'], config['num_classes']).uses_negatives
 
 
 def _most(settings) -> int:

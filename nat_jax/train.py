@@ -61,7 +61,7 @@ def train(
   workdirs.check(workdir, config, overwrite)
   mesh = parallel.make_mesh()
   training = inputs.load_training(config, mesh.devices.size)
-  sets = inputs.load_evals(config)
+  sets = inputs.load_evals(config, training.negatives)
   _check_shape(config['reference'], sets, training.image_shape)
   trainer, schedule = experiment.build_trainer(config, training.image_shape)
   frozen = trainer.frozen()

@@ -1,5 +1,9 @@
 """Pure losses: per example, never reduced over the batch; jax and optax only."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from nat_jax import registry
 from nat_jax.losses.attention import attention_loss, attention_map
 from nat_jax.losses.negative_aware import (
     DIRECTIONS,
@@ -37,9 +41,15 @@ __all__ = [
     'cross_entropy_objective',
     'energy',
     'example_weights',
+    'make_objective',
     'max_probability',
     'nat',
     'nat_loss',
     'outlier_exposure',
     'uniform_kl',
 ]
+
+
+def make_objective(spec: Mapping[str, Any], num_classes: int) -> Objective:
+  """Returns the objective of a spec of `OBJECTIVES`."""
+  return registry.build(OBJECTIVES, spec, what='loss', num_classes=num_classes)
