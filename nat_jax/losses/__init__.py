@@ -5,6 +5,8 @@ from typing import Any
 
 from nat_jax import registry
 from nat_jax.losses.attention import attention_loss, attention_map
+from nat_jax.losses.gan import GAN_OBJECTIVES
+from nat_jax.losses.gan_terms import GanObjective
 from nat_jax.losses.negative_aware import (
     DIRECTIONS,
     cross_entropy,
@@ -32,6 +34,8 @@ OBJECTIVES = {
 
 __all__ = [
     'DIRECTIONS',
+    'GAN_OBJECTIVES',
+    'GanObjective',
     'OBJECTIVES',
     'Objective',
     'attention_loss',
@@ -41,6 +45,7 @@ __all__ = [
     'cross_entropy_objective',
     'energy',
     'example_weights',
+    'make_gan_objective',
     'make_objective',
     'max_probability',
     'nat',
@@ -53,3 +58,8 @@ __all__ = [
 def make_objective(spec: Mapping[str, Any], num_classes: int) -> Objective:
   """Returns the objective of a spec of `OBJECTIVES`."""
   return registry.build(OBJECTIVES, spec, what='loss', num_classes=num_classes)
+
+
+def make_gan_objective(spec: Mapping[str, Any], num_classes: int) -> GanObjective:
+  """Returns the objective of a spec of `GAN_OBJECTIVES`."""
+  return registry.build(GAN_OBJECTIVES, spec, what='GAN loss', num_classes=num_classes)

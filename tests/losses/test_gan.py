@@ -1,0 +1,250 @@
+"""GAN objectives: values, gradients at the logits, identities, extremes, errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nat_jax import losses
+
+K = 4
+SPECS = [{'name': name} for name in losses.GAN_OBJECTIVES] + [
+    {'name': 'ac_gan', 'fakes_labelled': False},
+    {'name': 'cat_gan_springenberg', 'labelled': 0.5},
+    {'name': 'nat_gan', 'direction': 'uniform_second', 'marginal': 0.5},
+]
+TERMS = ('real', 'fake', 'negative', 'gen')
+LABELS = jnp.array([0, 2, 3, 1, 2])
+log, L2 = np.log, np.log(2)
+
+
+def make(name, num_classes=K, **options):
+  return losses.make_gan_objective({'name': name, **options}, num_classes)
+
+
+def random_outputs(objective, scale=2.0):
+  shape = (len(LABELS), objective.num_outputs)
+  return scale * jax.random.normal(jax.random.key(3), shape)
+
+
+def softmax(outputs):
+  e = np.exp(np.asarray(outputs, np.float64))
+  return e / e.sum(axis=1, keepdims=True)
+
+
+def marginal_of(objective, outputs):
+  if objective.class_logits is None:
+    return None
+  return jax.nn.softmax(objective.class_logits(outputs)).mean(axis=0)
+
+
+def grad(fn, outputs, *args):
+  """Row i is the gradient of the loss of example i."""
+  return jax.jit(jax.grad(lambda o: fn(o, *args).sum()))(outputs)
+
+
+ENTROPY = 3 / 8 * L2 + 2 / 8 * 2 * L2 + 5 / 8 * log(8 / 5)  # of (1, 2, 5)/8
+MARGINAL = 11 / 8 * L2  # H((1, 2, 5)/8, (1, 1, 2)/4)
+KL = -log(3) - log(10 / 512) / 3  # KL(u || (1, 2, 5)/8)
+UNSURE = log(4) + log(16 / 3) / 2  # -log(1/4) + H(u, (1, 3)/4)
+
+
+@pytest.mark.parametrize(
+    'spec, weights, label, expected',
+    [  # exp(logits), and the losses as in TERMS
+        ('gan', (3,), 0, (log(4 / 3), log(4), log(4), log(4 / 3))),
+        ('hinge', (1.5,), 0, (1 - log(1.5), 1 + log(1.5), 1 + log(1.5), -log(1.5))),
+        ('hinge', (0.1,), 0, (1 - log(0.1), 0.0, 0.0, -log(0.1))),
+        ('label_gan', (1, 2, 5), 1, (2 * L2, log(8 / 5), log(8 / 5), log(8 / 3))),
+        ('am_gan', (1, 2, 5), 1, (2 * L2, log(8 / 5), log(8 / 5), 2 * L2)),
+        ('ac_gan', (3, 1, 3), 0, (log(16 / 3), log(16), log(4), log(16 / 3))),
+        ('ac_gan*', (3, 1, 3), 0, (log(16 / 3), log(4), log(4), log(16 / 3))),
+        ('ac_gan_plus', (3, 1, 3), 0, (log(16 / 3), UNSURE, UNSURE, log(16 / 3))),
+        ('cat_gan', (1, 2, 5), 1, (
+            2 * L2 - MARGINAL, log(5 / 8), log(5 / 8), 2 * L2 - MARGINAL)),
+        ('cat_gan_springenberg', (1, 2, 5), 1, (
+            ENTROPY - MARGINAL, -ENTROPY, -ENTROPY, ENTROPY - MARGINAL)),
+        ('cat_gan_springenberg+', (1, 2, 5), 1, (
+            ENTROPY - MARGINAL + L2, -ENTROPY, -ENTROPY, ENTROPY - MARGINAL)),
+        ('nat_gan', (1, 2, 5), 1, (2 * L2, KL, KL, 2 * L2)),
+        ('nat_gan+', (1, 2, 5), 1, (
+            2 * L2, log(3) - ENTROPY, log(3) - ENTROPY, 2 * L2 - MARGINAL / 2)),
+    ],
+)
+def test_literal_values(spec, weights, label, expected):
+  options = {
+      'ac_gan*': {'fakes_labelled': False},
+      'cat_gan_springenberg+': {'labelled': 0.5},
+      'nat_gan+': {'direction': 'uniform_second', 'marginal': 0.5},
+  }.get(spec, {})
+  name = spec.rstrip('*+')
+  num_classes = 2 if name in ('label_gan', 'am_gan', 'ac_gan', 'ac_gan_plus') else 3
+  objective = make(name, num_classes, **options)
+  # A second example, so that no reduction goes unnoticed.
+  outputs = jnp.log(jnp.array([weights, weights[::-1]], jnp.float32))
+  marginal = None if num_classes == 2 else jnp.array([0.25, 0.25, 0.5])
+  found = [getattr(objective, term)(outputs, jnp.array([label, 0]), marginal)[0]
+           for term in TERMS]
+  np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-7)
+
+
+def test_gradients_of_fakes_at_the_logits():
+  """The table of what sets the discriminators apart, on a fake and on a negative."""
+  for term in ('fake', 'negative'):
+    for name in ('am_gan', 'label_gan'):  # sigma - e_{c+1}
+      o = random_outputs(make(name))
+      found = grad(getattr(make(name), term), o, LABELS)
+      np.testing.assert_allclose(found, softmax(o) - np.eye(K + 1)[K], atol=1e-6)
+
+    o = random_outputs(make('nat_gan'))
+    p = softmax(o)
+    found = grad(getattr(make('cat_gan_springenberg'), term), o, LABELS)
+    entropy = -np.sum(p * log(p), axis=1, keepdims=True)
+    np.testing.assert_allclose(found, p * (log(p) + entropy), atol=1e-6)
+    found = grad(getattr(make('cat_gan'), term), o, LABELS)
+    np.testing.assert_allclose(found, np.eye(K)[p.argmax(axis=1)] - p, atol=1e-6)
+    nat = getattr(make('nat_gan'), term)
+    np.testing.assert_allclose(grad(nat, o, LABELS), p - 1 / K, atol=1e-6)
+    assert not grad(nat, jnp.full_like(o, 7.0), LABELS).any()
+
+    o = random_outputs(make('gan'))
+    found = grad(getattr(make('gan'), term), o, LABELS)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-o)), atol=1e-6)
+    found = grad(getattr(make('hinge'), term), o, LABELS)
+    np.testing.assert_array_equal(found, o > -1)
+
+
+def test_gradients_of_the_auxiliary_classifiers_at_the_logits():
+  o = random_outputs(make('ac_gan'))
+  real_fake, p = 1 / (1 + np.exp(-o[:, :1])), softmax(o[:, 1:])
+  labelled, unsure, none = p - np.eye(K)[LABELS], p - 1 / K, np.zeros_like(p)
+  for objective, expected in (
+      (make('ac_gan'), (labelled, labelled, none, labelled)),
+      (make('ac_gan', fakes_labelled=False), (labelled, none, none, labelled)),
+      (make('ac_gan_plus'), (labelled, unsure, unsure, labelled)),
+  ):
+    for term, classes in zip(TERMS, expected, strict=True):
+      found = grad(getattr(objective, term), o, LABELS)
+      first = real_fake - (term in ('real', 'gen'))
+      np.testing.assert_allclose(found, np.hstack([first, classes]), atol=1e-6)
+
+
+def test_gradients_of_real_examples_and_of_the_generator_are_p_minus_label():
+  am, nat = make('am_gan'), make('nat_gan')
+  for loss in (make('label_gan').real, am.real, am.gen, nat.real, nat.gen):
+    o = random_outputs(nat if loss in (nat.real, nat.gen) else am)
+    expected = softmax(o) - np.eye(o.shape[1])[LABELS]
+    np.testing.assert_allclose(grad(loss, o, LABELS), expected, atol=1e-6)
+
+
+def test_generator_gradient_of_label_gan_overlays_the_classes():
+  objective = make('label_gan')
+  o = random_outputs(objective)
+  p = softmax(o)
+  d_r = p[:, :K].sum(axis=1, keepdims=True)
+  expected = np.hstack([-p[:, :K] / d_r * (1 - d_r), 1 - d_r])
+  np.testing.assert_allclose(grad(objective.gen, o, LABELS), expected, atol=1e-6)
+
+
+def test_am_gan_is_label_gan_plus_an_auxiliary_classifier():
+  am, label = make('am_gan'), make('label_gan')
+  o = random_outputs(am)
+
+  def split(o, y):
+    return label.gen(o, y) + losses.cross_entropy(label.class_logits(o), y)
+
+  np.testing.assert_allclose(am.gen(o, LABELS), split(o, LABELS), rtol=1e-5)
+  found, expected = grad(am.gen, o, LABELS), grad(split, o, LABELS)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_springenberg_unlabelled_examples_have_no_class_loss():
+  plain, semi = (make('cat_gan_springenberg', labelled=x) for x in (0.0, 2.0))
+  o, m = random_outputs(plain), jnp.full(K, 0.25)
+  labels = LABELS.at[1].set(-1)
+  found = semi.real(o, labels, m) - plain.real(o, labels, m)
+  np.testing.assert_allclose(found, 2 * losses.cross_entropy(o, labels), atol=1e-5)
+  assert found[1] == 0 < found[0]
+
+
+def test_cat_gan_term_on_fakes_is_bounded_whatever_the_labels():
+  objective = make('cat_gan')
+  o = random_outputs(objective, 50.0)
+  for label in range(K):
+    assert (objective.fake(o, jnp.full_like(LABELS, label)) >= -log(K)).all()
+
+
+@pytest.mark.parametrize('spec', SPECS, ids=str)
+def test_shapes_and_jit_equals_eager(spec):
+  objective = losses.make_gan_objective(spec, K)
+  name = spec['name']
+  widths = dict(gan=1, hinge=1, label_gan=5, am_gan=5, ac_gan=5, ac_gan_plus=5)
+  assert objective.num_outputs == widths.get(name, K)
+  o = random_outputs(objective)
+  m = marginal_of(objective, o)
+  if name in ('gan', 'hinge'):
+    assert objective.class_logits is None
+  else:
+    classes = o[:, 1:] if name.startswith('ac_') else o[:, :K]
+    np.testing.assert_array_equal(objective.class_logits(o), classes)
+
+  def all_terms(*args):
+    return [getattr(objective, term)(*args) for term in TERMS]
+
+  eager, compiled = all_terms(o, LABELS, m), jax.jit(all_terms)(o, LABELS, m)
+  assert {(x.shape, x.dtype) for x in eager} == {(LABELS.shape, jnp.dtype('float32'))}
+  np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-6)
+  half = jax.eval_shape(all_terms, o.astype(jnp.bfloat16), LABELS, m)
+  assert {x.dtype for x in half} == {jnp.dtype('float32')}
+
+
+@pytest.mark.parametrize('spec', SPECS, ids=str)
+def test_finite_at_logits_of_ten_thousand(spec):
+  objective = losses.make_gan_objective(spec, K)
+  n = objective.num_outputs
+
+  @jax.jit
+  def values_and_grads(o, m):
+    found = []
+    for term in TERMS:
+      value, pull = jax.vjp(lambda o: getattr(objective, term)(o, LABELS, m), o)  # noqa: B023
+      found.append((value, *pull(jnp.ones_like(value))))
+    return found
+
+  signs = jnp.array([[1.0] * n, [-1.0] * n, [1.0] + [-1.0] * (n - 1),
+                     [-1.0] * (n - 1) + [1.0], [1.0] + [0.0] * (n - 1)])
+  for o in (1e4 * signs, 1e4 * jnp.repeat(signs[2:3], 5, axis=0)):  # m with zeros
+    found = values_and_grads(o, marginal_of(objective, o))
+    for term, pair in zip(TERMS, found, strict=True):
+      assert all(np.isfinite(x).all() for x in pair), term
+
+
+def test_values_at_logits_of_ten_thousand():
+  o, y = jnp.array([[1e4, 0.0, -1e4], [-1e4, 0.0, 1e4]]), jnp.array([1, 1])
+  np.testing.assert_array_equal(make('am_gan', 2).fake(o, y), [2e4, 0])
+  np.testing.assert_array_equal(make('am_gan', 2).gen(o, y), [1e4, 1e4])
+  np.testing.assert_array_equal(make('label_gan', 2).gen(o, y), [0, 1e4])
+  np.testing.assert_allclose(make('nat_gan', 3).fake(o, y), 1e4 - log(3), rtol=1e-6)
+  np.testing.assert_array_equal(make('gan').fake(o[:, :1], y), [1e4, 0])
+
+
+def test_bad_arguments_say_what_is_wrong():
+  for name in set(losses.GAN_OBJECTIVES) - {'gan', 'hinge'}:
+    message = "needs at least 2 classes, got 1; .*'gan'.* sigmoid .* 1-D and 2-D"
+    with pytest.raises(ValueError, match=f'{name} {message}'):
+      make(name, 1)
+  assert make('gan', 1).num_outputs == make('hinge', 1).num_outputs == 1
+  with pytest.raises(ValueError, match="unknown GAN loss 'wgan'; valid names: ac_gan,"):
+    make('wgan')
+  with pytest.raises(TypeError, match="loss 'nat_gan'.*it takes: direction.*marginal"):
+    make('nat_gan', temperature=2.0)
+  with pytest.raises(ValueError, match='unknown direction'):
+    make('nat_gan', direction='reverse')
+  with pytest.raises(ValueError, match='marginal, a weight, .* got -1'):
+    make('nat_gan', marginal=-1.0)
+  with pytest.raises(ValueError, match='labelled, a weight, .* got nan'):
+    make('cat_gan_springenberg', labelled=float('nan'))
+  with pytest.raises(ValueError, match=r'expected marginal \[K\], got None'):
+    make('cat_gan').gen(jnp.zeros((5, K)), LABELS)
+  with pytest.raises(AssertionError):  # one output too many
+    make('nat_gan').real(jnp.zeros((5, K + 1)), LABELS)
