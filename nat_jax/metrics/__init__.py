@@ -1,12 +1,35 @@
 """What is measured: numpy on the host, in float64.
 
-Samples come as arrays [n]; a higher score means "more like a positive".
+Samples come as arrays [n]; a higher score means "more like a positive". Of generated
+images: features [n, d], class probabilities [n, k], labels [n].
 """
 
 from nat_jax.metrics import confidences
 from nat_jax.metrics.bootstrap import auroc_interval, proportion_interval
 from nat_jax.metrics.calibration import expected_calibration_error
 from nat_jax.metrics.detection import detection_metrics
+from nat_jax.metrics.frechet import (
+    ClassAwareDistance,
+    GaussianStats,
+    class_aware_fid,
+    fid,
+    frechet_distance,
+    gaussian_stats,
+    rank_note,
+)
+from nat_jax.metrics.generative import (
+    am_score,
+    class_histogram,
+    generative_summary,
+    inception_score,
+)
+from nat_jax.metrics.manifold import (
+    diversity_ratio,
+    intra_class_diversity,
+    kid,
+    nearest_neighbours,
+    prdc,
+)
 from nat_jax.metrics.ncr import (
     THRESHOLDS,
     accuracy,
@@ -18,15 +41,31 @@ from nat_jax.metrics.summary import negative_summary, positive_summary
 
 __all__ = [
     'THRESHOLDS',
+    'ClassAwareDistance',
+    'GaussianStats',
     'accuracy',
+    'am_score',
     'auroc_interval',
+    'class_aware_fid',
+    'class_histogram',
     'confidences',
     'detection_metrics',
+    'diversity_ratio',
     'expected_calibration_error',
+    'fid',
+    'frechet_distance',
+    'gaussian_stats',
+    'generative_summary',
+    'inception_score',
+    'intra_class_diversity',
+    'kid',
+    'nearest_neighbours',
     'negative_confidence_rate',
     'negative_summary',
     'positive_acceptance_rate',
     'positive_summary',
+    'prdc',
     'proportion_interval',
+    'rank_note',
     'scores_from_logits',
 ]

@@ -1,0 +1,234 @@
+"""Measures of generated images, each with its convention.
+
+    sample = {'features': features, 'probs': probs, 'labels': labels}
+    figures, conventions = generative_summary(sample, reference, num_classes=10)
+    figures['fid'], conventions['fid']
+
+Features and probabilities come from whatever network they were computed with. Published
+scores are those of one Inception network: with another, the numbers rank generators
+among themselves and compare with no paper.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from nat_jax.metrics import arrays, frechet, manifold
+
+
+def inception_score(probs: ArrayLike, splits: int = 1) -> tuple[float, float]:
+  """IS = exp mean_i KL(p_i || p), p = mean_i p_i; also exp(H(p) - mean_i H(p_i)).
+
+  From 1 (all predictions alike) to k (each sure, classes equally frequent). More splits
+  mean fewer samples in each, which lowers it. It cannot see samples that are all alike
+  within a class, nor ones that are too sharp.
+
+  Args:
+    probs: [n, k] a classifier's predictions of generated images, in random order: the
+      splits are consecutive, so order by class would make each of few classes.
+    splits: 1, or 10 as in many papers.
+
+  Returns:
+    (mean, standard deviation) over the splits.
+
+  Raises:
+    ValueError: no probabilities, or splits outside 1..n.
+
+  Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016.
+  """
+  p = arrays.probs(probs)
+  if not 1 <= splits <= len(p):
+    raise ValueError(f'splits must be 1..{len(p)} (the samples), got {splits}')
+  scores = [
+      np.exp(special.rel_entr(part, part.mean(axis=0)).sum(axis=1).mean())
+      for part in np.array_split(p, splits)
+  ]
+  return float(np.mean(scores)), float(np.std(scores))
+
+
+def am_score(probs: ArrayLike, reference_probs: ArrayLike) -> float:
+  """AM score = KL(mean q || mean p) + mean_i H(p_i), in nats; lower is better.
+
+  0 where each prediction is sure and the classes are as frequent as in the reference.
+
+  Args:
+    probs: [n, k] predictions p of generated images.
+    reference_probs: [m, k] predictions q of training images, same classifier.
+
+  Returns:
+    The score; infinite where a class of the reference gets no probability at all.
+
+  Raises:
+    ValueError: no probabilities, or not of the same classes.
+
+  Reference: Zhou et al., "Activation Maximization Generative Adversarial Nets",
+  ICLR 2018.
+  """
+  p = arrays.probs(probs)
+  q = arrays.probs(reference_probs, 'reference probs')
+  if p.shape[1] != q.shape[1]:
+    raise ValueError(
+        f'probs: expected the {q.shape[1]} classes of the reference, got {p.shape[1]}; '
+        'compute both with the same classifier'
+    )
+  missed = special.rel_entr(q.mean(axis=0), p.mean(axis=0)).sum()
+  return float(missed + special.entr(p).sum(axis=1).mean())
+
+
+def class_histogram(labels: ArrayLike, num_classes: int) -> np.ndarray:
+  """The share of samples in each class, [num_classes].
+
+  Args:
+    labels: [n] integers in 0..num_classes-1.
+    num_classes: how many shares.
+
+  Raises:
+    ValueError: no samples, no integers, or a label outside the classes.
+  """
+  labels = arrays.labels(labels, np.size(labels), num_classes)
+  if not labels.size:
+    raise ValueError('labels: expected at least one sample, got none')
+  return np.bincount(labels, minlength=num_classes) / labels.size
+
+
+def generative_summary(
+    sample: Mapping[str, ArrayLike | None],
+    reference: Mapping[str, ArrayLike | None],
+    num_classes: int,
+    *,
+    splits: int = 1,
+    k: int = 5,
+    kid_subsets: int = 100,
+    kid_subset_size: int = 1000,
+    max_samples: int = 10_000,
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, str]]:
+  """All measures that the given arrays allow, and how each was taken.
+
+  Args:
+    sample: of the generated images: features [n, d] and, where there are, probs
+      [n, c] and labels [n] (those fed to the generator, or a classifier's).
+    reference: the same of real images: features [m, d], probs [m, c], labels [m].
+    num_classes: labels are in 0..num_classes-1; probs may be of other classes.
+    splits: of the Inception Score.
+    k: neighbours of precision, recall, density and coverage.
+    kid_subsets: see `manifold.kid`.
+    kid_subset_size: see `manifold.kid`.
+    max_samples: of each side, for precision, recall, density and coverage.
+    seed: of what is drawn at random.
+
+  Returns:
+    (figures, conventions). Figures: num_samples, num_reference, fid, kid, kid_std,
+    precision, recall, density, coverage; with probs inception_score and
+    inception_score_std; with probs of both reference_inception_score and am_score; with
+    labels class_shares (a list); with labels of both cafd, cafd_left_out, diversity (a
+    ratio to the reference) and diversity_left_out. Plain floats, integers and that
+    list; cafd and diversity are NaN without a class of two samples on either side.
+    Conventions: from each measure to a sentence; *_std and *_left_out go with theirs.
+
+  Raises:
+    ValueError: features missing, too few for k, not finite, or shapes that do not fit.
+  """
+  if sample.get('features') is None or reference.get('features') is None:
+    raise ValueError('expected features of the samples and of the reference')
+  x, y = arrays.pair(sample['features'], reference['features'])
+  (n, dim), m = x.shape, len(y)
+  num = f'{n} samples'
+  versus = f'{num} against {m} of the reference, {dim} feature dimensions'
+
+  mmd, mmd_std = manifold.kid(
+      x, y, subsets=kid_subsets, subset_size=kid_subset_size, seed=seed
+  )
+  near = manifold.prdc(x, y, k, max_samples=max_samples, seed=seed)
+  figures = {
+      'num_samples': n,
+      'num_reference': m,
+      'fid': frechet.fid(x, frechet.gaussian_stats(y)),
+      'kid': mmd,
+      'kid_std': mmd_std,
+      **{name: near[name] for name in ('precision', 'recall', 'density', 'coverage')},
+  }
+  size = min(kid_subset_size, n, m)
+  subsets = 'all samples' if size == n == m else f'{kid_subsets} subsets of {size}'
+  neighbours = (
+      f'k = {k}, {near["num_samples"]} samples against {near["num_reference"]} of the '
+      'reference.'
+  )
+  conventions = {
+      'fid': ' '.join([f'{versus}.', frechet.rank_note(min(n, m), dim)]).rstrip(),
+      'kid': f'Unbiased MMD^2, kernel (x.y/d + 1)^3, {subsets}; {versus}.',
+      'precision': neighbours,
+      'recall': neighbours,
+      'density': neighbours,
+      'coverage': neighbours,
+  }
+  for part in (
+      _of_probs(sample.get('probs'), reference.get('probs'), n, m, splits),
+      _of_labels(x, sample.get('labels'), y, reference.get('labels'), num_classes),
+  ):
+    figures |= part[0]
+    conventions |= part[1]
+  return figures, conventions
+
+
+def _of_probs(p, q, n: int, m: int, splits: int) -> tuple[dict, dict]:
+  if p is None:
+    return {}, {}
+  _expect_rows('probs', p, n)
+  mean, std = inception_score(p, splits)
+  parts = 'no splits' if splits == 1 else f'mean over {splits} splits'
+  outputs = f'classifier of {np.shape(p)[1]} classes'
+  figures = {'inception_score': mean, 'inception_score_std': std}
+  conventions = {'inception_score': f'{n} samples, {parts}, {outputs}.'}
+  if q is not None:
+    _expect_rows('reference probs', q, m)
+    figures['reference_inception_score'] = inception_score(q, min(splits, m))[0]
+    figures['am_score'] = am_score(p, q)
+    conventions['reference_inception_score'] = (
+        f'Of {m} real images themselves, {parts}, {outputs}.'
+    )
+    conventions['am_score'] = (
+        f'{n} samples against the mean prediction of {m} of the reference, {outputs}.'
+    )
+  return figures, conventions
+
+
+def _of_labels(x, x_labels, y, y_labels, num_classes: int) -> tuple[dict, dict]:
+  if x_labels is None:
+    return {}, {}
+  arrays.labels(x_labels, len(x), num_classes)
+  shares = class_histogram(x_labels, num_classes)
+  figures = {'class_shares': shares.tolist()}
+  conventions = {'class_shares': f'{len(x)} samples, {num_classes} classes.'}
+  if y_labels is None:
+    return figures, conventions
+  cafd = frechet.class_aware_fid(x, x_labels, y, y_labels, num_classes)
+  ratio, ratios = manifold.diversity_ratio(x, x_labels, y, y_labels, num_classes)
+  unvaried = int(np.isnan(ratios).sum())
+  figures |= {
+      'cafd': cafd.distance,
+      'cafd_left_out': cafd.num_left_out,
+      'diversity': ratio,
+      'diversity_left_out': unvaried,
+  }
+  conventions['cafd'] = ' '.join([
+      f'Mean over {num_classes - cafd.num_left_out} of {num_classes} classes of two '
+      f'samples or more on either side; the smallest has {cafd.fewest}.',
+      frechet.rank_note(cafd.fewest, x.shape[1]),
+  ]).rstrip()
+  conventions['diversity'] = (
+      'Mean pairwise distance within a class over that of the reference, mean over '
+      f'{num_classes - unvaried} of {num_classes} classes.'
+  )
+  return figures, conventions
+
+
+def _expect_rows(name: str, values: ArrayLike, num: int) -> None:
+  if np.shape(values)[:1] != (num,):
+    raise ValueError(
+        f'{name}: expected one row for each of {num} samples, got shape '
+        f'{np.shape(values)}'
+    )
