@@ -9,11 +9,29 @@ whatever the compute dtype; parameters are float32. aux holds named feature maps
 them 'features', the input of the output layer. mask [n] marks the filled slots (0 =
 empty), which alone count in BatchNorm statistics. axis_name does not change the
 variables: train with 'data' under pmap and evaluate with None.
+
+GENERATORS and DISCRIMINATORS hold the GAN pairs, each with one signature:
+
+    generator(latent, image_shape, num_classes=0, axis_name=None, **its own)
+    generator.apply({'params': params}, z, labels=None, mask=None) -> images
+    discriminator(image_shape, num_outputs, axis_name=None, **its own)
+    discriminator.apply(variables, x, keys=None, mask=None, train=...) -> outputs, aux
+
+Images are float32 in [-1, 1] (points: image_shape (d,), any value); keys [n] give an
+example its noise and dropout. Batch statistics are always those of the batch; only
+spectral norm keeps a state, u in 'batch_stats', updated if train and mutable.
 """
 
+from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.layers import BatchNorm
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
+from nat_jax.models.toy import (
+    MLPDiscriminator,
+    MLPGenerator,
+    ToyDiscriminator,
+    ToyGenerator,
+)
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
@@ -23,8 +41,20 @@ MODELS = {
     'resnet18': resnet18,
     'wide_resnet': wide_resnet,
 }
+GENERATORS = {
+    'dcgan_generator': DCGANGenerator,
+    'mlp_generator': MLPGenerator,
+    'toy_generator': ToyGenerator,
+}
+DISCRIMINATORS = {
+    'dcgan_discriminator': DCGANDiscriminator,
+    'mlp_discriminator': MLPDiscriminator,
+    'toy_discriminator': ToyDiscriminator,
+}
 
 __all__ = [
-    'MODELS', 'MLP', 'BatchNorm', 'ResNet', 'SmallConv', 'WideResNet', 'resnet',
-    'resnet18', 'wide_resnet',
+    'DISCRIMINATORS', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm', 'DCGANDiscriminator',
+    'DCGANGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
+    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet', 'resnet18',
+    'wide_resnet',
 ]

@@ -1,0 +1,175 @@
+"""Small GAN pairs without convolutions: for 8x8 digits, and for points.
+
+    generator = MLPGenerator(latent=32, image_shape=(8, 8, 1))
+    discriminator = MLPDiscriminator(image_shape=(8, 8, 1), num_outputs=6)
+    generator = ToyGenerator(latent=1, image_shape=(1,))         # points on a line
+    discriminator = ToyDiscriminator(image_shape=(1,), num_outputs=1)
+
+They are called as the pair of nat_jax.models.dcgan. The defaults of the toy pair are
+those of the NAT paper's 1-D demonstration.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from nat_jax.models import gan_layers, gan_noise, layers
+
+ACTIVATIONS = {'relu': nn.relu, 'softplus': nn.softplus}
+
+
+class MLPGenerator(nn.Module):
+  """Hidden layers with weight norm, BatchNorm and leaky ReLU; tanh at the output.
+
+  Attributes:
+    latent: size of z.
+    image_shape: of an image, any.
+    num_classes: above 0, labels are given: one-hot vectors joined to z.
+    widths: units of each hidden layer.
+    dtype: compute dtype, 'float32' or 'bfloat16'.
+    axis_name: pmap axis that shares BatchNorm statistics.
+  """
+
+  latent: int
+  image_shape: Sequence[int]
+  num_classes: int = 0
+  widths: Sequence[int] = (128, 128)
+  dtype: str = 'float32'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, z: jax.Array, labels: jax.Array | None = None,
+      mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """z [n, latent] (and labels int32 [n]) to images [n, ...] in [-1, 1]."""
+    dtype = layers.compute_dtype(self.dtype)
+    x = gan_layers.generator_input(z, labels, self.latent, self.num_classes)
+    for width in self.widths:
+      x = gan_layers.Dense(width, dtype=dtype)(x)
+      x = gan_layers.BatchStatsNorm(dtype=dtype, axis_name=self.axis_name)(x, mask)
+      x = nn.leaky_relu(x, 0.2)
+    x = gan_layers.Dense(math.prod(self.image_shape), dtype=dtype)(x)
+    return jnp.tanh(x.astype(jnp.float32)).reshape(-1, *self.image_shape)
+
+
+class MLPDiscriminator(nn.Module):
+  """Hidden layers with leaky ReLU and dropout behind a noisy input.
+
+  Attributes:
+    image_shape: of an image, any.
+    num_outputs: width of the outputs.
+    widths: units of each hidden layer.
+    norm: of every weight: 'weight', 'spectral' or 'none'.
+    batch_norm: BatchNorm behind every hidden layer but the first.
+    noise: standard deviation of the input noise.
+    dropout: share of activations dropped behind each hidden layer.
+    dtype: compute dtype, 'float32' or 'bfloat16'.
+    axis_name: pmap axis that shares BatchNorm statistics.
+  """
+
+  image_shape: Sequence[int]
+  num_outputs: int
+  widths: Sequence[int] = (128, 128)
+  norm: str = 'weight'
+  batch_norm: bool = False
+  noise: float = 0.1
+  dropout: float = 0.3
+  dtype: str = 'float32'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, x: jax.Array, keys: jax.Array | None = None,
+      mask: jax.Array | None = None, train: bool = False,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """As DCGANDiscriminator; features are the last hidden layer's output."""
+    dtype = layers.compute_dtype(self.dtype)
+    x = x.reshape(x.shape[0], -1)
+    words = gan_noise.draw(keys, x.shape[1], self.widths)
+    x = gan_noise.input_noise(x, words[0], self.noise)
+    for i, width in enumerate(self.widths):
+      x = gan_layers.Dense(width, norm=self.norm, dtype=dtype)(x, train)
+      if i and self.batch_norm:
+        x = gan_layers.BatchStatsNorm(dtype=dtype, axis_name=self.axis_name)(x, mask)
+      x = nn.leaky_relu(x, 0.2)
+      x = gan_noise.dropout(x, words[i + 1], self.dropout)
+    x = x.astype(jnp.float32)
+    return gan_layers.Dense(self.num_outputs, norm=self.norm)(x, train), {'features': x}
+
+
+class ToyGenerator(nn.Module):
+  """z to points: plain hidden layers, linear output.
+
+  Attributes:
+    latent: size of z.
+    image_shape: (d,), the dimension of a point.
+    num_classes: above 0, labels are given: one-hot vectors joined to z.
+    widths: units of each hidden layer.
+    activation: 'softplus' or 'relu'.
+    axis_name: not used; accepted as by every other generator.
+  """
+
+  latent: int
+  image_shape: Sequence[int]
+  num_classes: int = 0
+  widths: Sequence[int] = (4,)
+  activation: str = 'softplus'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, z: jax.Array, labels: jax.Array | None = None,
+      mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """z [n, latent] (and labels int32 [n]) to points [n, d]."""
+    del mask  # No layer mixes examples.
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+          f'activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}')
+    x = gan_layers.generator_input(z, labels, self.latent, self.num_classes)
+    for width in self.widths:
+      x = ACTIVATIONS[self.activation](nn.Dense(width)(x))
+    return nn.Dense(_dimension(self.image_shape))(x)
+
+
+class ToyDiscriminator(nn.Module):
+  """Plain hidden layers with ReLU; no noise, no dropout.
+
+  Attributes:
+    image_shape: (d,), the dimension of a point.
+    num_outputs: width of the outputs.
+    widths: units of each hidden layer.
+    norm: of every weight: 'none' (flax's initialisation), 'weight' or 'spectral'.
+    axis_name: not used; accepted as by every other discriminator.
+  """
+
+  image_shape: Sequence[int]
+  num_outputs: int = 1
+  widths: Sequence[int] = (8, 8, 8)
+  norm: str = 'none'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, x: jax.Array, keys: jax.Array | None = None,
+      mask: jax.Array | None = None, train: bool = False,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Points [n, d] to outputs [n, num_outputs] and {'features': [n, widths[-1]]}."""
+    del keys, mask  # Nothing is random, and no layer mixes examples.
+    _dimension(self.image_shape)
+    for width in self.widths:
+      x = nn.relu(gan_layers.Dense(width, norm=self.norm)(x, train))
+    return gan_layers.Dense(self.num_outputs, norm=self.norm)(x, train), {'features': x}
+
+
+def _dimension(image_shape):
+  if len(image_shape) != 1:
+    raise ValueError(
+        'the toy pair is for points, image_shape (d,), got '
+        f"{tuple(image_shape)}; for images take 'mlp_generator' and "
+        "'mlp_discriminator'")
+  return image_shape[0]
