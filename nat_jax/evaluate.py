@@ -4,11 +4,10 @@
     evaluation['evals']['cifar100_test']['ncr']['0.8']
 """
 
-import csv
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +19,62 @@ EVALUATION = 'eval.json'
 NUM_MISTAKES = 36  # pictures on the sheet of mistakes
 
 Predict = Callable[[np.ndarray], np.ndarray]  # images [n, h, w, c] -> logits [n, k]
+
+
+class Evaluator(NamedTuple):
+  """How the loop looks at what it trains.
+
+  Attributes:
+    run: (state, step, final) -> (figures by set, what `save` needs besides).
+    save: (state, step, figures, the same) -> what it wrote to eval.json.
+    summary: figures -> a line for the terminal.
+  """
+
+  run: Callable[..., tuple[dict[str, Any], Any]]
+  save: Callable[..., dict[str, Any]]
+  summary: Callable[[Mapping[str, Any]], str]
+
+
+def make_evaluator(
+    config: Mapping[str, Any], workdir: str, training: inputs.Training, trainer, mesh
+) -> Evaluator:
+  """The `Evaluator` of a classifier.
+
+  Raises:
+    ValueError: what is wrong with the evaluation sets.
+  """
+  sets = inputs.load_evals(config, training.negatives)
+  shape = sets[config['reference']].arrays.image.shape[1:]
+  if shape != training.image_shape:
+    raise ValueError(
+        f'evaluation set {config["reference"]!r} has images of shape {shape}, the '
+        f'training images are {training.image_shape}; choose size and mode of its '
+        'source to match')
+  check_best(config, sets)
+  predict = make_predict(trainer.heads['logits'], mesh, config['eval_batch_size'])
+
+  def run(state, step, final):
+    del step
+    return evaluate_sets(config, sets, functools.partial(predict, state), final)
+
+  def save(state, step, figures, scores):
+    attention_maps.save(workdir, trainer, state, mesh, sets)
+    return save_evaluation(
+        workdir, config, step, training.class_names, sets, figures, scores)
+
+  return Evaluator(run, save, summary)
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+  """Accuracy of each positive set, the first NCR_t of each negative one."""
+  parts = []
+  for name, values in figures.items():
+    if values['positive']:
+      parts.append(f'{name} accuracy {values["accuracy"]:.3f}')
+    else:
+      t, ncr = list(values['ncr'].items())[0]
+      parts.append(f'{name} NCR_{t} {ncr:.3f}')
+  return ', '.join(parts)
 
 
 def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
@@ -153,9 +208,9 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
   Raises:
     ValueError: no checkpoint, or none of that step.
   """
-  restored = experiment.restore(workdir, step)
+  restored = experiment.restore(workdir, step, 'classifier')
   sets = inputs.load_evals(restored.config)
-  figures, scores = evaluate_sets(restored.config, sets, _predict(restored))
+  figures, scores = evaluate_sets(restored.config, sets, predictor(restored))
   attention_maps.save(workdir, restored.trainer, restored.state, restored.mesh, sets)
   return save_evaluation(
       workdir, restored.config, restored.step, restored.class_names, sets, figures,
@@ -163,60 +218,10 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
   )
 
 
-def _predict(restored: experiment.Restored) -> Predict:
+def predictor(restored: experiment.Restored) -> Predict:
+  """Images -> logits, by a restored classifier."""
   predict = make_predict(
       restored.trainer.heads['logits'], restored.mesh,
       restored.config['eval_batch_size'],
   )
   return functools.partial(predict, restored.state)
-
-
-def predict_folder(
-    workdir: str, images: str, step: int | None = None, threshold: float | None = None,
-    keep: float = 0.95,
-) -> str:
-  """Classifies a folder of pictures; writes predictions.csv and returns its path.
-
-  Args:
-    workdir: of a run.
-    images: a folder of pictures of any size.
-    step: of the checkpoint; None: the newest.
-    threshold: answers below this maximum probability are "none of these"; None: the
-      one that keeps the share `keep` of the run's own positive test images.
-    keep: see `threshold`.
-
-  Raises:
-    ValueError: no checkpoint, no pictures, no evaluation to take a threshold from.
-  """
-  restored = experiment.restore(workdir, step)
-  config = restored.config
-  if threshold is None:
-    threshold = _threshold(workdir, config['reference'], keep)
-    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positive test images')
-  height, width, channels = restored.image_shape
-  mode = 'L' if channels == 1 else 'RGB'
-  files = data.list_pictures(images).image
-  pictures, _ = data.read_pictures(files, (height, width), mode)
-  logits = _predict(restored)(pictures)
-  scores = metrics.scores_from_logits(logits, config['num_classes'])
-  names = restored.class_names or [str(k) for k in range(config['num_classes'])]
-  names = [*names, 'none of these']  # also the answer of a background class
-  path = os.path.join(workdir, 'predictions.csv')
-  with open(path, 'w', newline='') as file:
-    rows = csv.writer(file)
-    rows.writerow(['file', 'answer', 'nearest class', 'max_prob'])
-    for name, k, p in zip(files, scores['prediction'], scores['max_prob'], strict=True):
-      answer = names[k] if p >= threshold else names[-1]
-      rows.writerow([name, answer, names[k], p])
-  return path
-
-
-def _threshold(workdir, reference, keep):
-  path = os.path.join(workdir, 'scores', f'{reference}.npz')
-  if not os.path.exists(path):
-    raise ValueError(
-        f'no {path} to choose a threshold from; give --threshold, or run: '
-        f'python -m nat_jax.main --mode=evaluate --workdir {workdir}'
-    )
-  return float(np.quantile(np.load(path)['max_prob'], 1 - keep))
-

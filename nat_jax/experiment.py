@@ -14,7 +14,7 @@ import jax
 import optax
 from absl import logging
 
-from nat_jax import data, losses, models, presets, registry, trainers
+from nat_jax import data, losses, models, registry, schema, trainers
 from nat_jax.runtime import checkpoint, optim, parallel
 
 
@@ -27,7 +27,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
   if hasattr(config, 'to_dict'):
     config = config.to_dict()
   config = json.loads(json.dumps(config))
-  presets.check_config(config)
+  schema.check_config(config)
   if 'teacher' in config['trainer']:
     config['trainer'].update(_identify_teacher(config['trainer']))
   return config
@@ -41,6 +41,8 @@ def build_trainer(
   Raises:
     ValueError, TypeError: a name or an argument that does not exist.
   """
+  if config['trainer']['name'] == 'gan':
+    return _build_gan(config, image_shape)
   objective = losses.make_objective(config['loss'], config['num_classes'])
   model = registry.build(
       models.MODELS, config['model'], what='model',
@@ -57,13 +59,42 @@ def build_trainer(
       trainers.TRAINERS, _trainer_spec(config), what='trainer',
       model=model, objective=objective, tx=tx,
       num_classes=config['num_classes'], image_shape=tuple(image_shape),
-      augment=data.make_augment(settings['augment']),
-      normalise=functools.partial(
-          data.normalise, mean=settings['mean'], std=settings['std']
-      ),
-      ema_decay=config['ema_decay'], treat=treat,
+      ema_decay=config['ema_decay'], treat=treat, **_images(settings),
   )
   return trainer, schedule
+
+
+def _images(settings):
+  """What is done to images on the device."""
+  return {
+      'augment': data.make_augment(settings['augment']),
+      'normalise': functools.partial(
+          data.normalise, mean=settings['mean'], std=settings['std']),
+  }
+
+
+def _build_gan(config, image_shape):
+  num_classes = config['num_classes']
+  objective = losses.make_gan_objective(config['loss'], num_classes)
+  predefined = config['trainer'].get('labels') == 'predefined'
+  schedules = [
+      optim.make_schedule(spec or config['schedule'], config['steps'])
+      for spec in (config['schedule'], config['disc_schedule'])]
+  txs = [optim.make_optimizer(config['optimizer'], schedule, config['grad_clip'])
+         for schedule in schedules]
+  trainer = registry.build(
+      trainers.TRAINERS, config['trainer'], what='trainer',
+      generator=registry.build(
+          models.GENERATORS, config['generator'], what='generator',
+          image_shape=image_shape, num_classes=num_classes if predefined else 0,
+          axis_name=None),
+      discriminator=registry.build(
+          models.DISCRIMINATORS, config['discriminator'], what='discriminator',
+          image_shape=image_shape, num_outputs=objective.num_outputs, axis_name=None),
+      objective=objective, gen_tx=txs[0], disc_tx=txs[1], num_classes=num_classes,
+      image_shape=image_shape, ema_decay=config['ema_decay'], **_images(config['data']),
+  )
+  return trainer, schedules[0]
 
 
 class Restored(NamedTuple):
@@ -78,15 +109,19 @@ class Restored(NamedTuple):
   mesh: jax.sharding.Mesh
 
 
-def restore(workdir: str, step: int | None = None) -> Restored:
+def restore(
+    workdir: str, step: int | None = None, kind: str | None = None
+) -> Restored:
   """Restores a run from its checkpoint, which knows its config.
 
   Args:
     workdir: of the run.
     step: of the checkpoint; None: the newest that can be read.
+    kind: what it must be, as `kind_of` says; None: whatever it is.
 
   Raises:
-    ValueError: no checkpoint, or none of that step (those there are listed).
+    ValueError: no checkpoint, or none of that step (those there are listed); a run of
+      another kind.
     checkpoint.Damaged: it cannot be read.
   """
   steps = _find_steps(workdir, step)
@@ -96,7 +131,11 @@ def restore(workdir: str, step: int | None = None) -> Restored:
     try:
       about = checkpoint.read_about(manager, candidate)
       shape = tuple(about['image_shape'])
-      config = presets.with_defaults(about['config'])
+      config = schema.with_defaults(about['config'])
+      if kind not in (None, kind_of(config)):
+        raise ValueError(
+            f'expected a {kind} in {workdir}, and the run there is a {kind_of(config)} '
+            f'(trainer {config["trainer"]["name"]!r}). {HINTS[kind_of(config)]}')
       trainer, _ = build_trainer(config, shape)
       target = parallel.abstract_state(trainer.init, mesh)
       state = checkpoint.restore(manager, candidate, target)
@@ -108,6 +147,36 @@ def restore(workdir: str, step: int | None = None) -> Restored:
     checkpoint.close(manager)
     names = tuple(about['class_names'])
     return Restored(config, shape, names, trainer, state, candidate, mesh)
+
+
+HINTS = {
+    'GAN': 'For a GAN there are --mode=generate and --mode=evaluate',
+    'classifier': 'For a classifier there are --mode=evaluate, predict and posthoc',
+}
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+  """'GAN' or 'classifier'."""
+  return 'GAN' if config['trainer']['name'] == 'gan' else 'classifier'
+
+
+def find_kind(workdir: str, step: int | None = None) -> str:
+  """The same of a run, by its newest checkpoint or that of `step`.
+
+  Raises:
+    ValueError: as `restore`.
+  """
+  steps = _find_steps(workdir, step)
+  manager = checkpoint.open_manager(workdir, read_only=True)
+  for candidate in steps:
+    try:
+      about = checkpoint.read_about(manager, candidate)
+    except checkpoint.Damaged:
+      if candidate == steps[-1]:
+        raise
+      continue
+    checkpoint.close(manager)
+    return kind_of(about['config'])
 
 
 def _find_steps(workdir, step=None):
@@ -148,7 +217,7 @@ def _trainer_spec(config):
 
 
 def _restore_teacher(config, workdir, step):
-  found = restore(workdir, step)
+  found = restore(workdir, step, 'classifier')
   for key in ('mean', 'std'):
     own, other = config['data'][key], found.config['data'][key]
     if list(own) != list(other):

@@ -40,9 +40,10 @@ def make_feed(
   index = training.stream.index
 
   def indices(step, k):
-    """[k, n], or always as many rows where only the first k are used."""
+    """[k, n, ...], or always as many rows where only the first k are used."""
     rows = [index(s) for s in range(step, step + k)]
-    return np.stack(rows if scans else rows + rows[-1:] * (most - k))
+    rows = rows if scans else rows + rows[-1:] * (most - k)
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
 
   most = run['updates_per_call']
   resident = run['placement'] == 'resident'

@@ -49,7 +49,8 @@ class EvalSet(NamedTuple):
 def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
   """Loads positives and negatives and lays out the batches.
 
-  An objective that does not use negatives gets none, whatever the config lists.
+  An objective that does not use negatives gets none, whatever the config lists. A GAN
+  gets its batches with positives and negatives apart (`data.apart`).
 
   Raises:
     ValueError: what is wrong with the data or the batch, and how to mend it.
@@ -80,10 +81,15 @@ def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
       {name: settings['negatives'][name].get('weight', 1.0) for name in negatives},
       batch_size=settings['batch_size'],
       negatives_per_batch=settings['negatives_per_batch'] if negatives else 0,
-      inside=settings['inside'],
+      inside=settings.get('inside', False),
       seed=config['seed'],
       multiple_of=num_devices,
   )
+  if _is_gan(config):
+    stream = data.apart(
+        stream, len(positives.label), settings['batch_size'],
+        _most(settings) if negatives else 0,
+        repeats=config['trainer'].get('n_critic', 1), multiple_of=num_devices)
   shape = tuple(pool.image.shape[1:])
   return Training(pool, stream, shape, positives.names, negatives)
 
@@ -177,7 +183,13 @@ def _check_normalisation(settings, channels):
     raise ValueError(f'data.std must be above 0, got {settings["std"]}')
 
 
+def _is_gan(config) -> bool:
+  return config['trainer']['name'] == 'gan'
+
+
 def _uses_negatives(config) -> bool:
+  if _is_gan(config):  # any of them, with or without
+    return bool(config['data']['negatives'] and _most(config['data']))
   return losses.make_objective(config['loss'], config['num_classes']).uses_negatives
 
 

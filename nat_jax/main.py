@@ -9,6 +9,8 @@ Classify your own pictures:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
 Compare other confidences of a checkpoint (energy, KNN, ViM, ODIN, ...):
   python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600]
+Make images with a trained GAN (--interpolate=5, --neighbours=4: more sheets):
+  python -m nat_jax.main --mode=generate --workdir runs/gan --num 64 [--labels 0,3]
 Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
@@ -22,7 +24,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import evaluate, posthoc, presets, report, train
+from nat_jax import generate, generation, posthoc, predict, report, schema, train
+from nat_jax.runtime import checkpoint
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A config file of configs/, with a variant after a colon: '
@@ -31,7 +34,8 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'predict', 'posthoc', 'report'],
+    'mode', 'train',
+    ['train', 'evaluate', 'predict', 'posthoc', 'generate', 'report'],
     'What to do.',
 )
 STEP = flags.DEFINE_integer('step', None, 'Checkpoint to use (default: the newest).')
@@ -43,6 +47,14 @@ THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
     'these" (default: keeps 95 % of the positive test images).',
 )
+NUM = flags.DEFINE_integer('num', 64, 'generate: how many images.')
+LABELS = flags.DEFINE_list(
+    'labels', None, 'generate: classes, by name or number (default: whatever comes).')
+SEED = flags.DEFINE_integer('seed', 0, 'generate: of the noise.')
+INTERPOLATE = flags.DEFINE_integer(
+    'interpolate', 0, 'generate: rows of a sheet that lead from image to image.')
+NEIGHBOURS = flags.DEFINE_integer(
+    'neighbours', 0, 'generate: training images beside each, the nearest ones.')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', os.environ.get('NAT_JAX_DISTRIBUTED') == '1',
     'Join the other processes: found by itself on TPU pods and under Slurm, else told '
@@ -57,13 +69,18 @@ def run_train() -> None:
   config = CONFIG.value
   if config is None or not WORKDIR.value:
     raise ValueError('--mode=train needs --config and --workdir')
+  path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   runs = []
   if config.compare_with:
-    runs.append((_variant(config.compare_with), f'{_workdir()}-{config.compare_with}'))
+    other = _load(path, config.compare_with)
+    other.update_from_flattened_dict(
+        config_flags.get_override_values(flags.FLAGS['config']))
+    other.compare_with = ''
+    runs.append((other, f'{_workdir()}-{config.compare_with}'))
   runs.append((config, _workdir()))
   for run_config, workdir in runs:  # before any work is spent on the first
     train.check(run_config, workdir, OVERWRITE.value)
-  for run_config, workdir in runs:
+  for run_config, workdir in [*_judge(config), *runs]:
     if jax.process_index() == 0:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     train.train(run_config, workdir, OVERWRITE.value)
@@ -71,21 +88,24 @@ def run_train() -> None:
     _report([workdir for _, workdir in runs[::-1]])
 
 
+def _judge(config):
+  """The classifier that measures a GAN's samples, if it is to be trained first."""
+  features = config.get('measures', {}).get('features', {})
+  if not features.get('config') or checkpoint.list_steps(features.workdir):
+    return []
+  return [(_load(*features.config.split(':')), features.workdir)]
+
+
 def _workdir():
   return WORKDIR.value.rstrip('/')
 
 
-def _variant(name):
-  """The same config file with another variant, and the same --config.KEY=VALUE."""
-  path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
+def _load(path, variant):
+  """The config of a variant of a config file."""
   spec = importlib.util.spec_from_file_location('variant_config', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config = module.get_config(name)
-  overrides = config_flags.get_override_values(flags.FLAGS['config'])
-  config.update_from_flattened_dict(overrides)
-  config.compare_with = ''
-  return config
+  return module.get_config(variant)
 
 
 def _report(workdirs):
@@ -99,7 +119,7 @@ def _report(workdirs):
 
 def run_evaluate() -> None:
   """Evaluates a checkpoint."""
-  evaluate.evaluate(_needed(WORKDIR, 'evaluate'), STEP.value)
+  generation.evaluate_run(_needed(WORKDIR, 'evaluate'), STEP.value)
   if jax.process_index() == 0:
     print(report.tables([report.load_run(WORKDIR.value)]))
 
@@ -107,7 +127,7 @@ def run_evaluate() -> None:
 def run_predict() -> None:
   """Classifies a folder of pictures."""
   workdir, images = _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict')
-  path = evaluate.predict_folder(workdir, images, STEP.value, THRESHOLD.value)
+  path = predict.predict_folder(workdir, images, STEP.value, THRESHOLD.value)
   with open(path) as file:
     print(file.read(), end='')
   print(f'written: {path}')
@@ -122,6 +142,15 @@ def run_posthoc() -> None:
     print(f'written: {os.path.join(workdir, posthoc.POSTHOC)}')
 
 
+def run_generate() -> None:
+  """Makes images with a GAN."""
+  path = generate.generate(
+      _needed(WORKDIR, 'generate'), NUM.value, LABELS.value, SEED.value, STEP.value,
+      INTERPOLATE.value, NEIGHBOURS.value)
+  if jax.process_index() == 0:
+    print(f'written: {path} and the sheets beside it')
+
+
 def run_report(workdirs: list[str]) -> None:
   """Compares runs; the report goes to --workdir, or into the first run."""
   workdirs = workdirs or [_needed(WORKDIR, 'report')]
@@ -131,7 +160,7 @@ def run_report(workdirs: list[str]) -> None:
 
 MODES = {
     'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict,
-    'posthoc': run_posthoc,
+    'posthoc': run_posthoc, 'generate': run_generate,
 }
 
 
@@ -165,12 +194,8 @@ def parse(argv: list[str]) -> list[str]:
 def _check_key(arg):
   """Raises ValueError for --config.KEY of a key that no config has."""
   found = re.match(r'--?config\.([^=]+)', arg)
-  if not found:
-    return
-  key, _, rest = found[1].partition('.')
-  presets.check_keys([key], presets.BASE)
-  if rest and key in presets.GROUPS:
-    presets.check_keys([rest.split('.')[0]], presets.BASE[key], f'{key}.')
+  if found:
+    schema.check_override(found[1])
 
 
 def main(argv: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from nat_jax import figures, tables
 
@@ -43,6 +44,20 @@ def mistakes(run: Mapping[str, Any]) -> Any:
       _sheet(ax, sheet, rows, run['class_names'])
       ax.set_title(name, loc='left')
   return figure
+
+
+def save_sheet(images: np.ndarray, path: str | Path, columns: int = 10) -> None:
+  """Writes uint8 images [n, h, w, 1 or 3] as a PNG, in rows, each pixel enlarged."""
+  num, height, width, channels = images.shape
+  rows, gap = -(-num // columns), 1
+  canvas = np.full(
+      (rows, height + gap, columns, width + gap, channels), 255, np.uint8)
+  for i, image in enumerate(images):
+    canvas[i // columns, :height, i % columns, :width] = image
+  canvas = canvas.reshape(rows * (height + gap), columns * (width + gap), channels)
+  times = max(1, 640 // canvas.shape[1])
+  canvas = canvas.repeat(times, 0).repeat(times, 1)
+  Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(path)
 
 
 def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:

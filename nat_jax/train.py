@@ -17,12 +17,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from clu import parameter_overview
 
-from nat_jax import attention_maps, evaluate, experiment, feed, inputs
+from nat_jax import evaluate, experiment, feed, generation, inputs
 from nat_jax.runtime import checkpoint, parallel, writers
 from nat_jax.runtime import workdir as workdirs
+
+# Where there is no line for a trainer, it is a classifier.
+EVALUATORS = {'gan': generation.make_evaluator}
 
 
 class Preempted(Exception):
@@ -61,11 +63,10 @@ def train(
   workdirs.check(workdir, config, overwrite)
   mesh = parallel.make_mesh()
   training = inputs.load_training(config, mesh.devices.size)
-  sets = inputs.load_evals(config, training.negatives)
-  _check_shape(config['reference'], sets, training.image_shape)
   trainer, schedule = experiment.build_trainer(config, training.image_shape)
   frozen = trainer.frozen()
-  evaluate.check_best(config, sets)
+  make_evaluator = EVALUATORS.get(config['trainer']['name'], evaluate.make_evaluator)
+  evaluator = make_evaluator(config, workdir, training, trainer, mesh)
   step_fn, source, items = feed.make_feed(config, training, trainer, mesh)
   call_length = feed.make_call_length(
       config, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
@@ -74,7 +75,7 @@ def train(
   workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
   parallel.barrier('workdir')
 
-  manager = checkpoint.open_manager(workdir, run['keep'], config['best'])
+  manager = checkpoint.open_manager(workdir, run['keep'], config.get('best', ''))
   state, step = checkpoint.restore_latest(manager, target)
   done = _finished(workdir, step, config)
   if done:
@@ -85,8 +86,10 @@ def train(
   progress = writers.Progress(config['steps'], step, quiet=jax.process_index() > 0)
   if state is None:
     state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
-    progress.say(parameter_overview.get_parameter_overview(
-        state.net.params, include_stats=False))
+    for name in ('net', 'gen', 'disc'):
+      if hasattr(state, name):
+        progress.say(parameter_overview.get_parameter_overview(
+            getattr(state, name).params, include_stats=False))
   else:
     progress.say(f'resuming {workdir} at step {step}')
   frozen = parallel.replicate(frozen, mesh)
@@ -94,19 +97,12 @@ def train(
       'config': config, 'image_shape': training.image_shape,
       'class_names': training.class_names,
   }
-  predict = evaluate.make_predict(
-      trainer.heads['logits'], mesh, config['eval_batch_size'])
-
-  def evaluate_now(bootstrap=False):
-    return evaluate.evaluate_sets(
-        config, sets, functools.partial(predict, state), bootstrap)
-
   with (
       writers.open_writers(workdir, step, run['tensorboard']) as write,
       _sigterm(mesh) as preempted,
       contextlib.closing(progress),
   ):
-    window, pending, figures = [], None, None
+    window, pending, figures, details = [], None, None, None
 
     def look():
       """Reads the figures of the last call; stops a run that diverged."""
@@ -116,15 +112,16 @@ def train(
       at, metrics = pending
       pending = None
       window.append(jax.device_get(metrics))
-      latest = _figures(window[-1])
-      for name in ('loss', 'grad_norm'):
+      latest = trainer.figures(window[-1])
+      for name in trainer.watch:
         if not math.isfinite(latest[name]):
           _diverged(f'{name} is {latest[name]}', at, manager)
       if at % run['log_every'] == 0 or at == config['steps']:
-        record = _merge(window)
+        record = trainer.figures(
+            functools.reduce(lambda one, other: one.merge(other), window))
         record['learning_rate'] = float(schedule(at - 1))
         record['images_per_second'] = progress(
-            at, record.pop('images'), _line(record)
+            at, record.pop('images'), trainer.line(record)
         )
         write({'step': at, 'kind': 'train', **record})
         window = []
@@ -146,10 +143,10 @@ def train(
           _diverged('a parameter is NaN or infinite', step, manager)
       if evaluates:
         go_on = progress.pause()
-        figures, scores = evaluate_now(bootstrap=last)
+        figures, details = evaluator.run(state, step, last)
         write({'step': step, 'kind': 'eval', 'evals': figures})
         progress.say(
-            f'step {step}/{config["steps"]}  evaluation: {_summary(figures)}')
+            f'step {step}/{config["steps"]}  evaluation: {evaluator.summary(figures)}')
         go_on()
       if saves:
         current = dict(writers.flat(figures)) if evaluates else None
@@ -161,12 +158,9 @@ def train(
             f'{workdir}. The same command goes on from there'
         )
     if figures is None:  # it was cut off between its last checkpoint and eval.json
-      figures, scores = evaluate_now(bootstrap=True)
+      figures, details = evaluator.run(state, step, True)
   checkpoint.close(manager)
-  attention_maps.save(workdir, trainer, state, mesh, sets)
-  return evaluate.save_evaluation(
-      workdir, config, step, training.class_names, sets, figures, scores
-  )
+  return evaluator.save(state, step, figures, details)
 
 
 @contextlib.contextmanager
@@ -197,43 +191,6 @@ def _diverged(what, step, manager):
       + 'Try a lower --config.schedule.learning_rate, --config.grad_clip=1.0, a '
       'warm-up (schedule.warmup), or float32 compute, in another --workdir'
   )
-
-
-def _check_shape(name, sets, image_shape):
-  shape = sets[name].arrays.image.shape[1:]
-  if shape != image_shape:
-    raise ValueError(
-        f'evaluation set {name!r} has images of shape {shape}, the training images are '
-        f'{image_shape}; choose size and mode of its source to match')
-
-
-def _merge(window):
-  total = functools.reduce(lambda one, other: one.merge(other), window)
-  images = int(total.loss_positive.count + total.loss_negative.count)
-  return {**_figures(total), 'images': images}
-
-
-def _figures(metrics):
-  with np.errstate(invalid='ignore'):  # no negatives: 0 / 0 = NaN
-    return {k: float(v) for k, v in metrics.compute().items()}
-
-
-def _line(record):
-  text = (f'loss {record["loss"]:.4f} (pos {record["loss_positive"]:.4f}'
-          f' neg {record["loss_negative"]:.4f})  accuracy {record["accuracy"]:.3f}')
-  return f'{text}  NCR {record["ncr"]:.3f}'.replace(' neg nan', '').replace(
-      '  NCR nan', '')
-
-
-def _summary(figures):
-  parts = []
-  for name, values in figures.items():
-    if values['positive']:
-      parts.append(f'{name} accuracy {values["accuracy"]:.3f}')
-    else:
-      t, ncr = list(values['ncr'].items())[0]
-      parts.append(f'{name} NCR_{t} {ncr:.3f}')
-  return ', '.join(parts)
 
 
 def _finished(workdir, step, config):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax import evaluate, presets, train
+from nat_jax import evaluate, predict, presets, train
 from nat_jax.data import cache
 from nat_jax.runtime import workdir as workdirs
 
@@ -187,5 +187,5 @@ def test_evaluating_what_is_not_there(tmp_path):
     with pytest.raises(ValueError, match='no checkpoints in .*train first'):
       evaluate.evaluate(str(workdir))
     with pytest.raises(ValueError, match='no checkpoints in .*train first'):
-      evaluate.predict_folder(str(workdir), str(tmp_path))
+      predict.predict_folder(str(workdir), str(tmp_path))
   assert list(pathlib.Path(tmp_path).iterdir()) == []

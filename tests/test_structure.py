@@ -18,20 +18,24 @@ PACKAGE = ROOT / 'nat_jax'
 
 # A module imports strictly lower ranks and its own package or group.
 RANKS = {
-    'presets': 0, 'registry': 0, 'paper': 0,
-    'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'recipes': 1,
-    'trainers': 2, 'runtime': 2,
+    'schema': 0, 'registry': 0, 'paper': 0,
+    'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'presets': 1,
+    'trainers': 2, 'runtime': 2, 'recipes': 2,
     'attention_maps': 3, 'experiment': 3, 'claims': 3, 'figures': 3, 'page': 3,
+    'gan_figures': 3, 'gan_report': 3, 'gan_tables': 3,
     'pictures': 3, 'inputs': 3, 'report': 3, 'tables': 3,
     'evaluate': 4, 'feed': 4,
-    'posthoc': 5, 'train': 5,
-    'main': 6,
+    'features': 5, 'posthoc': 5, 'predict': 5,
+    'generation': 6, 'neighbours': 6,
+    'generate': 7, 'train': 7,
+    'main': 8,
 }
-GROUP = {'claims', 'figures', 'page', 'pictures', 'report', 'tables'}
+GROUP = {'claims', 'figures', 'gan_figures', 'gan_report', 'gan_tables', 'page',
+         'pictures', 'report', 'tables'}
 
 # Library -> the only files that may import it or use it.
 PLACES = {
-    'matplotlib': {'figures.py', 'pictures.py'},
+    'matplotlib': {'figures.py', 'gan_figures.py', 'pictures.py'},
     'orbax': {'runtime/checkpoint.py'},
     'clu.metric_writers': {'runtime/writers.py'},
     'jax.jit': {'runtime/parallel.py'},

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -84,17 +84,19 @@ def make_pool(
   )
 
 
-def gather(pool: Pool, index: Array) -> dict[str, Array]:
+def gather(pool: Pool, index: Array | dict[str, Array]) -> dict[str, Any]:
   """Makes the batch of the rows `index`; -1 is an empty slot.
 
   Args:
     pool: in numpy, or on the device.
-    index: `[n]` int32, of the same kind.
+    index: `[n]` int32 (or of any shape), of the same kind; or a dict of such.
 
   Returns:
-    `image` `[n, h, w, c]`, `label` `[n]` int32, `weight` `[n]` float32. An empty slot
-    has the image of row 0, label -1 and weight 0.
+    `image` `[n, h, w, c]`, `label` `[n]` int32, `weight` `[n]` float32; of a dict, a
+    dict of such batches. An empty slot has the image of row 0, label -1 and weight 0.
   """
+  if isinstance(index, dict):
+    return {name: gather(pool, rows) for name, rows in index.items()}
   filled = (index >= 0).astype(index.dtype)
   row = index * filled
   return {

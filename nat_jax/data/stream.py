@@ -9,7 +9,7 @@ Resuming needs no state, and a test no data set.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,12 @@ class Stream(NamedTuple):
 
   Attributes:
     num_slots: length of an index; the same for every step.
-    index: step -> int32 `[num_slots]`, rows of the pool; -1 = empty slot.
+    index: step -> int32 `[num_slots]`, rows of the pool; -1 = empty slot. (Of `apart`
+      a dict of two such arrays.)
   """
 
   num_slots: int
-  index: Callable[[int], np.ndarray]
+  index: Callable[[int], Any]
 
 
 def make_stream(
@@ -127,6 +128,42 @@ def make_stream(
     return rows
 
   return Stream(num_slots, index)
+
+
+def apart(
+    stream: Stream, num_positives: int, batch_size: int, high: int, *,
+    repeats: int = 1, multiple_of: int = 1,
+) -> Stream:
+  """The same rows with positives and negatives apart, as a GAN takes them.
+
+  Args:
+    stream: of `make_stream` with inside=False.
+    num_positives: as there; rows from this one on are negatives.
+    batch_size: as there.
+    high: the most negatives in a batch.
+    repeats: batches that make up one step (updates of the discriminator).
+    multiple_of: negatives are padded up to it with empty slots.
+
+  Returns:
+    A stream whose index is {'positive': `[batch_size, repeats]`, 'negative':
+    `[m, repeats]`}, the latter only if there are any; column j is batch
+    step * repeats + j of `stream`.
+  """
+  num_negatives = -(-high // multiple_of) * multiple_of
+
+  def index(step: int) -> dict[str, np.ndarray]:
+    found = {
+        'positive': np.empty((batch_size, repeats), np.int32),
+        'negative': np.full((num_negatives, repeats), -1, np.int32),
+    }
+    for j in range(repeats):
+      rows = stream.index(step * repeats + j)
+      negatives = rows[rows >= num_positives]
+      found['positive'][:, j] = rows[(rows >= 0) & (rows < num_positives)]
+      found['negative'][: len(negatives), j] = negatives
+    return found if high else {'positive': found['positive']}
+
+  return Stream((batch_size + num_negatives) * repeats, index)
 
 
 def _spread(num: int, size: int) -> np.ndarray:

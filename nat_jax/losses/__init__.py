@@ -6,7 +6,7 @@ from typing import Any
 from nat_jax import registry
 from nat_jax.losses.attention import attention_loss, attention_map
 from nat_jax.losses.gan import GAN_OBJECTIVES
-from nat_jax.losses.gan_terms import GanObjective
+from nat_jax.losses.gan_terms import GanObjective, disc_weights
 from nat_jax.losses.negative_aware import (
     DIRECTIONS,
     cross_entropy,
@@ -45,6 +45,7 @@ __all__ = [
     'cross_entropy_objective',
     'energy',
     'example_weights',
+    'disc_weights',
     'make_gan_objective',
     'make_objective',
     'max_probability',

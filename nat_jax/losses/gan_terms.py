@@ -6,7 +6,7 @@
 p = softmax(logits) and H(p) = -sum_k p_k log p_k throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import chex
@@ -126,3 +126,34 @@ def check_num_classes(name: str, num_classes: int) -> None:
 def check_weight(name: str, weight: float) -> None:
   if not 0 <= weight < float('inf'):
     raise ValueError(f'{name}, a weight, must be finite and 0 or more, got {weight}')
+
+
+def disc_weights(
+    weights: Mapping[str, jax.Array],
+    negative_weight: float | None = None,
+    total: Callable[[jax.Array], jax.Array] = jnp.sum,
+) -> dict[str, jax.Array]:
+  """What each example counts in the discriminator's loss.
+
+  L_D = mean over real images + mean over generated images and negatives together; or,
+  with lambda, + mean over generated images + lambda * mean over negatives.
+
+  Args:
+    weights: [n] for each of 'real', 'fake' and, if there are any, 'negative'; 0 = empty
+      slot.
+    negative_weight: lambda; None: one mean over both.
+    total: sums over the global batch.
+
+  Returns:
+    Coefficients [n] by the same names; their sum is 2 (or 2 + lambda) where every set
+    holds an example.
+  """
+  counts = {name: jnp.maximum(total(weight), 1e-9) for name, weight in weights.items()}
+  shares = dict.fromkeys(weights, 1.0)
+  if 'negative' in weights:
+    if negative_weight is None:
+      both = counts['fake'] + counts['negative']
+      shares = {name: counts[name] / both for name in counts} | {'real': 1.0}
+    else:
+      shares['negative'] = negative_weight
+  return {name: shares[name] * weights[name] / counts[name] for name in weights}

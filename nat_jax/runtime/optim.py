@@ -29,6 +29,14 @@ def cosine(
   return _after_warmup(decay, learning_rate, warmup)
 
 
+def linear(
+    *, steps: int, learning_rate: float, over: int = 0, warmup: int = 0
+) -> optax.Schedule:
+  """From `learning_rate` straight to 0 at update `over` (0: at the end of the run)."""
+  decay = optax.linear_schedule(learning_rate, 0.0, max((over or steps) - warmup, 1))
+  return _after_warmup(decay, learning_rate, warmup)
+
+
 def step(
     *, steps: int, learning_rate: float, factor: float = 0.1,
     at: Sequence[float] = (0.5, 0.75), warmup: int = 0,
@@ -46,7 +54,7 @@ def _after_warmup(schedule, learning_rate, warmup):
   return optax.join_schedules([ramp, schedule], [warmup])
 
 
-SCHEDULES = {'constant': constant, 'cosine': cosine, 'step': step}
+SCHEDULES = {'constant': constant, 'cosine': cosine, 'linear': linear, 'step': step}
 
 
 def kernels(params: Any) -> Any:
@@ -79,13 +87,21 @@ def adamw(
   )
 
 
+def adam(
+    learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+  """Adam without weight decay."""
+  return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
+
+
 def _mask(name):
   if name not in MASKS:
     raise ValueError(f'unknown weight-decay mask {name!r}; valid: {sorted(MASKS)}')
   return MASKS[name]
 
 
-OPTIMIZERS = {'sgd': sgd, 'adamw': adamw}
+OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'sgd': sgd}
 
 
 def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:

@@ -180,12 +180,15 @@ def _place(x, sharding):
 
 
 def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
-  """Compiles a trainer's head: (state, images [n, ...]) -> array [n, ...] on all."""
+  """Compiles a trainer's head: (state, images [n, ...]) -> array [n, ...] on all.
+
+  The images may be a tree of such arrays.
+  """
   whole, parts = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
   compiled = jax.jit(head, in_shardings=(whole, parts), out_shardings=whole)
 
   def run(state, images):
-    return compiled(state, _place(images, parts))
+    return compiled(state, jax.tree.map(lambda x: _place(x, parts), images))
 
   return run
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from nat_jax import presets
+from nat_jax import schema
 from nat_jax.runtime import writers
 
 CONFIG = 'config.json'
@@ -40,7 +40,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
     return False
   try:
     with open(path) as file:
-      there = presets.with_defaults(json.load(file))
+      there = schema.with_defaults(json.load(file))
   except (ValueError, KeyError) as error:
     raise ValueError(
         f'{path} is no config of a run ({error}); choose another --workdir, or mend '

@@ -94,6 +94,8 @@ def finite(value: Any) -> Any:
   """NaN and infinity as None, so that the file is JSON for every reader."""
   if isinstance(value, Mapping):
     return {k: finite(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [finite(v) for v in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value

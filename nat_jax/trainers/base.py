@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from clu import metrics as clu_metrics
 
 
@@ -35,6 +36,25 @@ class TrainState:
   ema: Any = None
 
 
+@flax.struct.dataclass
+class GanState:
+  """The same for a pair of networks.
+
+  Attributes:
+    step: completed updates of the generator.
+    key: as in `TrainState`.
+    gen: the generator; it has no batch_stats.
+    disc: the discriminator; batch_stats holds what spectral norm remembers.
+    ema: moving average of the generator's parameters, or None.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  gen: Net
+  disc: Net
+  ema: Any = None
+
+
 class Trainer(NamedTuple):
   """A way of training. To make another one, replace one of the functions.
 
@@ -44,13 +64,25 @@ class Trainer(NamedTuple):
       `{}` if none. They are arguments of the step, so neither saved nor compiled in.
     step: (state, frozen, batch, *, axis_name=None) -> (state, clu Collection).
     heads: name -> function (state, images) -> [n, ...], for evaluation; 'aux' gives
-      the network's named feature maps.
+      the network's named feature maps; 'samples' takes noise instead of images.
+    figures: clu Collection -> floats, among them `images`, the number that was seen.
+    line: (those floats) -> what the line of progress says of them.
+    watch: names of figures that must be finite, or the run has diverged.
   """
 
   init: Callable[..., Any]
   frozen: Callable[[], Any]
   step: Callable[..., Any]
   heads: dict[str, Callable[..., jax.Array]]
+  figures: Callable[[clu_metrics.Collection], dict[str, float]]
+  line: Callable[[dict[str, float]], str]
+  watch: tuple[str, ...] = ('loss', 'grad_norm')
+
+
+def figures(metrics: clu_metrics.Collection) -> dict[str, float]:
+  """The averages of a collection; NaN where there was nothing to average."""
+  with np.errstate(invalid='ignore'):  # no negatives: 0 / 0
+    return {name: float(value) for name, value in metrics.compute().items()}
 
 
 def cross_device_sum(axis_name: str | None) -> Callable[[jax.Array], jax.Array]:

@@ -5,6 +5,7 @@
     state, metrics = trainer.step(state, trainer.frozen(), batch)
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -162,7 +163,24 @@ def supervised(
           'features': lambda state, images: forward(state, images)[1]['features'],
           'aux': lambda state, images: forward(state, images)[1],
       },
+      figures=figures,
+      line=line,
   )
+
+
+def figures(metrics: TrainMetrics) -> dict[str, float]:
+  """The averages of `TrainMetrics`, and how many images were seen."""
+  images = metrics.loss_positive.count + metrics.loss_negative.count
+  return {**base.figures(metrics), 'images': float(images)}
+
+
+def line(record: dict[str, float]) -> str:
+  """Losses, accuracy and NCR of the updates; what there were no examples for is out."""
+  parts = {'pos': 'loss_positive', 'neg': 'loss_negative', 'maps': 'loss_attention'}
+  losses_ = ' '.join(f'{short} {record[name]:.4f}' for short, name in parts.items()
+                     if math.isfinite(record.get(name, math.nan)))
+  text = f'loss {record["loss"]:.4f} ({losses_})  accuracy {record["accuracy"]:.3f}'
+  return text + (f'  NCR {record["ncr"]:.3f}' if math.isfinite(record['ncr']) else '')
 
 
 def _variables(params, batch_stats):

@@ -1,0 +1,42 @@
+"""GANs of scikit-learn's digits: no download, two CPU cores.
+
+    python -m nat_jax.main --config configs/gan/digits.py --workdir runs/gan-digits
+
+Positives: digits 0-5; external negatives: 6-9. The classifier that the samples are
+measured by (configs/gan/judge.py:digits) is trained first.
+
+Variants: nat3 (the default), am, catgan, nat0, nat10, natm0, natm3 and any other
+objective of nat_jax/gan_recipes.py, with any number of negatives a batch of 100.
+"""
+
+from nat_jax import gan_recipes, presets
+
+
+def digits(classes):
+  return {'name': 'digits', 'split': 'all', 'classes': classes}
+
+
+def get_config(variant='nat3'):
+  objective, count, _ = gan_recipes.parse(variant)
+  return presets.experiment(
+      trainer={'name': 'gan'},
+      name='gan_digits',
+      variant=variant,
+      num_classes=6,
+      steps=5000,
+      generator={'name': 'mlp_generator', 'latent': 32, 'widths': (128, 128)},
+      discriminator={'name': 'mlp_discriminator', 'widths': (128, 128)},
+      loss=gan_recipes.OBJECTIVES[objective],
+      data=dict(
+          positives=digits(tuple(range(6))),
+          negatives={'digits_6_9': {'source': digits((6, 7, 8, 9))}} if count else {},
+          negatives_per_batch=count,
+      ),
+      measures=dict(
+          num_samples=2000,
+          features={
+              'name': 'checkpoint', 'config': 'configs/gan/judge.py:digits',
+              'workdir': 'runs/judges/digits'},
+      ),
+      run=dict(log_every=250, checkpoint_every=1000, eval_every=1000),
+  )

@@ -1,0 +1,184 @@
+"""A trained generator -> samples, and the measures of them.
+
+    sample = make_sampler(config, trainer, mesh)
+    images = sample(state, num=64, seed=0)                 # uint8 [64, h, w, c]
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from nat_jax import (
+    data,
+    evaluate,
+    experiment,
+    features,
+    inputs,
+    metrics,
+    pictures,
+    registry,
+)
+from nat_jax.runtime import parallel, writers
+
+SHEET = 100  # images on a sheet of samples
+COLLAPSED = 0.1  # as in `trainers.gan_metrics`
+
+
+def make_sampler(
+    config: Mapping[str, Any], trainer, mesh
+) -> Callable[..., np.ndarray]:
+  """Returns sample(state, num, seed, labels=None, z=None) -> uint8 images.
+
+  Samples are made in whole batches of `measures.batch_size` (the generator uses the
+  statistics of its batch), and what is too many is cut off. `labels` [num] are given
+  to a generator that takes them (default: all classes in turn); `z` [num, latent]
+  stands for the seed's normal noise.
+  """
+  run = parallel.wrap_head(trainer.heads['samples'], mesh)
+  size, settings = sampling_batch(config, mesh), config['data']
+  latent = config['generator']['latent']
+
+  def sample(state, num, seed=0, labels=None, z=None):
+    whole = -(-num // size) * size
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((whole, latent), np.float32)
+    if z is not None:
+      noise[:num] = z
+    label = np.arange(whole, dtype=np.int32) % config['num_classes']
+    if labels is not None:
+      label[:num] = labels
+    images = []
+    for start in range(0, whole, size):
+      rows = slice(start, start + size)
+      batch = np.asarray(run(state, {'z': noise[rows], 'label': label[rows]}))
+      images.append(data.quantise(batch, settings['mean'], settings['std']))
+    return np.concatenate(images)[:num]
+
+  return sample
+
+
+def sampling_batch(config: Mapping[str, Any], mesh) -> int:
+  """How many samples are made at once: `measures.batch_size`, a share a device."""
+  return -(-config['measures']['batch_size'] // mesh.devices.size) * mesh.devices.size
+
+
+def make_evaluator(
+    config: Mapping[str, Any], workdir: str,
+    training: inputs.Training | experiment.Restored, trainer, mesh,
+) -> evaluate.Evaluator:
+  """The `Evaluator` of a GAN: a sheet of fixed noise, and the measures of the samples.
+
+  Raises:
+    ValueError: what is wrong with the features or the reference images.
+  """
+  settings = config['measures']
+  judge = registry.build(
+      features.FEATURES, settings['features'], what='features', mesh=mesh,
+      image_shape=training.image_shape)
+  source = settings['reference'] or config['data']['positives']
+  arrays, real = features.reference(
+      source, settings['num_samples'], judge, training.image_shape)
+  _check_numbers(settings, *real['features'].shape)
+  real = {**real, 'labels': _classes(real)}
+  sample = make_sampler(config, trainer, mesh)
+
+  def run(state, step, final):
+    del final
+    images = sample(state, settings['num_samples'], config['seed'])
+    sheet(images[:SHEET], os.path.join(workdir, 'figures', f'samples_{step:07d}.png'))
+    found = judge.apply(images)
+    figures, conventions = metrics.generative_summary(
+        {**found, 'labels': _classes(found)}, real, judge.num_classes,
+        splits=settings['splits'], k=settings['neighbours'], seed=config['seed'])
+    figures['spread'] = float(_spread(images) / _spread(arrays.image))
+    figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
+    return {'samples': figures}, (images[:SHEET], conventions)
+
+  def save(state, step, figures, details):
+    del state
+    images, conventions = details
+    evaluation = {
+        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
+        'step': step, 'num_classes': config['num_classes'],
+        'class_names': list(training.class_names), 'evals': figures,
+        'conventions': {'judge': judge.convention, **conventions},
+    }
+    if jax.process_index() == 0:
+      np.savez_compressed(os.path.join(workdir, 'samples.npz'), image=images)
+      writers.write_json(
+          os.path.join(workdir, evaluate.EVALUATION), writers.finite(evaluation))
+    return evaluation
+
+  return evaluate.Evaluator(run, save, summary)
+
+
+SUMMARY = {
+    'inception_score': 'IS {:.2f}', 'am_score': 'AM {:.3f}', 'fid': 'FID {:.2f}',
+    'kid': 'KID {:.4f}', 'precision': 'precision {:.2f}', 'recall': 'recall {:.2f}',
+}
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+  """The measures in one line."""
+  values = figures['samples']
+  text = ' '.join(form.format(values[name]) for name, form in SUMMARY.items()
+                  if values.get(name) is not None)
+  return text + ('  COLLAPSED: the samples are nearly all alike'
+                 if values['collapsed'] else '')
+
+
+def evaluate_run(workdir: str, step: int | None = None) -> dict[str, Any]:
+  """Restores a GAN and measures it as at the end of its training; or a classifier.
+
+  Args:
+    workdir: of a run of either kind.
+    step: of the checkpoint; None: the newest.
+
+  Raises:
+    ValueError: no checkpoint, or none of that step.
+  """
+  if experiment.find_kind(workdir, step) != 'GAN':
+    return evaluate.evaluate(workdir, step)
+  restored = experiment.restore(workdir, step, 'GAN')
+  evaluator = make_evaluator(
+      restored.config, workdir, restored, restored.trainer, restored.mesh)
+  found = evaluator.run(restored.state, restored.step, True)
+  return evaluator.save(restored.state, restored.step, *found)
+
+
+def sheet(images: np.ndarray, path: str, columns: int = 10) -> None:
+  """Writes a PNG of images in rows; of several processes the first does."""
+  if jax.process_index() == 0:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    pictures.save_sheet(images, path, columns)
+
+
+def _check_numbers(settings, num_real, dim):
+  """Raises ValueError for what the measures cannot be taken of; warns of the others."""
+  num = min(settings['num_samples'], num_real)
+  for key, most in (('splits', settings['num_samples']), ('neighbours', num - 1)):
+    if settings[key] > most:
+      raise ValueError(
+          f'measures.{key} must be {most} or less, got {settings[key]}: there are '
+          f'measures.num_samples={settings["num_samples"]} samples and {num_real} real '
+          'images to compare with; ask for more, or lower it')
+  note = metrics.rank_note(num, dim)
+  if note:
+    logging.warning(
+        'FID: %s Raise measures.num_samples (now %d; there are %d real images).', note,
+        settings['num_samples'], num_real)
+
+
+def _classes(found: Mapping[str, np.ndarray]) -> np.ndarray | None:
+  """The class that the judge gives each image; None if it knows none."""
+  return found['probs'].argmax(-1) if 'probs' in found else None
+
+
+def _spread(images: Sequence[np.ndarray]) -> float:
+  """Root mean square distance from the mean image."""
+  flat = np.asarray(images, np.float32).reshape(len(images), -1)
+  return float(np.sqrt(np.square(flat - flat.mean(0)).sum(1).mean()))

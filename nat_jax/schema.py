@@ -1,0 +1,231 @@
+"""Every key that a config may have, its default, and what it means.
+
+    base = base_of(config)      # CLASSIFIER, GAN or POINTS, by the name of the trainer
+    check_config(config)        # ValueError: an unknown key, a senseless value
+
+Specs are `{'name': ..., **arguments}` and are looked up in the table that the comment
+beside them names.
+"""
+
+import copy
+import re
+from typing import Any
+
+RUN: dict[str, Any] = dict(  # how it is run; may change when a run is resumed
+    mode='jit',  # or 'pmap'
+    placement='resident',  # pixels on the device; 'streamed': gathered by the host
+    updates_per_call=50,  # updates between two looks at the metrics
+    log_every=100,
+    eval_every=0,  # 0: at the end only
+    checkpoint_every=500,  # 0: at the end only
+    keep=2,  # newest checkpoints kept, beside the best
+    tensorboard=True,
+)
+
+CLASSIFIER: dict[str, Any] = dict(
+    name='experiment',  # printed in reports
+    variant='',  # what this run is among its siblings: 'nat', 'baseline', ...
+    trainer={'name': 'supervised'},  # nat_jax.trainers.TRAINERS
+    seed=0,  # of the parameters, the batches and the augmentation
+    steps=1000,  # updates in all
+    num_classes=10,
+    model={'name': 'small_conv'},  # nat_jax.models.MODELS
+    loss={'name': 'nat'},  # nat_jax.losses.OBJECTIVES
+    optimizer={'name': 'sgd'},  # nat_jax.runtime.optim.OPTIMIZERS
+    schedule={'name': 'cosine', 'learning_rate': 0.1},  # runtime.optim.SCHEDULES
+    grad_clip=0.0,  # largest global gradient norm; 0: not clipped
+    ema_decay=0.0,  # moving average of the parameters, used by evaluation; 0: none
+    data=dict(
+        positives={'name': 'digits'},  # a source: nat_jax.data.SOURCES
+        negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
+        mean=(0.5,),  # per channel, of pixels in [0, 1]
+        std=(0.5,),
+        batch_size=128,  # positives a batch (with inside=True: examples a batch)
+        negatives_per_batch=(5, 25),  # drawn uniformly, both ends included
+        inside=False,  # True: negatives take the places of positives
+        augment=[],  # nat_jax.data.AUGMENTS, in this order
+        treatment={},  # of the negatives, in the step: nat_jax.trainers.TREATMENTS
+    ),
+    evals={},  # name -> {'source': ..., 'positive': bool, 'seen': True|False|None}
+    reference='test',  # the positive eval that negatives are compared with
+    eval_batch_size=512,
+    best='',  # keep the best checkpoint by this figure, e.g. 'val/accuracy'; '': none
+    compare_with='',  # variant of this config file to train too and print beside
+    run=RUN,
+)
+
+GAN: dict[str, Any] = dict(
+    name='experiment',
+    variant='',  # 'am', 'nat3', ...
+    trainer={'name': 'gan'},  # its arguments (n_critic, labels ...): trainers.gan
+    seed=0,
+    steps=1000,  # updates of the generator
+    num_classes=10,
+    generator={'name': 'dcgan_generator', 'latent': 100},  # nat_jax.models.GENERATORS
+    discriminator={'name': 'dcgan_discriminator'},  # nat_jax.models.DISCRIMINATORS
+    loss={'name': 'nat_gan'},  # nat_jax.losses.GAN_OBJECTIVES
+    optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of both networks
+    schedule={'name': 'linear', 'learning_rate': 4e-4},  # to 0 at the last step
+    disc_schedule={},  # of the discriminator, where it differs
+    grad_clip=0.0,
+    ema_decay=0.0,  # moving average of the generator, which then makes the samples
+    data=dict(
+        positives={'name': 'digits'},
+        negatives={},
+        mean=(0.5,),
+        std=(128 / 255,),  # (x - 127.5) / 128, as AM-GAN
+        batch_size=100,
+        negatives_per_batch=0,  # the X of "NAT-GAN X"
+        augment=[],
+    ),
+    measures=dict(
+        reference={},  # a source of real images to compare with; {}: the positives
+        num_samples=10_000,  # generated; at most as many real images
+        batch_size=100,  # of sampling: batch statistics depend on it
+        features={'name': 'pixels'},  # nat_jax.features.FEATURES
+        splits=1,  # of the Inception Score
+        neighbours=5,  # k of precision, recall, density, coverage
+    ),
+    compare_with='',
+    run=RUN,
+)
+
+POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
+    name='experiment',
+    variant='nat',
+    trainer={'name': 'points'},
+    seed=0,  # the first of num_seeds
+    num_seeds=10,  # trained side by side
+    steps=5000,
+    snapshots=50,  # looks at density and boundary; divides steps
+    data={'name': 'gaussian1d'},  # nat_jax.data.POINTS
+    batch_size=8,
+    negatives=True,  # False: the original GAN
+    negatives_per_batch=8,
+    negative_weight=None,  # None: one mean over generated points and negatives
+    noise={'name': 'normal'},  # nat_jax.point_training.NOISES
+    generator={'name': 'toy_generator', 'latent': 1},
+    discriminator={'name': 'toy_discriminator'},
+    optimizer={'name': 'adam'},  # of both networks
+    schedule={'name': 'constant', 'learning_rate': 1e-3},
+    num_samples=2000,  # for the figures of merit
+    tolerance=10.0,  # converged: distance below so many times that of two data samples
+    compare_with='',
+)
+BASES = {'gan': GAN, 'points': POINTS}
+GROUPS = ('data', 'measures', 'run')
+
+
+def base_of(config: dict[str, Any]) -> dict[str, Any]:
+  """The keys and defaults that a config is held against, by its trainer."""
+  trainer = config.get('trainer')
+  name = trainer.get('name') if isinstance(trainer, dict) else None
+  return BASES.get(name, CLASSIFIER)
+
+
+def groups(base: dict[str, Any]) -> list[str]:
+  """The keys of `base` that are merged key by key, and not replaced whole."""
+  return [key for key in GROUPS if key in base and 'name' not in base[key]]
+
+
+def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -> None:
+  """Raises ValueError for a key of `given` that is not in `known`."""
+  unknown = sorted(set(given) - set(known))
+  if unknown:
+    raise ValueError(
+        f'unknown config key {prefix}{unknown[0]!r}; valid keys: '
+        + ', '.join(prefix + key for key in sorted(known))
+    )
+
+
+def check_override(key: str) -> None:
+  """Raises ValueError for --config.KEY of a key that no config has."""
+  first, _, rest = key.partition('.')
+  check_keys([first], dict.fromkeys(k for base in ALL for k in base))
+  inner = [base[first] for base in ALL if first in groups(base)]
+  if rest and len(inner) == sum(first in base for base in ALL):
+    check_keys(
+        [rest.split('.')[0]], dict.fromkeys(k for one in inner for k in one),
+        f'{first}.')
+
+
+ALL = (CLASSIFIER, *BASES.values())
+
+
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+  """Adds what the base has and a config saved by an earlier version lacks."""
+  base = base_of(config)
+  merged = {key: {**base[key], **config.get(key, {})} for key in groups(base)}
+  return copy.deepcopy({**base, **config, **merged})
+
+
+# Numbers that must be at least so much.
+LEAST = {
+    'seed': 0, 'steps': 1, 'num_classes': 2, 'grad_clip': 0, 'ema_decay': 0,
+    'eval_batch_size': 1, 'data.batch_size': 1, 'run.updates_per_call': 1,
+    'run.log_every': 1, 'run.eval_every': 0, 'run.checkpoint_every': 0, 'run.keep': 1,
+    'measures.num_samples': 2, 'measures.batch_size': 2, 'measures.splits': 1,
+    'measures.neighbours': 1, 'num_seeds': 1, 'snapshots': 2, 'batch_size': 1,
+    'num_samples': 2, 'negatives_per_batch': 1, 'tolerance': 0,
+}
+EVAL_KEYS = ('source', 'positive', 'seen')
+NEGATIVE_KEYS = ('source', 'weight')
+
+
+def check_config(config: dict[str, Any]) -> None:
+  """Raises ValueError unless `config` has the keys of its base, with sense."""
+  base = base_of(config)
+  for given, known, prefix in (
+      (config, base, ''), *((config.get(g, {}), base[g], f'{g}.') for g in groups(base))
+  ):
+    check_keys(given, known, prefix)
+    missing = sorted(set(known) - set(given))
+    if missing:
+      raise ValueError(
+          f'config key {prefix}{missing[0]!r} is missing; start the config from '
+          'nat_jax.presets.experiment(...), which fills in every default'
+      )
+  for key, least in LEAST.items():
+    default = _at(base, key)
+    if default is None:
+      continue
+    value, kind = _at(config, key), type(default)
+    kinds = (int, float) if kind is float else int
+    if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
+      what = 'a number' if kind is float else 'a whole number'
+      raise ValueError(f'{key} must be {what} of {least} or more, got {value!r}')
+  specs = {key: config[key] for key, value in base.items()
+           if isinstance(value, dict) and 'name' in value}
+  if 'positives' in base['data']:
+    specs.update(_check_data(config))
+  for key, spec in specs.items():
+    if not isinstance(spec, dict) or not isinstance(spec.get('name'), str):
+      raise ValueError(f"{key} must be {{'name': ..., arguments}}, got {spec!r}")
+
+
+def _check_data(config):
+  """Checks the sets of images; returns their specs."""
+  count = config['data']['negatives_per_batch']
+  pair = [count] if isinstance(count, int) else count
+  if not (1 <= len(pair) <= 2 and all(isinstance(n, int) for n in pair)):
+    raise ValueError(
+        'data.negatives_per_batch must be a whole number or a pair (lowest, highest), '
+        f'got {count}'
+    )
+  specs = {'data.positives': config['data']['positives']}
+  for group, sets, keys in (
+      ('evals', config.get('evals', {}), EVAL_KEYS),
+      ('data.negatives', config['data']['negatives'], NEGATIVE_KEYS)):
+    for name, entry in sets.items():
+      if not re.fullmatch(r'\w[\w.+-]*', name):  # there will be files of this name
+        raise ValueError(
+            f'{group}: {name!r} must be of letters, digits, and _ . + - alone')
+      check_keys(entry, dict.fromkeys(keys), f'{group}.{name}.')
+      specs[f'{group}.{name}.source'] = entry.get('source')
+  return specs
+
+
+def _at(config, key):
+  for part in key.split('.'):
+    config = config.get(part) if isinstance(config, dict) else None
+  return config
