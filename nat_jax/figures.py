@@ -1,4 +1,4 @@
-"""The figures of a report; with pictures.py, all that imports matplotlib.
+"""The figures of a report; beside it gan_figures.py and pictures.py use matplotlib.
 
     figure = training_curves({'baseline': [run], 'nat': [run_0, run_1]})
     save(figure, 'figures/training.png')
@@ -8,7 +8,7 @@ the same in all figures. A figure for which there is nothing to draw is None. Fi
 are made without pyplot, so that neither a backend nor any other state is set.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from nat_jax import tables
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
-COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2'}
-OTHER_COLOURS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2', 'am': '#D55E00', 'nat0': '#0072B2'}
+OTHER_COLOURS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255',
+                 '#999933', '#888888')
 STYLE = {
     'font.size': 10, 'axes.titlesize': 10, 'axes.labelsize': 9,
     'xtick.labelsize': 8.5, 'ytick.labelsize': 8.5, 'legend.fontsize': 9,
@@ -39,7 +40,7 @@ def save(figure: Any, path: str | Path) -> None:
 
 
 def colours(groups: Groups) -> dict[str, str]:
-  """A colour for each label: fixed for baseline and nat, by order for the others."""
+  """A colour for each label: fixed for those in `COLOURS`, by order for the others."""
   taken, others = {}, iter(OTHER_COLOURS * len(groups))
   for label, runs in groups.items():
     fixed = COLOURS.get(runs[0]['variant'])
@@ -56,23 +57,23 @@ def training_curves(groups: Groups) -> Any:
   # (title, steps and values of a run's line, and of its dots)
   titles = {'loss_positive': 'loss on positives', 'loss_negative': 'loss on negatives',
             'ncr': 'NCR of the batches'}
-  panels = [(title, lambda run, key=key: _series(run, 'train', key), None)
+  panels = [(title, lambda run, key=key: series(run, 'train', key), None)
             for key, title in titles.items()]
   panels.append((
       'accuracy (dots: evaluation)',
-      lambda run: _series(run, 'train', 'accuracy'),
-      lambda run: _series(run, 'eval', run['reference'], 'accuracy')))
+      lambda run: series(run, 'train', 'accuracy'),
+      lambda run: series(run, 'eval', run['reference'], 'accuracy')))
   for name in negatives:
     panels.append((
         f'NCR at t = 0.4: {name}', None,
-        lambda run, name=name: _series(run, 'eval', name, 'ncr', '0.4')))
+        lambda run, name=name: series(run, 'eval', name, 'ncr', '0.4')))
 
   panels = [panel for panel in panels if any(
       draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
   if not panels:
     return None
   pens = _pens(groups)
-  figure, axes = _grid([title for title, *_ in panels], groups, xlabel='step')
+  figure, axes = grid([title for title, *_ in panels], groups, xlabel='step')
   for ax, (title, line, dots) in zip(axes, panels, strict=True):
     for label, members in groups.items():
       for run in members:
@@ -94,7 +95,7 @@ def histograms(groups: Groups) -> Any:
   if not names:
     return None
   palette = colours(groups)
-  figure, axes = _grid(
+  figure, axes = grid(
       names.values(), groups, xlabel='maximum prediction', ylabel='share of images')
   bins = np.linspace(0, 1, 26)
   for ax, name in zip(axes, names, strict=True):
@@ -116,7 +117,7 @@ def rates(groups: Groups) -> Any:
   if not names:
     return None
   pens = _pens(groups)
-  figure, axes = _grid(
+  figure, axes = grid(
       names.values(), groups, xlabel='threshold t', ylabel='share above t',
       note='solid: NCR_t, dashed: PAR_t' if par_title else 'NCR_t')
   low = min(1 / r['num_classes'] for members in groups.values() for r in members)
@@ -147,8 +148,9 @@ def _pens(groups):
           for (label, colour), width in zip(palette, widths, strict=True)}
 
 
-def _grid(titles, groups, note=None, **axis_labels):
-  """A figure of up to two panels a row with one legend above all."""
+def grid(titles: Iterable[str], groups: Groups, note: str | None = None,
+         **axis_labels: str) -> tuple[Any, Sequence[Any]]:
+  """A figure of up to two panels a row with one legend above all, and its axes."""
   import matplotlib
   from matplotlib.figure import Figure
   from matplotlib.lines import Line2D
@@ -167,7 +169,7 @@ def _grid(titles, groups, note=None, **axis_labels):
   return figure, axes[:len(titles)]
 
 
-def _series(run, kind, *keys):
+def series(run: Mapping[str, Any], kind: str, *keys: str) -> np.ndarray:
   """Steps and values of a figure of metrics.jsonl, where it is there."""
   points = []
   for step, value in run['history'][kind]:
@@ -180,13 +182,18 @@ def _series(run, kind, *keys):
 
 def _smoothed(ax, steps, values, pen):
   """A line; of many points a running mean, with the points faint behind it."""
+  ax.plot(steps, values, color=pen['color'], alpha=0.2, linewidth=0.8)
+  ax.plot(steps, running_mean(values), **pen)
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+  """The mean over a window of a fortieth of the points, narrower at the ends."""
   window = len(values) // 40
-  if window > 1:
-    ax.plot(steps, values, color=pen['color'], alpha=0.2, linewidth=0.8)
-    total, count = (
-        np.convolve(x, np.ones(window), 'same') for x in (values, np.ones(len(values))))
-    values = total / count
-  ax.plot(steps, values, **pen)
+  if window < 2:
+    return values
+  total, count = (
+      np.convolve(x, np.ones(window), 'same') for x in (values, np.ones(len(values))))
+  return total / count
 
 
 def _sets(groups) -> dict[str, str]:

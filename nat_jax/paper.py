@@ -1,10 +1,13 @@
 """The figures that the paper printed, to stand beside ours.
 
     ncr('cifar10', 'nat', 'cifar100_test', '0.4')   # 0.072, or None
+    generated('gan_cifar10', 'nat3')['fid']          # 14.58
+    gen_loss('gan_mnist', 'nat0')                    # ((10_000, ...), (.883, ...))
 
-Source: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, Tables 1-3; one run each,
-full size. `at`: its earlier draft, "Be Neutral on Negative Samples". The paper's SVHN
-is the whole official training split.
+Source: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, Tables 1-4 and, read off
+the vector form of it that its site shows, Figure 6; one run each, full size. `at`: its
+earlier draft, "Be Neutral on Negative Samples". The paper's SVHN is the whole official
+training split.
 """
 
 SETS = ('cifar100_train', 'cifar100_test', 'ilsvrc', 'noise')
@@ -59,3 +62,72 @@ def ncr(experiment: str, variant: str, eval_set: str, threshold: str) -> float |
     return ILSVRC.get(threshold, {}).get(eval_set)
   figures = NCR.get((experiment, variant), {}).get(threshold)
   return figures[SETS.index(eval_set)] if figures and eval_set in SETS else None
+
+
+# Table 4: Inception Score, AM score, FID, of 50,000 samples.
+MEASURES = ('inception_score', 'am_score', 'fid')
+GENERATED = {
+    'gan_cifar10': {
+        'am': (8.88, .073, 13.49), 'catgan0': (9.02, .085, 14.20),
+        'catgan1': (9.06, .078, 15.27), 'catgan3': (9.05, .078, 14.89),
+        'catgan10': (9.08, .078, 15.43), 'nat0': (9.11, .056, 13.03),
+        'nat1': (9.21, .034, 15.12), 'nat3': (9.26, .043, 14.58),
+        'nat10': (9.25, .036, 15.09)},
+    'gan_tiny_imagenet': {
+        'am': (5.91, .641, 43.85), 'catgan0': (10.46, .453, 28.93),
+        'catgan1': (10.66, .444, 29.07), 'catgan3': (10.65, .446, 28.63),
+        'catgan10': (10.60, .452, 28.38), 'nat0': (11.48, .440, 25.54),
+        'nat1': (11.60, .436, 24.52), 'nat3': (11.78, .428, 24.38),
+        'nat10': (11.73, .436, 25.02)},
+}
+
+# Figure 6: the generator's loss, smoothed; thousands of updates, then NAT-GAN X.
+GEN_LOSS = {
+    'gan_cifar10': {
+        'updates': (35, 70, 140, 210, 280, 350, 420, 490, 560, 630, 693),
+        'nat0': (1.200, 1.177, 1.160, 1.150, 1.144, 1.138, 1.135, 1.131, 1.128, 1.125,
+                 1.123),
+        'nat1': (1.115, 1.085, 1.059, 1.042, 1.031, 1.022, 1.015, 1.008, 1.002, .997,
+                 .993),
+        'nat3': (1.165, 1.132, 1.102, 1.085, 1.072, 1.064, 1.055, 1.047, 1.042, 1.035,
+                 1.032),
+        'nat10': (1.119, 1.089, 1.063, 1.047, 1.036, 1.027, 1.019, 1.013, 1.006, 1.002,
+                  .998)},
+    'gan_tiny_imagenet': {
+        'updates': (25, 50, 100, 150, 200, 250, 300, 350, 400, 450, 495),
+        'nat0': (2.325, 2.244, 2.173, 2.137, 2.112, 2.094, 2.078, 2.065, 2.054, 2.042,
+                 2.033),
+        'nat1': (2.322, 2.243, 2.169, 2.133, 2.113, 2.092, 2.078, 2.064, 2.052, 2.041,
+                 2.031),
+        'nat3': (2.317, 2.237, 2.167, 2.130, 2.106, 2.087, 2.071, 2.057, 2.045, 2.033,
+                 2.026),
+        'nat10': (2.325, 2.239, 2.169, 2.132, 2.108, 2.088, 2.071, 2.058, 2.048, 2.035,
+                  2.026)},
+    'gan_svhn': {
+        'updates': (30, 40, 50, 60, 70, 80, 90, 99),
+        'nat0': (1.041, 1.020, 1.003, .992, .980, .974, .966, .962),
+        'nat1': (1.009, .990, .973, .961, .948, .939, .931, .926),
+        'nat3': (1.003, .980, .964, .953, .941, .933, .926, .918),
+        'nat10': (1.003, .981, .963, .953, .943, .933, .926, .920)},
+    'gan_mnist': {
+        'updates': (10, 20, 30, 40, 50, 60, 70, 80, 90, 99),
+        'nat0': (.883, .843, .816, .803, .791, .778, .768, .758, .749, .743),
+        'nat1': (.803, .777, .757, .740, .731, .723, .714, .702, .694, .688),
+        'nat3': (.793, .782, .761, .744, .731, .723, .713, .705, .698, .690),
+        'nat10': (.787, .775, .758, .745, .727, .717, .708, .700, .691, .685)},
+}
+
+
+def generated(experiment: str, variant: str) -> dict[str, float] | None:
+  """The paper's `MEASURES`, or None. `_small` stands beside the full one."""
+  variant = {'catgan': 'catgan0'}.get(variant, variant)
+  found = GENERATED.get(experiment.removesuffix('_small'), {}).get(variant)
+  return dict(zip(MEASURES, found, strict=True)) if found else None
+
+
+def gen_loss(experiment: str, variant: str) -> tuple[tuple, tuple] | None:
+  """(updates, losses) of the paper's curve, of full size alone; or None."""
+  curves = GEN_LOSS.get(experiment, {})
+  if variant not in curves or variant == 'updates':
+    return None
+  return tuple(1000 * k for k in curves['updates']), curves[variant]

@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_jax import claims, figures, page, pictures
+from nat_jax import claims, figures, gan_report, page, pictures
 from nat_jax.tables import Table, eval_tables, interval_table, ncr_table
 
 __all__ = ['load_run', 'ncr_table', 'report', 'tables']
 
 Run = dict[str, Any]
 
+FIRST = ('baseline', 'am')  # variants that the others are compared with
+FAMILIES = {'gan': 'GANs', 'points': 'GANs of points'}  # by trainer; else classifiers
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
 CSV_COLUMNS = (
     'run', 'variant', 'seed', 'eval', 'metric', 'threshold', 'value', 'lo', 'hi')
@@ -35,9 +37,9 @@ def load_run(workdir: str) -> Run:
 
   Returns:
     {'workdir', 'name', 'variant', 'seed', 'label', 'config', 'step', 'evals',
-    'reference', 'num_classes', 'class_names', 'history'}; label is
+    'reference', 'num_classes', 'class_names', 'conventions', 'history'}; label is
     '<name>:<variant> seed <s>', history {'train': [(step, record)], 'eval': [(step,
-    evals)]}.
+    evals)]}, conventions those of a GAN's measures.
 
   Raises:
     ValueError: there is no eval.json, or a file is not JSON.
@@ -61,12 +63,19 @@ def load_run(workdir: str) -> Run:
       'step': evaluation.get('step'), 'evals': evaluation['evals'],
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
+      'conventions': evaluation.get('conventions', {}),
       'history': _history(folder / 'metrics.jsonl'),
   }
 
 
 def tables(runs: Sequence[Run]) -> str:
-  """All tables of some runs as Markdown, aligned for a terminal: see `ncr_table`."""
+  """All tables of some runs as Markdown, aligned for a terminal.
+
+  See `ncr_table` for classifiers and `gan_report.tables` for GANs.
+
+  Raises:
+    ValueError: runs of both kinds.
+  """
   return '\n'.join(table.markdown() for table in _tables(group(runs)))
 
 
@@ -83,7 +92,7 @@ def report(workdirs: Sequence[str], out_dir: str | None = None) -> str:
     The path of report.html.
 
   Raises:
-    ValueError: no workdirs, or one without eval.json.
+    ValueError: no workdirs, one without eval.json, or GANs and classifiers together.
   """
   if not workdirs:
     raise ValueError('expected at least one workdir to report on, got none')
@@ -92,7 +101,8 @@ def report(workdirs: Sequence[str], out_dir: str | None = None) -> str:
   out = Path(out_dir or workdirs[0])
   (out / 'figures').mkdir(parents=True, exist_ok=True)
   drawn = []
-  for name, caption, note, figure in _figures(groups):
+  gans = _family(groups) == FAMILIES['gan']
+  for name, caption, note, figure in (gan_report.figures if gans else _figures)(groups):
     path = out / 'figures' / f'{name}.png'
     path.unlink(missing_ok=True)  # of an earlier report
     if figure:
@@ -115,9 +125,9 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
   """Groups runs of one experiment under the shortest label that tells them apart.
 
   That is 'nat', or 'digits:nat' where the names differ, with the workdir where even
-  those agree. Baselines come first; seeds are in order.
+  those agree. What others are compared with comes first; seeds are in order.
   """
-  runs = sorted(runs, key=lambda run: run['variant'] != 'baseline')
+  runs = sorted(runs, key=lambda run: run['variant'] not in FIRST)
   members: dict[str, list[Run]] = {}
   for run in runs:
     config = {k: v for k, v in run['config'].items() if k not in NOT_THE_EXPERIMENT}
@@ -141,7 +151,22 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
   return groups
 
 
+def _family(groups) -> str:
+  """What all the runs are; raises ValueError where that is not one thing."""
+  found: dict[str, list[str]] = {}
+  for runs in groups.values():
+    name = runs[0]['config'].get('trainer', {}).get('name')
+    found.setdefault(FAMILIES.get(name, 'classifiers'), []).append(runs[0]['workdir'])
+  if len(found) > 1:
+    kinds = '; '.join(f'{kind}: {", ".join(dirs)}' for kind, dirs in found.items())
+    raise ValueError(
+        f'expected runs of one kind, got {kinds}; report on each kind apart')
+  return next(iter(found))
+
+
 def _tables(groups) -> list[Table]:
+  if _family(groups) == FAMILIES['gan']:
+    return gan_report.tables(groups)
   found = eval_tables({label: [run['evals'] for run in runs]
                        for label, runs in groups.items()})
   single = {label: runs[0]['evals'] for label, runs in groups.items() if len(runs) == 1}
@@ -194,6 +219,8 @@ def _csv_rows(run) -> Iterator[tuple]:
       if metric == 'positive' or metric.endswith('_interval'):
         continue
       interval = values.get(f'{metric}_interval')
+      if isinstance(value, list):  # of classes
+        value = dict(enumerate(value))
       by_threshold = value if isinstance(value, Mapping) else {'': value}
       for threshold, number in by_threshold.items():
         bounds = interval.get(threshold) if isinstance(interval, Mapping) else interval

@@ -88,17 +88,17 @@ def eval_tables(evals_by_run: Mapping[str, Evals | Sequence[Evals]]) -> list[Tab
 
   def cell(name, *keys, digits=3):
     """One text a group: the figure at evals[name][key][key]..."""
-    return [_mean(_find(groups[g], name, *keys), digits) for g in groups]
+    return [mean_text(find(groups[g], name, *keys), digits) for g in groups]
 
   def counts(name, key='n'):
-    texts = [_counts(_find(groups[g], name, key)) for g in groups]
+    texts = [_counts(find(groups[g], name, key)) for g in groups]
     return texts[:1] if len(set(texts)) == 1 else texts
 
   spread = any(len(runs) > 1 for runs in groups.values())
   spread = ' ±: sample standard deviation over seeds.' if spread else ''
   tables = []
   if negatives:
-    seen = [[_seen(_find(groups[g], name, 'seen_in_training')) for g in groups]
+    seen = [[_seen(find(groups[g], name, 'seen_in_training')) for g in groups]
             for name in negatives]
     rows = [(title, [cell(name, key) for name in negatives])
             for key, title in DETECTION.items()]
@@ -134,7 +134,7 @@ def interval_table(evals_by_run: Mapping[str, Evals]) -> Table | None:
   rows += [(f'NCR_{t}', 'ncr_interval', (t,)) for t in THRESHOLDS]
 
   def cell(evals, name, key, rest):
-    found = _find([evals], name, key, *rest)
+    found = find([evals], name, key, *rest)
     return '{:.3f} to {:.3f}'.format(*found[0]) if found else '-'
 
   cells = [
@@ -194,7 +194,7 @@ def arrange(
   return Table(title, [corner, 'run', *columns], stacked, left=2)
 
 
-def _find(runs, name, *keys) -> list:
+def find(runs: Iterable[Evals], name: str, *keys: str) -> list:
   """evals[name][key]... of those runs that have it."""
   found = []
   for value in runs:
@@ -205,7 +205,7 @@ def _find(runs, name, *keys) -> list:
   return found
 
 
-def _mean(values, digits):
+def mean_text(values: Sequence[float], digits: int) -> str:
   """'0.970', '0.970 ± 0.012' from several values, or '-' from none.
 
   A 0 without decimals is an exact 0; what is rounded to 0 gets one digit more.

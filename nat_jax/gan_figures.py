@@ -1,0 +1,146 @@
+"""The figures of a report on GANs.
+
+    figure = generator_losses({'am': [run], 'nat3': [run_0, run_1]})
+    figures.save(figure, 'figures/generator_loss.png')
+
+One colour for each variant: a line for the mean over seeds, a band from the lowest to
+the highest of them. A figure for which there is nothing to draw is None.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nat_jax import figures, paper
+
+Groups = Mapping[str, Sequence[Mapping[str, Any]]]
+
+LOOKS = {  # of the batches
+    'loss_disc': "discriminator's loss", 'accuracy': 'its accuracy on real images',
+    'spread': 'spread of the samples (1: as real images)',
+    'top_class': 'largest share of a class in the samples',
+}
+MEASURES = {  # of the evaluations
+    'inception_score': 'Inception Score (higher is better)',
+    'am_score': 'AM score (lower is better)', 'fid': 'FID (lower is better)',
+    'cafd': 'class-aware FID (lower is better)',
+    'precision': 'precision (higher is better)', 'recall': 'recall (higher is better)',
+}
+SHEET = 64  # images of a variant
+
+
+def generator_losses(groups: Groups) -> Any:
+  """The generator's loss against updates, the paper's as dots (its Figure 6)."""
+  return _curves(groups, {'loss_gen': "generator's loss"}, ('train',), published=True)
+
+
+def training_curves(groups: Groups) -> Any:
+  """What else the batches tell: the discriminator, and the signs of a collapse."""
+  return _curves(groups, LOOKS, ('train',))
+
+
+def measures(groups: Groups) -> Any:
+  """The measures of the samples at each evaluation."""
+  return _curves(groups, MEASURES, ('eval', 'samples'), smooth=False)
+
+
+def samples(groups: Groups) -> Any:
+  """The first images of samples.npz of each variant's first run that has some."""
+  import matplotlib
+  from matplotlib.figure import Figure
+  sheets = {}
+  for label, runs in groups.items():
+    for run in runs:
+      path = Path(run['workdir'], 'samples.npz')
+      if path.exists():
+        with np.load(path) as data:
+          sheets[f'{label}, seed {run["seed"]}'] = data['image'][:SHEET]
+        break
+  if not sheets:
+    return None
+  columns = min(2, len(sheets))
+  rows = -(-len(sheets) // columns)
+  with matplotlib.rc_context(figures.STYLE):
+    figure = Figure(figsize=(3.3 * columns, 3.5 * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes:
+      ax.axis('off')
+    for ax, (title, images) in zip(axes, sheets.items(), strict=False):
+      ax.imshow(mosaic(images), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+      ax.set_title(title)
+  return figure
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+  """uint8 images [n, h, w, c] in a square of rows, white where it is not filled.
+
+  Returns:
+    [side * (h + 1), side * (w + 1), 3], or without the last axis for c = 1.
+  """
+  n, height, width, channels = images.shape
+  side = math.ceil(math.sqrt(n))
+  canvas = np.full((side * side, height + 1, width + 1, channels), 255, np.uint8)
+  canvas[:n, :height, :width] = images
+  canvas = canvas.reshape(side, side, height + 1, width + 1, channels)
+  canvas = canvas.transpose(0, 2, 1, 3, 4).reshape(
+      side * (height + 1), side * (width + 1), channels)
+  return canvas[..., 0] if channels == 1 else canvas
+
+
+def over_seeds(
+    runs: Sequence[Mapping[str, Any]], kind: str, *keys: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """A figure of metrics.jsonl at the steps that all runs with it share.
+
+  Returns:
+    (steps [k], values [runs, k]); empty where no run has it. Values that are missing
+    in a run, as NaN is, take their step from all.
+  """
+  found = [figures.series(run, kind, *keys) for run in runs]
+  found = [dict(zip(*points, strict=True)) for points in found if points.size]
+  if not found:
+    return np.zeros(0), np.zeros((0, 0))
+  steps = sorted(set(found[0]).intersection(*found[1:]))
+  return np.array(steps), np.array([[one[s] for s in steps] for one in found])
+
+
+def _curves(groups, titles, where, smooth=True, published=False):
+  """A panel for each figure that any run has, or None."""
+  drawn = {}
+  for key, title in titles.items():
+    kind, *keys = *where, key
+    curves = {label: over_seeds(runs, kind, *keys) for label, runs in groups.items()}
+    if any(len(steps) for steps, _ in curves.values()):
+      drawn[title] = curves
+  if not drawn:
+    return None
+  dots = {label: paper.gen_loss(runs[0]['name'], runs[0]['variant'])
+          for label, runs in groups.items()} if published else {}
+  dots = {label: curve for label, curve in dots.items() if curve}
+  palette = figures.colours(groups)
+  note = 'dotted: the paper, full size' if dots else None
+  figure, axes = figures.grid(drawn, groups, note, xlabel='updates')
+  for ax, curves in zip(axes, drawn.values(), strict=True):
+    for label, (steps, values) in curves.items():
+      if not len(steps):
+        continue
+      colour = palette[label]
+      lines = np.array([figures.running_mean(v) if smooth else v for v in values])
+      if len(values) > 1:
+        ax.fill_between(steps, lines.min(0), lines.max(0), color=colour, alpha=0.2,
+                        linewidth=0)
+      elif smooth:
+        ax.plot(steps, values[0], color=colour, alpha=0.2, linewidth=0.8)
+      ax.plot(steps, lines.mean(0), '-' if smooth else 'o-', ms=3, color=colour)
+    ends = [steps[-1] for steps, _ in curves.values() if len(steps)]
+    for label, (updates, losses) in dots.items():
+      ax.plot(updates, losses, ':', color=palette[label], linewidth=2)
+      ends.append(updates[1])
+    ax.set_xlim(0, max(ends) * 1.02)
+    ax.locator_params(axis='x', nbins=5)
+    if not published:
+      ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+  return figure

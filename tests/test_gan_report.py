@@ -1,0 +1,213 @@
+"""Reports on workdirs of GANs with known figures."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nat_jax import figures, gan_figures, gan_tables, paper, report
+
+OWN = 'classifier and features: our own toy:baseline, step 3; not comparable'
+INCEPTION = 'classifier and features: Inception 2015-12-05 from x.npz'
+
+
+def measured(fid=10.0, **others):
+  """Figures of the samples, as the evaluator of GANs writes them."""
+  return {
+      'num_samples': 50, 'fid': fid, 'kid': 0.0125, 'kid_std': 0.001,
+      'precision': 0.7, 'recall': 0.6, 'density': 0.9, 'coverage': 0.5,
+      'inception_score': 2.5, 'am_score': 0.25, 'reference_inception_score': 2.75,
+      'class_shares': [0.5, 0.25, 0.25, 0], 'cafd': 20.0, 'diversity': 0.8,
+      'spread': 0.9, 'collapsed': False, **others}
+
+
+def write_run(folder, variant='nat3', seed=0, fids=(30.0, 8.0, 10.0), name='gan_toy',
+              judge=OWN, fewest=7, full=True, **others):
+  """A workdir of a GAN; `fids` at updates 100, 200, ...; the last is in eval.json."""
+  folder.mkdir(parents=True)
+  (folder / 'config.json').write_text(json.dumps({
+      'name': name, 'variant': variant, 'seed': seed, 'steps': 100 * len(fids),
+      'trainer': {'name': 'gan'}, 'loss': {'name': 'nat_gan'},
+      'generator': {'name': 'g'}, 'discriminator': {'name': 'd'}}))
+  (folder / 'eval.json').write_text(json.dumps({
+      'step': 100 * len(fids), 'evals': {'samples': measured(fids[-1], **others)},
+      'num_classes': 4, 'class_names': ['ant', 'bee', 'cat', 'dog'],
+      'conventions': {
+          'judge': judge, 'fid': '50 against 60, 8 feature dimensions.',
+          'precision': 'k = 5.', 'recall': 'k = 5.',
+          'cafd': f'Mean over 4 of 4 classes; the smallest has {fewest}.'}}))
+  if full:
+    records = [{'step': s, 'kind': 'train', 'loss_gen': 1 + 1 / s, 'loss_disc': 0.5,
+                'spread': 0.9, 'top_class': None, 'accuracy': None}
+               for s in range(10, 200, 10)]
+    records[0]['loss_gen'] = None  # NaN
+    records += [{'step': 100 * (i + 1), 'kind': 'eval',
+                 'evals': {'samples': measured(fid, am_score=None)}}
+                for i, fid in enumerate(fids)]
+    (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, records)))
+    images = np.random.default_rng(seed).integers(0, 256, (70, 8, 8, 1), np.uint8)
+    np.savez(folder / 'samples.npz', image=images)
+  return str(folder)
+
+
+def rows(text, head):
+  """The other cells of each row whose first is `head`."""
+  found = [[cell.strip() for cell in line.split('|')[1:-1]]
+           for line in text.splitlines() if line.startswith('|')]
+  return [cells[1:] for cells in found if cells[0] == head]
+
+
+def load(*workdirs):
+  return [report.load_run(workdir) for workdir in workdirs]
+
+
+def test_one_run_without_an_evaluation_on_the_way(tmp_path):
+  text = report.tables(load(write_run(tmp_path / 'a', fids=(10.0,))))
+  scores, distances, near, *_ = rows(text, 'nat3')
+  assert scores == ['2.50', '0.250', '10.00', '2.75']
+  assert distances == ['0.0125', '20.00', '0.800']
+  assert near == ['0.700', '0.600', '0.900', '0.500']
+  assert rows(text, 'ant') == [['0.500']] and rows(text, 'largest') == [['0.500']]
+  assert rows(text, 'smallest') == [['0']]
+  assert rows(text, 'classes without a sample') == [['1.0']]
+  assert 'paper' not in rows(text, 'run')[0][-1] and 'Welch' not in text
+  assert 'Best evaluation' not in text
+  assert rows(text, 'precision, recall') == [['k = 5.']]
+  assert f'Judge: {OWN}.' in re.sub(r'\s+', ' ', text)
+  assert '100 of 100 | nat_gan' in text
+  assert max(map(len, text.split('Runs.')[0].splitlines())) <= 110
+
+
+def test_seeds_last_best_and_conventions(tmp_path):
+  runs = load(*(write_run(tmp_path / f'{s}', seed=s, fids=(30.0, 8.0 + s, 10.0 + 2 * s),
+                          fewest=s + 3, collapsed=s == 2) for s in range(3)))
+  text = report.tables(runs)
+  scores, distances, *_ = rows(text, 'nat3 (3 seeds, 1 collapsed)')
+  assert scores[2] == '12.00 ± 2.00'  # 10, 12, 14
+  assert distances[1] == '20.00 ± 0.00'
+  best, = rows(text, 'nat3')
+  assert best == ['3', '12.00 ± 2.00', '2.50 ± 0.00', '-', '9.00 ± 1.00', '200 200 200']
+  assert 'the smallest has 3 to 5.' in text
+  assert text.count('COLLAPSED') == 1
+
+
+def test_the_paper_stands_beside(tmp_path):
+  runs = load(
+      write_run(tmp_path / 'a', 'nat3', name='gan_cifar10', judge=INCEPTION),
+      write_run(tmp_path / 'b', 'am', name='gan_cifar10_small'))
+  text = report.tables(runs)
+  assert rows(text, 'gan_cifar10:nat3')[0][-2:] == ['9.26 / 0.043 / 14.58', '2']
+  assert rows(text, 'gan_cifar10_small:am')[0][-2:] == [
+      '8.88 / 0.073 / 13.49, not comparable', '1']
+  assert 'Only rows of the same judge compare' in re.sub(r'\s+', ' ', text)
+  assert 'Judge 2, of gan_cifar10:nat3: classifier' in re.sub(r'\s+', ' ', text)
+  assert paper.generated('gan_cifar10', 'catgan')['fid'] == 14.20
+  assert paper.generated('gan_cifar10', 'hinge') is None
+
+
+def test_welch_against_am(tmp_path):
+  fids = {'nat0': (10.0, 11.0, 10.5), 'am': (17.0, 18.0, 17.2),
+          'nat1': (14.0, 20.0, 9.0)}
+  runs = load(*(
+      write_run(tmp_path / f'{variant}{s}', variant, s, (fid,), 'gan_cifar10_small')
+      for variant, values in fids.items() for s, fid in enumerate(values)))
+  text = report.tables(runs)
+  p = stats.ttest_ind(fids['nat0'], fids['am'], equal_var=False).pvalue
+  tests = text[text.index('Against am: higher or lower'):]
+  assert rows(tests, 'nat0')[0] == [
+      'not shown (p 1)', 'not shown (p 1)', f'lower as in the paper (p {p:.1g})']
+  assert rows(tests, 'nat1')[0][2].startswith('not shown (p 0.')
+  assert text.index('| am ') < text.index('| nat0 ')  # what others are compared with
+
+
+def test_report_files(tmp_path):
+  workdirs = [write_run(tmp_path / f'{v}{s}', v, s, name='gan_mnist')
+              for v in ('am', 'nat0') for s in range(2)]
+  path = report.report(workdirs, str(tmp_path / 'out'))
+  names = {p.name for p in (tmp_path / 'out' / 'figures').iterdir()}
+  assert names == {'generator_loss.png', 'training.png', 'measures.png', 'samples.png'}
+  page = open(path).read()
+  assert page.count('<img') == 4 and 'Report on gan_mnist' in page
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert text.count('](figures/') == 4 and 'Left out' not in text
+  with open(tmp_path / 'out' / 'report.csv', newline='') as file:
+    lines = [r for r in csv.DictReader(file) if r['run'] == 'gan_mnist:am seed 1']
+  found = {(r['eval'], r['metric'], r['threshold']): r['value'] for r in lines}
+  assert found['samples', 'fid', ''] == '10.0'
+  assert [found['samples', 'class_shares', str(i)] for i in range(4)] == [
+      '0.5', '0.25', '0.25', '0']
+  assert len(lines) == len(measured()) + 3
+
+
+def test_what_is_missing_is_said(tmp_path):
+  bare = write_run(tmp_path / 'bare', full=False, am_score=None, class_shares=None)
+  report.report([bare])
+  text = (tmp_path / 'bare' / 'report.md').read_text()
+  assert text.count('Left out: no run has metrics.jsonl.') == 3
+  assert text.count('Left out: no run has samples.npz.') == 1
+  assert rows(text, 'nat3')[0][1] == '-' and 'Shares' not in text
+  full = write_run(tmp_path / 'full', 'am')
+  report.report([bare, full])
+  text = (tmp_path / 'bare' / 'report.md').read_text()
+  assert 'Without metrics.jsonl: gan_toy:nat3 seed 0.' in text
+  assert text.count('](figures/') == 4
+
+
+def test_gans_and_classifiers_do_not_mix(tmp_path):
+  gan, other = write_run(tmp_path / 'gan'), tmp_path / 'other'
+  other.mkdir()
+  (other / 'eval.json').write_text('{"step": 1, "evals": {"test": {"accuracy": 1}}}')
+  for call in (lambda: report.report([gan, str(other)]),
+               lambda: report.tables(load(gan, str(other)))):
+    with pytest.raises(ValueError, match='GANs: .*classifiers: .*each kind apart'):
+      call()
+
+
+def test_curves_over_seeds(tmp_path):
+  runs = load(*(write_run(tmp_path / str(s), seed=s, fids=(30.0, 10.0 + s)[:2 - s // 2])
+                for s in range(3)))
+  steps, values = gan_figures.over_seeds(runs, 'eval', 'samples', 'fid')
+  assert steps.tolist() == [100]  # the third run has no more
+  assert values.tolist() == [[30.0], [30.0], [30.0]]
+  steps, values = gan_figures.over_seeds(runs, 'train', 'loss_gen')
+  assert steps[0] == 20 and values.shape == (3, 18)  # without the NaN of the first
+  np.testing.assert_allclose(values[0], 1 + 1 / steps)
+  steps, _ = gan_figures.over_seeds(runs, 'train', 'top_class')
+  assert not len(steps)
+
+
+def test_the_papers_curve_is_drawn_for_full_size_alone(tmp_path):
+  def dotted(name):
+    groups = report.group(load(write_run(tmp_path / name, 'nat10', name=name)))
+    ax, = gan_figures.generator_losses(groups).axes
+    return [line.get_xydata() for line in ax.lines if line.get_linestyle() == ':']
+
+  curve, = dotted('gan_mnist')
+  assert curve[0].tolist() == [10_000, 0.787] and curve[-1].tolist() == [99_000, 0.685]
+  assert dotted('gan_mnist_small') == []
+  for name, curves in paper.GEN_LOSS.items():
+    assert {len(curve) for curve in curves.values()} == {len(curves['updates'])}, name
+
+
+def test_merged_sentences():
+  assert gan_tables.merged(['3 of 5.', '3 of 12.', '3 of 7.']) == '3 of 5 to 12.'
+  assert gan_tables.merged(['k = 0.5.', 'k = 0.5.']) == 'k = 0.5.'
+  assert gan_tables.merged(['all', 'over 2']) == 'all Or: over 2'
+
+
+def test_mosaic():
+  images = np.arange(5, dtype=np.uint8).repeat(2 * 3 * 3).reshape(5, 2, 3, 3)
+  canvas = gan_figures.mosaic(images)
+  assert canvas.shape == (9, 12, 3)  # 3 rows of 3, each image with a gap of 1
+  assert canvas[3, 4].tolist() == [4] * 3 and canvas[3, 8].tolist() == [255] * 3
+  assert canvas[2, 0].tolist() == [255] * 3
+  assert gan_figures.mosaic(np.zeros((1, 2, 3, 1), np.uint8)).shape == (3, 4)
+
+
+def test_seven_variants_have_seven_colours():
+  names = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10', 'hinge')
+  palette = figures.colours({name: [{'variant': name}] for name in names})
+  assert len(set(palette.values())) == 7
