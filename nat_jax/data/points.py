@@ -1,0 +1,95 @@
+"""Points on a line and in a plane: data and external negatives, drawn and not loaded.
+
+    points = registry.build(POINTS, {'name': 'rings2d'})
+    points.positive, points.negative                   # float32 [n, 2] each
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Points(NamedTuple):
+  """A set of points and what it is not.
+
+  Attributes:
+    positive: the data, float32 [n, d].
+    negative: external negatives, float32 [m, d].
+    window: (low, high) of each axis, of figures and of what is measured on a grid.
+  """
+
+  positive: np.ndarray
+  negative: np.ndarray
+  window: tuple[float, float]
+
+
+def gaussian1d(
+    num: int = 100_000,
+    mean: float = 4.0,
+    std: float = 0.5,
+    negatives: Sequence[Sequence[float]] = ((13.0, 1.0), (-6.0, 2.0)),
+    seed: int = 0,
+) -> Points:
+  """A normal distribution on a line, with others on both sides as negatives.
+
+  Args:
+    num: points of the data, and of each negative set; far more than a run draws.
+    mean, std: of the data.
+    negatives: (mean, std) of each negative set.
+    seed: another seed is another sample.
+
+  Reference: natpaper.github.io, the demonstration in one dimension.
+  """
+  _check(num, std, *(std for _, std in negatives))
+  rng = np.random.default_rng(seed)
+  others = [rng.normal(*one, (num, 1)) for one in negatives]
+  return _points([rng.normal(mean, std, (num, 1))], others, (-12.0, 18.0))
+
+
+def rings2d(
+    num: int = 1000,
+    radius: float = 4.0,
+    noise: float = 0.08,
+    negatives: Sequence[Sequence[float]] = ((8.0, 0.08), (0.7, 0.5)),
+    seed: int = 0,
+) -> Points:
+  """A ring between a wider ring and a blob: outer rings of make_circles, scaled.
+
+  The noise is added to the circle of radius 1, before it is scaled.
+
+  Args:
+    num: points of the data, and of each negative set: half of make_circles' points.
+    radius, noise: of the data.
+    negatives: (radius, noise) of each negative set.
+    seed: another seed is another sample.
+
+  Reference: natpaper.github.io, the demonstration in two dimensions.
+  """
+  from sklearn import datasets
+
+  _check(num, radius, *(radius for radius, _ in negatives))
+
+  def ring(radius, noise, seed):
+    xy, label = datasets.make_circles(2 * num, noise=noise, random_state=seed)
+    return radius * xy[label == 0]
+
+  seeds = np.random.default_rng(seed).integers(2**31, size=1 + len(negatives))
+  rings = [ring(*one, int(s)) for one, s in zip(
+      [(radius, noise), *negatives], seeds, strict=True)]
+  return _points(rings[:1], rings[1:], (-11.0, 11.0))
+
+
+def _points(positive, negatives, window):
+  return Points(*(np.concatenate(sets).astype(np.float32)
+                  for sets in (positive, negatives)), window)
+
+
+def _check(num, *positive):
+  if num < 1 or min(positive) <= 0:
+    raise ValueError(
+        'points need num of 1 or more and spreads or radii above 0, got '
+        f'num={num} and {positive}')
+
+
+POINTS = {'gaussian1d': gaussian1d, 'rings2d': rings2d}

@@ -1,0 +1,134 @@
+"""GANs of points, with and without external negatives: runs, and their comparison.
+
+    evaluation = train(config, 'runs/gaussian1d')
+    print(report(['runs/gaussian1d', 'runs/gaussian1d-gan']))
+"""
+
+import functools
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nat_jax import (
+    data,
+    experiment,
+    point_figures,
+    point_measures,
+    point_training,
+    registry,
+)
+from nat_jax.runtime import workdir as workdirs
+from nat_jax.runtime import writers
+
+EVALUATION, ARRAYS, REPORT = 'eval.json', 'points.npz', 'report.md'
+DRAWN = 400  # samples of a seed kept for figures
+
+
+def train(
+    config: Mapping[str, Any], workdir: str, overwrite: bool = False
+) -> dict[str, Any]:
+  """Trains a variant, measures it and writes eval.json and points.npz.
+
+  A run that is cut off begins anew: it takes a minute.
+
+  Raises:
+    ValueError: a mistake in the config or the workdir, or a seed diverged.
+  """
+  config = experiment.plain(config)
+  check(config)
+  path = os.path.join(workdir, EVALUATION)
+  other = workdirs.check(workdir, config, overwrite)
+  if os.path.exists(path) and not other:
+    print(f'{workdir} is trained already ({config["steps"]} steps); nothing to do',
+          flush=True)
+    return _read(workdir)
+  points = registry.build(data.POINTS, config['data'], what='set of points')
+  dimension = points.positive.shape[1]
+  held_out = point_measures.hold_out(config['data'], config['num_samples'])
+  # Its mistakes, before the workdir is touched.
+  point_training.build(config, dimension)
+  workdirs.prepare(workdir, config, overwrite, 10_000_000)
+  start = time.monotonic()
+  seen = point_training.run_seeds(config, points, functools.partial(print, flush=True))
+  seconds = time.monotonic() - start
+  distance = point_measures.wasserstein(seen['samples'], held_out.points)
+  threshold = config['tolerance'] * held_out.floor
+  figures = point_measures.measure(
+      seen['step'], distance, seen['boundary'], seen['samples'][-1], held_out,
+      threshold)
+  every = -(-config['num_samples'] // DRAWN)
+  np.savez_compressed(
+      os.path.join(workdir, ARRAYS), step=seen['step'],
+      samples=seen['samples'][:, :, ::every].astype(np.float16),
+      boundary=seen['boundary'].astype(np.float16), grid=point_training.grid(points),
+      data=held_out.points[:DRAWN], negative=points.negative[
+          np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)])
+  evaluation = {
+      'name': config['name'], 'variant': config['variant'], 'step': config['steps'],
+      'seeds': [config['seed'] + i for i in range(config['num_seeds'])],
+      'num_samples': config['num_samples'],
+      'measure': ('' if dimension == 1 else 'sliced ') + 'Wasserstein distance',
+      'floor': held_out.floor, 'threshold': threshold, 'seconds': round(seconds, 1),
+      'figures': {name: values.tolist() for name, values in figures.items()},
+      'curve': {'step': seen['step'].tolist(), 'distance': distance.tolist()},
+  }
+  writers.write_json(path, writers.finite(evaluation))
+  return evaluation
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Raises ValueError for settings that do not fit each other."""
+  if jax.process_count() > 1:
+    raise ValueError('GANs of points run on one device: start one process alone')
+  if config['steps'] % config['snapshots']:
+    raise ValueError(
+        f'steps {config["steps"]} must be a multiple of snapshots '
+        f'{config["snapshots"]}')
+
+
+def owns(workdir: str) -> bool:
+  """Whether a run of this module stands in `workdir`."""
+  path = os.path.join(workdir, workdirs.CONFIG)
+  if not os.path.exists(path):
+    return False
+  with open(path) as file:
+    return json.load(file).get('trainer', {}).get('name') == 'points'
+
+
+def report(workdirs: Sequence[str], out: str | None = None) -> str:
+  """Writes report.md, a figure and an animation of runs; returns the tables.
+
+  Args:
+    workdirs: the variant that the first is to be tested against comes last.
+    out: where it is written; None: into the first.
+  """
+  out = out or workdirs[0]
+  os.makedirs(out, exist_ok=True)
+  runs = {}
+  for workdir in workdirs[::-1]:  # the original GAN above
+    evaluation = _read(workdir)
+    with np.load(os.path.join(workdir, ARRAYS)) as arrays:
+      runs[evaluation['variant']] = {**evaluation, 'arrays': dict(arrays)}
+  if len(runs) < len(workdirs) or len({run['name'] for run in runs.values()}) > 1:
+    raise ValueError(
+        'runs of one experiment and of different variants are compared, got '
+        + ', '.join(f'{_read(w)["name"]}:{_read(w)["variant"]}' for w in workdirs))
+  text = '\n'.join(table.markdown() for table in point_measures.compare(runs))
+  point_figures.save_figure(runs, os.path.join(out, 'figure.png'))
+  point_figures.save_animation(runs, os.path.join(out, 'animation.gif'))
+  with open(os.path.join(out, REPORT), 'w') as file:
+    file.write(text)
+  return f'{text}\nwritten: {out}/{REPORT}, figure.png, animation.gif'
+
+
+def _read(workdir):
+  path = os.path.join(workdir, EVALUATION)
+  if not os.path.exists(path):
+    raise ValueError(f'{workdir} holds no {EVALUATION}; train the run first')
+  with open(path) as file:
+    return json.load(file)
