@@ -24,7 +24,16 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import generate, generation, posthoc, predict, report, schema, train
+from nat_jax import (
+    generate,
+    generation,
+    points,
+    posthoc,
+    predict,
+    report,
+    schema,
+    train,
+)
 from nat_jax.runtime import checkpoint
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -83,7 +92,8 @@ def run_train() -> None:
   for run_config, workdir in [*_judge(config), *runs]:
     if jax.process_index() == 0:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
-    train.train(run_config, workdir, OVERWRITE.value)
+    run = points.train if run_config.trainer.name == 'points' else train.train
+    run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
 
@@ -108,11 +118,13 @@ def _load(path, variant):
   return module.get_config(variant)
 
 
-def _report(workdirs):
-  runs = [report.load_run(workdir) for workdir in workdirs]
+def _report(workdirs, out=None):
   print()
-  print(report.tables(runs))
-  print(f'\nreport: {report.report(workdirs)}')
+  if points.owns(workdirs[0]):
+    print(points.report(workdirs, out))
+    return
+  print(report.tables([report.load_run(workdir) for workdir in workdirs]))
+  print(f'\nreport: {report.report(workdirs, out)}')
   for workdir in workdirs:
     print(f'run: {workdir}  (eval.json, scores/, metrics.jsonl, checkpoints/)')
 
@@ -153,9 +165,7 @@ def run_generate() -> None:
 
 def run_report(workdirs: list[str]) -> None:
   """Compares runs; the report goes to --workdir, or into the first run."""
-  workdirs = workdirs or [_needed(WORKDIR, 'report')]
-  print(report.tables([report.load_run(workdir) for workdir in workdirs]))
-  print(f'report: {report.report(workdirs, WORKDIR.value)}')
+  _report(workdirs or [_needed(WORKDIR, 'report')], WORKDIR.value)
 
 
 MODES = {

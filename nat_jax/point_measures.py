@@ -52,8 +52,8 @@ def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
     directions = np.ones((1, 1))
   else:
     angles = np.arange(DIRECTIONS) * np.pi / DIRECTIONS
-    directions = np.stack([np.cos(angles), np.sin(angles)])
-  one, other = (np.sort(np.asarray(x, np.float64) @ directions, -2)
+    directions = np.stack([np.cos(angles), np.sin(angles)], -1)
+  one, other = (np.sort(directions @ np.asarray(x, np.float64).swapaxes(-1, -2))
                 for x in (samples, others))
   return np.abs(one - other).mean((-2, -1))
 

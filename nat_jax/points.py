@@ -56,7 +56,8 @@ def train(
   start = time.monotonic()
   seen = point_training.run_seeds(config, points, functools.partial(print, flush=True))
   seconds = time.monotonic() - start
-  distance = point_measures.wasserstein(seen['samples'], held_out.points)
+  distance = np.stack([  # one by one: all projections at once would fill the memory
+      point_measures.wasserstein(x, held_out.points) for x in seen['samples']])
   threshold = config['tolerance'] * held_out.floor
   figures = point_measures.measure(
       seen['step'], distance, seen['boundary'], seen['samples'][-1], held_out,

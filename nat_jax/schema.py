@@ -102,7 +102,7 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     batch_size=8,
     negatives=True,  # False: the original GAN
     negatives_per_batch=8,
-    negative_weight=None,  # None: one mean over generated points and negatives
+    negative_weight=0.0,  # of their mean; 0: one mean over them and generated points
     noise={'name': 'normal'},  # nat_jax.point_training.NOISES
     generator={'name': 'toy_generator', 'latent': 1},
     discriminator={'name': 'toy_discriminator'},
@@ -166,7 +166,7 @@ LEAST = {
     'run.log_every': 1, 'run.eval_every': 0, 'run.checkpoint_every': 0, 'run.keep': 1,
     'measures.num_samples': 2, 'measures.batch_size': 2, 'measures.splits': 1,
     'measures.neighbours': 1, 'num_seeds': 1, 'snapshots': 2, 'batch_size': 1,
-    'num_samples': 2, 'negatives_per_batch': 1, 'tolerance': 0,
+    'num_samples': 2, 'negatives_per_batch': 1, 'negative_weight': 0, 'tolerance': 0,
 }
 EVAL_KEYS = ('source', 'positive', 'seen')
 NEGATIVE_KEYS = ('source', 'weight')

@@ -23,9 +23,9 @@ RANKS = {
     'trainers': 2, 'runtime': 2, 'recipes': 2,
     'attention_maps': 3, 'experiment': 3, 'claims': 3, 'figures': 3, 'page': 3,
     'gan_figures': 3, 'gan_report': 3, 'gan_tables': 3,
-    'pictures': 3, 'inputs': 3, 'report': 3, 'tables': 3,
-    'evaluate': 4, 'feed': 4,
-    'features': 5, 'posthoc': 5, 'predict': 5,
+    'pictures': 3, 'point_training': 3, 'inputs': 3, 'report': 3, 'tables': 3,
+    'evaluate': 4, 'feed': 4, 'point_figures': 4, 'point_measures': 4,
+    'features': 5, 'points': 5, 'posthoc': 5, 'predict': 5,
     'generation': 6, 'neighbours': 6,
     'generate': 7, 'train': 7,
     'main': 8,
@@ -35,7 +35,7 @@ GROUP = {'claims', 'figures', 'gan_figures', 'gan_report', 'gan_tables', 'page',
 
 # Library -> the only files that may import it or use it.
 PLACES = {
-    'matplotlib': {'figures.py', 'gan_figures.py', 'pictures.py'},
+    'matplotlib': {'figures.py', 'gan_figures.py', 'pictures.py', 'point_figures.py'},
     'orbax': {'runtime/checkpoint.py'},
     'clu.metric_writers': {'runtime/writers.py'},
     'jax.jit': {'runtime/parallel.py'},
