@@ -1,0 +1,434 @@
+"""A GAN from its config to its checkpoint, and what is made from that."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from nat_jax import (
+    experiment,
+    features,
+    generate,
+    generation,
+    main,
+    neighbours,
+    posthoc,
+    predict,
+    presets,
+    train,
+)
+from nat_jax.models import inception
+from nat_jax.runtime import checkpoint
+
+SHAPE = (4, 4, 1)
+NUM_CLASSES = 3
+STEPS = 24
+
+
+def fake(seed=0, **source):
+  return {'name': 'fake', 'num': 48, 'shape': SHAPE, 'seed': seed, **source}
+
+
+def make_config(**changes):
+  """A tiny GAN with two sets of negatives; keys 'a__b' change what is nested."""
+  config = dict(
+      name='toy', variant='nat2', steps=STEPS, num_classes=NUM_CLASSES,
+      trainer={'name': 'gan'},
+      generator={'name': 'mlp_generator', 'latent': 5, 'widths': [8]},
+      discriminator={'name': 'mlp_discriminator', 'widths': [8]},
+      schedule={'name': 'linear', 'learning_rate': 0.01}, ema_decay=0.5,
+      data=dict(
+          positives=fake(classes=(0, 1, 2)),
+          negatives={'three': {'source': fake(classes=(3,))},
+                     'noise': {'source': {'name': 'uniform_noise', 'num': 9}}},
+          batch_size=8, negatives_per_batch=2),
+      measures=dict(num_samples=20, batch_size=8, neighbours=2),
+      run=dict(log_every=8, checkpoint_every=8, updates_per_call=8, tensorboard=False))
+  for key, value in changes.items():
+    *path, last = key.split('__')
+    place = config
+    for part in path:
+      place = place[part]
+    place[last] = value
+  return presets.experiment(**config)
+
+
+def make_classifier(**changes):
+  return presets.experiment(
+      name='judge', steps=1, num_classes=NUM_CLASSES,
+      model={'name': 'mlp', 'width': 4, 'depth': 1}, loss={'name': 'cross_entropy'},
+      data=dict(positives=fake(classes=(0, 1, 2), **changes), batch_size=8),
+      evals={'test': {'source': fake(1, classes=(0, 1, 2), **changes),
+                      'positive': True}},
+      run=dict(tensorboard=False))
+
+
+def final_state(workdir):
+  state = checkpoint._without_keys(experiment.restore(str(workdir)).state)
+  return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def load(path):
+  with np.load(path) as found:
+    return dict(found)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_once(tmp_path_factory):
+  """Runs of one config share their programs; the features of real images stay here."""
+  folder = tmp_path_factory.mktemp('cache')
+  jax.config.update('jax_compilation_cache_dir', str(folder / 'programs'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(features.data, 'cache_folder', lambda name: folder / name)
+    yield
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  """A GAN that nothing disturbed. Copy it before changing anything."""
+  workdir = tmp_path_factory.mktemp('runs') / 'gan'
+  evaluation = train.train(make_config(), str(workdir))
+  assert evaluation == json.loads((workdir / 'eval.json').read_text())
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def judge(tmp_path_factory):
+  """A classifier of the same images."""
+  workdir = tmp_path_factory.mktemp('judges') / 'judge'
+  train.train(make_classifier(), str(workdir))
+  return workdir
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+  return shutil.copytree(done, tmp_path / 'copy')
+
+
+def test_training_ends_with_measures_and_their_conventions(done):
+  evaluation = json.loads((done / 'eval.json').read_text())
+  figures = evaluation['evals']['samples']
+  assert evaluation['step'] == STEPS and evaluation['class_names'] == [
+      'pattern 0', 'pattern 1', 'pattern 2']
+  assert figures['num_samples'] == 20 and figures['num_reference'] == 20
+  assert figures['fid'] > 0 and 0 <= figures['precision'] <= 1
+  conventions = evaluation['conventions']
+  assert 'raw pixels' in conventions['judge']
+  assert '20 samples against 20' in conventions['fid']
+  assert load(done / 'samples.npz')['image'].shape == (20, *SHAPE)
+  assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
+  lines = (done / 'metrics.jsonl').read_text().splitlines()
+  assert [r['step'] for r in map(json.loads, lines) if r['kind'] == 'train'] == [
+      8, 16, 24]
+
+
+def test_resumed_run_is_the_same_bit_for_bit(done, copy):
+  """Both networks, optimisers, moving average, key and measures of 16 + 8 steps."""
+  shutil.rmtree(copy / 'checkpoints' / str(STEPS))  # as if killed before it saved that
+  (copy / 'eval.json').unlink()
+  before = final_state(copy)
+  train.train(make_config(), str(copy))
+  after = final_state(copy)
+  jax.tree.map(np.testing.assert_array_equal, final_state(done), after)
+  assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+  assert (done / 'samples.npz').read_bytes() == (copy / 'samples.npz').read_bytes()
+
+
+def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
+  (copy / 'eval.json').unlink()
+  generation.evaluate_run(str(copy))
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+  earlier = generation.evaluate_run(str(copy), step=16)
+  assert earlier['step'] == 16
+  now = json.loads((done / 'eval.json').read_text())['evals']
+  assert earlier['evals']['samples']['fid'] != now['samples']['fid']
+
+
+def test_same_seed_same_bytes(copy, tmp_path):
+  one = pathlib.Path(generate.generate(str(copy), num=11))
+  files = {path.name: path.read_bytes() for path in one.parent.iterdir()}
+  assert set(files) == {f'samples_step{STEPS}_seed0_num11.npz',
+                        f'sheet_step{STEPS}_seed0_num11.png'}
+  again = generate.generate(str(copy), num=11, out=str(tmp_path / 'again'))
+  assert files == {p.name: p.read_bytes() for p in pathlib.Path(again).parent.iterdir()}
+  other = pathlib.Path(generate.generate(str(copy), num=11, seed=1))
+  assert not np.array_equal(load(one)['image'], load(other)['image'])
+  assert {p.name: p.read_bytes() for p in one.parent.iterdir() if p.name in files
+          } == files and len(list(one.parent.iterdir())) == 4
+
+
+def test_samples_are_those_of_training_and_more_of_them_go_on(copy):
+  """The noise is a stream: 5 samples are the first of 20, which training measured."""
+  few = load(generate.generate(str(copy), num=5))
+  many = load(generate.generate(str(copy), num=20))
+  for key in ('image', 'label', 'z'):
+    np.testing.assert_array_equal(few[key], many[key][:5])
+  np.testing.assert_array_equal(many['image'], load(copy / 'samples.npz')['image'])
+  assert many['image'].dtype == np.uint8 and many['z'].shape == (20, 5)
+  assert set(many['label']) <= {0, 1, 2}
+  settings = json.loads(str(many['settings']))
+  assert (settings['num'], settings['seed'], settings['step']) == (20, 0, STEPS)
+
+
+def test_checkpoint_of_an_earlier_step(copy):
+  one = load(generate.generate(str(copy), num=3, step=16))
+  other = load(generate.generate(str(copy), num=3))
+  np.testing.assert_array_equal(one['z'], other['z'])
+  assert not np.array_equal(one['image'], other['image'])
+  with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[16, 24\]'):
+    generate.generate(str(copy), num=3, step=4)
+
+
+def fake_classes(monkeypatch, num_classes=NUM_CLASSES):
+  """The discriminator finds the classes in turn, whatever the image."""
+  def make_predict(head, mesh, batch_size):
+    return lambda state, images: np.eye(num_classes)[
+        np.arange(len(images)) % num_classes]
+  monkeypatch.setattr(generate.evaluate, 'make_predict', make_predict)
+
+
+def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
+  everything = load(generate.generate(str(copy), num=24))
+  fake_classes(monkeypatch)
+  found = load(generate.generate(str(copy), num=5, labels=['pattern 2', '0']))
+  assert found['label'].tolist() == [2, 0, 2, 0, 2]
+  rows = [2, 0, 5, 3, 10]  # each batch of 8 counts anew: 0 1 2 0 1 2 0 1
+  np.testing.assert_array_equal(found['z'], everything['z'][rows])
+  np.testing.assert_array_equal(found['image'], everything['image'][rows])
+  assert '5 samples of 16 that were drawn' in capsys.readouterr().out
+  assert json.loads(str(found['settings']))['labels'] == [2, 0]
+
+
+def test_labels_of_the_discriminator_are_its_own(copy):
+  found = load(generate.generate(str(copy), num=8))
+  gan = experiment.restore(str(copy))
+  logits = gan.trainer.heads['logits'](gan.state, found['image'])
+  np.testing.assert_array_equal(found['label'], np.argmax(logits, -1))
+
+
+def test_class_that_never_comes(copy, monkeypatch):
+  fake_classes(monkeypatch, 1)
+  monkeypatch.setattr(generate, 'MOST', 4)
+  with pytest.raises(ValueError, match=r"too few.*\{'pattern 1': 2\}.*predefined"):
+    generate.generate(str(copy), num=4, labels=[1, 0])
+  assert not (copy / 'generated').exists()
+
+
+def test_interpolation_leads_from_sample_to_sample(copy):
+  generate.generate(str(copy), num=8, interpolate=2)
+  sheet = copy / 'generated' / f'interpolation2_step{STEPS}_seed0_num8.png'
+  width, height = Image.open(sheet).size
+  assert width / height == pytest.approx(10 / 2)
+  gan = experiment.restore(str(copy))
+  found = load(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
+  samples = generate.Samples(found['image'], found['label'], found['z'])
+  images = generate.interpolation(gan, samples, 4, 0).reshape(4, 10, *SHAPE)
+  # Neighbouring steps are nearer than the ends.
+  steps = np.abs(np.diff(images.astype(int), axis=1)).mean((2, 3, 4))
+  ends = np.abs(images[:, -1].astype(int) - images[:, 0]).mean((1, 2, 3))
+  assert (steps.mean(1) < ends).all()
+
+
+def test_slerp_stays_on_the_sphere():
+  a, b = np.array([[3.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 3.0], [-1.0, 0.0]])
+  np.testing.assert_allclose(generate.slerp(a, b, 0.0), a)
+  np.testing.assert_allclose(generate.slerp(a, b, 1.0), b, atol=1e-12)
+  middle = generate.slerp(a, b, 0.5)
+  np.testing.assert_allclose(middle[0], np.full(2, 3 / np.sqrt(2)))
+  np.testing.assert_allclose(middle[1], 0, atol=1e-12)  # opposite: straight on
+
+
+def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys):
+  monkeypatch.setattr(neighbours, 'BLOCK', 10)  # in several blocks
+  generate.generate(str(copy), num=6, neighbours=3)
+  sheet = copy / 'generated' / f'neighbours3_step{STEPS}_seed0_num6.png'
+  width, height = Image.open(sheet).size
+  assert width / height == pytest.approx(4 / 6)
+  assert 'of 6 samples' in capsys.readouterr().out
+
+  gan = experiment.restore(str(done))
+  images = features.data.load(gan.config['data']['positives']).image
+  search = neighbours.make_search(gan, 2)
+  rows, line = search(images[:4])  # copies of training images
+  np.testing.assert_array_equal(rows.reshape(4, 3, *SHAPE)[:, 0], images[:4])
+  np.testing.assert_array_equal(rows.reshape(4, 3, *SHAPE)[:, 1], images[:4])
+  assert 'ratio 0.00' in line and 'exact copies: 4' in line
+  pixels = images.reshape(len(images), -1) / 255
+  distance = np.linalg.norm(pixels[:, None] - pixels, axis=-1)
+  np.fill_diagonal(distance, np.inf)
+  assert f'{np.median(distance.min(1)):.4g} of 36 training images' in line
+  with pytest.raises(ValueError, match=r'neighbours must be 36 .the training'):
+    generate.generate(str(done), neighbours=37)
+
+
+def test_predefined_labels_are_given_to_the_generator(tmp_path):
+  """Trained for no purpose but the name of its files: one step."""
+  workdir = str(tmp_path / 'run')
+  train.train(make_config(
+      steps=1, trainer__labels='predefined', loss={'name': 'ac_gan'}), workdir)
+  by_name = load(generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
+  assert by_name['label'].tolist() == [2, 0, 2, 0, 2]
+  every = load(generate.generate(workdir, num=5, interpolate=2))
+  assert every['label'].tolist() == [0, 1, 2, 0, 1]
+  np.testing.assert_array_equal(by_name['z'], every['z'])
+  assert not np.array_equal(by_name['image'], every['image'])
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(num=0), 'num must be a whole number of 1 or more, got 0'),
+    (dict(seed=-1), 'seed must be'),
+    (dict(interpolate=-1), 'interpolate must be'),
+    (dict(neighbours=-1), 'neighbours must be'),
+    (dict(num=3, interpolate=2), 'need 4 of them, got num=3'),
+    (dict(labels=[3]), r'classes 0..2 \(pattern 0, pattern 1, pattern 2\), got 3'),
+    (dict(labels=['-1']), 'classes 0..2 .*got -1'),
+    (dict(labels=['dog']), "classes 0..2 .*got 'dog'"),
+    (dict(labels=[]), 'at least one class'),
+])
+def test_arguments_that_make_no_sense(arguments, message, done):
+  with pytest.raises(ValueError, match=message):
+    generate.generate(str(done), **arguments)
+  assert not (done / 'generated').exists()
+
+
+def test_loss_without_classes(tmp_path):
+  workdir = str(tmp_path / 'run')
+  train.train(make_config(steps=1, loss={'name': 'hinge'}), workdir)
+  with pytest.raises(ValueError, match="'hinge' of this run knows no classes.*nat_gan"):
+    generate.generate(workdir, labels=[0])
+  assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
+
+
+def test_runs_of_another_kind(done, judge, tmp_path):
+  before = sorted(done.rglob('*'))
+  for use in (posthoc.posthoc, lambda workdir: predict.predict_folder(workdir, '.')):
+    with pytest.raises(ValueError, match='expected a classifier in .*is a GAN.*=gener'):
+      use(str(done))
+  assert sorted(done.rglob('*')) == before
+  with pytest.raises(ValueError, match='expected a GAN in .*is a classifier.*=predict'):
+    generate.generate(str(judge))
+  with pytest.raises(ValueError, match='no checkpoints in .*train first'):
+    generate.generate(str(tmp_path))
+  with pytest.raises(ValueError, match='no checkpoints in .*train first'):
+    generation.evaluate_run(str(tmp_path / 'nowhere'))
+  assert generation.evaluate_run(str(judge)) == json.loads(
+      (judge / 'eval.json').read_text())
+
+
+def test_another_networks_config_in_the_workdir(done):
+  with pytest.raises(ValueError, match=r'generator.widths: \[8\] -> \[9\].*overwrite'):
+    train.train(make_config(generator__widths=[9]), str(done))
+
+
+MISTAKES = {
+    'key': ({'genrator': {}}, "config key 'genrator'; valid keys: .*generator"),
+    'classifier key': ({'model': {'name': 'mlp'}}, "unknown config key 'model'"),
+    'nested key': ({'measures__foo': 1}, r"measures.'foo'; .*measures.num_samples"),
+    'generator': ({'generator__name': 'x'}, "generator 'x'; .*dcgan_generator, mlp_ge"),
+    'latent': ({'generator': {'name': 'mlp_generator'}}, "'latent'; it takes: latent"),
+    'latent 0': ({'generator__latent': 0}, 'generator.latent must be .* 1 or more'),
+    'argument': ({'generator__depth': 2}, "generator 'mlp_generator':.*'depth'"),
+    'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'; .*mlp_discr"),
+    'norm': ({'discriminator__norm': 'x'}, "norm must be one of .*got 'x'"),
+    'loss': ({'loss': {'name': 'nat'}}, "unknown GAN loss 'nat'; .*am_gan.*nat_gan"),
+    'loss argument': ({'loss': {'name': 'nat_gan', 'x': 1}}, "loss 'nat_gan'.*'x'"),
+    'labels': ({'trainer__labels': 'x'}, "'x'; valid: dynamic, predefined"),
+    'critic': ({'trainer__n_critic': 0}, 'n_critic .* must be 1 or more'),
+    'images': ({'generator': {'name': 'dcgan_generator', 'latent': 5}},
+               'DCGAN pair makes images of 32x32 or 28x28'),
+    'negatives': ({'data__negatives__three__source': fake(shape=(5, 4, 1))},
+                  r"negatives 'three' are \[5, 4, 1\] .*positives \[4, 4, 1\]"),
+    'batch': ({'data__batch_size': 12}, '12 does not divide over 8 devices'),
+    'classes': ({'num_classes': 2}, r'labels of the positives must be 0..1, got 0..2'),
+    'features': ({'measures__features': {'name': 'x'}}, "features 'x'; .*checkpoint"),
+    'no workdir': ({'measures__features': {'name': 'checkpoint', 'workdir': ''}},
+                   'needs the workdir'),
+    'no judge': ({'measures__features': {'name': 'checkpoint', 'workdir': 'nowhere'}},
+                 'no checkpoints in nowhere; train first'),
+    'reference': ({'measures__reference': fake(shape=(5, 4, 1))},
+                  r'measures.reference has images of \(5, 4, 1\), the training .*4, 4'),
+    'splits': ({'measures__splits': 21}, 'measures.splits must be 20 or less, got 21'),
+    'neighbours': ({'measures__neighbours': 20}, 'neighbours must be 19 or less, got'),
+    'samples': ({'measures__num_samples': 1}, 'num_samples must be .* 2 or more'),
+    'inception path': ({'measures__features': {'name': 'inception', 'path': 'x.npz'}},
+                       "'x.npz' is none; how to make one"),
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_mistakes_in_a_config(mistake, tmp_path):
+  changes, message = MISTAKES[mistake]
+  with pytest.raises((ValueError, TypeError), match=f'(?s){message}'):
+    train.train(make_config(**changes), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_judges_that_do_not_fit(done, judge, tmp_path):
+  larger = tmp_path / 'larger'
+  train.train(make_classifier(shape=(6, 6, 1)), str(larger))
+  for workdir, message in (
+      (done, 'expected a classifier in .*is a GAN'),
+      (larger, r'takes images of \(6, 6, 1\), those to be judged are \(4, 4, 1\)')):
+    spec = {'name': 'checkpoint', 'workdir': str(workdir)}
+    with pytest.raises(ValueError, match=message):
+      train.train(make_config(measures__features=spec), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('content, message', [
+    (None, 'expected an .npz or msgpack file.*got .*weights.npz'),
+    ({'params/fc/bias': np.zeros(7)}, r'not InceptionV3.*missing.*1 misshaped, first '
+     r'params/fc/bias: expected \(1008,\), got \(7,\)'),
+])
+def test_weight_file_of_another_network(content, message, tmp_path):
+  path = tmp_path / 'weights.npz'
+  if content is None:
+    path.write_bytes(b'no weights')
+  else:
+    np.savez(path, **content)
+  spec = {'name': 'inception', 'path': str(path)}
+  with pytest.raises(ValueError, match=message):
+    train.train(make_config(measures__features=spec), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+  assert inception.weight_shapes()['params/fc/bias'].shape == (1008,)
+
+
+def test_fewer_samples_than_dimensions_is_said(tmp_path, caplog):
+  evaluation = train.train(
+      make_config(steps=1, measures__num_samples=15), str(tmp_path))
+  assert '15 samples do not fill 16 feature dim' in evaluation['conventions']['fid']
+  assert 'FID: 15 samples do not fill 16 feature dimensions' in caplog.text
+
+
+def run_here(monkeypatch, *args):
+  """The program in this process."""
+  monkeypatch.setattr(sys, 'argv', ['main', *args])
+  flags.FLAGS.unparse_flags()
+  main.main(main.parse(sys.argv))
+
+
+def test_command_line(copy, judge, monkeypatch, capsys):
+  workdir = f'--workdir={copy}'
+  run_here(monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
+           '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
+  output = capsys.readouterr().out
+  assert 'written: ' in output and 'that were drawn: the discriminator' in output
+  names = {path.name for path in (copy / 'generated').iterdir()}
+  tag = 'step16_seed3_num6_labels1-0'
+  assert names == {f'samples_{tag}.npz', f'sheet_{tag}.png',
+                   f'interpolation1_{tag}.png', f'neighbours2_{tag}.png'}
+  for mode, where, message in (
+      ('generate', judge, 'expected a GAN'), ('predict', copy, 'expected a classifier'),
+      ('posthoc', copy, 'expected a classifier')):
+    with pytest.raises(SystemExit, match=f'^error: {message}'):
+      run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.',
+               '--labels=', '--step=', '--interpolate=0', '--neighbours=0')
