@@ -124,6 +124,7 @@ def _curves(groups, titles, where, smooth=True, published=False):
   note = 'dotted: the paper, full size' if dots else None
   figure, axes = figures.grid(drawn, groups, note, xlabel='updates')
   for ax, curves in zip(axes, drawn.values(), strict=True):
+    tops = []
     for label, (steps, values) in curves.items():
       if not len(steps):
         continue
@@ -134,13 +135,21 @@ def _curves(groups, titles, where, smooth=True, published=False):
                         linewidth=0)
       elif smooth:
         ax.plot(steps, values[0], color=colour, alpha=0.2, linewidth=0.8)
+      tops.append(lines[:, len(steps) // 20:].max())
       ax.plot(steps, lines.mean(0), '-' if smooth else 'o-', ms=3, color=colour)
     ends = [steps[-1] for steps, _ in curves.values() if len(steps)]
     for label, (updates, losses) in dots.items():
       ax.plot(updates, losses, ':', color=palette[label], linewidth=2)
       ends.append(updates[1])
+      tops.append(losses[0])
     ax.set_xlim(0, max(ends) * 1.02)
     ax.locator_params(axis='x', nbins=5)
+    low, high = ax.get_ylim()
     if not published:
-      ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+      low, high = min(0, low), high + 0.05 * (high - min(0, low))
+    else:  # without the first twentieth, which dwarfs the rest
+      high = max(tops) + 0.2 * (max(tops) - low)
+    ax.set_ylim(low, high)
+  if len(drawn) == 1:
+    figure.set_size_inches(6.6, 3.8)
   return figure

@@ -13,7 +13,8 @@ from nat_jax.tables import Table, find, mean_text
 
 # measure -> its name in a table and its digits
 DISTANCES = {
-    'kid': ('KID', 4), 'cafd': ('CAFD', 2), 'diversity': ('diversity ratio', 3)}
+    'kid': ('KID', 4), 'cafd': ('CAFD', 2), 'cafd_left_out': ('classes left out', 0),
+    'diversity': ('diversity ratio', 3)}
 MANIFOLD = {
     'precision': ('precision', 3), 'recall': ('recall', 3), 'density': ('density', 3),
     'coverage': ('coverage', 3),
@@ -53,8 +54,9 @@ def more_measures(groups: Groups) -> list[Table]:
   """KID, class-aware FID and diversity; precision, recall, density and coverage."""
   found = []
   for title, measures in (
-      ('KID and class-aware FID (CAFD): lower is better. Diversity: mean distance '
-       'within a class, as a ratio to that of real images.', DISTANCES),
+      ('KID and class-aware FID (CAFD, without classes of fewer than two samples): '
+       'lower is better. Diversity: mean distance within a class, as a ratio to that '
+       'of real images.', DISTANCES),
       ('Are samples like real images (precision, density), and are real images like '
        'samples (recall, coverage)? Higher is better.', MANIFOLD)):
     measures = {m: form for m, form in measures.items()

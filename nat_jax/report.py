@@ -60,7 +60,7 @@ def load_run(workdir: str) -> Run:
   return {
       'workdir': str(workdir), 'name': name, 'variant': variant, 'seed': seed,
       'label': f'{name}:{variant} seed {seed}', 'config': config,
-      'step': evaluation.get('step'), 'evals': evaluation['evals'],
+      'step': evaluation.get('step'), 'evals': evaluation.get('evals', {}),
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),

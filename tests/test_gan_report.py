@@ -20,8 +20,8 @@ def measured(fid=10.0, **others):
       'num_samples': 50, 'fid': fid, 'kid': 0.0125, 'kid_std': 0.001,
       'precision': 0.7, 'recall': 0.6, 'density': 0.9, 'coverage': 0.5,
       'inception_score': 2.5, 'am_score': 0.25, 'reference_inception_score': 2.75,
-      'class_shares': [0.5, 0.25, 0.25, 0], 'cafd': 20.0, 'diversity': 0.8,
-      'spread': 0.9, 'collapsed': False, **others}
+      'class_shares': [0.5, 0.25, 0.25, 0], 'cafd': 20.0, 'cafd_left_out': 1,
+      'diversity': 0.8, 'spread': 0.9, 'collapsed': False, **others}
 
 
 def write_run(folder, variant='nat3', seed=0, fids=(30.0, 8.0, 10.0), name='gan_toy',
@@ -68,7 +68,7 @@ def test_one_run_without_an_evaluation_on_the_way(tmp_path):
   text = report.tables(load(write_run(tmp_path / 'a', fids=(10.0,))))
   scores, distances, near, *_ = rows(text, 'nat3')
   assert scores == ['2.50', '0.250', '10.00', '2.75']
-  assert distances == ['0.0125', '20.00', '0.800']
+  assert distances == ['0.0125', '20.00', '1', '0.800']
   assert near == ['0.700', '0.600', '0.900', '0.500']
   assert rows(text, 'ant') == [['0.500']] and rows(text, 'largest') == [['0.500']]
   assert rows(text, 'smallest') == [['0']]
@@ -164,6 +164,10 @@ def test_gans_and_classifiers_do_not_mix(tmp_path):
                lambda: report.tables(load(gan, str(other)))):
     with pytest.raises(ValueError, match='GANs: .*classifiers: .*each kind apart'):
       call()
+  (other / 'eval.json').write_text('{"step": 1}')
+  (other / 'config.json').write_text('{"trainer": {"name": "points"}}')
+  with pytest.raises(ValueError, match='GANs: .*GANs of points: .*each kind apart'):
+    report.report([gan, str(other)])
 
 
 def test_curves_over_seeds(tmp_path):
