@@ -61,7 +61,8 @@ def _sentence(own, among, judge):
   return (
       f'distance to the nearest training image, median: {ours:.4g} of {len(own)} '
       f'samples, {theirs:.4g} of {len(among)} training images to another one; ratio '
-      f'{ratio} (copies: near 0), exact copies: {(own == 0).sum()} ({judge.convention})')
+      f'{ratio} (copies: near 0), exact copies: {(own == 0).sum()}; '
+      f'{judge.convention}')
 
 
 def _nearest(queries, train, judge, num):

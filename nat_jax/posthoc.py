@@ -81,7 +81,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
     ValueError: no checkpoint, none of that step, or a network whose logits are not a
       'head' layer of its features.
   """
-  restored = experiment.restore(workdir, step)
+  restored = experiment.restore(workdir, step, 'classifier')
   config, heads = restored.config, restored.trainer.heads
   num_classes, settings = config['num_classes'], config['data']
   normalise = functools.partial(

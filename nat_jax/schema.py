@@ -165,7 +165,8 @@ LEAST = {
     'eval_batch_size': 1, 'data.batch_size': 1, 'run.updates_per_call': 1,
     'run.log_every': 1, 'run.eval_every': 0, 'run.checkpoint_every': 0, 'run.keep': 1,
     'measures.num_samples': 2, 'measures.batch_size': 2, 'measures.splits': 1,
-    'measures.neighbours': 1, 'num_seeds': 1, 'snapshots': 2, 'batch_size': 1,
+    'measures.neighbours': 1, 'generator.latent': 1, 'num_seeds': 1, 'snapshots': 2,
+    'batch_size': 1,
     'num_samples': 2, 'negatives_per_batch': 1, 'negative_weight': 0, 'tolerance': 0,
 }
 EVAL_KEYS = ('source', 'positive', 'seen')

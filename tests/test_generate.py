@@ -24,7 +24,7 @@ from nat_jax import (
     train,
 )
 from nat_jax.models import inception
-from nat_jax.runtime import checkpoint
+from nat_jax.runtime import checkpoint, parallel
 
 SHAPE = (4, 4, 1)
 NUM_CLASSES = 3
@@ -59,14 +59,26 @@ def make_config(**changes):
   return presets.experiment(**config)
 
 
-def make_classifier(**changes):
+def make_classifier():
   return presets.experiment(
       name='judge', steps=1, num_classes=NUM_CLASSES,
       model={'name': 'mlp', 'width': 4, 'depth': 1}, loss={'name': 'cross_entropy'},
-      data=dict(positives=fake(classes=(0, 1, 2), **changes), batch_size=8),
-      evals={'test': {'source': fake(1, classes=(0, 1, 2), **changes),
-                      'positive': True}},
+      data=dict(positives=fake(classes=(0, 1, 2)), batch_size=8),
+      evals={'test': {'source': fake(1, classes=(0, 1, 2)), 'positive': True}},
       run=dict(tensorboard=False))
+
+
+def untrained(workdir, config, shape=SHAPE):
+  """A checkpoint of networks as they are at the start."""
+  config, mesh = experiment.plain(config), parallel.make_mesh()
+  trainer, _ = experiment.build_trainer(config, shape)
+  state = parallel.init_state(trainer.init, jax.random.key(0), mesh)
+  manager = checkpoint.open_manager(str(workdir))
+  checkpoint.save(manager, state, 1, {
+      'config': config, 'image_shape': shape,
+      'class_names': [f'pattern {k}' for k in range(NUM_CLASSES)]})
+  checkpoint.close(manager)
+  return str(workdir)
 
 
 def final_state(workdir):
@@ -271,10 +283,8 @@ def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys
 
 
 def test_predefined_labels_are_given_to_the_generator(tmp_path):
-  """Trained for no purpose but the name of its files: one step."""
-  workdir = str(tmp_path / 'run')
-  train.train(make_config(
-      steps=1, trainer__labels='predefined', loss={'name': 'ac_gan'}), workdir)
+  workdir = untrained(
+      tmp_path, make_config(trainer__labels='predefined', loss={'name': 'ac_gan'}))
   by_name = load(generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
   assert by_name['label'].tolist() == [2, 0, 2, 0, 2]
   every = load(generate.generate(workdir, num=5, interpolate=2))
@@ -301,8 +311,7 @@ def test_arguments_that_make_no_sense(arguments, message, done):
 
 
 def test_loss_without_classes(tmp_path):
-  workdir = str(tmp_path / 'run')
-  train.train(make_config(steps=1, loss={'name': 'hinge'}), workdir)
+  workdir = untrained(tmp_path, make_config(loss={'name': 'hinge'}))
   with pytest.raises(ValueError, match="'hinge' of this run knows no classes.*nat_gan"):
     generate.generate(workdir, labels=[0])
   assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
@@ -314,7 +323,7 @@ def test_runs_of_another_kind(done, judge, tmp_path):
     with pytest.raises(ValueError, match='expected a classifier in .*is a GAN.*=gener'):
       use(str(done))
   assert sorted(done.rglob('*')) == before
-  with pytest.raises(ValueError, match='expected a GAN in .*is a classifier.*=predict'):
+  with pytest.raises(ValueError, match='a GAN in .*is a classifier.*, predict'):
     generate.generate(str(judge))
   with pytest.raises(ValueError, match='no checkpoints in .*train first'):
     generate.generate(str(tmp_path))
@@ -334,7 +343,7 @@ MISTAKES = {
     'classifier key': ({'model': {'name': 'mlp'}}, "unknown config key 'model'"),
     'nested key': ({'measures__foo': 1}, r"measures.'foo'; .*measures.num_samples"),
     'generator': ({'generator__name': 'x'}, "generator 'x'; .*dcgan_generator, mlp_ge"),
-    'latent': ({'generator': {'name': 'mlp_generator'}}, "'latent'; it takes: latent"),
+    'latent': ({'generator': {'name': 'mlp_generator'}}, 'generator.latent must be'),
     'latent 0': ({'generator__latent': 0}, 'generator.latent must be .* 1 or more'),
     'argument': ({'generator__depth': 2}, "generator 'mlp_generator':.*'depth'"),
     'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'; .*mlp_discr"),
@@ -373,8 +382,7 @@ def test_mistakes_in_a_config(mistake, tmp_path):
 
 
 def test_judges_that_do_not_fit(done, judge, tmp_path):
-  larger = tmp_path / 'larger'
-  train.train(make_classifier(shape=(6, 6, 1)), str(larger))
+  larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
   for workdir, message in (
       (done, 'expected a classifier in .*is a GAN'),
       (larger, r'takes images of \(6, 6, 1\), those to be judged are \(4, 4, 1\)')):
@@ -402,17 +410,23 @@ def test_weight_file_of_another_network(content, message, tmp_path):
   assert inception.weight_shapes()['params/fc/bias'].shape == (1008,)
 
 
-def test_fewer_samples_than_dimensions_is_said(tmp_path, caplog):
-  evaluation = train.train(
-      make_config(steps=1, measures__num_samples=15), str(tmp_path))
-  assert '15 samples do not fill 16 feature dim' in evaluation['conventions']['fid']
+def test_fewer_samples_than_dimensions_is_said(done, tmp_path, caplog):
+  """At the start, on the terminal, and beside the number."""
+  gan = experiment.restore(str(done))
+  config = make_config(measures__num_samples=15).to_dict()
+  evaluator = generation.make_evaluator(
+      config, str(tmp_path), gan, gan.trainer, gan.mesh)
   assert 'FID: 15 samples do not fill 16 feature dimensions' in caplog.text
+  evaluation = evaluator.save(gan.state, 1, *evaluator.run(gan.state, 1, True))
+  assert '15 samples do not fill 16 feature dim' in evaluation['conventions']['fid']
 
 
 def run_here(monkeypatch, *args):
   """The program in this process."""
   monkeypatch.setattr(sys, 'argv', ['main', *args])
   flags.FLAGS.unparse_flags()
+  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images'):
+    flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 
 
@@ -430,5 +444,4 @@ def test_command_line(copy, judge, monkeypatch, capsys):
       ('generate', judge, 'expected a GAN'), ('predict', copy, 'expected a classifier'),
       ('posthoc', copy, 'expected a classifier')):
     with pytest.raises(SystemExit, match=f'^error: {message}'):
-      run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.',
-               '--labels=', '--step=', '--interpolate=0', '--neighbours=0')
+      run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
