@@ -37,17 +37,22 @@ SMALL = dict(  # two CPU cores
     checkpoint_every=200, num_samples=5000)
 
 
-def parse(variant: str) -> tuple[str, int, bool]:
+def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
   """'nat3_small' -> ('nat', 3, True); without a number, 0.
+
+  Args:
+    variant: an objective, the number of negatives if there are any, the size.
+    sizes: whether there is a small form.
 
   Raises:
     ValueError: an unknown variant.
   """
   found = re.fullmatch(r'([a-z]+?)(\d*)(_small)?', variant)
-  if not found or found[1] not in OBJECTIVES:
+  if not found or found[1] not in OBJECTIVES or (found[3] and not sizes):
     raise ValueError(
-        f'unknown variant {variant!r}; valid: {", ".join(PAPER)}, each also with '
-        f'_small (and any of {sorted(OBJECTIVES)} with any number of negatives)')
+        f'unknown variant {variant!r} (any of {", ".join(OBJECTIVES)} with any number '
+        f'of negatives behind it will do); valid: {", ".join(PAPER)}'
+        + (', each also with _small' if sizes else ''))
   return found[1], int(found[2] or 0), bool(found[3])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax import experiment, presets, train
+from nat_jax import experiment, presets, schema, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'nat_jax'
@@ -20,7 +20,7 @@ PACKAGE = ROOT / 'nat_jax'
 RANKS = {
     'schema': 0, 'registry': 0, 'paper': 0,
     'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'presets': 1,
-    'trainers': 2, 'runtime': 2, 'recipes': 2,
+    'trainers': 2, 'runtime': 2, 'gan_recipes': 2, 'recipes': 2,
     'attention_maps': 3, 'experiment': 3, 'claims': 3, 'figures': 3, 'page': 3,
     'gan_figures': 3, 'gan_report': 3, 'gan_tables': 3,
     'pictures': 3, 'point_training': 3, 'inputs': 3, 'report': 3, 'tables': 3,
@@ -125,7 +125,7 @@ def variants(get_config):
   return names + [name + end for end in suffix for name in names]
 
 
-SHAPES = {'cifar10': (32, 32, 3), 'svhn_cropped': (32, 32, 3), 'mnist': (28, 28, 1)}
+SHAPES = {'mnist': (28, 28, 1)}
 
 
 def shape_of(source):
@@ -134,7 +134,7 @@ def shape_of(source):
     return (8, 8, 1)
   if source['name'] == 'folder':
     return (source['size'], source['size'], 3)
-  return SHAPES[source['dataset']]
+  return SHAPES.get(source['dataset'], (32, 32, 3))
 
 
 def all_configs(pictures):
@@ -145,6 +145,15 @@ def all_configs(pictures):
       yield f'{path.relative_to(ROOT)}:{name}', get_config(name)
 
 
+def make_batch(shape, *sizes):
+  """The shapes of a batch."""
+  return {
+      'image': jax.ShapeDtypeStruct((*sizes, *shape), np.uint8),
+      'label': jax.ShapeDtypeStruct(sizes, np.int32),
+      'weight': jax.ShapeDtypeStruct(sizes, np.float32),
+  }
+
+
 def test_every_config_builds_and_traces_its_step(tmp_path):
   """Each variant is built, and each model and each loss traced in one of them."""
   for name in ('yes/cat', 'yes/dog', 'no'):
@@ -153,6 +162,8 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
   traced, key = set(), jax.random.key(0)
   for name, config in all_configs(f'{tmp_path}/yes,{tmp_path}/no'):
     config = config.to_dict()
+    if config['trainer']['name'] == 'points':  # tests/test_points.py
+      continue
     if 'teacher' in config['trainer']:  # which is another run: not here
       config['trainer'] = {'name': 'supervised'}
     config = experiment.plain(config)
@@ -160,20 +171,21 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
       assert name.partition(':')[2] != config['compare_with']
     shape = shape_of(config['data']['positives'])
     assert len(config['data']['mean']) in (1, shape[2]), name
-    assert config['evals'][config['reference']]['positive'], name
+    gan = config['trainer']['name'] == 'gan'
+    assert gan or config['evals'][config['reference']]['positive'], name
     trainer, schedule = experiment.build_trainer(config, shape)
     assert np.isfinite(schedule(0)) and np.isfinite(schedule(config['steps'] - 1)), name
-    treated = config['loss'], config['data']['treatment']
-    parts = {json.dumps(part) for part in (config['model'], treated)}
+    treated = config['loss'], config['data'].get('treatment')
+    nets = [config.get(key) for key in ('model', 'generator', 'discriminator')]
+    parts = {json.dumps(part) for part in (nets, treated)}
     if parts <= traced:
       continue
     traced |= parts
     num = config['data']['batch_size']
-    batch = {
-        'image': jax.ShapeDtypeStruct((num, *shape), np.uint8),
-        'label': jax.ShapeDtypeStruct((num,), np.int32),
-        'weight': jax.ShapeDtypeStruct((num,), np.float32),
-    }
+    batch = make_batch(shape, num)
+    if gan:
+      batch = {name: make_batch(shape, size, 1)
+               for name, size in (('positive', num), ('negative', 3))}
     state = jax.eval_shape(trainer.init, key)
     after, _ = jax.eval_shape(trainer.step, state, {}, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state), name
@@ -188,7 +200,7 @@ class Recorder(dict):
   def __init__(self, config, read, prefix=''):
     super().__init__(config)
     self.read, self.prefix = read, prefix
-    for group in presets.GROUPS if not prefix else ():
+    for group in schema.groups(schema.base_of(config)) if not prefix else ():
       super().__setitem__(group, Recorder(config[group], read, f'{group}.'))
 
   def __getitem__(self, key):
@@ -196,20 +208,32 @@ class Recorder(dict):
     return super().__getitem__(key)
 
 
-def test_every_key_of_a_config_is_read(tmp_path, monkeypatch):
-  source = {'name': 'fake', 'num': 32}
+SOURCE = {'name': 'fake', 'num': 32}
+DATA = dict(positives=SOURCE, negatives={'n': {'source': SOURCE}}, batch_size=8,
+            negatives_per_batch=8)
+EXAMPLES = {
+    'classifier': dict(
+        model={'name': 'mlp', 'width': 4, 'depth': 1}, loss={'name': 'nat'},
+        eval_batch_size=32, best='test/accuracy', data=DATA | dict(
+            treatment={'name': 'mix'}),
+        evals={'test': {'source': SOURCE, 'positive': True}}),
+    'gan': dict(
+        trainer={'name': 'gan'}, data=DATA, measures=dict(num_samples=8, batch_size=8),
+        generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
+        discriminator={'name': 'mlp_discriminator', 'widths': (4,)}),
+}
+
+
+@pytest.mark.parametrize('kind', EXAMPLES)
+def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   config = presets.experiment(
-      steps=2, num_classes=4, model={'name': 'mlp', 'width': 4, 'depth': 1},
-      loss={'name': 'nat'}, eval_batch_size=32, best='test/accuracy', compare_with='x',
-      data=dict(
-          positives=source, negatives={'n': {'source': source}}, batch_size=8,
-          negatives_per_batch=8, treatment={'name': 'mix'}),
-      evals={'test': {'source': source, 'positive': True}})
+      steps=2, num_classes=4, compare_with='x', **EXAMPLES[kind])
   read, plain = set(), experiment.plain
   monkeypatch.setattr(experiment, 'plain', lambda c: Recorder(plain(c), read))
   train.train(config, str(tmp_path))
   if 'config.compare_with' in (PACKAGE / 'main.py').read_text():
     read.add('compare_with')
-  keys = {*presets.BASE, *(f'{group}.{key}' for group in presets.GROUPS
-                           for key in presets.BASE[group])}
+  base = schema.base_of(config.to_dict())
+  keys = {*base, *(
+      f'{group}.{key}' for group in schema.groups(base) for key in base[group])}
   assert keys - read == set()

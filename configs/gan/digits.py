@@ -17,7 +17,7 @@ def digits(classes):
 
 
 def get_config(variant='nat3'):
-  objective, count, _ = gan_recipes.parse(variant)
+  objective, count, _ = gan_recipes.parse(variant, sizes=False)
   return presets.experiment(
       trainer={'name': 'gan'},
       name='gan_digits',
