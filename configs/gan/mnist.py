@@ -9,7 +9,7 @@ are measured by (configs/gan/judge.py:mnist) is trained first, once.
 
 Full: 100,000 updates. Expected (read off the paper's figure): generator loss .743 for
 nat0 and .690 for nat3 at the end. Not measured here: it needs a GPU.
-With `_small`: networks a quarter as wide, 1,500 updates.
+With `_small`: networks a quarter as wide, 1,200 updates.
 """
 
 from nat_jax import gan_recipes, presets
@@ -20,7 +20,7 @@ def get_config(variant='nat3'):
       'gan_mnist',
       variant,
       steps=100_000,
-      small_steps=1500,
+      small_steps=1200,
       positives=presets.tfds('mnist', 'train'),
       negatives={'letters': presets.negative('emnist/letters', 'test')},
       judge='configs/gan/judge.py:mnist',
