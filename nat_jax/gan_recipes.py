@@ -65,6 +65,7 @@ def dcgan(
     positives: dict[str, Any],
     negatives: dict[str, Any],
     judge: str,
+    independent: str = '',
     num_classes: int = 10,
 ) -> ml_collections.ConfigDict:
   """AM-GAN's DCGAN pair, Adam 4e-4 decaying to 0, batches of 100.
@@ -78,6 +79,7 @@ def dcgan(
     negatives: the external ones, as in `data.negatives`.
     judge: config of the classifier that the samples are measured by; it is trained
       first, in runs/judges.
+    independent: likewise a classifier of other labels, for a second Inception Score.
     num_classes: of the positives.
   """
   objective, count, small = parse(variant)
@@ -99,10 +101,14 @@ def dcgan(
       ),
       measures=dict(
           num_samples=size['num_samples'],
-          features={
-              'name': 'checkpoint', 'config': judge,
-              'workdir': f'runs/judges/{judge.rpartition(":")[2]}'},
+          features=_checkpoint(judge),
+          independent=_checkpoint(independent) if independent else {},
       ),
       run={key: size[key] for key in (
           'updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')},
   )
+
+
+def _checkpoint(judge):
+  workdir = f'runs/judges/{judge.rpartition(":")[2]}'
+  return {'name': 'checkpoint', 'config': judge, 'workdir': workdir}

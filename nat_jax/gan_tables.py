@@ -19,6 +19,10 @@ MANIFOLD = {
     'precision': ('precision', 3), 'recall': ('recall', 3), 'density': ('density', 3),
     'coverage': ('coverage', 3),
 }
+INDEPENDENT = {
+    'independent_inception_score': ('IS of samples', 2),
+    'reference_independent_inception_score': ('IS of real images', 2),
+}
 MAX_CLASSES = 20  # with a row each in the table of class shares
 NAMES, SENTENCE = 25, 80  # characters in a line of the table of conventions
 
@@ -58,7 +62,9 @@ def more_measures(groups: Groups) -> list[Table]:
        'lower is better. Diversity: mean distance within a class, as a ratio to that '
        'of real images.', DISTANCES),
       ('Are samples like real images (precision, density), and are real images like '
-       'samples (recall, coverage)? Higher is better.', MANIFOLD)):
+       'samples (recall, coverage)? Higher is better.', MANIFOLD),
+      ('Inception Score by a classifier of other labels, which the discriminator has '
+       'not learned.', INDEPENDENT)):
     measures = {m: form for m, form in measures.items()
                 if any(values(runs, m) for runs in groups.values())}
     rows = [[head(label, runs)] + [
@@ -78,6 +84,10 @@ def class_shares(groups: Groups) -> Table | None:
       shares[label] = list(zip(*found, strict=True))  # [class][seed]
   if not shares:
     return None
+  real = [run['evals']['samples'].get('reference_class_shares')
+          for runs in groups.values() for run in runs]
+  if real[0] and all(one == real[0] for one in real):
+    shares['real images'] = [(share,) for share in real[0]]
   counts = {len(of_class) for of_class in shares.values()}
   rows = []
   if len(counts) == 1 and max(counts) <= MAX_CLASSES:

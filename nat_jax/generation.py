@@ -84,6 +84,7 @@ def make_evaluator(
       source, settings['num_samples'], judge, training.image_shape)
   _check_numbers(settings, *real['features'].shape)
   real = {**real, 'labels': _classes(real)}
+  independent = _independent(settings, arrays.image, training.image_shape, mesh)
   sample = make_sampler(config, trainer, mesh)
 
   def run(state, step, final):
@@ -94,6 +95,11 @@ def make_evaluator(
     figures, conventions = metrics.generative_summary(
         {**found, 'labels': _classes(found)}, real, judge.num_classes,
         splits=settings['splits'], k=settings['neighbours'], seed=config['seed'])
+    if judge.num_classes:
+      figures['reference_class_shares'] = metrics.class_histogram(
+          real['labels'], judge.num_classes).tolist()
+    for part, more in zip((figures, conventions), independent(images), strict=True):
+      part.update(more)
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
     figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
     return {'samples': figures}, (images[:SHEET], conventions)
@@ -114,6 +120,31 @@ def make_evaluator(
     return evaluation
 
   return evaluate.Evaluator(run, save, summary)
+
+
+def _independent(settings, real, image_shape, mesh):
+  """Returns images -> (figures, conventions) of the second Inception Score.
+
+  A score by a classifier of the labels that the discriminator was trained with is not
+  independent of them.
+  """
+  if not settings['independent']:
+    return lambda images: ({}, {})
+  judge = registry.build(
+      features.FEATURES, settings['independent'], what='features', mesh=mesh,
+      image_shape=image_shape)
+  if not judge.num_classes:
+    raise ValueError(
+        'measures.independent needs features that know classes (checkpoint, '
+        f'inception), got {settings["independent"]["name"]!r}')
+
+  def score(images):
+    return metrics.inception_score(judge.apply(images)['probs'], settings['splits'])[0]
+
+  name = 'independent_inception_score'
+  of_real = score(real)
+  return lambda images: (
+      {name: score(images), f'reference_{name}': of_real}, {name: judge.convention})
 
 
 SUMMARY = {

@@ -89,7 +89,7 @@ def run_train() -> None:
   runs.append((config, _workdir()))
   for run_config, workdir in runs:  # before any work is spent on the first
     train.check(run_config, workdir, OVERWRITE.value)
-  for run_config, workdir in [*_judge(config), *runs]:
+  for run_config, workdir in [*_judges(config), *runs]:
     if jax.process_index() == 0:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
@@ -98,12 +98,12 @@ def run_train() -> None:
     _report([workdir for _, workdir in runs[::-1]])
 
 
-def _judge(config):
-  """The classifier that measures a GAN's samples, if it is to be trained first."""
-  features = config.get('measures', {}).get('features', {})
-  if not features.get('config') or checkpoint.list_steps(features.workdir):
-    return []
-  return [(_load(*features.config.split(':')), features.workdir)]
+def _judges(config):
+  """The classifiers that measure a GAN's samples, if they are to be trained first."""
+  measures = config.get('measures', {})
+  judges = [measures.get(key, {}) for key in ('features', 'independent')]
+  return [(_load(*judge.config.split(':')), judge.workdir) for judge in judges
+          if judge.get('config') and not checkpoint.list_steps(judge.workdir)]
 
 
 def _workdir():
@@ -126,7 +126,7 @@ def _report(workdirs, out=None):
   print(report.tables([report.load_run(workdir) for workdir in workdirs]))
   print(f'\nreport: {report.report(workdirs, out)}')
   for workdir in workdirs:
-    print(f'run: {workdir}  (eval.json, scores/, metrics.jsonl, checkpoints/)')
+    print(f'run: {workdir}  (eval.json, metrics.jsonl, checkpoints/, figures)')
 
 
 def run_evaluate() -> None:

@@ -83,6 +83,7 @@ GAN: dict[str, Any] = dict(
         num_samples=10_000,  # generated; at most as many real images
         batch_size=100,  # of sampling: batch statistics depend on it
         features={'name': 'pixels'},  # nat_jax.features.FEATURES
+        independent={},  # the same, for a second Inception Score: of other labels
         splits=1,  # of the Inception Score
         neighbours=5,  # k of precision, recall, density, coverage
     ),

@@ -206,7 +206,7 @@ def run_here(monkeypatch, *args):
 
 
 @pytest.mark.parametrize('args, message', [
-    (['--config.foo=1'], "unknown config key 'foo'; valid keys: best, "),
+    (['--config.foo=1'], "unknown config key 'foo'; valid keys: batch_size, "),
     (['--config.run.foo=1'], "unknown config key run.'foo'; valid keys: run.checkp"),
     (['--config.model.depth=1'], "no key 'depth' where --config.KEY looks for it"),
     (['--config.steps=many'], "invalid literal for int.* 'many'"),

@@ -207,6 +207,9 @@ class Recorder(dict):
     self.read.add(self.prefix + key)
     return super().__getitem__(key)
 
+  def get(self, key, default=None):
+    return self[key] if key in self else default
+
 
 SOURCE = {'name': 'fake', 'num': 32}
 DATA = dict(positives=SOURCE, negatives={'n': {'source': SOURCE}}, batch_size=8,

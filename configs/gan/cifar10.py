@@ -26,4 +26,5 @@ def get_config(variant='nat3'):
       positives=presets.tfds('cifar10', 'train'),
       negatives={'cifar100': presets.negative('cifar100', 'train')},
       judge='configs/gan/judge.py:cifar10',
+      independent='configs/gan/judge.py:cifar100',
   )
