@@ -33,7 +33,7 @@ def save_figure(runs: Runs, path: str) -> None:
   times = [round(share * (num - 1)) for share in TIMES]
   plane = _is_plane(runs)
   with matplotlib.rc_context(figures.STYLE):
-    height = 2.1 if plane else 1.7
+    height = 2.4 if plane else 1.7
     figure = Figure(figsize=(9.6, height * len(runs) + 2.2), layout='constrained')
     *rows, last = figure.subfigures(
         len(runs) + 1, 1, height_ratios=[height] * len(runs) + [2.2])
@@ -114,14 +114,14 @@ def _plane(ax, arrays, samples, boundary, colour):
   """Points, and where D = 0.5 for each seed, D of the first one shaded."""
   axis = np.unique(arrays['grid'][:, 0])
   fields = boundary.reshape(len(boundary), len(axis), len(axis))
-  ax.contourf(axis, axis, fields[0], levels=[0.5, 1.01], colors=[colour], alpha=0.15)
+  ax.contourf(axis, axis, fields[0], levels=[0.5, 1.01], colors=[colour], alpha=0.12)
   for field in fields[1:]:
     ax.contour(axis, axis, field, levels=[0.5], colors=[colour], linewidths=0.4,
                alpha=0.5)
   ax.contour(axis, axis, fields[0], levels=[0.5], colors=[colour], linewidths=1.6)
   for points, face in (
       (arrays['negative'], NEGATIVE), (arrays['data'], DATA), (samples, colour)):
-    ax.plot(*points[:: max(1, len(points) // 200)].T, '.', ms=2, color=face, mew=0)
+    ax.plot(*points[:: max(1, len(points) // 200)].T, '.', ms=3, color=face, mew=0)
   ax.set_ylim(axis[0], axis[-1])
   ax.set_aspect('equal')
   ax.grid(False)

@@ -22,6 +22,8 @@ ROWS = {  # figure -> (what the table calls it, how it is written)
     'fluctuation': ('fluctuation of the boundary', '{:.4f}'),
     'spread': ('spread of samples / of data, at the end', '{:.2f}'),
     'converged': ('share of seeds converged', '{:.2f}'),
+    'within_5': ('share of seeds within 5 times the floor', '{:.2f}'),
+    'within_2': ('share of seeds within twice the floor', '{:.2f}'),
     'steps_converged': ('steps until converged (converged seeds)', '{:.0f}'),
 }
 
@@ -114,6 +116,8 @@ def measure(
       'fluctuation': changes.mean((0, 2)),
       'spread': _spread(samples) / _spread(held_out.points),
       'converged': below[-1].astype(np.float64),
+      **{f'within_{n}': (distances[-1] < n * held_out.floor).astype(np.float64)
+         for n in (5, 2)},
       'steps_converged': np.where(below[-1], first, np.nan),
   }
 
@@ -163,8 +167,8 @@ def compare(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Table]:
       f'{one["name"]}: mean +- sd over seeds {one["seeds"][0]}..{one["seeds"][-1]}. '
       f'Converged: distance at the end below {one["threshold"]:.3f}, '
       f'{one["threshold"] / one["floor"]:g} times that of two samples of '
-      f'{one["num_samples"]} points of the data ({one["floor"]:.4f}). p: paired '
-      'permutation test over seeds, two-sided.',
+      f'{one["num_samples"]} points of the data (the floor, {one["floor"]:.4f}). p: '
+      'paired permutation test over seeds, two-sided.',
       ['figure', *head],
       [row(title, form, [e['figures'][key] for e in found])
        for key, (title, form) in ROWS.items()])

@@ -69,7 +69,7 @@ def train(
       boundary=seen['boundary'].astype(np.float16), grid=point_training.grid(points),
       data=held_out.points[:DRAWN], negative=points.negative[
           np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)])
-  evaluation = {
+  evaluation = writers.finite({
       'name': config['name'], 'variant': config['variant'], 'step': config['steps'],
       'seeds': [config['seed'] + i for i in range(config['num_seeds'])],
       'num_samples': config['num_samples'],
@@ -77,8 +77,8 @@ def train(
       'floor': held_out.floor, 'threshold': threshold, 'seconds': round(seconds, 1),
       'figures': {name: values.tolist() for name, values in figures.items()},
       'curve': {'step': seen['step'].tolist(), 'distance': distance.tolist()},
-  }
-  writers.write_json(path, writers.finite(evaluation))
+  })
+  writers.write_json(path, evaluation)
   return evaluation
 
 

@@ -43,8 +43,9 @@ def gaussian1d(
   """
   _check(num, std, *(std for _, std in negatives))
   rng = np.random.default_rng(seed)
+  positive = rng.normal(mean, std, (num, 1))  # first: whatever the negatives are
   others = [rng.normal(*one, (num, 1)) for one in negatives]
-  return _points([rng.normal(mean, std, (num, 1))], others, (-12.0, 18.0))
+  return _points([positive], others, (-12.0, 18.0))
 
 
 def rings2d(
