@@ -33,8 +33,11 @@ def save_figure(runs: Runs, path: str) -> None:
   times = [round(share * (num - 1)) for share in TIMES]
   plane = _is_plane(runs)
   with matplotlib.rc_context(figures.STYLE):
-    height = 2.4 if plane else 1.7
-    figure = Figure(figsize=(9.6, height * len(runs) + 2.2), layout='constrained')
+    height = 2.3 if plane else 1.7
+    figure = Figure(figsize=(9.6, height * len(runs) + 2.5), layout='constrained')
+    figure.suptitle(
+        'grey: data; brown: negatives; in colour: samples of the first seed, and '
+        + ('where D = 0.5' if plane else 'D') + ' for all seeds', fontsize=10)
     *rows, last = figure.subfigures(
         len(runs) + 1, 1, height_ratios=[height] * len(runs) + [2.2])
     for row, (label, run) in zip(rows, runs.items(), strict=True):

@@ -9,6 +9,12 @@ Variants:
   nat  external negatives, whose target is 0 as that of samples; the default, which
        trains `gan` too and compares the two, seed by seed
   gan  the original GAN: no negatives
+
+Measured, 10 seeds (gan, nat; p of a paired permutation test): distance at the end 0.72,
+0.41 (p .14); change of the boundary from snapshot to snapshot .052, .025 (p .05). With
+these settings neither learns the distribution: none and one of ten seeds come within
+ten times the distance of two samples of the data, and nat's samples spread 0.4 times as
+far as the data. About two minutes on two CPU cores that had other work to do.
 """
 
 from nat_jax import presets

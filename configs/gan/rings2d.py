@@ -11,6 +11,12 @@ Variants:
              which trains `gan` too and compares the two, seed by seed
   nat_light  a tenth of their weight: the authors say that it may need lowering here
   gan        the original GAN: no negatives
+
+Measured, 10 seeds (gan, nat, nat_light; in brackets p against gan of a paired
+permutation test): sliced distance at the end .24, .19 (.15), .24 (.87), its mean over
+the second half .32, .21 (.012), .23 (.031); change of the boundary from snapshot to
+snapshot .058, .013 (.002), .021 (.002). All seeds converge. About two minutes on two
+CPU cores that had other work to do.
 """
 
 from nat_jax import presets
