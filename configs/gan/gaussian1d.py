@@ -14,7 +14,7 @@ Measured, 10 seeds (gan, nat; p of a paired permutation test): distance at the e
 0.41 (p .14); change of the boundary from snapshot to snapshot .052, .025 (p .05). With
 these settings neither learns the distribution: none and one of ten seeds come within
 ten times the distance of two samples of the data, and nat's samples spread 0.4 times as
-far as the data. About two minutes on two CPU cores that had other work to do.
+far as the data. A minute and a half on two CPU cores that had other work to do.
 """
 
 from nat_jax import presets

@@ -15,7 +15,7 @@ Variants:
 Measured, 10 seeds (gan, nat, nat_light; in brackets p against gan of a paired
 permutation test): sliced distance at the end .24, .19 (.15), .24 (.87), its mean over
 the second half .32, .21 (.012), .23 (.031); change of the boundary from snapshot to
-snapshot .058, .013 (.002), .021 (.002). All seeds converge. About two minutes on two
+snapshot .058, .013 (.002), .021 (.002). All seeds converge. Three minutes on two
 CPU cores that had other work to do.
 """
 
