@@ -11,6 +11,7 @@ the classes only (eval.json has the run's own confidence, with the background).
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -87,33 +88,47 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
   normalise = functools.partial(
       data.normalise, mean=settings['mean'], std=settings['std'])
 
-  def compiled(head):
-    predict = evaluate.make_predict(head, restored.mesh, config['eval_batch_size'])
+  def compiled(*several):
+    """images -> the outputs of several heads, side by side, in one program."""
+    predict = evaluate.make_predict(
+        lambda state, images: jnp.concatenate(
+            [head(state, images) for head in several], axis=1),
+        restored.mesh, config['eval_batch_size'])
     return functools.partial(predict, restored.state)
 
-  features_of, logits_of = compiled(heads['features']), compiled(heads['logits'])
-  odin_of = compiled(odin_head(heads['logits'], num_classes, normalise, **ODIN))
+  odin = odin_head(heads['logits'], num_classes, normalise, **ODIN)
+  plain_of = compiled(heads['features'], heads['logits'])
+  all_of = compiled(heads['features'], heads['logits'], odin)
 
   images = data.load(settings['positives']).image
   chosen = np.random.default_rng(0).permutation(len(images))[:NUM_TRAIN]
   images = images[np.sort(chosen)]
-  features, logits = features_of(images), logits_of(images)
+  width = jax.eval_shape(heads['features'], restored.state, images[:1]).shape[1]
+  features, logits = np.split(plain_of(images), [width], axis=1)
   kernel, bias = _output_layer(restored.state, features, logits)
   fit = Fit(features, logits[:, :num_classes], kernel[:, :num_classes],
             bias[:num_classes])
 
   sets = inputs.load_evals(config)
   confidence = {}
+  start, total = time.monotonic(), sum(len(s.arrays.label) for s in sets.values())
+  done = 0
   for name, eval_set in sets.items():
     images = eval_set.arrays.image
-    outputs = Outputs(features_of(images), logits_of(images)[:, :num_classes],
-                      odin_of(images)[:, :num_classes])
+    features, logits, moved = np.split(
+        all_of(images), [width, width + kernel.shape[1]], axis=1)
+    outputs = Outputs(features, logits[:, :num_classes], moved[:, :num_classes])
     confidence[name] = {score: fn(outputs, fit) for score, fn in SCORES.items()}
+    done += len(images)
+    if jax.process_index() == 0:
+      left = (time.monotonic() - start) / done * (total - done)
+      print(f'{name}: {done:,} of {total:,} images scored  ETA {writers.clock(left)}',
+            flush=True)
   reference = confidence[config['reference']]
   negative = [name for name, eval_set in sets.items() if not eval_set.positive]
   found = {
       'step': restored.step, 'reference': config['reference'],
-      'num_train': len(features), 'neighbours': fit.neighbours,
+      'num_train': len(fit.features), 'neighbours': fit.neighbours,
       'seen_in_training': {name: sets[name].seen for name in negative},
       'scores': {
           score: {name: detection_metrics(reference[score], confidence[name][score])
