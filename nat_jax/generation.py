@@ -12,16 +12,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from nat_jax import (
-    data,
-    evaluate,
-    experiment,
-    features,
-    inputs,
-    metrics,
-    pictures,
-    registry,
-)
+from nat_jax import data, evaluate, experiment, features, inputs, metrics, registry
+from nat_jax.reports import pictures
 from nat_jax.runtime import parallel, writers
 
 SHEET = 100  # images on a sheet of samples

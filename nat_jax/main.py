@@ -24,16 +24,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import (
-    generate,
-    generation,
-    points,
-    posthoc,
-    predict,
-    report,
-    schema,
-    train,
-)
+from nat_jax import generate, generation, posthoc, predict, schema, train
+from nat_jax.points import run as points
+from nat_jax.reports import report
 from nat_jax.runtime import checkpoint
 
 CONFIG = config_flags.DEFINE_config_file(

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_jax import data, evaluate, experiment, inputs, tables
+from nat_jax import data, evaluate, experiment, inputs
 from nat_jax.metrics import confidences, detection_metrics
+from nat_jax.reports import tables
 from nat_jax.runtime import writers
 
 POSTHOC = 'posthoc.json'

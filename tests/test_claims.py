@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nat_jax import claims, paper
+from nat_jax.reports import claims, paper
 
 THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
 

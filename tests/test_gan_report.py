@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nat_jax import figures, gan_figures, gan_tables, paper, report
+from nat_jax.reports import figures, gan_figures, gan_tables, paper, report
 
 OWN = 'classifier and features: our own toy:baseline, step 3; not comparable'
 INCEPTION = 'classifier and features: Inception 2015-12-05 from x.npz'

@@ -12,16 +12,16 @@ from absl import flags
 from PIL import Image
 
 from nat_jax import (
-    experiment,
-    features,
-    generate,
-    generation,
-    main,
-    neighbours,
-    posthoc,
-    predict,
-    presets,
-    train,
+  experiment,
+  features,
+  generate,
+  generation,
+  main,
+  neighbours,
+  posthoc,
+  predict,
+  presets,
+  train,
 )
 from nat_jax.models import inception
 from nat_jax.runtime import checkpoint, parallel

@@ -10,16 +10,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from nat_jax import (
-    data,
-    experiment,
-    point_measures,
-    point_training,
-    points,
-    presets,
-    registry,
-    schema,
-)
+from nat_jax import data, experiment, presets, registry, schema
+from nat_jax.points import measures, training
+from nat_jax.points import run as points
 from nat_jax.runtime import parallel
 
 
@@ -40,7 +33,7 @@ def plane(**changes):
 
 def run(config):
   config = experiment.plain(config)
-  return point_training.run_seeds(config, registry.build(data.POINTS, config['data']))
+  return training.run_seeds(config, registry.build(data.POINTS, config['data']))
 
 
 def test_normal_data_and_negatives_on_both_sides():
@@ -83,7 +76,7 @@ def test_a_seed_is_the_same_alone_and_among_others():
 
 def test_negatives_are_pushed_below_one_half():
   boundary = trained()['boundary'][-1].mean(0)
-  axis = point_training.grid(data.POINTS['gaussian1d'](num=1))[:, 0]
+  axis = training.grid(data.POINTS['gaussian1d'](num=1))[:, 0]
   at = {x: boundary[np.abs(axis - x).argmin()] for x in (4, 13, -6)}
   assert at[4] > 0.5 and at[13] < 0.3 and at[-6] < 0.3, at
 
@@ -91,10 +84,10 @@ def test_negatives_are_pushed_below_one_half():
 def test_the_original_gan_has_no_negatives():
   config = make_config(negatives=False).to_dict()
   pools = {'positive': np.zeros((5, 1), np.float32), 'negative': np.ones((9, 1))}
-  batch = point_training.make_batch(config, jax.random.key(0), pools)
+  batch = training.make_batch(config, jax.random.key(0), pools)
   assert batch.keys() == {'positive'} and batch['positive']['image'].shape == (16, 1, 1)
   config['negatives'] = True
-  batch = point_training.make_batch(config, jax.random.key(0), pools)
+  batch = training.make_batch(config, jax.random.key(0), pools)
   assert batch['negative']['image'].shape == (12, 1, 1)
   assert (batch['negative']['image'] == 1).all()
   assert (batch['negative']['label'] == -1).all()
@@ -103,7 +96,7 @@ def test_the_original_gan_has_no_negatives():
   np.testing.assert_array_equal(one.positive, other.positive)
 
 
-class Identity(point_training.nn.Module):
+class Identity(training.nn.Module):
   latent: int = 1
 
   def __call__(self, z, labels=None, mask=None):
@@ -112,7 +105,7 @@ class Identity(point_training.nn.Module):
 
 def test_noise_is_a_jittered_grid():
   z = jax.random.normal(jax.random.key(0), (9, 1))
-  found = point_training.NOISES['grid'](Identity(), reach=8.0, jitter=0.5).apply({}, z)
+  found = training.NOISES['grid'](Identity(), reach=8.0, jitter=0.5).apply({}, z)
   rest = np.asarray(found)[:, 0] - np.arange(-8, 9, 2)
   np.testing.assert_allclose(rest, 0.5 * stats.norm.cdf(z[:, 0]), atol=1e-5)
 
@@ -120,42 +113,42 @@ def test_noise_is_a_jittered_grid():
 def test_wasserstein_distance_of_known_cases():
   rng = np.random.default_rng(0)
   one, other = rng.normal(size=(2, 3, 40, 1))
-  found = point_measures.wasserstein(one, other[0])
+  found = measures.wasserstein(one, other[0])
   np.testing.assert_allclose(
       found, [stats.wasserstein_distance(x[:, 0], other[0, :, 0]) for x in one])
   xy = rng.normal(size=(40, 2))
-  assert point_measures.wasserstein(xy[::-1], xy) == 0
+  assert measures.wasserstein(xy[::-1], xy) == 0
   # Moved by a vector of length 5: the mean of 5 |cos| over directions, 10 / pi.
   np.testing.assert_allclose(
-      point_measures.wasserstein(xy + [[3.0, 4.0]], xy), 10 / np.pi, rtol=1e-3)
+      measures.wasserstein(xy + [[3.0, 4.0]], xy), 10 / np.pi, rtol=1e-3)
   with pytest.raises(ValueError, match='as many points'):
-    point_measures.wasserstein(xy[1:], xy)
+    measures.wasserstein(xy[1:], xy)
 
 
 def test_figures_of_merit_of_a_drawn_up_case():
-  held_out = point_measures.HeldOut(np.array([[1.0], [-1.0]]), 0.1)
+  held_out = measures.HeldOut(np.array([[1.0], [-1.0]]), 0.1)
   distances = np.array([[5.0, 5], [0.5, 0.1], [2, 0.9], [0.4, 1.5]])
   boundaries = np.zeros((4, 2, 3))
   boundaries[3, 1] = 0.6
-  found = point_measures.measure(
+  found = measures.measure(
       np.arange(0, 40, 10), distances, boundaries,
       np.array([[[2.0], [-2.0]], [[3.0], [3.0]]]), held_out, 1.0)
   expected = dict(
       distance_end=[0.4, 1.5], distance_late=[1.2, 1.2], fluctuation=[0, 0.6],
       spread=[2, 0], converged=[1, 0], within_5=[1, 0], within_2=[0, 0],
       steps_converged=[30, np.nan])
-  assert found.keys() == expected.keys() == point_measures.ROWS.keys()
+  assert found.keys() == expected.keys() == measures.ROWS.keys()
   for name, values in expected.items():
     np.testing.assert_allclose(found[name], values, err_msg=name, rtol=1e-6)
 
 
 def test_paired_test():
   one = np.arange(10.0)
-  assert point_measures.paired_test(one, one) == 1
+  assert measures.paired_test(one, one) == 1
   # All ten differ alike: two of the 2^10 ways to choose signs are as extreme.
-  np.testing.assert_allclose(point_measures.paired_test(one, one + 1), 2 / 2**10)
-  assert point_measures.paired_test(one, one + np.resize([1, -1], 10)) == 1
-  assert np.isnan(point_measures.paired_test(one[:2], np.array([np.nan, 1])))
+  np.testing.assert_allclose(measures.paired_test(one, one + 1), 2 / 2**10)
+  assert measures.paired_test(one, one + np.resize([1, -1], 10)) == 1
+  assert np.isnan(measures.paired_test(one[:2], np.array([np.nan, 1])))
 
 
 class Recorder(dict):
@@ -199,7 +192,7 @@ def test_a_run_in_the_plane_from_config_to_report(tmp_path, monkeypatch):
 
 def test_a_finished_run_is_kept(tmp_path, monkeypatch, capsys):
   seen = {name: values[:3] for name, values in trained().items()}
-  monkeypatch.setattr(point_training, 'run_seeds', lambda *args: seen)
+  monkeypatch.setattr(training, 'run_seeds', lambda *args: seen)
   workdir = tmp_path / 'nat'
   first = points.train(make_config(), str(workdir))
   assert_reported(workdir, 3)

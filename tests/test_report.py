@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from nat_jax import figures, report, tables
+from nat_jax.reports import figures, report, tables
 
 THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
 

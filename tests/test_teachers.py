@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_jax import claims, evaluate, experiment, paper, report, train
+from nat_jax import evaluate, experiment, train
+from nat_jax.reports import claims, paper, report
 from nat_jax.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_jax import figures
+from nat_jax.reports import figures
 
 Runs = Mapping[str, Mapping[str, Any]]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_jax import figures, paper
+from nat_jax.reports import figures, paper
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 

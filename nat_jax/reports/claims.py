@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nat_jax import paper
-from nat_jax.tables import THRESHOLDS, Table, set_names
+from nat_jax.reports import paper
+from nat_jax.reports.tables import THRESHOLDS, Table, set_names
 
 CONFIDENCE = 0.95
 

@@ -12,9 +12,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nat_jax import claims, gan_figures, gan_tables, paper
-from nat_jax.gan_tables import head, judge, values
-from nat_jax.tables import Table, find, mean_text
+from nat_jax.reports import claims, gan_figures, gan_tables, paper
+from nat_jax.reports.gan_tables import head, judge, values
+from nat_jax.reports.tables import Table, find, mean_text
 
 SCORES = {'inception_score': ('IS', 2), 'am_score': ('AM score', 3), 'fid': ('FID', 2)}
 INCEPTION = 'Inception 2015'  # in the name of the judge that papers have

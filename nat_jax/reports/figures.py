@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_jax import tables
+from nat_jax.reports import tables
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 

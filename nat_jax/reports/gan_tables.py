@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nat_jax.tables import Table, find, mean_text
+from nat_jax.reports.tables import Table, find, mean_text
 
 # measure -> its name in a table and its digits
 DISTANCES = {

@@ -14,14 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_jax import (
-    data,
-    experiment,
-    point_figures,
-    point_measures,
-    point_training,
-    registry,
-)
+from nat_jax import data, experiment, registry
+from nat_jax.points import figures, measures, training
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.runtime import writers
 
@@ -49,24 +43,24 @@ def train(
     return _read(workdir)
   points = registry.build(data.POINTS, config['data'], what='set of points')
   dimension = points.positive.shape[1]
-  held_out = point_measures.hold_out(config['data'], config['num_samples'])
+  held_out = measures.hold_out(config['data'], config['num_samples'])
   # Its mistakes, before the workdir is touched.
-  point_training.build(config, dimension)
+  training.build(config, dimension)
   workdirs.prepare(workdir, config, overwrite, 10_000_000)
   start = time.monotonic()
-  seen = point_training.run_seeds(config, points, functools.partial(print, flush=True))
+  seen = training.run_seeds(config, points, functools.partial(print, flush=True))
   seconds = time.monotonic() - start
   distance = np.stack([  # one by one: all projections at once would fill the memory
-      point_measures.wasserstein(x, held_out.points) for x in seen['samples']])
+      measures.wasserstein(x, held_out.points) for x in seen['samples']])
   threshold = config['tolerance'] * held_out.floor
-  figures = point_measures.measure(
+  figures = measures.measure(
       seen['step'], distance, seen['boundary'], seen['samples'][-1], held_out,
       threshold)
   every = -(-config['num_samples'] // DRAWN)
   np.savez_compressed(
       os.path.join(workdir, ARRAYS), step=seen['step'],
       samples=seen['samples'][:, :, ::every].astype(np.float16),
-      boundary=seen['boundary'].astype(np.float16), grid=point_training.grid(points),
+      boundary=seen['boundary'].astype(np.float16), grid=training.grid(points),
       data=held_out.points[:DRAWN], negative=points.negative[
           np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)])
   evaluation = writers.finite({
@@ -119,9 +113,9 @@ def report(workdirs: Sequence[str], out: str | None = None) -> str:
     raise ValueError(
         'runs of one experiment and of different variants are compared, got '
         + ', '.join(f'{_read(w)["name"]}:{_read(w)["variant"]}' for w in workdirs))
-  text = '\n'.join(table.markdown() for table in point_measures.compare(runs))
-  point_figures.save_figure(runs, os.path.join(out, 'figure.png'))
-  point_figures.save_animation(runs, os.path.join(out, 'animation.gif'))
+  text = '\n'.join(table.markdown() for table in measures.compare(runs))
+  figures.save_figure(runs, os.path.join(out, 'figure.png'))
+  figures.save_animation(runs, os.path.join(out, 'animation.gif'))
   with open(os.path.join(out, REPORT), 'w') as file:
     file.write(text)
   return f'{text}\nwritten: {out}/{REPORT}, figure.png, animation.gif'

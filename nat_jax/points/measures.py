@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nat_jax import data, registry
-from nat_jax.tables import Table
+from nat_jax.reports.tables import Table
 
 DIRECTIONS = 64
 PAIRS = 10  # of samples of the data that the floor is averaged over

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_jax import claims, figures, gan_report, page, pictures
-from nat_jax.tables import Table, eval_tables, interval_table, ncr_table
+from nat_jax.reports import claims, figures, gan_report, page, pictures
+from nat_jax.reports.tables import Table, eval_tables, interval_table, ncr_table
 
 __all__ = ['load_run', 'ncr_table', 'report', 'tables']
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nat_jax import figures, tables
+from nat_jax.reports import figures, tables
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 2
 SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from nat_jax.tables import Table
+from nat_jax.reports.tables import Table
 
 # (caption, note or '', path of the PNG or None) of each figure.
 Drawn = Sequence[tuple[str, str, Path | None]]
