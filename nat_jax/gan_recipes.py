@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from nat_jax import presets
+from nat_jax import presets, schema
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     'gan': {'name': 'gan'},
@@ -23,7 +23,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     'am': {'name': 'am_gan'},
     'catgan': {'name': 'cat_gan'},
     'springenberg': {'name': 'cat_gan_springenberg'},
-    'nat': {'name': 'nat_gan'},
+    'nat': {'name': 'nat_gan', 'direction': 'uniform_first', 'marginal': 0.0},
     # With a marginal-entropy term in G, as CatGAN has: ours, not the paper's.
     'natm': {'name': 'nat_gan', 'marginal': 1.0},
 }
@@ -86,7 +86,7 @@ def dcgan(
   size = SMALL if small else FULL
   gen_width, disc_width = size['widths']
   return presets.experiment(
-      trainer={'name': 'gan'},
+      trainer=schema.GAN['trainer'],
       name=f'{name}_small' if small else name,
       variant=variant.removesuffix('_small'),
       num_classes=num_classes,

@@ -57,7 +57,15 @@ CLASSIFIER: dict[str, Any] = dict(
 GAN: dict[str, Any] = dict(
     name='experiment',
     variant='',  # 'am', 'nat3', ...
-    trainer={'name': 'gan'},  # its arguments (n_critic, labels ...): trainers.gan
+    trainer=dict(
+        name='gan',
+        n_critic=1,  # updates of the discriminator for one of the generator
+        negatives_every=1,  # external negatives in each so-manieth step
+        joint=True,  # negatives in one pass with generated images; False: in their own
+        negative_weight=0.0,  # of their mean; 0: one mean over them and generated ones
+        simultaneous=False,  # the generator learns from D as it was before the step
+        labels='dynamic',  # of generated images; or 'predefined'
+    ),
     seed=0,
     steps=1000,  # updates of the generator
     num_classes=10,
@@ -65,7 +73,8 @@ GAN: dict[str, Any] = dict(
     discriminator={'name': 'dcgan_discriminator'},  # nat_jax.models.DISCRIMINATORS
     loss={'name': 'nat_gan'},  # nat_jax.losses.GAN_OBJECTIVES
     optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of both networks
-    schedule={'name': 'linear', 'learning_rate': 4e-4},  # to 0 at the last step
+    # To 0 at update `over` (0: the last).
+    schedule={'name': 'linear', 'learning_rate': 4e-4, 'over': 0},
     disc_schedule={},  # of the discriminator, where it differs
     grad_clip=0.0,
     ema_decay=0.0,  # moving average of the generator, which then makes the samples

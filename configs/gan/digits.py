@@ -9,7 +9,7 @@ Variants: nat3 (the default), am, catgan, nat0, nat10, natm0, natm3 and any othe
 objective of nat_jax/gan_recipes.py, with any number of negatives a batch of 100.
 """
 
-from nat_jax import gan_recipes, presets
+from nat_jax import gan_recipes, presets, schema
 
 
 def digits(classes):
@@ -19,7 +19,7 @@ def digits(classes):
 def get_config(variant='nat3'):
   objective, count, _ = gan_recipes.parse(variant, sizes=False)
   return presets.experiment(
-      trainer={'name': 'gan'},
+      trainer=schema.GAN['trainer'],
       name='gan_digits',
       variant=variant,
       num_classes=6,

@@ -130,7 +130,7 @@ def check_weight(name: str, weight: float) -> None:
 
 def disc_weights(
     weights: Mapping[str, jax.Array],
-    negative_weight: float | None = None,
+    negative_weight: float = 0.0,
     total: Callable[[jax.Array], jax.Array] = jnp.sum,
 ) -> dict[str, jax.Array]:
   """What each example counts in the discriminator's loss.
@@ -141,7 +141,7 @@ def disc_weights(
   Args:
     weights: [n] for each of 'real', 'fake' and, if there are any, 'negative'; 0 = empty
       slot.
-    negative_weight: lambda; None: one mean over both.
+    negative_weight: lambda; 0: one mean over both.
     total: sums over the global batch.
 
   Returns:
@@ -151,7 +151,7 @@ def disc_weights(
   counts = {name: jnp.maximum(total(weight), 1e-9) for name, weight in weights.items()}
   shares = dict.fromkeys(weights, 1.0)
   if 'negative' in weights:
-    if negative_weight is None:
+    if not negative_weight:
       both = counts['fake'] + counts['negative']
       shares = {name: counts[name] / both for name in counts} | {'real': 1.0}
     else:

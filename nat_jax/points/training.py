@@ -87,7 +87,7 @@ def build(
       generator=generator, discriminator=discriminator, objective=objective,
       gen_tx=tx, disc_tx=tx, num_classes=1, image_shape=shape,
       augment=lambda points, keys: points, normalise=lambda points: points,
-      negative_weight=config['negative_weight'] or None)
+      negative_weight=config['negative_weight'])
   return trainer, discriminator
 
 

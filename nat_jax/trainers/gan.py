@@ -34,7 +34,7 @@ def gan(
     n_critic: int = 1,
     negatives_every: int = 1,
     joint: bool = True,
-    negative_weight: float | None = None,
+    negative_weight: float = 0.0,
     simultaneous: bool = False,
     labels: str = 'dynamic',
 ) -> base.Trainer:
@@ -56,8 +56,8 @@ def gan(
     negatives_every: external negatives take part in each so-manieth step.
     joint: generated images and negatives in one pass, so with the batch statistics of
       both (the authors' snippet); False: in two.
-    negative_weight: None: one mean over generated images and negatives; a number:
-      mean over the former + this * mean over the latter.
+    negative_weight: 0: one mean over generated images and negatives; else mean over
+      the former + this * mean over the latter.
     simultaneous: the generator learns from the discriminator as it was before the step.
     labels: of generated images: 'dynamic', the discriminator's own nearest class, or
       'predefined', drawn and given to the generator.
