@@ -33,7 +33,7 @@ FULL = dict(
     widths=(96, 64), updates_per_call=200, log_every=1000, eval_every=10_000,
     checkpoint_every=5000, num_samples=50_000)
 SMALL = dict(  # two CPU cores
-    widths=(24, 16), updates_per_call=10, log_every=50, eval_every=0,
+    widths=(24, 16), updates_per_call=10, log_every=50, eval_every=400,
     checkpoint_every=200, num_samples=5000)
 
 
