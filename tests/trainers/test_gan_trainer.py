@@ -53,8 +53,21 @@ def make_items(steps, repeats=1, negatives=8, seed=0):
 def run(trainer, num_devices, mode, steps=3, scan=False, **kwargs):
   mesh = parallel.make_mesh(jax.devices()[:num_devices])
   state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
-  step = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=scan)
-  return step(state, {}, (), make_items(steps, **kwargs))
+  items = make_items(steps, **kwargs)
+  if not scan:
+    return parallel.wrap_step(trainer.step, mesh, mode=mode)(state, {}, (), items)
+  # As on GPUs and TPUs: the pixels lie on the device, only indices travel.
+  lead = {name: one['label'].shape for name, one in items.items()}
+  pool = {name: jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), one)
+          for name, one in items.items()}
+  index = {name: np.arange(np.prod(shape)).reshape(shape)
+           for name, shape in lead.items()}
+  step = parallel.wrap_step(
+      trainer.step, mesh, mode=mode, scan=True,
+      fetch=lambda pool, index: {
+          name: jax.tree.map(lambda x: x[rows], pool[name])  # noqa: B023
+          for name, rows in index.items()})
+  return step(state, {}, parallel.replicate(pool, mesh), index)
 
 
 SETTINGS = {
