@@ -26,6 +26,8 @@ from nat_jax import (
 from nat_jax.models import inception
 from nat_jax.runtime import checkpoint, parallel
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 SHAPE = (4, 4, 1)
 NUM_CLASSES = 3
 STEPS = 24

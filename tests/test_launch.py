@@ -50,7 +50,9 @@ def test_local_dry_run():
 
 def test_local_gives_each_process_its_place_and_passes_failure_on():
   code = ('import os, sys; e = os.environ; k = e["NAT_JAX_PROCESS_ID"]; '
-          'print(k, e["NAT_JAX_NUM_PROCESSES"], e["NAT_JAX_COORDINATOR"]); '
+          'keys = "NUM_PROCESSES", "COORDINATOR"; '
+          'line = " ".join([k, *(e["NAT_JAX_" + key] for key in keys)]) + "\\n"; '
+          'os.write(1, line.encode()); '  # in one piece, beside the other's
           'sys.exit(3 if k == "1" else 0)')
   ran = run('local.sh', '2', sys.executable, '-c', code, PORT='4321')
   assert sorted(ran.stdout.splitlines()) == [

@@ -15,6 +15,8 @@ from nat_jax.points import measures, training
 from nat_jax.points import run as points
 from nat_jax.runtime import parallel
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def make_config(**changes):
   settings = dict(

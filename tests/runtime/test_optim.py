@@ -66,10 +66,10 @@ def test_the_gradient_is_clipped_by_its_global_norm():
 
 
 def test_unknown_names_list_the_valid_ones():
-  with pytest.raises(ValueError, match='adamw, sgd'):
-    optim.make_optimizer({'name': 'adam'}, lambda step: 1.0)
-  with pytest.raises(ValueError, match='constant, cosine, step'):
-    optim.make_schedule({'name': 'linear', 'learning_rate': 1.0}, 10)
+  with pytest.raises(ValueError, match='adam, adamw, sgd'):
+    optim.make_optimizer({'name': 'lion'}, lambda step: 1.0)
+  with pytest.raises(ValueError, match='constant, cosine, linear, step'):
+    optim.make_schedule({'name': 'triangle', 'learning_rate': 1.0}, 10)
   with pytest.raises(ValueError, match='kernels'):
     optim.make_optimizer({'name': 'sgd', 'decay': 'some'}, lambda step: 1.0)
   with pytest.raises(TypeError, match='momentum'):

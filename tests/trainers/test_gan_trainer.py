@@ -11,6 +11,8 @@ import pytest
 from nat_jax import losses, models, trainers
 from nat_jax.runtime import parallel
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 NUM_CLASSES = 3
 SHAPE = (8, 8, 1)
 
