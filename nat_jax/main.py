@@ -24,10 +24,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import generate, generation, posthoc, predict, schema, train
+from nat_jax import evaluate, generate, generation, posthoc, predict, schema, train
 from nat_jax.points import run as points
 from nat_jax.reports import report
-from nat_jax.runtime import checkpoint
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A config file of configs/, with a variant after a colon: '
@@ -95,8 +94,10 @@ def _judges(config):
   """The classifiers that measure a GAN's samples, if they are to be trained first."""
   measures = config.get('measures', {})
   judges = [measures.get(key, {}) for key in ('features', 'independent')]
-  return [(_load(*judge.config.split(':')), judge.workdir) for judge in judges
-          if judge.get('config') and not checkpoint.list_steps(judge.workdir)]
+  return [  # also one that was cut off
+      (_load(*judge.config.split(':')), judge.workdir) for judge in judges
+      if judge.get('config')
+      and not os.path.exists(os.path.join(judge.workdir, evaluate.EVALUATION))]
 
 
 def _workdir():
