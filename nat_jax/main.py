@@ -207,6 +207,11 @@ def main(argv: list[str]) -> None:
   try:
     if argv[1:] and MODE.value != 'report':
       raise ValueError(f'unexpected arguments {argv[1:]}; only --mode=report takes any')
+    changes = (CONFIG.value is not None and
+               config_flags.get_override_values(flags.FLAGS['config']))
+    if changes and MODE.value != 'train':
+      raise ValueError(f'--mode={MODE.value} goes by the config in the workdir; leave '
+                       'out ' + ', '.join(f'--config.{key}' for key in changes))
     if DISTRIBUTED.value:
       _join()
     if MODE.value == 'report':

@@ -219,6 +219,8 @@ def run_here(monkeypatch, *args):
     (['stray'], r"unexpected arguments \['stray'\]"),
     (['--workdir='], '--mode=train needs --config and --workdir'),
     (['--mode=evaluate'], 'no checkpoints in .*nowhere; train first'),
+    (['--mode=evaluate', '--config.seed=2'],
+     'goes by the config in the workdir; leave out --config.seed'),
     (['--mode=predict'], '--mode=predict needs --images'),
     (['--mode=report'], 'nowhere holds no eval.json'),
     (['--config.run.log_every=0'], 'run.log_every must be'),
