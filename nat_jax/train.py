@@ -13,7 +13,9 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -101,6 +103,7 @@ def train(
       writers.open_writers(workdir, step, run['tensorboard']) as write,
       _sigterm(mesh) as preempted,
       contextlib.closing(progress),
+      futures.ThreadPoolExecutor(1) as watch,  # when calls end, for images/s
   ):
     window, pending, figures, details = [], None, None, None
 
@@ -109,7 +112,7 @@ def train(
       nonlocal window, pending
       if pending is None:
         return
-      at, metrics = pending
+      at, metrics, ended = pending
       pending = None
       window.append(jax.device_get(metrics))
       latest = trainer.figures(window[-1])
@@ -121,7 +124,7 @@ def train(
             functools.reduce(lambda one, other: one.merge(other), window))
         record['learning_rate'] = float(schedule(at - 1))
         record['images_per_second'] = progress(
-            at, record.pop('images'), trainer.line(record)
+            at, record.pop('images'), trainer.line(record), ended.result()
         )
         write({'step': at, 'kind': 'train', **record})
         window = []
@@ -131,7 +134,7 @@ def train(
       state, metrics = step_fn(state, frozen, source, items(step, k), k)
       look()
       step += k
-      pending = step, metrics
+      pending = step, metrics, watch.submit(_when_done, metrics)
       last = step == config['steps']
       stop = preempted(state)
       evaluates = last or (run['eval_every'] and step % run['eval_every'] == 0)
@@ -161,6 +164,11 @@ def train(
       figures, details = evaluator.run(state, step, True)
   checkpoint.close(manager)
   return evaluator.save(state, step, figures, details)
+
+
+def _when_done(metrics):
+  jax.block_until_ready(metrics)
+  return time.monotonic()
 
 
 @contextlib.contextmanager

@@ -99,6 +99,16 @@ def test_last_step_is_logged_evaluated_and_saved(done):
           'three_mistakes.npz'} <= {p.name for p in (done / 'scores').iterdir()}
 
 
+def test_images_per_second_go_by_when_calls_end(tmp_path, monkeypatch):
+  """Not by when their figures are read: 2 updates of 10 to 16 images in 10 s."""
+  ends = iter(range(10**9, 10**10, 10))
+  monkeypatch.setattr(train, '_when_done', lambda metrics: next(ends))
+  train.train(make_config(run={'updates_per_call': 2, 'checkpoint_every': 0}),
+              str(tmp_path / 'run'))
+  rates = [r['images_per_second'] for r in records(tmp_path / 'run')]
+  assert len(rates) == 3 and all(2 <= rate <= 3.2 for rate in rates[1:])
+
+
 def test_resumed_run_is_the_same_bit_for_bit(done, copy):
   """Parameters, BatchNorm, optimiser, EMA, key and evaluation of 3 + 3 and 6 steps."""
   forget(copy, 6)

@@ -126,9 +126,14 @@ class Progress:
           bar_format='step {n_fmt}/{total_fmt} |{bar:12}| {desc}',
       )
 
-  def __call__(self, step: int, images: int, text: str) -> float:
-    """Reports; `images` were seen since the last call. Returns images/s."""
-    now = time.monotonic()
+  def __call__(
+      self, step: int, images: int, text: str, now: float | None = None
+  ) -> float:
+    """Reports; `images` were seen since the last call. Returns images/s.
+
+    `now`: when the updates were done, by `time.monotonic()`, if that is past.
+    """
+    now = now or time.monotonic()
     seconds = max(now - self.time, 1e-9)
     rate = images / seconds
     eta = seconds / max(step - self.step, 1) * (self.total - step)
