@@ -19,9 +19,9 @@ minutes: not measured (it needs a GPU).
 With `_small` after the variant: three convolutions that each halve the image, teachers
 of 64, 128, 256 channels and 6 epochs, students of half the channels and 10 epochs; 2 to
 7 minutes a run on one CPU core. Expected: accuracy .69 (teachers) and .70 (students);
-NCR_0.4 on CIFAR-100 test .68 for the plain teacher and .48 for the other, .70 and .68 for
-their students (three seeds, README). Maps are 16, 8 and 4 wide, so beta is 250: a unit of
-squared distance between maps weighs what it does in the full recipe.
+NCR_0.4 on CIFAR-100 test .68 for the plain teacher and .48 for the other, .70 and .68
+for their students (three seeds, README). Maps are 16, 8 and 4 wide, so beta is 250: a
+unit of squared distance between maps weighs what it does in the full recipe.
 """
 
 from nat_jax import presets
