@@ -23,7 +23,7 @@ Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine. Expect
 Not measured here: it needs a GPU.
 
 With `_small`: 1.2 million parameters, 6 epochs, 7 minutes a run on two CPU cores; the
-README has what two or three seeds gave of the paper's variants.
+README has what three seeds gave of the paper's variants.
 """
 
 from nat_jax import presets, recipes
