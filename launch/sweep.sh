@@ -25,9 +25,9 @@ run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 workdirs=() failed=()
 for seed in $seeds; do
   for config in "${configs[@]}"; do
-    variant=${config##*:}
     name=$(basename "${config%%:*}" .py)
-    workdir=$out/$name-$variant-$seed
+    if [[ $config == *:* ]]; then name+=-${config#*:}; fi
+    workdir=$out/${name//\//_}-$seed
     run python -m nat_jax.main --config "$config" --workdir "$workdir" \
       --config.seed="$seed" --config.compare_with= "${flags[@]}"
     # Not the exit status: a run that SIGTERM stopped ends well, but is not finished.

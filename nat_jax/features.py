@@ -16,6 +16,7 @@ import numpy as np
 
 from nat_jax import data, evaluate, experiment
 from nat_jax.models import inception as inception_net
+from nat_jax.runtime import processes
 
 BATCH = 500
 
@@ -141,7 +142,8 @@ def reference(
 
   Args:
     source: spec of a data source.
-    num: at most so many, drawn without repetition by a fixed seed.
+    num: at most so many, drawn without repetition by a fixed seed, in random order
+      (an Inception Score over splits needs it).
     features: of this module.
     image_shape: that the images must have.
 
@@ -153,21 +155,19 @@ def reference(
     raise ValueError(
         f'measures.reference has images of {arrays.image.shape[1:]}, the training '
         f'images are {tuple(image_shape)}; choose a source of the same shape')
-  if len(arrays.label) > num:
-    rows = np.sort(np.random.default_rng(0).permutation(len(arrays.label))[:num])
-    arrays = arrays._replace(image=arrays.image[rows], label=arrays.label[rows])
+  rows = np.random.default_rng(0).permutation(len(arrays.label))[:num]
+  arrays = arrays._replace(image=arrays.image[rows], label=arrays.label[rows])
   print_ = hashlib.sha256(np.ascontiguousarray(arrays.image)).hexdigest()
   key = hashlib.sha256(json.dumps([features.identity, print_]).encode()).hexdigest()
   path = data.cache_folder('features') / f'{key[:32]}.npz'
-  if path.exists():
+  if processes.count(path.exists()) == processes.total():
     with np.load(path) as found:
       return arrays, dict(found)
-  found = features.apply(arrays.image)
-  if jax.process_index() == 0:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f'.{os.getpid()}.npz')
-    np.savez(part, **found)
-    os.replace(part, path)
+  found = features.apply(arrays.image)  # by all processes together
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_suffix(f'.{jax.process_index()}-{os.getpid()}.npz')
+  np.savez(part, **found)  # each host has its own cache
+  os.replace(part, path)
   return arrays, found
 
 

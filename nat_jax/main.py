@@ -15,7 +15,6 @@ Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
 
-import importlib.util
 import os
 import re
 import sys
@@ -24,9 +23,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import evaluate, generate, generation, posthoc, predict, schema, train
+from nat_jax import generate, generation, plan, posthoc, predict, schema, train
 from nat_jax.points import run as points
 from nat_jax.reports import report
+from nat_jax.runtime import processes
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A config file of configs/, with a variant after a colon: '
@@ -67,49 +67,22 @@ MISTAKES = (ValueError, TypeError, OSError)  # of the user, most likely
 
 def run_train() -> None:
   """Trains the config, and first the variant it is to be compared with."""
-  config = CONFIG.value
+  config, flag = CONFIG.value, flags.FLAGS['config']
   if config is None or not WORKDIR.value:
     raise ValueError('--mode=train needs --config and --workdir')
-  path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
-  runs = []
-  if config.compare_with:
-    other = _load(path, config.compare_with)
-    other.update_from_flattened_dict(
-        config_flags.get_override_values(flags.FLAGS['config']))
-    other.compare_with = ''
-    runs.append((other, f'{_workdir()}-{config.compare_with}'))
-  runs.append((config, _workdir()))
+  path, _, variant = config_flags.get_config_filename(flag).partition(':')
+  judges, runs = plan.plan(
+      config, path, variant or None, config_flags.get_override_values(flag),
+      WORKDIR.value.rstrip('/'))
   for run_config, workdir in runs:  # before any work is spent on the first
     train.check(run_config, workdir, OVERWRITE.value)
-  for run_config, workdir in [*_judges(config), *runs]:
+  for run_config, workdir in [*judges, *runs]:
     if jax.process_index() == 0:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
     run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
-
-
-def _judges(config):
-  """The classifiers that measure a GAN's samples, if they are to be trained first."""
-  measures = config.get('measures', {})
-  judges = [measures.get(key, {}) for key in ('features', 'independent')]
-  return [  # also one that was cut off
-      (_load(*judge.config.split(':')), judge.workdir) for judge in judges
-      if judge.get('config')
-      and not os.path.exists(os.path.join(judge.workdir, evaluate.EVALUATION))]
-
-
-def _workdir():
-  return WORKDIR.value.rstrip('/')
-
-
-def _load(path, variant):
-  """The config of a variant of a config file."""
-  spec = importlib.util.spec_from_file_location('variant_config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variant)
 
 
 def _report(workdirs, out=None):
@@ -213,7 +186,10 @@ def main(argv: list[str]) -> None:
       raise ValueError(f'--mode={MODE.value} goes by the config in the workdir; leave '
                        'out ' + ', '.join(f'--config.{key}' for key in changes))
     if DISTRIBUTED.value:
-      _join()
+      processes.join()
+    if MODE.value not in ('train', 'report') and points.owns(WORKDIR.value or ''):
+      raise ValueError(f'{WORKDIR.value} holds GANs of points, which are measured as '
+                       'they are trained: for them there is --mode=report')
     if MODE.value == 'report':
       run_report(argv[1:])
     else:
@@ -227,17 +203,6 @@ def main(argv: list[str]) -> None:
     if _wants_traceback():
       raise
     sys.exit(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
-
-
-def _join():
-  # Gloo, between CPU hosts, hangs where many updates are under way at once (jax 0.10).
-  jax.config.update('jax_cpu_enable_async_dispatch', False)
-  names = {'coordinator_address': 'COORDINATOR', 'num_processes': 'NUM_PROCESSES',
-           'process_id': 'PROCESS_ID'}
-  given = {key: os.environ.get(f'NAT_JAX_{name}') for key, name in names.items()}
-  jax.distributed.initialize(**{
-      key: value if key == 'coordinator_address' else int(value)
-      for key, value in given.items() if value})
 
 
 def _wants_traceback():

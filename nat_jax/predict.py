@@ -4,6 +4,7 @@
 """
 
 import csv
+import json
 import os
 
 import numpy as np
@@ -22,16 +23,17 @@ def predict_folder(
     images: a folder of pictures of any size.
     step: of the checkpoint; None: the newest.
     threshold: answers below this maximum probability are "none of these"; None: the
-      one that keeps the share `keep` of the run's own positive test images.
+      highest that keeps the share `keep` of the run's own positive test images.
     keep: see `threshold`.
 
   Raises:
-    ValueError: no checkpoint, no pictures, no evaluation to take a threshold from.
+    ValueError: no checkpoint, no pictures, no evaluation of this checkpoint to take a
+      threshold from.
   """
   restored = experiment.restore(workdir, step, 'classifier')
   config = restored.config
   if threshold is None:
-    threshold = _threshold(workdir, config['reference'], keep)
+    threshold = _threshold(workdir, restored.step, config['reference'], keep)
     print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positive test images')
   height, width, channels = restored.image_shape
   mode = 'L' if channels == 1 else 'RGB'
@@ -51,11 +53,18 @@ def predict_folder(
   return path
 
 
-def _threshold(workdir, reference, keep):
+def _threshold(workdir, step, reference, keep):
   path = os.path.join(workdir, 'scores', f'{reference}.npz')
-  if not os.path.exists(path):
+  evaluation = os.path.join(workdir, evaluate.EVALUATION)
+  evaluated = None
+  if os.path.exists(path) and os.path.exists(evaluation):
+    with open(evaluation) as file:
+      evaluated = json.load(file)['step']
+  if evaluated != step:
+    found = 'none' if evaluated is None else f'that of step {evaluated}'
     raise ValueError(
-        f'no {path} to choose a threshold from; give --threshold, or run: '
-        f'python -m nat_jax.main --mode=evaluate --workdir {workdir}'
-    )
-  return float(np.quantile(np.load(path)['max_prob'], 1 - keep))
+        f'a threshold is chosen by the evaluation of checkpoint {step}, and {workdir} '
+        f'has {found}; give --threshold, or run: python -m nat_jax.main '
+        f'--mode=evaluate --workdir {workdir} --step {step}')
+  # 'lower': a score among the images, so that no fewer than `keep` of them reach it.
+  return float(np.quantile(np.load(path)['max_prob'], 1 - keep, method='lower'))

@@ -49,7 +49,7 @@ CLASSIFIER: dict[str, Any] = dict(
     evals={},  # name -> {'source': ..., 'positive': bool, 'seen': True|False|None}
     reference='test',  # the positive eval that negatives are compared with
     eval_batch_size=512,
-    best='',  # keep the best checkpoint by this figure, e.g. 'val/accuracy'; '': none
+    best='',  # figure whose best checkpoint is kept too, e.g. 'val/accuracy'; '': none
     compare_with='',  # variant of this config file to train too and print beside
     run=RUN,
 )

@@ -55,6 +55,23 @@ def test_a_higher_rate_goes_against_the_paper_and_noise_shows_nothing():
   assert cells(comparison, 'cifar100_test')[0].startswith('lower (p ')  # no paper
 
 
+def test_baselines_are_of_the_same_experiment():
+  """Neither the name of another data set nor a suffix of the label leads astray."""
+  one = groups([0.80, 0.82, 0.81], [0.40, 0.41, 0.39])
+  other = groups([], [0.1, 0.2, 0.1], name='svhn_small')
+  _, table = claims.claim_tables({
+      'cifar10:baseline (a)': one['baseline'], 'cifar10:nat (a)': one['nat'],
+      'svhn:nat': other['nat']})
+  assert [row[0] for row in table.rows if row[0]] == ['cifar10:nat (a)']
+  assert len(claims.claim_tables({'a': one['baseline'], 'b': other['nat']})) == 1
+  students = {f'student_{name}': [r | {'variant': f'student_{name}'} for r in runs]
+              for name, runs in one.items()}
+  teacher = [r | {'variant': 'teacher_baseline'} for r in other['nat']]
+  _, table = claims.claim_tables({'teacher': [
+      r | {'name': 'cifar10_small'} for r in teacher], **students})
+  assert 'against student_baseline:' in table.title
+
+
 def test_one_seed_makes_no_claims():
   assert claims.claim_tables(groups([0.8], [0.4])) == []
 

@@ -157,14 +157,12 @@ def find_other(name, *args):
   return None if missing else find_spec(name, *args)
 
 machinery.PathFinder.find_spec = find_other
-from absl import app, flags
+from absl import app
 from nat_jax import main
 def run(argv):
   main.main(argv)
-  flags.FLAGS.mode = 'evaluate'
-  main.main(argv)
-  flags.FLAGS.mode = 'report'
-  main.main([argv[0], main.WORKDIR.value])
+  main.run_evaluate()
+  main.run_report([main.WORKDIR.value])
 app.run(run, flags_parser=main.parse)
 """
 
@@ -222,12 +220,16 @@ def run_here(monkeypatch, *args):
     (['--mode=evaluate', '--config.seed=2'],
      'goes by the config in the workdir; leave out --config.seed'),
     (['--mode=predict'], '--mode=predict needs --images'),
+    (['--mode=evaluate', '--workdir={folder}/points'],
+     'points holds GANs of points, .*--mode=report'),
     (['--mode=report'], 'nowhere holds no eval.json'),
     (['--config.run.log_every=0'], 'run.log_every must be'),
 ])
 def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   """One message, exit status 1 and no file."""
   (folder / 'broken.py').write_text('def get_config(:')
+  (folder / 'points').mkdir(exist_ok=True)
+  (folder / 'points' / 'config.json').write_text('{"trainer": {"name": "points"}}')
   before = {p for p in folder.iterdir()}
   args = [arg.format(folder=folder) for arg in args]
   with pytest.raises(SystemExit, match=f'(?s)^error: .*{message}'):

@@ -248,21 +248,21 @@ def test_divergence_before_any_checkpoint(tmp_path):
   assert checkpoint.list_steps(tmp_path) == []
 
 
-def test_best_checkpoint_stays_beside_the_newest(tmp_path):
+@pytest.mark.parametrize('figure, choose', [('accuracy', max), ('ece', min)])
+def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
   """The learning rate becomes absurd: the best is early, and is not thrown away."""
   schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e4, 'at': [0.5]}
   config = make_config(
-      16, schedule=schedule, best='test/accuracy', ema_decay=0.0,
+      16, schedule=schedule, best=f'test/{figure}', ema_decay=0.0,
       model={'name': 'mlp', 'width': 16, 'depth': 1},
       run=dict(checkpoint_every=2, eval_every=2, keep=1))
   train.train(config, str(tmp_path))
-  accuracy = {r['step']: r['evals']['test']['accuracy']
-              for r in records(tmp_path, 'eval')}
-  assert sorted(accuracy) == list(range(2, 17, 2))
-  best = max(accuracy.values())
-  assert accuracy[16] < best
+  seen = {r['step']: r['evals']['test'][figure] for r in records(tmp_path, 'eval')}
+  assert sorted(seen) == list(range(2, 17, 2))
+  best = choose(seen.values())
+  assert seen[16] != best
   first, last = checkpoint.list_steps(tmp_path)
-  assert last == 16 and accuracy[first] == best
+  assert last == 16 and seen[first] == best
 
 
 def test_overwrite_moves_a_run_of_another_config_aside(copy, capsys):

@@ -32,10 +32,26 @@ def claim_tables(groups: Groups) -> list[Table]:
     return []
   _, negatives = set_names([r['evals'] for r in runs] for runs in several.values())
   found = [_interval_table(several, negatives)]
-  baselines = [label for label in several if label.endswith('baseline')]
-  if baselines and len(several) > len(baselines):
-    found.append(_comparison_table(several, negatives, baselines))
+  pairs = {label: _baseline_of(label, several) for label in several}
+  pairs = {label: baseline for label, baseline in pairs.items() if baseline}
+  if pairs:
+    found.append(_comparison_table(several, negatives, pairs))
   return found
+
+
+def _baseline_of(label, groups):
+  """The baseline to compare a group with, of the same experiment; None: there is none.
+
+  'student_baseline' rather than 'teacher_baseline' for 'student_nat'.
+  """
+  name, variant = (groups[label][0][key] for key in ('name', 'variant'))
+  if variant.endswith('baseline'):
+    return None
+  return max(
+      (other for other, runs in groups.items()
+       if runs[0]['name'] == name and runs[0]['variant'].endswith('baseline')),
+      key=lambda other: len(
+          os.path.commonprefix([groups[other][0]['variant'], variant])), default=None)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -82,13 +98,10 @@ def _interval_table(groups, negatives):
       ['run', 't', *negatives], rows, left=2)
 
 
-def _comparison_table(groups, negatives, baselines):
+def _comparison_table(groups, negatives, pairs):
   rows = []
-  for label, runs in groups.items():
-    if label in baselines:
-      continue
-    baseline = max(
-        baselines, key=lambda other: len(os.path.commonprefix([other, label])))
+  for label, baseline in pairs.items():
+    runs = groups[label]
     for t in THRESHOLDS:
       row = [label if t == THRESHOLDS[0] else '', t]
       for name in negatives:
@@ -104,9 +117,10 @@ def _comparison_table(groups, negatives, baselines):
           verdict += _agreement(runs[0], groups[baseline][0], name, t, verdict)
         row.append(f'{verdict} (p {p:.1g})')
       rows.append(row)
+  baselines = ' and '.join(dict.fromkeys(pairs.values()))
   return Table(
-      f'NCR_t against {" and ".join(baselines)}: lower or higher by a two-sided Welch '
-      'test over seeds at 5 %, each cell for itself.',
+      f'NCR_t against {baselines}: lower or higher by a two-sided Welch test over '
+      'seeds at 5 %, each cell for itself.',
       ['run', 't', *negatives], rows, left=2)
 
 

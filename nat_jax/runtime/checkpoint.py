@@ -11,6 +11,7 @@ that was cut short or changed is found out before it is used.
 """
 
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from nat_jax.runtime import parallel
 
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
+LOWER_IS_BETTER = re.compile(r'/(ncr|fpr95|ece)')
 
 
 class Damaged(ValueError):
@@ -39,19 +41,20 @@ def open_manager(
   Args:
     workdir: of the run.
     keep: how many of the newest checkpoints stay.
-    best: the figure (as given to `save`) whose highest value also stays; '': none.
+    best: the figure (as given to `save`) whose best value also stays: the lowest of an
+      NCR, FPR95 or ECE, the highest of any other; '': none.
     read_only: nothing is created or deleted.
   """
   directory = os.path.join(os.path.abspath(workdir), FOLDER)
   preserve = [policies.LatestN(max(keep, 1))]
+  sign = -1 if LOWER_IS_BETTER.search(best) else 1
+  best_fn = (lambda figures: sign * figures[best]) if best else None
   if best:
     preserve.append(policies.BestN(
-        get_metric_fn=lambda figures: figures[best], n=1,
-        keep_checkpoints_without_metrics=False,
-    ))
+        get_metric_fn=best_fn, n=1, keep_checkpoints_without_metrics=False))
   options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(preserve),
-      best_fn=(lambda figures: figures[best]) if best else None,
+      best_fn=best_fn,
       read_only=read_only,
       create=not read_only,
       cleanup_tmp_directories=not read_only,

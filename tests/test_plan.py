@@ -1,0 +1,71 @@
+"""What one command trains: judges, the variant that is compared with, the config."""
+
+import pathlib
+
+import pytest
+
+from nat_jax import evaluate, plan
+from nat_jax.runtime import processes
+
+CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+
+
+def planned(file, which=None, **changes):
+  """The judges and the runs, with changes of 'a__b' made as the command line does."""
+  path = str(CONFIGS / file)
+  changes = {key.replace('__', '.'): value for key, value in changes.items()}
+  config = plan.load(path, which)
+  config.update_from_flattened_dict(changes)
+  return plan.plan(config, path, which, changes, 'runs/x')
+
+
+def test_rival_comes_first_and_has_none_of_its_own():
+  judges, runs = planned('digits.py')
+  assert judges == []
+  assert [(c.variant, c.loss.name, c.compare_with, w) for c, w in runs] == [
+      ('baseline', 'cross_entropy', '', 'runs/x-baseline'),
+      ('nat', 'nat', 'baseline', 'runs/x')]
+  assert [w for _, w in planned('digits.py', 'baseline')[1]] == ['runs/x']
+
+
+def test_changes_hold_for_both_but_where_the_two_differ():
+  _, [(rival, _), (config, _)] = planned(
+      'digits.py', 'nat', steps=7, model__name='mlp', loss__name='outlier_exposure',
+      data__negatives_per_batch=12, variant='mine', data__treatment={'name': 'x'})
+  assert (config.steps, rival.steps) == (7, 7)
+  assert (config.model.name, rival.model.name) == ('mlp', 'mlp')
+  assert (config.loss.name, rival.loss.name) == ('outlier_exposure', 'cross_entropy')
+  assert config.data.negatives_per_batch == 12
+  assert rival.data.negatives_per_batch == plan.load(
+      str(CONFIGS / 'digits.py'), 'baseline').data.negatives_per_batch
+  assert (config.variant, rival.variant) == ('mine', 'baseline')
+  assert not rival.data.treatment
+
+
+def test_plain_gan_of_points_gets_no_negatives():
+  _, [(rival, _), (config, _)] = planned('gan/rings2d.py', negatives=True, steps=100)
+  assert (config.negatives, rival.negatives) == (True, False)
+  assert (config.steps, rival.steps) == (100, 100)
+
+
+def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  path = CONFIGS / 'gan' / 'digits.py'
+  config = plan.load(str(path), 'nat3')
+  spec = config.measures.features
+  spec.config = str(CONFIGS.parent / spec.config)
+  workdir = tmp_path / spec.workdir
+
+  def judges():
+    return [(c.name, c.variant, w) for c, w in plan.plan(
+        config, str(path), 'nat3', {}, 'runs/x')[0]]
+
+  assert judges() == [('judge', 'digits', spec.workdir)]
+  workdir.mkdir(parents=True)
+  assert len(judges()) == 1
+  (workdir / evaluate.EVALUATION).write_text('{}')
+  assert judges() == []
+  monkeypatch.setattr(processes, 'total', lambda: 4)
+  monkeypatch.setattr(processes, 'count', lambda done: 3)
+  with pytest.raises(ValueError, match='for 3 of 4 processes.*that all hosts share'):
+    judges()
