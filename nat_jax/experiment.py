@@ -77,11 +77,13 @@ def _build_gan(config, image_shape):
   num_classes = config['num_classes']
   objective = losses.make_gan_objective(config['loss'], num_classes)
   predefined = config['trainer'].get('labels') == 'predefined'
-  schedules = [
+  schedule, disc_schedule = (
       optim.make_schedule(spec or config['schedule'], config['steps'])
-      for spec in (config['schedule'], config['disc_schedule'])]
-  txs = [optim.make_optimizer(config['optimizer'], schedule, config['grad_clip'])
-         for schedule in schedules]
+      for spec in (config['schedule'], config['disc_schedule']))
+  n_critic = config['trainer'].get('n_critic', 1)
+  txs = [optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
+         # The optimiser of D counts n_critic updates a step.
+         for rate in (schedule, lambda count: disc_schedule(count // n_critic))]
   trainer = registry.build(
       trainers.TRAINERS, config['trainer'], what='trainer',
       generator=registry.build(
@@ -94,7 +96,7 @@ def _build_gan(config, image_shape):
       objective=objective, gen_tx=txs[0], disc_tx=txs[1], num_classes=num_classes,
       image_shape=image_shape, ema_decay=config['ema_decay'], **_images(config['data']),
   )
-  return trainer, schedules[0]
+  return trainer, schedule
 
 
 class Restored(NamedTuple):

@@ -40,9 +40,9 @@ def make_feed(
   index = training.stream.index
 
   def indices(step, k):
-    """[k, n, ...], or always as many rows where only the first k are used."""
+    """Always as many rows, of which the first k are used: programs keep their shape."""
     rows = [index(s) for s in range(step, step + k)]
-    rows = rows if scans else rows + rows[-1:] * (most - k)
+    rows += rows[-1:] * (most - k)
     return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
 
   most = run['updates_per_call']
@@ -56,7 +56,7 @@ def make_feed(
     return step_fn, (), lambda step, k: data.gather(training.pool, indices(step, k))
   batches = _Batches(
       lambda step: data.gather(training.pool, index(step)), config['steps'])
-  return step_fn, (), lambda step, k: batches(step, k, k if scans else most)
+  return step_fn, (), lambda step, k: batches(step, k, most)
 
 
 class _Batches:

@@ -59,9 +59,15 @@ def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
   if settings['batch_size'] % num_devices:
     raise ValueError(
         f'data.batch_size {settings["batch_size"]} does not divide over '
-        f'{num_devices} devices; choose a multiple of {num_devices}'
+        f'{num_devices} devices; choose a multiple of {num_devices}, or show the '
+        'program fewer devices (CUDA_VISIBLE_DEVICES=0)'
     )
   uses_negatives = _uses_negatives(config)
+  if _is_gan(config) and _most(settings) and not settings['negatives']:
+    raise ValueError(
+        f'data.negatives_per_batch is {settings["negatives_per_batch"]}, and '
+        'data.negatives names no set to draw them from; choose a variant that does, '
+        'such as nat3, or set it to 0')
   if uses_negatives and not (settings['negatives'] and _most(settings)):
     raise ValueError(
         f'the loss {config["loss"]["name"]!r} learns from negatives, and the config '

@@ -27,6 +27,7 @@ from nat_jax import generate, generation, plan, posthoc, predict, schema, train
 from nat_jax.points import run as points
 from nat_jax.reports import report
 from nat_jax.runtime import processes
+from nat_jax.runtime import workdir as workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A config file of configs/, with a variant after a colon: '
@@ -80,7 +81,9 @@ def run_train() -> None:
     if jax.process_index() == 0:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
-    run(run_config, workdir, OVERWRITE.value)
+    # Several GANs may be started at once and want one judge.
+    with workdirs.hold(workdir, wait=(run_config, workdir) in judges):
+      run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
 

@@ -97,7 +97,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
         restored.mesh, config['eval_batch_size'])
     return functools.partial(predict, restored.state)
 
-  odin = odin_head(heads['logits'], num_classes, normalise, **ODIN)
+  odin = odin_head(_float32_logits(restored), num_classes, normalise, **ODIN)
   plain_of = compiled(heads['features'], heads['logits'])
   all_of = compiled(heads['features'], heads['logits'], odin)
 
@@ -188,6 +188,17 @@ def odin_head(
     return head(state, images + epsilon * jnp.sign(jax.grad(log_p)(images, state)))
 
   return moved
+
+
+def _float32_logits(restored):
+  """The head 'logits' computed in float32: bfloat16 would round most of ODIN's steps
+  away and make the others ten times as long."""
+  model = restored.config['model']
+  if model.get('dtype', 'float32') == 'float32':
+    return restored.trainer.heads['logits']
+  config = {**restored.config, 'model': {**model, 'dtype': 'float32'}}
+  trainer, _ = experiment.build_trainer(config, restored.image_shape)
+  return trainer.heads['logits']
 
 
 def _output_layer(state, features, logits):

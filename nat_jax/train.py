@@ -22,7 +22,7 @@ import jax
 from clu import parameter_overview
 
 from nat_jax import evaluate, experiment, feed, generation, inputs
-from nat_jax.runtime import checkpoint, parallel, writers
+from nat_jax.runtime import checkpoint, parallel, processes, writers
 from nat_jax.runtime import workdir as workdirs
 
 # Where there is no line for a trainer, it is a classifier.
@@ -77,7 +77,8 @@ def train(
   workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
   parallel.barrier('workdir')
 
-  manager = checkpoint.open_manager(workdir, run['keep'], config.get('best', ''))
+  best = config.get('best', '')
+  manager = checkpoint.open_manager(workdir, run['keep'], best)
   state, step = checkpoint.restore_latest(manager, target)
   done = _finished(workdir, step, config)
   if done:
@@ -103,6 +104,7 @@ def train(
       writers.open_writers(workdir, step, run['tensorboard']) as write,
       _sigterm(mesh) as preempted,
       contextlib.closing(progress),
+      checkpoint.closing(manager),  # an interrupt does not cut off a save
       futures.ThreadPoolExecutor(1) as watch,  # when calls end, for images/s
   ):
     window, pending, figures, details = [], None, None, None
@@ -129,40 +131,48 @@ def train(
         write({'step': at, 'kind': 'train', **record})
         window = []
 
+    def due(what):
+      every = run[f'{what}_every']
+      return step == config['steps'] or bool(every) and step % every == 0
+
+    def assess():
+      nonlocal figures, details
+      go_on = progress.pause()
+      figures, details = evaluator.run(state, step, step == config['steps'])
+      write({'step': step, 'kind': 'eval', 'evals': figures})
+      progress.say(
+          f'step {step}/{config["steps"]}  evaluation: {evaluator.summary(figures)}')
+      go_on()
+
+    assessed = processes.count(writers.has_record(workdir, step, 'eval'))
+    if step and due('eval') and not assessed:
+      assess()  # it was cut off after it was saved
     while step < config['steps']:
       k = call_length(step)
       state, metrics = step_fn(state, frozen, source, items(step, k), k)
       look()
       step += k
       pending = step, metrics, watch.submit(_when_done, metrics)
-      last = step == config['steps']
       stop = preempted(state)
-      evaluates = last or (run['eval_every'] and step % run['eval_every'] == 0)
-      saves = last or stop or (
-          run['checkpoint_every'] and step % run['checkpoint_every'] == 0)
+      evaluates, saves = due('eval'), stop or due('checkpoint')
       if evaluates or saves:
         look()
         if not parallel.all_finite(state):  # its loss will be NaN in the next update
           _diverged('a parameter is NaN or infinite', step, manager)
+      if saves and not best:  # first: what is saved is not lost while it is evaluated
+        checkpoint.save(manager, state, step, about)
       if evaluates:
-        go_on = progress.pause()
-        figures, details = evaluator.run(state, step, last)
-        write({'step': step, 'kind': 'eval', 'evals': figures})
-        progress.say(
-            f'step {step}/{config["steps"]}  evaluation: {evaluator.summary(figures)}')
-        go_on()
-      if saves:
+        assess()
+      if saves and best:
         current = dict(writers.flat(figures)) if evaluates else None
         checkpoint.save(manager, state, step, about, current)
-      if stop and not last:
-        checkpoint.close(manager)
+      if stop and step < config['steps']:
         raise Preempted(
             f'stopped by SIGTERM; saved at step {step} of {config["steps"]} in '
             f'{workdir}. The same command goes on from there'
         )
-    if figures is None:  # it was cut off between its last checkpoint and eval.json
+    if figures is None:  # it was cut off before eval.json
       figures, details = evaluator.run(state, step, True)
-  checkpoint.close(manager)
   return evaluator.save(state, step, figures, details)
 
 

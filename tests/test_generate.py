@@ -358,6 +358,8 @@ MISTAKES = {
                'DCGAN pair makes images of 32x32 or 28x28'),
     'negatives': ({'data__negatives__three__source': fake(shape=(5, 4, 1))},
                   r"negatives 'three' are \[5, 4, 1\] .*positives \[4, 4, 1\]"),
+    'no negatives': ({'data__negatives': {}},
+                     'negatives_per_batch is 2, and data.negatives names no set'),
     'batch': ({'data__batch_size': 12}, '12 does not divide over 8 devices'),
     'classes': ({'num_classes': 2}, r'labels of the positives must be 0..1, got 0..2'),
     'features': ({'measures__features': {'name': 'x'}}, "features 'x'; .*checkpoint"),

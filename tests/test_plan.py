@@ -1,11 +1,14 @@
 """What one command trains: judges, the variant that is compared with, the config."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from nat_jax import evaluate, plan
 from nat_jax.runtime import processes
+from nat_jax.runtime import workdir as workdirs
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
@@ -69,3 +72,39 @@ def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
   monkeypatch.setattr(processes, 'count', lambda done: 3)
   with pytest.raises(ValueError, match='for 3 of 4 processes.*that all hosts share'):
     judges()
+
+
+HOLDER = """
+import sys
+from nat_jax.runtime import workdir
+with workdir.hold(sys.argv[1], wait='wait' in sys.argv):
+  print('held', flush=True)
+  sys.stdin.read()
+"""
+
+
+def test_one_run_at_a_time_in_a_workdir(tmp_path):
+  """Another start is refused, or waits until the first has ended or was killed."""
+  workdir = tmp_path / 'run'
+
+  def start(*args):
+    return subprocess.Popen(
+        [sys.executable, '-c', HOLDER, str(workdir), *args], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+  first = start()
+  assert first.stdout.readline() == 'held\n'
+  with pytest.raises(ValueError, match='a run is under way in .*run; wait'):
+    with workdirs.hold(str(workdir)):
+      pass
+  with workdirs.hold(str(tmp_path / 'other')):
+    pass
+  second = start('wait')
+  assert second.stdout.readline().startswith('waiting for the run')
+  first.kill()
+  assert second.stdout.readline() == 'held\n'
+  second.communicate()
+  first.communicate()
+  with workdirs.hold(str(workdir)):
+    pass
+  assert list(tmp_path.iterdir()) == []

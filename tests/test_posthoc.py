@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,6 +28,23 @@ def test_odin_moves_towards_the_prediction():
       rtol=1e-6)
   still = posthoc.odin_head(head, **args, epsilon=0.0)(state, images)
   np.testing.assert_array_equal(still, head(state, images))
+
+
+def test_odin_moves_images_in_float32():
+  """A step of .0014 is below what bfloat16 can tell apart in most pixels."""
+  config = experiment.plain(presets.experiment(
+      num_classes=3, model={'name': 'small_conv', 'widths': [4], 'dtype': 'bfloat16'}))
+  trainer, _ = experiment.build_trainer(config, (8, 8, 1))
+  exact, _ = experiment.build_trainer(
+      {**config, 'model': {**config['model'], 'dtype': 'float32'}}, (8, 8, 1))
+  state = trainer.init(jax.random.key(0))
+  images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
+  restored = experiment.Restored(config, (8, 8, 1), (), trainer, state, 1, None)
+  found, expected, rounded = (head(state, images) for head in (
+      posthoc._float32_logits(restored), exact.heads['logits'],
+      trainer.heads['logits']))
+  np.testing.assert_array_equal(found, expected)
+  assert not np.allclose(found, rounded, rtol=1e-5)
 
 
 @pytest.fixture(scope='module')

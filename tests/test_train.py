@@ -222,8 +222,45 @@ def test_nothing_but_damage_is_an_error_and_nothing_is_lost(copy):
     cut_short(copy / 'checkpoints' / str(step))
   with pytest.raises(checkpoint.Damaged, match=r'none of the checkpoints \[3, 6\]'):
     train.train(make_config(), str(copy))
-  assert checkpoint.list_steps(copy) == [3]
-  assert (copy / 'damaged_checkpoints' / '6').is_dir()
+  assert checkpoint.list_steps(copy) == [3, 6]
+  assert not (copy / 'damaged_checkpoints').exists()
+
+
+def test_cut_off_while_it_is_evaluated(tmp_path, monkeypatch):
+  """It was saved before, and what was not evaluated is evaluated on resuming."""
+  config = make_config(run=dict(eval_every=3))
+  train.train(config, str(tmp_path / 'whole'))
+
+  def cut_off(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  for _ in range(2):
+    with monkeypatch.context() as patch:
+      patch.setattr(evaluate, 'evaluate_sets', cut_off)
+      with pytest.raises(KeyboardInterrupt):
+        train.train(config, str(tmp_path / 'cut'))
+    assert checkpoint.list_steps(tmp_path / 'cut') == [3]
+    assert records(tmp_path / 'cut', 'eval') == []
+  train.train(config, str(tmp_path / 'cut'))
+  for name in ('eval.json', 'config.json'):
+    assert (tmp_path / 'whole' / name).read_bytes() == (
+        tmp_path / 'cut' / name).read_bytes()
+  assert records(tmp_path / 'whole', 'eval') == records(tmp_path / 'cut', 'eval')
+  assert_same(final_state(tmp_path / 'whole'), final_state(tmp_path / 'cut'))
+
+
+def test_full_device_is_no_damage(copy, monkeypatch):
+  """The error goes through, and the checkpoint stays the newest."""
+  full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+  def restore(*args, **kwargs):
+    raise full
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.ocp.CheckpointManager, 'restore', restore)
+    with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'):
+      train.train(make_config(), str(copy))
+  assert checkpoint.list_steps(copy) == [3, 6]
 
 
 def test_divergence_stops_the_run(tmp_path):

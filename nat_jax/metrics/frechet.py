@@ -138,11 +138,25 @@ def class_aware_fid(
     of_x, of_y = x[x_labels == c], y[y_labels == c]
     if min(len(of_x), len(of_y)) >= 2:
       counts.append(min(len(of_x), len(of_y)))
-      per_class[c] = frechet_distance(gaussian_stats(of_x), gaussian_stats(of_y))
+      per_class[c] = _distance_of_samples(of_x, of_y)
   distance = float(np.nanmean(per_class)) if counts else float('nan')
   return ClassAwareDistance(
       distance, per_class, num_classes - len(counts), min(counts, default=0)
   )
+
+
+def _distance_of_samples(x, y):
+  """`frechet_distance` of the Gaussians of x [n, d] and y [m, d].
+
+  With fewer samples than dimensions the centred samples themselves are the factors of
+  the covariances, and no matrix [d, d] is needed (2048 dimensions: 10 s a pair).
+  """
+  if max(len(x), len(y)) >= x.shape[1]:
+    return frechet_distance(gaussian_stats(x), gaussian_stats(y))
+  a, b = ((z - z.mean(axis=0)) / (len(z) - 1) ** 0.5 for z in (x, y))
+  root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+  shift = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+  return max(float(shift + np.square(a).sum() + np.square(b).sum() - 2 * root), 0.0)
 
 
 def rank_note(num: int, dim: int) -> str:

@@ -10,10 +10,11 @@ the shape of an image, the names of the classes) and a checksum of the state: a 
 that was cut short or changed is found out before it is used.
 """
 
+import contextlib
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -101,6 +102,8 @@ def restore(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
   )
   try:
     restored = manager.restore(step, args=args)
+  except (MemoryError, jax.errors.JaxRuntimeError):
+    raise  # such as a device that is full: the checkpoint may be sound
   except Exception as error:  # orbax raises many kinds for damaged files
     raise Damaged(f'checkpoint {step} cannot be read: {error}') from error
   if checksum(restored.state) != restored.checksum['crc32']:
@@ -116,8 +119,8 @@ def restore_latest(
 ) -> tuple[Any | None, int]:
   """Restores the newest checkpoint that can be read.
 
-  A damaged one is reported and moved to `damaged_checkpoints/`, so that the run can
-  save that step again; nothing is deleted.
+  Damaged ones that are newer are reported and moved to `damaged_checkpoints/`, so that
+  the run can save those steps again; nothing is deleted.
 
   Returns:
     (state, step), or (None, 0) where there is no checkpoint at all.
@@ -126,18 +129,20 @@ def restore_latest(
     Damaged: there are checkpoints and none can be read.
   """
   steps = sorted(manager.all_steps(), reverse=True)
-  for step in steps:
+  for i, step in enumerate(steps):
     try:
-      return restore(manager, step, target), step
+      state = restore(manager, step, target)
     except Damaged as error:
-      older = [s for s in steps if s < step]
-      if not older:
+      if step == steps[-1]:
         raise Damaged(
             f'none of the checkpoints {sorted(steps)} in {manager.directory} can be '
             f'read; the last failure: {error}'
         ) from error
-      logging.error('%s. Falling back to checkpoint %d.', error, older[0])
-      _set_aside(manager, step)
+      logging.error('%s. Falling back to checkpoint %d.', error, steps[i + 1])
+    else:
+      for damaged in steps[:i]:
+        _set_aside(manager, damaged)
+      return state, step
   return None, 0
 
 
@@ -168,6 +173,15 @@ def close(manager: ocp.CheckpointManager) -> None:
   """Waits for the saves under way, and raises what went wrong in them."""
   manager.wait_until_finished()
   manager.close()
+
+
+@contextlib.contextmanager
+def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
+  """Closes the manager in the end, whatever happens."""
+  try:
+    yield
+  finally:
+    close(manager)
 
 
 def checksum(tree: Any) -> int:

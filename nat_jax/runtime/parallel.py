@@ -58,14 +58,14 @@ def wrap_step(
     mesh: of `make_mesh`.
     mode: 'jit' (one program over the mesh) or 'pmap' (one a device).
     fetch: (source, item) -> batch, run on the device; None: items are batches.
-    scan: k updates as one compiled loop; None: as `scans(mesh)` says.
+    scan: all k updates as one compiled loop; None: as `scans(mesh)` says.
 
   Returns:
     run(state, frozen, source, items, num=None) -> (state, metrics of all updates).
     `items` is a tree of numpy arrays [k, n, ...], equal on all processes: k updates
-    with a global batch of n, or only the first `num` where they are dispatched one by
-    one (k can then stay the same, and nothing is compiled anew). The state is donated:
-    do not use it again.
+    with a global batch of n, or only the first `num`, which are dispatched one by one.
+    With the same k in every call there are two programs at most, whatever `num` is. The
+    state is donated: do not use it again.
 
   Raises:
     ValueError: an unknown mode.
@@ -104,19 +104,25 @@ def wrap_step(
     )
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
-  compiled = _compile(many if scan else one, mesh, mode)
-  empty = None
+  all_at_once, one_by_one = (_compile(fn, mesh, mode) for fn in (many, one))
+  start = None
 
   def run(state, frozen, source, items, num=None):
-    nonlocal empty
-    if empty is None:
-      empty = zeros(state, frozen, source, items)
-    calls = 1 if scan else num or len(jax.tree.leaves(items)[0])
+    nonlocal start
+    if start is None:
+      start = zeros(state, frozen, source, items), np.int32(0)
+      if mode == 'jit':  # of the type of what a call returns: else it compiles twice
+        start = replicate(start, mesh)
+    k = len(jax.tree.leaves(items)[0])
+    num = num or k
     # One transfer for all updates of the call, and a counter that stays on the device:
     # a transfer for each of them costs a small network 7 % on a CPU.
-    items, sums, i = split(items, mesh, mode), empty, np.int32(0)
-    for _ in range(calls):
-      state, sums, i = compiled(state, sums, i, frozen, source, items)
+    items, (sums, i) = split(items, mesh, mode), start
+    if scan and num == k:
+      state, sums, _ = all_at_once(state, sums, i, frozen, source, items)
+    else:
+      for _ in range(num):
+        state, sums, i = one_by_one(state, sums, i, frozen, source, items)
     return _global(state, mesh, mode), sums
 
   return run

@@ -24,9 +24,9 @@ def join() -> None:
   given = {key: os.environ.get(f'NAT_JAX_{name}') for key, name in names.items()}
   settings = {key: value if key == 'coordinator_address' else int(value)
               for key, value in given.items() if value}
-  if os.environ.get('CUDA_VISIBLE_DEVICES', '').isdigit():
-    # Slurm shows a task one GPU, which is its number 0; JAX would take SLURM_LOCALID.
-    settings['local_device_ids'] = [0]
+  if shown := os.environ.get('CUDA_VISIBLE_DEVICES'):
+    # All that this process may see; under Slurm JAX would take number SLURM_LOCALID.
+    settings['local_device_ids'] = list(range(len(shown.split(','))))
   jax.distributed.initialize(**settings)
 
 

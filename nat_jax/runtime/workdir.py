@@ -1,14 +1,20 @@
 """The folder of a run: what may be started there, and what must not be lost.
 
+    with hold(workdir):                                 # no other run of this machine
+      ...
     check(workdir, config)                              # changes nothing
     prepare(workdir, config, overwrite=False, num_bytes=1_000_000)
 """
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,6 +24,36 @@ from nat_jax.runtime import writers
 
 CONFIG = 'config.json'
 FREE_TO_CHANGE = ('run', 'compare_with')  # keys that do not change what is learned
+
+
+@contextlib.contextmanager
+def hold(workdir: str, wait: bool = False) -> Iterator[None]:
+  """Keeps other runs of this user and machine out of `workdir`; writes nothing there.
+
+  Args:
+    workdir: of a run, there or not.
+    wait: wait until a run that is under way there has ended.
+
+  Raises:
+    ValueError: one is, and `wait` is not set.
+  """
+  if jax.process_index():
+    yield
+    return
+  folder = os.path.join(tempfile.gettempdir(), f'nat_jax-{os.getuid()}')
+  os.makedirs(folder, mode=0o700, exist_ok=True)
+  name = hashlib.sha256(os.path.realpath(workdir).encode()).hexdigest()
+  with open(os.path.join(folder, f'{name[:32]}.lock'), 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      if not wait:
+        raise ValueError(
+            f'a run is under way in {workdir}; wait for its end, or choose another '
+            '--workdir') from error
+      print(f'waiting for the run that is under way in {workdir}', flush=True)
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # the lock ends with the file, or with the process
 
 
 def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool:

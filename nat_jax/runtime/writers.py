@@ -51,6 +51,22 @@ def open_writers(
     events.close()
 
 
+def has_record(workdir: str, step: int, kind: str) -> bool:
+  """Whether metrics.jsonl has a record of this step and kind."""
+  path = os.path.join(workdir, METRICS)
+  if not os.path.exists(path):
+    return False
+  with open(path) as file:
+    for line in file:
+      try:
+        record = json.loads(line)
+      except ValueError:
+        return False  # the line that was being written when the run was cut off
+      if (record.get('step'), record.get('kind')) == (step, kind):
+        return True
+  return False
+
+
 def _event_writer(workdir):
   # TensorFlow's chatter; nothing is computed with it here.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')

@@ -266,6 +266,16 @@ def test_cafd_sees_classes_that_change_places_and_fid_does_not():
   assert right.distance == pytest.approx(np.mean(by_hand))
 
 
+def test_cafd_of_few_samples_is_the_distance_of_their_gaussians():
+  """Three and five samples of seven dimensions, where no covariance is formed."""
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(3, 7)), 2 + rng.normal(size=(5, 7))
+  got = metrics.class_aware_fid(x, [0] * 3, y, [0] * 5, 1).distance
+  expected = metrics.frechet_distance(
+      metrics.gaussian_stats(x), metrics.gaussian_stats(y))
+  np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
 def test_cafd_leaves_out_and_counts_classes_without_two_samples():
   y, y_labels = two_classes()
   # Class 1 once only, class 2 in neither.

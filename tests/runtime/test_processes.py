@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[2]
      {'coordinator_address': 'host:1', 'num_processes': 2, 'process_id': 0}),
     # A task of Slurm that sees one GPU, and one that sees all.
     ({'CUDA_VISIBLE_DEVICES': '3'}, {'local_device_ids': [0]}),
-    ({'CUDA_VISIBLE_DEVICES': '0,1'}, {}),
+    ({'CUDA_VISIBLE_DEVICES': 'GPU-3,GPU-1'}, {'local_device_ids': [0, 1]}),
 ])
 def test_join(env, expected, monkeypatch):
   for key in ('COORDINATOR', 'NUM_PROCESSES', 'PROCESS_ID'):

@@ -83,6 +83,33 @@ def test_devices_agree(name, num_devices, mode, scan):
     np.testing.assert_allclose(a[key], b[key], rtol=1e-5, err_msg=key)
 
 
+def test_calls_of_any_length_take_two_programs():
+  """A scanned call that is not full goes update by update; nothing is traced anew."""
+  trainer, traced = make_trainer(), []
+
+  def step(*args, **kwargs):
+    traced.append(args)
+    return trainer.step(*args, **kwargs)
+
+  mesh = parallel.make_mesh(jax.devices()[:1])
+  run_scanned = parallel.wrap_step(step, mesh, scan=True)
+  run_single = parallel.wrap_step(trainer.step, mesh, scan=False)
+  items = jax.tree.map(lambda x: x.reshape(4, 16, *x.shape[1:]), make_batch(64))
+  one, other = (
+      parallel.init_state(trainer.init, jax.random.key(1), mesh) for _ in range(2))
+  counts = []
+  for num in (4, 1, 3, 4, 2, None):
+    one, metrics = run_scanned(one, {}, (), items, num)
+    other, other_metrics = run_single(other, {}, (), items, num)
+    np.testing.assert_allclose(
+        metrics.compute()['loss'], other_metrics.compute()['loss'], rtol=1e-5)
+    counts.append(len(traced))
+  assert int(one.step) == 18
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6),
+               one.net.params, other.net.params)
+  assert counts[0] < counts[1] == counts[-1]
+
+
 def test_empty_slots_touch_nothing():
   trainer = make_trainer()
   state = trainer.init(jax.random.key(0))
