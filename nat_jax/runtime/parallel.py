@@ -111,8 +111,10 @@ def wrap_step(
     nonlocal start
     if start is None:
       start = zeros(state, frozen, source, items), np.int32(0)
-      if mode == 'jit':  # of the type of what a call returns: else it compiles twice
-        start = replicate(start, mesh)
+      # Of the type of what a call returns: with another, it would be compiled twice.
+      start = replicate(start, mesh) if mode == 'jit' else jax.pmap(
+          lambda _, x: x, axis_name='data', in_axes=(0, None), out_axes=None,
+          devices=list(mesh.devices.flat))(np.zeros(len(mesh.local_devices)), start)
     k = len(jax.tree.leaves(items)[0])
     num = num or k
     # One transfer for all updates of the call, and a counter that stays on the device:

@@ -83,7 +83,8 @@ def test_devices_agree(name, num_devices, mode, scan):
     np.testing.assert_allclose(a[key], b[key], rtol=1e-5, err_msg=key)
 
 
-def test_calls_of_any_length_take_two_programs():
+@pytest.mark.parametrize('mode', parallel.MODES)
+def test_calls_of_any_length_take_two_programs(mode):
   """A scanned call that is not full goes update by update; nothing is traced anew."""
   trainer, traced = make_trainer(), []
 
@@ -92,8 +93,8 @@ def test_calls_of_any_length_take_two_programs():
     return trainer.step(*args, **kwargs)
 
   mesh = parallel.make_mesh(jax.devices()[:1])
-  run_scanned = parallel.wrap_step(step, mesh, scan=True)
-  run_single = parallel.wrap_step(trainer.step, mesh, scan=False)
+  run_scanned = parallel.wrap_step(step, mesh, mode=mode, scan=True)
+  run_single = parallel.wrap_step(trainer.step, mesh, mode=mode, scan=False)
   items = jax.tree.map(lambda x: x.reshape(4, 16, *x.shape[1:]), make_batch(64))
   one, other = (
       parallel.init_state(trainer.init, jax.random.key(1), mesh) for _ in range(2))
