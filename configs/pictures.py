@@ -5,7 +5,8 @@
 `pets/` holds a folder of pictures for each class, `others/` pictures of what is none
 of these (flat, or in folders). Any size and kind: they are cropped to squares of 32
 pixels. A fifth of each is held out for the test. The more negatives there are, and the
-nearer they come to the positives, the better it learns to say no.
+nearer they come to the positives, the better it learns to say no. With `pets` alone the
+negatives are patches of the positives, shuffled.
 
 For other sizes and longer training copy this file and change it.
 """
@@ -18,20 +19,21 @@ SIZE = 32
 
 
 def get_config(variant='pets,others'):
-  positives, separator, negatives = variant.partition(',')
-  if not separator or not negatives:
-    raise ValueError(
-        f'expected two folders, --config configs/pictures.py:POSITIVES,NEGATIVES; got '
-        f'{variant!r}'
-    )
+  positives, _, negatives = variant.partition(',')
   if not os.path.isdir(positives):
-    raise ValueError(f'{positives!r} is not a folder of class folders')
+    raise ValueError(
+        f'{positives!r} is not a folder of class folders; expected --config '
+        f'configs/pictures.py:POSITIVES,NEGATIVES, got {variant!r}')
   classes = [c for c in os.scandir(positives) if c.is_dir() and c.name[0] != '.']
 
   def folder(path, split):
     return {'name': 'folder', 'path': os.path.abspath(path), 'size': SIZE,
             'split': split}
 
+  given, held_out = {'shuffled': recipes.SHUFFLED}, {}
+  if negatives:
+    given = {'others': {'source': folder(negatives, 'all[:80%]')}}
+    held_out = {'others': {'source': folder(negatives, 'all[80%:]')}}
   return presets.experiment(
       name=os.path.basename(os.path.abspath(positives)),
       variant='nat',
@@ -40,7 +42,7 @@ def get_config(variant='pets,others'):
       loss={'name': 'nat'},
       data=dict(
           positives=folder(positives, 'all[:80%]'),
-          negatives={'others': {'source': folder(negatives, 'all[:80%]')}},
+          negatives=given,
           batch_size=64,
           negatives_per_batch=(4, 12),
           augment=presets.CROP_FLIP,
@@ -48,7 +50,7 @@ def get_config(variant='pets,others'):
       ),
       evals={
           'test': {'source': folder(positives, 'all[80%:]'), 'positive': True},
-          'others': {'source': folder(negatives, 'all[80%:]')},
+          **held_out,
           'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
       },
       **recipes.SMALL,

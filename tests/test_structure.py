@@ -137,7 +137,7 @@ def shape_of(source):
 def all_configs(pictures):
   for path in sorted((ROOT / 'configs').rglob('*.py')):
     get_config = load_config(path)
-    names = [pictures] if path.name == 'pictures.py' else variants(get_config)
+    names = pictures if path.name == 'pictures.py' else variants(get_config)
     for name in names:
       yield f'{path.relative_to(ROOT)}:{name}', get_config(name)
 
@@ -157,7 +157,7 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
     (tmp_path / name).mkdir(parents=True)
     Image.new('RGB', (9, 9)).save(tmp_path / name / 'picture.png')
   traced, key = set(), jax.random.key(0)
-  for name, config in all_configs(f'{tmp_path}/yes,{tmp_path}/no'):
+  for name, config in all_configs([f'{tmp_path}/yes,{tmp_path}/no', f'{tmp_path}/yes']):
     config = config.to_dict()
     if config['trainer']['name'] == 'points':  # tests/test_points.py
       continue
