@@ -5,7 +5,9 @@
 """
 
 import functools
+import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -141,6 +143,11 @@ def evaluate_sets(
   return figures, scores
 
 
+def lower_is_better(figure: str) -> bool:
+  """Whether 'set/name/...' is a figure whose best value is the lowest."""
+  return bool(re.search('/(ncr|fpr95|ece)', figure))
+
+
 def check_best(
     config: Mapping[str, Any], sets: Mapping[str, inputs.EvalSet]
 ) -> None:
@@ -196,6 +203,15 @@ def save_evaluation(
       )
   writers.write_json(os.path.join(workdir, EVALUATION), evaluation)
   return evaluation
+
+
+def read_evaluation(workdir: str) -> dict[str, Any] | None:
+  """What eval.json holds; None where there is none."""
+  path = os.path.join(workdir, EVALUATION)
+  if not os.path.exists(path):
+    return None
+  with open(path) as file:
+    return json.load(file)
 
 
 def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:

@@ -54,19 +54,18 @@ def make_feed(
   step_fn = parallel.wrap_step(trainer.step, mesh, mode=run['mode'])
   if resident:  # the device's memory is the host's
     return step_fn, (), lambda step, k: data.gather(training.pool, indices(step, k))
-  batches = _Batches(
-      lambda step: data.gather(training.pool, index(step)), config['steps'])
-  return step_fn, (), lambda step, k: batches(step, k, most)
+  return step_fn, (), _Batches(
+      lambda step: data.gather(training.pool, index(step)), config['steps'], most)
 
 
 class _Batches:
   """Batches of consecutive steps, gathered ahead by grain's threads."""
 
-  def __init__(self, batch: Callable[[int], Any], stop: int):
-    self.batch, self.stop = batch, stop
+  def __init__(self, batch: Callable[[int], Any], stop: int, rows: int):
+    self.batch, self.stop, self.rows = batch, stop, rows
     self.next, self.iterator = None, None
 
-  def __call__(self, step: int, k: int, rows: int):
+  def __call__(self, step: int, k: int):
     """Batches of steps step...step+k-1, stacked; the last repeated up to `rows`."""
     if step != self.next:
       steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
@@ -74,7 +73,7 @@ class _Batches:
           grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
     self.next = step + k
     batches = [next(self.iterator) for _ in range(k)]
-    batches += batches[-1:] * (rows - k)
+    batches += batches[-1:] * (self.rows - k)
     return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
 
 

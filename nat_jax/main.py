@@ -77,12 +77,12 @@ def run_train() -> None:
       WORKDIR.value.rstrip('/'))
   for run_config, workdir in runs:  # before any work is spent on the first
     train.check(run_config, workdir, OVERWRITE.value)
-  for run_config, workdir in [*judges, *runs]:
+  for i, (run_config, workdir) in enumerate([*judges, *runs]):
     if jax.process_index() == 0:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
     # Several GANs may be started at once and want one judge.
-    with workdirs.hold(workdir, wait=(run_config, workdir) in judges):
+    with workdirs.hold(workdir, wait=i < len(judges)):
       run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])

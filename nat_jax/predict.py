@@ -4,7 +4,6 @@
 """
 
 import csv
-import json
 import os
 
 import numpy as np
@@ -55,11 +54,8 @@ def predict_folder(
 
 def _threshold(workdir, step, reference, keep):
   path = os.path.join(workdir, 'scores', f'{reference}.npz')
-  evaluation = os.path.join(workdir, evaluate.EVALUATION)
-  evaluated = None
-  if os.path.exists(path) and os.path.exists(evaluation):
-    with open(evaluation) as file:
-      evaluated = json.load(file)['step']
+  evaluation = evaluate.read_evaluation(workdir) if os.path.exists(path) else None
+  evaluated = evaluation['step'] if evaluation else None
   if evaluated != step:
     found = 'none' if evaluated is None else f'that of step {evaluated}'
     raise ValueError(

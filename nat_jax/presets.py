@@ -55,6 +55,16 @@ NEGATIVES_32 = {
     'noise': NOISE,
 }
 
+POINTS = dict(  # networks and batches of GANs of points
+    batch_size=64,
+    negatives_per_batch=64,
+    noise={'name': 'normal'},
+    generator={
+        'name': 'toy_generator', 'latent': 2, 'widths': (32, 32),
+        'activation': 'relu'},
+    discriminator={'name': 'toy_discriminator', 'widths': (32, 32)},
+)
+
 CROP_FLIP = [{'name': 'crop', 'pad': 4}, {'name': 'flip'}]
 
 

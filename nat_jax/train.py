@@ -9,9 +9,7 @@ logged, evaluated or saved, so a resumed run makes the same calls and the same b
 
 import contextlib
 import functools
-import json
 import math
-import os
 import signal
 import time
 from collections.abc import Mapping
@@ -75,10 +73,11 @@ def train(
       config, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
   num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
   workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
-  parallel.barrier('workdir')
+  processes.barrier('workdir')
 
   best = config.get('best', '')
-  manager = checkpoint.open_manager(workdir, run['keep'], best)
+  manager = checkpoint.open_manager(
+      workdir, run['keep'], best, lowest=evaluate.lower_is_better(best))
   state, step = checkpoint.restore_latest(manager, target)
   done = _finished(workdir, step, config)
   if done:
@@ -144,8 +143,8 @@ def train(
           f'step {step}/{config["steps"]}  evaluation: {evaluator.summary(figures)}')
       go_on()
 
-    assessed = processes.count(writers.has_record(workdir, step, 'eval'))
-    if step and due('eval') and not assessed:
+    if step and due('eval') and not processes.count(
+        writers.has_record(workdir, step, 'eval')):
       assess()  # it was cut off after it was saved
     while step < config['steps']:
       k = call_length(step)
@@ -212,9 +211,5 @@ def _diverged(what, step, manager):
 
 
 def _finished(workdir, step, config):
-  path = os.path.join(workdir, evaluate.EVALUATION)
-  if step != config['steps'] or not os.path.exists(path):
-    return None
-  with open(path) as file:
-    evaluation = json.load(file)
-  return evaluation if evaluation['step'] == step else None
+  evaluation = evaluate.read_evaluation(workdir) if step == config['steps'] else None
+  return evaluation if evaluation and evaluation['step'] == step else None

@@ -28,26 +28,19 @@ from nat_jax import presets
 VARIANTS = {  # -> the variant it is compared with
     'nat': 'gan', 'gan': '', 'nat_wide': 'gan_wide', 'gan_wide': ''}
 GAN_INTRO = {
+    'batch_size': 8,
+    'negatives_per_batch': 8,
     'noise': {'name': 'grid', 'reach': 8.0, 'jitter': 0.01},
     'generator': {'name': 'toy_generator', 'latent': 1, 'widths': (4,)},
     'discriminator': {'name': 'toy_discriminator', 'widths': (8, 8, 8)},
     'optimizer': {'name': 'adam'},
 }
-WIDE = {
-    'noise': {'name': 'normal'},
-    'generator': {
-        'name': 'toy_generator', 'latent': 2, 'widths': (32, 32),
-        'activation': 'relu'},
-    'discriminator': {'name': 'toy_discriminator', 'widths': (32, 32)},
-    'optimizer': {'name': 'adam', 'b1': 0.5},
-}
+WIDE = {**presets.POINTS, 'optimizer': {'name': 'adam', 'b1': 0.5}}
 
 
 def get_config(variant='nat'):
   if variant not in VARIANTS:
     raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
-  wide = variant.endswith('_wide')
-  batch_size = 64 if wide else 8
   return presets.experiment(
       name='gaussian1d',
       variant=variant,
@@ -56,8 +49,6 @@ def get_config(variant='nat'):
       data={'name': 'gaussian1d'},
       negatives=variant.startswith('nat'),
       steps=5000,
-      batch_size=batch_size,
-      negatives_per_batch=batch_size,
       schedule={'name': 'constant', 'learning_rate': 1e-3},
-      **(WIDE if wide else GAN_INTRO),
+      **(WIDE if variant.endswith('_wide') else GAN_INTRO),
   )

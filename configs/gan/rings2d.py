@@ -35,14 +35,8 @@ def get_config(variant='nat'):
       data={'name': 'rings2d'},
       negatives=variant != 'gan',
       steps=5000,
-      batch_size=64,
-      negatives_per_batch=64,
       negative_weight=WEIGHTS[variant],
-      noise={'name': 'normal'},
-      generator={
-          'name': 'toy_generator', 'latent': 2, 'widths': (32, 32),
-          'activation': 'relu'},
-      discriminator={'name': 'toy_discriminator', 'widths': (32, 32)},
       optimizer={'name': 'adam'},
       schedule={'name': 'constant', 'learning_rate': 1e-3},
+      **presets.POINTS,
   )

@@ -75,9 +75,8 @@ def frechet_distance(a: GaussianStats, b: GaussianStats) -> float:
   Distributions", 1982.
   """
   arrays.same_width(len(a.mean), len(b.mean))
-  root = np.linalg.svd(_factor(a.cov).T @ _factor(b.cov), compute_uv=False).sum()
-  shift = np.square(a.mean - b.mean).sum()
-  return max(float(shift + np.trace(a.cov) + np.trace(b.cov) - 2 * root), 0.0)
+  traces = np.trace(a.cov), np.trace(b.cov)
+  return _distance(a.mean - b.mean, _factor(a.cov), _factor(b.cov), *traces)
 
 
 def fid(features: ArrayLike, reference: GaussianStats) -> float:
@@ -153,10 +152,15 @@ def _distance_of_samples(x, y):
   """
   if max(len(x), len(y)) >= x.shape[1]:
     return frechet_distance(gaussian_stats(x), gaussian_stats(y))
-  a, b = ((z - z.mean(axis=0)) / (len(z) - 1) ** 0.5 for z in (x, y))
-  root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-  shift = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
-  return max(float(shift + np.square(a).sum() + np.square(b).sum() - 2 * root), 0.0)
+  a, b = ((z - z.mean(axis=0)).T / (len(z) - 1) ** 0.5 for z in (x, y))
+  traces = np.square(a).sum(), np.square(b).sum()
+  return _distance(x.mean(axis=0) - y.mean(axis=0), a, b, *traces)
+
+
+def _distance(shift, factor, other_factor, trace, other_trace):
+  """|shift|^2 + the traces - 2 Tr of the root, of covariances F F^T."""
+  root = np.linalg.svd(factor.T @ other_factor, compute_uv=False).sum()
+  return max(float(np.square(shift).sum() + trace + other_trace - 2 * root), 0.0)
 
 
 def rank_note(num: int, dim: int) -> str:

@@ -12,7 +12,6 @@ that was cut short or changed is found out before it is used.
 
 import contextlib
 import os
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,11 +22,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
-from nat_jax.runtime import parallel
+from nat_jax.runtime import processes
 
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
-LOWER_IS_BETTER = re.compile(r'/(ncr|fpr95|ece)')
 
 
 class Damaged(ValueError):
@@ -35,20 +33,21 @@ class Damaged(ValueError):
 
 
 def open_manager(
-    workdir: str, keep: int = 2, best: str = '', read_only: bool = False
+    workdir: str, keep: int = 2, best: str = '', lowest: bool = False,
+    read_only: bool = False,
 ) -> ocp.CheckpointManager:
   """Opens `workdir/checkpoints`; keeps the `keep` newest and the best.
 
   Args:
     workdir: of the run.
     keep: how many of the newest checkpoints stay.
-    best: the figure (as given to `save`) whose best value also stays: the lowest of an
-      NCR, FPR95 or ECE, the highest of any other; '': none.
+    best: the figure (as given to `save`) whose highest value also stays; '': none.
+    lowest: the lowest value stays instead.
     read_only: nothing is created or deleted.
   """
   directory = os.path.join(os.path.abspath(workdir), FOLDER)
   preserve = [policies.LatestN(max(keep, 1))]
-  sign = -1 if LOWER_IS_BETTER.search(best) else 1
+  sign = -1 if lowest else 1
   best_fn = (lambda figures: sign * figures[best]) if best else None
   if best:
     preserve.append(policies.BestN(
@@ -210,5 +209,5 @@ def _set_aside(manager, step):
       number += 1
       name = f'{step}.{number}'
     os.rename(os.path.join(manager.directory, str(step)), os.path.join(folder, name))
-  parallel.barrier(f'set aside {step}')
+  processes.barrier(f'set aside {step}')
   manager.reload()

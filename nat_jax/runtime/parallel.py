@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -110,11 +109,8 @@ def wrap_step(
   def run(state, frozen, source, items, num=None):
     nonlocal start
     if start is None:
-      start = zeros(state, frozen, source, items), np.int32(0)
-      # Of the type of what a call returns: with another, it would be compiled twice.
-      start = replicate(start, mesh) if mode == 'jit' else jax.pmap(
-          lambda _, x: x, axis_name='data', in_axes=(0, None), out_axes=None,
-          devices=list(mesh.devices.flat))(np.zeros(len(mesh.local_devices)), start)
+      start = _as_returned(
+          (zeros(state, frozen, source, items), np.int32(0)), mesh, mode)
     k = len(jax.tree.leaves(items)[0])
     num = num or k
     # One transfer for all updates of the call, and a counter that stays on the device:
@@ -143,6 +139,17 @@ def _compile(fn, mesh, mode):
       out_shardings=(whole,) * 3,
       donate_argnums=0,
   )
+
+
+def _as_returned(tree, mesh, mode):
+  """Numpy arrays as those that a call returns: of another type, the first call's
+  program could not serve the next."""
+  if mode == 'jit':
+    return replicate(tree, mesh)
+  same = jax.pmap(
+      lambda _, x: x, axis_name='data', in_axes=(0, None), out_axes=None,
+      devices=list(mesh.devices.flat))
+  return same(np.zeros(len(mesh.local_devices)), tree)
 
 
 def _global(state, mesh, mode):
@@ -231,12 +238,6 @@ def make_any(mesh: Mesh) -> Callable[[bool], bool]:
     return bool(any_of(jax.make_array_from_process_local_data(parts, flags)))
 
   return ask
-
-
-def barrier(name: str) -> None:
-  """Waits until all processes have come here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
 
 
 def abstract_state(init: Callable[..., Any], mesh: Mesh) -> Any:

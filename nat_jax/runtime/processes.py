@@ -35,6 +35,12 @@ def total() -> int:
   return jax.process_count()
 
 
+def barrier(name: str) -> None:
+  """Waits until all processes have come here."""
+  if total() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
 def count(flag: bool) -> int:
   """How many processes say yes; all of them must ask."""
   if total() == 1:

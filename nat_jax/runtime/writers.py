@@ -53,18 +53,9 @@ def open_writers(
 
 def has_record(workdir: str, step: int, kind: str) -> bool:
   """Whether metrics.jsonl has a record of this step and kind."""
-  path = os.path.join(workdir, METRICS)
-  if not os.path.exists(path):
-    return False
-  with open(path) as file:
-    for line in file:
-      try:
-        record = json.loads(line)
-      except ValueError:
-        return False  # the line that was being written when the run was cut off
-      if (record.get('step'), record.get('kind')) == (step, kind):
-        return True
-  return False
+  return any(
+      (record['step'], record.get('kind')) == (step, kind)
+      for _, record in _records(os.path.join(workdir, METRICS)))
 
 
 def _event_writer(workdir):
@@ -81,17 +72,24 @@ def _event_writer(workdir):
   return metric_writers.SummaryWriter(os.path.join(workdir, 'tensorboard'))
 
 
-def _drop_after(path, step):
+def _records(path):
+  """Yields (line, record) of a file, if it is there, as far as it is sound."""
   if not os.path.exists(path):
     return
-  kept = []
   with open(path) as file:
     for line in file:
       try:
-        if json.loads(line)['step'] <= step:
-          kept.append(line)
+        record = json.loads(line)
+        record['step']
       except (ValueError, KeyError):
-        break  # the line that was being written when the run was cut off
+        return  # the line that was being written when the run was cut off
+      yield line, record
+
+
+def _drop_after(path, step):
+  if not os.path.exists(path):
+    return
+  kept = [line for line, record in _records(path) if record['step'] <= step]
   with open(path + '.tmp', 'w') as file:
     file.writelines(kept)
   os.replace(path + '.tmp', path)
