@@ -5,19 +5,15 @@
 """
 
 import functools
-import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from nat_jax import attention_maps, data, experiment, inputs, metrics
-from nat_jax.runtime import parallel, writers
+from nat_jax.runtime import parallel, results, writers
 
-EVALUATION = 'eval.json'
 NUM_MISTAKES = 36  # pictures on the sheet of mistakes
 
 Predict = Callable[[np.ndarray], np.ndarray]  # images [n, h, w, c] -> logits [n, k]
@@ -60,9 +56,9 @@ def make_evaluator(
     return evaluate_sets(config, sets, functools.partial(predict, state), final)
 
   def save(state, step, figures, scores):
-    attention_maps.save(workdir, trainer, state, mesh, sets)
+    maps = attention_maps.compute(trainer, state, mesh, sets)
     return save_evaluation(
-        workdir, config, step, training.class_names, sets, figures, scores)
+        workdir, config, step, training.class_names, sets, figures, scores, maps)
 
   return Evaluator(run, save, summary)
 
@@ -177,41 +173,34 @@ def save_evaluation(
     sets: Mapping[str, inputs.EvalSet],
     figures: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, np.ndarray]],
+    maps: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-  """Writes eval.json (returned), the per-image scores and the worst mistakes."""
+  """Writes eval.json (returned), the per-image scores, the worst mistakes and the
+  attention maps."""
   evaluation = {
       'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
       'step': step, 'reference': config['reference'],
       'num_classes': config['num_classes'], 'class_names': list(class_names),
       'evals': figures,
   }
-  if jax.process_index():
-    return evaluation
-  folder = os.path.join(workdir, 'scores')
-  os.makedirs(folder, exist_ok=True)
+  arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}
   for name, values in scores.items():
-    np.savez_compressed(os.path.join(folder, f'{name}.npz'), **values)
     if not sets[name].positive:
-      worst = np.argsort(-values['score'], kind='stable')[:NUM_MISTAKES]
-      images = sets[name].arrays.image[worst]
-      settings = config['data']
-      if images.dtype != np.uint8:
-        images = data.quantise(images, settings['mean'], settings['std'])
-      np.savez_compressed(
-          os.path.join(folder, f'{name}_mistakes.npz'), image=images,
-          max_prob=values['max_prob'][worst], prediction=values['prediction'][worst],
-      )
-  writers.write_json(os.path.join(workdir, EVALUATION), evaluation)
+      arrays[f'{results.MISTAKES}/{name}'] = _worst(config, sets[name], values)
+  if maps:
+    arrays[results.ATTENTION] = maps
+  results.write_evaluation(workdir, evaluation, arrays)
   return evaluation
 
 
-def read_evaluation(workdir: str) -> dict[str, Any] | None:
-  """What eval.json holds; None where there is none."""
-  path = os.path.join(workdir, EVALUATION)
-  if not os.path.exists(path):
-    return None
-  with open(path) as file:
-    return json.load(file)
+def _worst(config, eval_set, scores):
+  """The negatives that a classifier is surest of."""
+  worst = np.argsort(-scores['score'], kind='stable')[:NUM_MISTAKES]
+  images, settings = eval_set.arrays.image[worst], config['data']
+  if images.dtype != np.uint8:
+    images = data.quantise(images, settings['mean'], settings['std'])
+  return {'image': images, 'max_prob': scores['max_prob'][worst],
+          'prediction': scores['prediction'][worst]}
 
 
 def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
@@ -227,10 +216,11 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
   restored = experiment.restore(workdir, step, 'classifier')
   sets = inputs.load_evals(restored.config)
   figures, scores = evaluate_sets(restored.config, sets, predictor(restored))
-  attention_maps.save(workdir, restored.trainer, restored.state, restored.mesh, sets)
+  maps = attention_maps.compute(
+      restored.trainer, restored.state, restored.mesh, sets)
   return save_evaluation(
       workdir, restored.config, restored.step, restored.class_names, sets, figures,
-      scores,
+      scores, maps,
   )
 
 

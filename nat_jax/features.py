@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from nat_jax import data, evaluate, experiment
 from nat_jax.models import inception as inception_net
-from nat_jax.runtime import processes
+from nat_jax.runtime import files, processes
 
 BATCH = 500
 
@@ -160,15 +160,28 @@ def reference(
   print_ = hashlib.sha256(np.ascontiguousarray(arrays.image)).hexdigest()
   key = hashlib.sha256(json.dumps([features.identity, print_]).encode()).hexdigest()
   path = data.cache_folder('features') / f'{key[:32]}.npz'
-  if processes.count(path.exists()) == processes.total():
-    with np.load(path) as found:
-      return arrays, dict(found)
+  cached = _read_cached(path, len(arrays.label))
+  if processes.count(cached is not None) == processes.total():
+    return arrays, cached
   found = features.apply(arrays.image)  # by all processes together
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix(f'.{jax.process_index()}-{os.getpid()}.npz')
-  np.savez(part, **found)  # each host has its own cache
-  os.replace(part, path)
+  files.write_npz(path, **found)  # each host has its own cache
   return arrays, found
+
+
+def _read_cached(path, num):
+  """The features of `num` images in a file of the cache; None: they are to be made."""
+  try:
+    found = files.read_npz(path, 'it is made again', keys=('features',))
+  except FileNotFoundError:
+    return None
+  except files.Unreadable as error:
+    logging.warning('%s.', error)
+    return None
+  if any(x.shape[:1] != (num,) for x in found.values()):
+    logging.warning('%s is not of %d images; it is made again.', path, num)
+    return None
+  return found
 
 
 def _softmax(logits):

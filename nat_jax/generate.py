@@ -18,6 +18,7 @@ import numpy as np
 
 from nat_jax import evaluate, experiment, generation
 from nat_jax import neighbours as neighbours_lib
+from nat_jax.runtime import files
 
 FOLDER = 'generated'
 COLUMNS = 10  # images in a row of a sheet, and steps of an interpolation
@@ -93,7 +94,7 @@ def generate(
     sheet(images, f'neighbours{neighbours}_{tag}', neighbours + 1)
   path = os.path.join(out, f'samples_{tag}.npz')
   if jax.process_index() == 0:
-    np.savez_compressed(path, **samples._asdict(), settings=json.dumps(settings))
+    files.write_npz(path, **samples._asdict(), settings=json.dumps(settings))
     print(line, end='\n' if line else '')
   return path
 

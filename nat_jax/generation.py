@@ -14,7 +14,7 @@ from absl import logging
 
 from nat_jax import data, evaluate, experiment, features, inputs, metrics, registry
 from nat_jax.reports import pictures
-from nat_jax.runtime import parallel, writers
+from nat_jax.runtime import parallel, results, writers
 
 SHEET = 100  # images on a sheet of samples
 COLLAPSED = 0.1  # as in `trainers.gan_metrics`
@@ -105,10 +105,8 @@ def make_evaluator(
         'class_names': list(training.class_names), 'evals': figures,
         'conventions': {'judge': judge.convention, **conventions},
     }
-    if jax.process_index() == 0:
-      np.savez_compressed(os.path.join(workdir, 'samples.npz'), image=images)
-      writers.write_json(
-          os.path.join(workdir, evaluate.EVALUATION), writers.finite(evaluation))
+    results.write_evaluation(
+        workdir, writers.finite(evaluation), {results.SAMPLES: {'image': images}})
     return evaluation
 
   return evaluate.Evaluator(run, save, summary)

@@ -4,15 +4,13 @@
 """
 
 import importlib.util
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections.config_flags import config_path
 
-from nat_jax import evaluate
-from nat_jax.runtime import processes
+from nat_jax.runtime import files, processes, results
 
 Run = tuple[ml_collections.ConfigDict, str]  # config, workdir
 
@@ -69,8 +67,7 @@ def _judges(config):
   for judge in (measures.get(key, {}) for key in ('features', 'independent')):
     if not judge.get('config'):
       continue
-    done = os.path.exists(os.path.join(judge.workdir, evaluate.EVALUATION))
-    count = processes.count(done)
+    count = processes.count(_is_done(judge.workdir))
     if 0 < count < processes.total():
       raise ValueError(
           f'the judge in {judge.workdir} is there for {count} of {processes.total()} '
@@ -79,3 +76,10 @@ def _judges(config):
     if not count:
       missing.append((load(*judge.config.split(':')), judge.workdir))
   return missing
+
+
+def _is_done(workdir):
+  try:
+    return results.read_evaluation(workdir) is not None
+  except files.Unreadable:  # it is evaluated again
+    return False

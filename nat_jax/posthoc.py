@@ -23,7 +23,7 @@ import numpy as np
 from nat_jax import data, evaluate, experiment, inputs
 from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.reports import tables
-from nat_jax.runtime import writers
+from nat_jax.runtime import files, writers
 
 POSTHOC = 'posthoc.json'
 NUM_TRAIN = 10_000  # training positives that knn and vim look at, at most
@@ -137,7 +137,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
           for score in SCORES},
   }
   if jax.process_index() == 0:
-    writers.write_json(os.path.join(workdir, POSTHOC), found)
+    files.write_json(os.path.join(workdir, POSTHOC), found)
   return found
 
 

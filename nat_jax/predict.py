@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 from nat_jax import data, evaluate, experiment, metrics
+from nat_jax.runtime import results
 
 
 def predict_folder(
@@ -53,8 +54,7 @@ def predict_folder(
 
 
 def _threshold(workdir, step, reference, keep):
-  path = os.path.join(workdir, 'scores', f'{reference}.npz')
-  evaluation = evaluate.read_evaluation(workdir) if os.path.exists(path) else None
+  evaluation = results.read_evaluation(workdir)
   evaluated = evaluation['step'] if evaluation else None
   if evaluated != step:
     found = 'none' if evaluated is None else f'that of step {evaluated}'
@@ -63,4 +63,6 @@ def _threshold(workdir, step, reference, keep):
         f'has {found}; give --threshold, or run: python -m nat_jax.main '
         f'--mode=evaluate --workdir {workdir} --step {step}')
   # 'lower': a score among the images, so that no fewer than `keep` of them reach it.
-  return float(np.quantile(np.load(path)['max_prob'], 1 - keep, method='lower'))
+  scores = results.read_arrays(
+      workdir, f'{results.SCORES}/{reference}', step, ['max_prob'])
+  return float(np.quantile(scores['max_prob'], 1 - keep, method='lower'))

@@ -17,10 +17,18 @@ from concurrent import futures
 from typing import Any
 
 import jax
+from absl import logging
 from clu import parameter_overview
 
 from nat_jax import evaluate, experiment, feed, generation, inputs
-from nat_jax.runtime import checkpoint, parallel, processes, writers
+from nat_jax.runtime import (
+    checkpoint,
+    files,
+    parallel,
+    processes,
+    results,
+    writers,
+)
 from nat_jax.runtime import workdir as workdirs
 
 # Where there is no line for a trainer, it is a classifier.
@@ -78,7 +86,8 @@ def train(
   best = config.get('best', '')
   manager = checkpoint.open_manager(
       workdir, run['keep'], best, lowest=evaluate.lower_is_better(best))
-  state, step = checkpoint.restore_latest(manager, target)
+  state, about = checkpoint.restore_latest(manager, target)
+  step = about['step'] if about else 0
   done = _finished(workdir, step, config)
   if done:
     checkpoint.close(manager)
@@ -211,5 +220,12 @@ def _diverged(what, step, manager):
 
 
 def _finished(workdir, step, config):
-  evaluation = evaluate.read_evaluation(workdir) if step == config['steps'] else None
+  """The evaluation of a run that is at its end, None where there is more to do."""
+  if step < config['steps']:
+    return None
+  try:
+    evaluation = results.read_evaluation(workdir)
+  except files.Unreadable as error:
+    logging.warning('%s. It is evaluated now.', error)
+    return None
   return evaluation if evaluation and evaluation['step'] == step else None

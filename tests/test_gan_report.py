@@ -49,7 +49,7 @@ def write_run(folder, variant='nat3', seed=0, fids=(30.0, 8.0, 10.0), name='gan_
                 for i, fid in enumerate(fids)]
     (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, records)))
     images = np.random.default_rng(seed).integers(0, 256, (70, 8, 8, 1), np.uint8)
-    np.savez(folder / 'samples.npz', image=images)
+    np.savez(folder / 'samples.npz', image=images, step=100 * len(fids))
   return str(folder)
 
 

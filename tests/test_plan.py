@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from nat_jax import evaluate, plan
-from nat_jax.runtime import processes
+from nat_jax import plan
+from nat_jax.runtime import processes, results
 from nat_jax.runtime import workdir as workdirs
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
@@ -66,7 +66,9 @@ def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
   assert judges() == [('judge', 'digits', spec.workdir)]
   workdir.mkdir(parents=True)
   assert len(judges()) == 1
-  (workdir / evaluate.EVALUATION).write_text('{}')
+  (workdir / results.EVALUATION).write_text('{')  # damaged: it is evaluated again
+  assert len(judges()) == 1
+  (workdir / results.EVALUATION).write_text('{"step": 1, "evals": {}}')
   assert judges() == []
   monkeypatch.setattr(processes, 'total', lambda: 4)
   monkeypatch.setattr(processes, 'count', lambda done: 3)

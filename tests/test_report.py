@@ -39,8 +39,10 @@ def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=N
   if full:
     rng = np.random.default_rng(seed)
     for set_name in found:
-      np.savez(folder / 'scores' / f'{set_name}.npz', max_prob=rng.uniform(0.25, 1, 30))
-    np.savez(folder / 'scores' / 'seen_mistakes.npz',
+      np.savez(folder / 'scores' / f'{set_name}.npz', step=40,
+               max_prob=rng.uniform(0.25, 1, 30))
+    (folder / 'mistakes').mkdir()
+    np.savez(folder / 'mistakes' / 'seen.npz', step=40,
              image=rng.integers(0, 256, (5, 8, 8, 1)).astype(np.uint8),
              max_prob=np.linspace(0.9, 0.5, 5), prediction=np.arange(5))
     records = [{'step': s, 'kind': 'train', 'loss_positive': 1 / s, 'accuracy': 0.5,
@@ -198,7 +200,7 @@ def test_errors(tmp_path):
   with pytest.raises(ValueError, match='at least one workdir'):
     report.report([])
   (tmp_path / 'eval.json').write_text('{"step": ')
-  with pytest.raises(ValueError, match='eval.json is not JSON'):
+  with pytest.raises(ValueError, match='eval.json cannot be read'):
     report.load_run(str(tmp_path))
 
 

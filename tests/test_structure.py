@@ -94,11 +94,6 @@ def test_each_library_has_its_place():
           assert not f'{name}.'.startswith(f'{library}.'), f'{file} uses {name}'
 
 
-def test_files_are_short():
-  for path in SOURCES:
-    assert len(path.read_text().splitlines()) <= 250, path
-
-
 def test_configs_do_not_import_jax():
   for path in (ROOT / 'configs').rglob('*.py'):
     for name in imported(path):

@@ -29,7 +29,7 @@ def save_figure(runs: Runs, path: str) -> None:
   import matplotlib
   from matplotlib.figure import Figure
 
-  num = len(next(iter(runs.values()))['arrays']['step'])
+  num = len(next(iter(runs.values()))['arrays']['steps'])
   times = [round(share * (num - 1)) for share in TIMES]
   plane = _is_plane(runs)
   with matplotlib.rc_context(figures.STYLE):
@@ -44,7 +44,7 @@ def save_figure(runs: Runs, path: str) -> None:
       axes = row.subplots(1, len(times), sharey=True)
       for ax, t in zip(axes, times, strict=True):
         _snapshot(ax, run, t, _colour(runs, label))
-        ax.set_title(f'step {run["arrays"]["step"][t]}')
+        ax.set_title(f'step {run["arrays"]["steps"][t]}')
       axes[0].set_ylabel(label, fontweight='bold')
     ax, other = last.subplots(1, 2)
     for label, run in runs.items():
@@ -68,7 +68,7 @@ def save_animation(runs: Runs, path: str) -> None:
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  steps = next(iter(runs.values()))['arrays']['step']
+  steps = next(iter(runs.values()))['arrays']['steps']
   with matplotlib.rc_context(figures.STYLE):
     width = 3.0 if _is_plane(runs) else 3.6
     figure = Figure(figsize=(width * len(runs), 3.0), layout='constrained')

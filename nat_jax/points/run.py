@@ -5,7 +5,6 @@
 """
 
 import functools
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from nat_jax import data, experiment, registry
 from nat_jax.points import figures, measures, training
+from nat_jax.runtime import files, results, writers
 from nat_jax.runtime import workdir as workdirs
-from nat_jax.runtime import writers
 
-EVALUATION, ARRAYS, REPORT = 'eval.json', 'points.npz', 'report.md'
+REPORT = 'report.md'
 DRAWN = 400  # samples of a seed kept for figures
+KEYS = ('steps', 'samples', 'boundary', 'grid', 'data', 'negative')  # of points.npz
+EVALUATION_KEYS = {
+    'name', 'variant', 'seeds', 'num_samples', 'measure', 'floor', 'threshold',
+    'figures', 'curve'}
+AGAIN = 'train the run again, which takes a minute'
 
 
 def train(
@@ -35,12 +40,12 @@ def train(
   """
   config = experiment.plain(config)
   check(config)
-  path = os.path.join(workdir, EVALUATION)
   other = workdirs.check(workdir, config, overwrite)
-  if os.path.exists(path) and not other:
+  done = None if other else _finished(workdir)
+  if done:
     print(f'{workdir} is trained already ({config["steps"]} steps); nothing to do',
           flush=True)
-    return _read(workdir)
+    return done
   points = registry.build(data.POINTS, config['data'], what='set of points')
   dimension = points.positive.shape[1]
   held_out = measures.hold_out(config['data'], config['num_samples'])
@@ -57,9 +62,8 @@ def train(
       seen['step'], distance, seen['boundary'], seen['samples'][-1], held_out,
       threshold)
   every = -(-config['num_samples'] // DRAWN)
-  np.savez_compressed(
-      os.path.join(workdir, ARRAYS), step=seen['step'],
-      samples=seen['samples'][:, :, ::every].astype(np.float16),
+  arrays = dict(
+      steps=seen['step'], samples=seen['samples'][:, :, ::every].astype(np.float16),
       boundary=seen['boundary'].astype(np.float16), grid=training.grid(points),
       data=held_out.points[:DRAWN], negative=points.negative[
           np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)])
@@ -72,8 +76,19 @@ def train(
       'figures': {name: values.tolist() for name, values in figures.items()},
       'curve': {'step': seen['step'].tolist(), 'distance': distance.tolist()},
   })
-  writers.write_json(path, evaluation)
+  results.write_evaluation(workdir, evaluation, {results.POINTS: arrays})
   return evaluation
+
+
+def _finished(workdir):
+  """The evaluation of a run that is whole, else None."""
+  try:
+    return _read(workdir)[0]
+  except files.Unreadable as error:
+    logging.warning('%s.', error)
+  except FileNotFoundError:
+    pass
+  return None
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -88,11 +103,13 @@ def check(config: Mapping[str, Any]) -> None:
 
 def owns(workdir: str) -> bool:
   """Whether a run of this module stands in `workdir`."""
-  path = os.path.join(workdir, workdirs.CONFIG)
-  if not os.path.exists(path):
+  try:
+    config = files.read_json(
+        os.path.join(workdir, workdirs.CONFIG), 'mend or remove that file')
+  except FileNotFoundError:
     return False
-  with open(path) as file:
-    return json.load(file).get('trainer', {}).get('name') == 'points'
+  trainer = config.get('trainer')
+  return isinstance(trainer, dict) and trainer.get('name') == 'points'
 
 
 def report(workdirs: Sequence[str], out: str | None = None) -> str:
@@ -106,24 +123,30 @@ def report(workdirs: Sequence[str], out: str | None = None) -> str:
   os.makedirs(out, exist_ok=True)
   runs = {}
   for workdir in workdirs[::-1]:  # the original GAN above
-    evaluation = _read(workdir)
-    with np.load(os.path.join(workdir, ARRAYS)) as arrays:
-      runs[evaluation['variant']] = {**evaluation, 'arrays': dict(arrays)}
+    evaluation, arrays = _read(workdir)
+    runs[evaluation['variant']] = {**evaluation, 'arrays': arrays}
   if len(runs) < len(workdirs) or len({run['name'] for run in runs.values()}) > 1:
     raise ValueError(
         'runs of one experiment and of different variants are compared, got '
-        + ', '.join(f'{_read(w)["name"]}:{_read(w)["variant"]}' for w in workdirs))
+        + ', '.join('{name}:{variant}'.format(**_read(w)[0]) for w in workdirs))
   text = '\n'.join(table.markdown() for table in measures.compare(runs))
   figures.save_figure(runs, os.path.join(out, 'figure.png'))
   figures.save_animation(runs, os.path.join(out, 'animation.gif'))
-  with open(os.path.join(out, REPORT), 'w') as file:
+  with files.replacing(os.path.join(out, REPORT)) as file:
     file.write(text)
   return f'{text}\nwritten: {out}/{REPORT}, figure.png, animation.gif'
 
 
 def _read(workdir):
-  path = os.path.join(workdir, EVALUATION)
-  if not os.path.exists(path):
-    raise ValueError(f'{workdir} holds no {EVALUATION}; train the run first')
-  with open(path) as file:
-    return json.load(file)
+  """What eval.json and points.npz hold."""
+  evaluation = results.read_evaluation(workdir, AGAIN)
+  arrays = evaluation and results.read_arrays(
+      workdir, results.POINTS, evaluation['step'], KEYS, AGAIN)
+  if arrays is None:
+    raise FileNotFoundError(
+        f'{workdir} holds no finished run of GANs of points; train it first')
+  if not EVALUATION_KEYS <= set(evaluation):
+    missing = ', '.join(sorted(EVALUATION_KEYS - set(evaluation)))
+    raise files.Unreadable(
+        os.path.join(workdir, results.EVALUATION), f'it has no {missing}', AGAIN)
+  return evaluation, arrays

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nat_jax.reports import tables
+from nat_jax.runtime import results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -208,8 +209,7 @@ def _sets(groups) -> dict[str, str]:
 def _scores(runs, name) -> Iterator[np.ndarray]:
   """The maximum predictions of those runs that have scores of this set."""
   for run in runs:
-    path = Path(run['workdir'], 'scores', f'{name}.npz')
-    if path.exists():
-      with np.load(path) as data:
-        if len(data['max_prob']):
-          yield data['max_prob']
+    found = results.read_arrays(
+        run['workdir'], f'{results.SCORES}/{name}', run['step'], ['max_prob'])
+    if found and len(found['max_prob']):
+      yield found['max_prob']

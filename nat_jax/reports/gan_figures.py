@@ -9,12 +9,12 @@ the highest of them. A figure for which there is nothing to draw is None.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nat_jax.reports import figures, paper
+from nat_jax.runtime import results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -54,10 +54,10 @@ def samples(groups: Groups) -> Any:
   sheets = {}
   for label, runs in groups.items():
     for run in runs:
-      path = Path(run['workdir'], 'samples.npz')
-      if path.exists():
-        with np.load(path) as data:
-          sheets[f'{label}, seed {run["seed"]}'] = data['image'][:SHEET]
+      found = results.read_arrays(
+          run['workdir'], results.SAMPLES, run['step'], ['image'])
+      if found:
+        sheets[f'{label}, seed {run["seed"]}'] = found['image'][:SHEET]
         break
   if not sheets:
     return None

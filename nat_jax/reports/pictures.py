@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from nat_jax.reports import figures, tables
+from nat_jax.runtime import results
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 2
 SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text
 
-ATTENTION = 'attention.npz'  # in scores/, of `attention_maps.save`
 MAX_NETWORKS, IMAGES_A_SET = 5, 3
 
 
@@ -27,10 +27,11 @@ def mistakes(run: Mapping[str, Any]) -> Any:
   from matplotlib.figure import Figure
   sheets = {}
   for name in tables.set_names([[run['evals']]])[1]:
-    path = Path(run['workdir'], 'scores', f'{name}_mistakes.npz')
-    if path.exists():
-      with np.load(path) as data:
-        sheets[name] = {key: data[key] for key in ('image', 'max_prob', 'prediction')}
+    found = results.read_arrays(
+        run['workdir'], f'{results.MISTAKES}/{name}', run['step'],
+        ['image', 'max_prob', 'prediction'])
+    if found:
+      sheets[name] = found
   sheets = {name: sheet for name, sheet in sheets.items() if len(sheet['image'])}
   if not sheets:
     return None
@@ -106,11 +107,8 @@ def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
 
 
 def _maps(run):
-  path = Path(run['workdir'], 'scores', ATTENTION)
-  if not path.exists():
-    return None
-  with np.load(path) as data:
-    return dict(data)
+  return results.read_arrays(
+      run['workdir'], results.ATTENTION, run['step'], ['image', 'set'])
 
 
 def _image(ax, image, **where):

@@ -17,6 +17,8 @@ from typing import Any
 
 from nat_jax.reports import claims, figures, gan_report, page, pictures
 from nat_jax.reports.tables import Table, eval_tables, interval_table, ncr_table
+from nat_jax.runtime import files, results, writers
+from nat_jax.runtime import workdir as workdirs
 
 __all__ = ['load_run', 'ncr_table', 'report', 'tables']
 
@@ -25,6 +27,7 @@ Run = dict[str, Any]
 FIRST = ('baseline', 'am')  # variants that the others are compared with
 FAMILIES = {'gan': 'GANs', 'points': 'GANs of points'}  # by trainer; else classifiers
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
+GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
 CSV_COLUMNS = (
     'run', 'variant', 'seed', 'eval', 'metric', 'threshold', 'value', 'lo', 'hi')
 
@@ -42,16 +45,15 @@ def load_run(workdir: str) -> Run:
     evals)]}, conventions those of a GAN's measures.
 
   Raises:
-    ValueError: there is no eval.json, or a file is not JSON.
+    ValueError: there is no eval.json, or a file cannot be read.
   """
   folder = Path(workdir)
-  if not (folder / 'eval.json').exists():
+  evaluation = results.read_evaluation(workdir)
+  if evaluation is None:
     raise ValueError(
         f'{workdir} holds no eval.json to report on; evaluate the run first: '
         f'python -m nat_jax.main --mode=evaluate --workdir {workdir}')
-  evaluation = _read_json(folder / 'eval.json')
-  config = folder / 'config.json'
-  config = _read_json(config) if config.exists() else {}
+  config = _read_config(workdir)
   about = {**evaluation, **config}
   name = about.get('name') or folder.resolve().name
   variant = about.get('variant') or about.get('loss', {}).get('name') or 'run'
@@ -60,11 +62,11 @@ def load_run(workdir: str) -> Run:
   return {
       'workdir': str(workdir), 'name': name, 'variant': variant, 'seed': seed,
       'label': f'{name}:{variant} seed {seed}', 'config': config,
-      'step': evaluation.get('step'), 'evals': evaluation.get('evals', {}),
+      'step': evaluation['step'], 'evals': evaluation.get('evals', {}),
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),
-      'history': _history(folder / 'metrics.jsonl'),
+      'history': _history(folder / writers.METRICS),
   }
 
 
@@ -203,13 +205,13 @@ def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
     figure = pictures.attention(groups)
     yield ('attention', 'Attention maps of the groups, low to high',
            'Test images above, negatives below; brighter where activation is stronger.'
-           if figure else 'Left out: fewer than two runs have scores/attention.npz.',
+           if figure else 'Left out: fewer than two runs have attention.npz.',
            figure)
   for i, run in enumerate(runs):
     figure = pictures.mistakes(run)
     yield (f'mistakes_{i}', f'Most confidently mistaken negatives: {run["label"]}',
            'Below each: the predicted class and its probability.' if figure else
-           'Left out: the run has no scores/*_mistakes.npz.', figure)
+           'Left out: the run has no mistakes/*.npz.', figure)
 
 
 def _csv_rows(run) -> Iterator[tuple]:
@@ -231,19 +233,24 @@ def _csv_rows(run) -> Iterator[tuple]:
 def _history(path):
   """Records of metrics.jsonl; a later record of the same step replaces the first."""
   found = {'train': {}, 'eval': {}}
-  for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
-    try:
-      record = json.loads(line)
-    except ValueError:
-      continue  # cut off while it was being written
-    kind = record.get('kind')
-    if kind in found:
-      found[kind][record['step']] = record['evals'] if kind == 'eval' else record
+  for record in files.read_records(path):
+    step, kind = record['step'], record['kind']
+    if kind == 'train':
+      found[kind][step] = record
+    elif kind == 'eval' and 'evals' in record:
+      found[kind][step] = record['evals']
   return {kind: sorted(records.items()) for kind, records in found.items()}
 
 
-def _read_json(path):
+def _read_config(workdir):
+  """The config of a run; {} where a table of figures alone was copied."""
+  path = Path(workdir, workdirs.CONFIG)
+  remedy = 'remove that file, or bring it back by training the run again'
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error}); write or copy it anew') from None
+    config = files.read_json(path, remedy)
+  except FileNotFoundError:
+    return {}
+  wrong = [key for key in GROUPS if not isinstance(config.get(key, {}), dict)]
+  if wrong:
+    raise files.Unreadable(path, f'its {wrong[0]} is not an object', remedy)
+  return config

@@ -1,16 +1,17 @@
 """Checkpoints: the only file that knows orbax.
 
     manager = open_manager(workdir, keep=2, best='val/accuracy')
-    state, step = restore_latest(manager, abstract_state)   # (None, 0) if there is none
-    save(manager, state, step, about={'config': config}, figures={'val/accuracy': .98})
+    state, about = restore_latest(manager, abstract_state)  # None, None: there is none
+    save(manager, state, step, about, figures={'val/accuracy': .98})
     close(manager)
 
-A checkpoint holds the state, what is to be known about it (the config that made it,
-the shape of an image, the names of the classes) and a checksum of the state: a file
-that was cut short or changed is found out before it is used.
+A checkpoint holds the state, what is to be known about it (`ABOUT`: the config that
+made it, the shape of an image, ...) and checksums of both: a checkpoint that was cut
+short, changed or renamed is found out before it is used.
 """
 
 import contextlib
+import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,10 +27,17 @@ from nat_jax.runtime import processes
 
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
+ABOUT = {'config': dict, 'image_shape': list, 'class_names': list}  # key -> type
+CHECKSUMS = {'crc32', 'about_crc32'}
+OLD_CHECKSUMS = {'crc32'}  # of version 0.1
 
 
 class Damaged(ValueError):
   """A checkpoint that cannot be read, or is not what was saved."""
+
+
+class NotSaved(OSError):
+  """A checkpoint could not be written: a full disk, a lost mount."""
 
 
 def open_manager(
@@ -66,18 +74,54 @@ def save(
     manager: ocp.CheckpointManager, state: Any, step: int, about: Mapping[str, Any],
     figures: Mapping[str, float] | None = None,
 ) -> None:
-  """Saves in the background; the state may be donated as soon as this returns."""
+  """Saves in the background; the state may be donated as soon as this returns.
+
+  Args:
+    manager: of `open_manager`.
+    state: tree of arrays.
+    step: completed updates.
+    about: what JSON can hold, with the keys of `ABOUT`; `step` is added to it.
+    figures: of the evaluation at this step, for the choice of the best.
+
+  Raises:
+    NotSaved: this checkpoint, or the one before it, could not be written.
+  """
   arrays = _without_keys(state)
-  manager.save(
-      step,
-      args=ocp.args.Composite(
-          state=ocp.args.StandardSave(arrays),
-          about=ocp.args.JsonSave(dict(about)),
-          checksum=ocp.args.JsonSave({'crc32': checksum(arrays)}),
-      ),
-      metrics=dict(figures) if figures else None,
-      force=True,
-  )
+  about = json.loads(json.dumps({**about, 'step': step}))
+  checksums = {'crc32': checksum(arrays), 'about_crc32': _text_checksum(about)}
+  with _saving(manager):
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays),
+            about=ocp.args.JsonSave(about),
+            checksum=ocp.args.JsonSave(checksums),
+        ),
+        metrics=dict(figures) if figures else None,
+        force=True,
+    )
+
+
+@contextlib.contextmanager
+def _saving(manager):
+  """Turns what goes wrong while something is written into `NotSaved`."""
+  try:
+    yield
+  except (MemoryError, jax.errors.JaxRuntimeError):
+    raise
+  except Exception as error:  # orbax and tensorstore raise many kinds
+    sound = list_steps(os.path.dirname(manager.directory))
+    raise NotSaved(
+        f'a checkpoint cannot be written to {manager.directory}: {_first_line(error)}. '
+        + (f'The last sound checkpoint is of step {sound[-1]}. ' if sound else
+           'There is no checkpoint yet. ')
+        + 'Free some space there, or mend the disk, and give the same command again'
+    ) from error
+
+
+def _first_line(error):
+  text = str(error).strip() or repr(error)
+  return text.splitlines()[0][:300]
 
 
 def restore(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
@@ -96,33 +140,43 @@ def restore(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
       lambda a, t: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=t.sharding),
       abstract, target,
   )
-  args = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract), checksum=ocp.args.JsonRestore()
-  )
+  expected = _checksums(manager, step)['crc32']
+  state = _read(manager, step, state=ocp.args.StandardRestore(abstract)).state
+  if checksum(state) != expected:
+    raise Damaged(f'checkpoint {step} is damaged: its checksum does not match')
+  return jax.tree.map(
+      lambda t, x: jax.random.wrap_key_data(x) if _is_key(t) else x, target, state)
+
+
+def _read(manager, step, **items):
+  """Reads items of a checkpoint; raises Damaged where that fails."""
   try:
-    restored = manager.restore(step, args=args)
+    return manager.restore(step, args=ocp.args.Composite(**items))
   except (MemoryError, jax.errors.JaxRuntimeError):
     raise  # such as a device that is full: the checkpoint may be sound
   except Exception as error:  # orbax raises many kinds for damaged files
-    raise Damaged(f'checkpoint {step} cannot be read: {error}') from error
-  if checksum(restored.state) != restored.checksum['crc32']:
-    raise Damaged(f'checkpoint {step} is damaged: its checksum does not match')
-  return jax.tree.map(
-      lambda t, x: jax.random.wrap_key_data(x) if _is_key(t) else x,
-      target, restored.state,
-  )
+    raise Damaged(
+        f'checkpoint {step} cannot be read: {_first_line(error)}') from error
+
+
+def _checksums(manager, step):
+  found = _read(manager, step, checksum=ocp.args.JsonRestore()).checksum
+  # Exactly these keys: a damaged name must not pass for an earlier version.
+  if not isinstance(found, dict) or set(found) not in (CHECKSUMS, OLD_CHECKSUMS):
+    raise Damaged(f'checkpoint {step} is damaged: it has no checksums')
+  return found
 
 
 def restore_latest(
     manager: ocp.CheckpointManager, target: Any
-) -> tuple[Any | None, int]:
+) -> tuple[Any | None, dict[str, Any] | None]:
   """Restores the newest checkpoint that can be read.
 
   Damaged ones that are newer are reported and moved to `damaged_checkpoints/`, so that
   the run can save those steps again; nothing is deleted.
 
   Returns:
-    (state, step), or (None, 0) where there is no checkpoint at all.
+    (state, what `read_about` returns), or (None, None) where there is no checkpoint.
 
   Raises:
     Damaged: there are checkpoints and none can be read.
@@ -130,34 +184,62 @@ def restore_latest(
   steps = sorted(manager.all_steps(), reverse=True)
   for i, step in enumerate(steps):
     try:
+      about = read_about(manager, step)
       state = restore(manager, step, target)
     except Damaged as error:
       if step == steps[-1]:
         raise Damaged(
             f'none of the checkpoints {sorted(steps)} in {manager.directory} can be '
-            f'read; the last failure: {error}'
+            f'read; the last failure: {error}. Choose another --workdir, or move '
+            'this one away to begin anew'
         ) from error
       logging.error('%s. Falling back to checkpoint %d.', error, steps[i + 1])
     else:
       for damaged in steps[:i]:
         _set_aside(manager, damaged)
-      return state, step
-  return None, 0
+      return state, about
+  return None, None
 
 
 def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   """Returns what `save` was told about the run, and the state's checksum `crc32`.
 
   Raises:
-    Damaged: it cannot be read.
+    Damaged: it cannot be read, or is not what was saved.
   """
-  args = ocp.args.Composite(
-      about=ocp.args.JsonRestore(), checksum=ocp.args.JsonRestore())
-  try:
-    restored = manager.restore(step, args=args)
-    return {**restored.about, **restored.checksum}
-  except Exception as error:  # orbax raises many kinds for damaged files
-    raise Damaged(f'checkpoint {step} cannot be read: {error}') from error
+  checksums = _checksums(manager, step)
+  about = _read(manager, step, about=ocp.args.JsonRestore()).about
+  if 'about_crc32' in checksums:
+    if _text_checksum(about) != checksums['about_crc32']:
+      raise Damaged(
+          f'checkpoint {step} is damaged: the checksum of its config does not match')
+    if about['step'] != step:
+      raise Damaged(f'checkpoint {step} was saved as that of step {about["step"]}')
+  else:
+    logging.warning(
+        'Checkpoint %d is of version 0.1, which kept no checksum of the config in it: '
+        'that is taken as it stands.', step)
+    wrong = [key for key, kind in ABOUT.items()
+             if not isinstance(about, dict) or not isinstance(about.get(key), kind)]
+    if wrong:
+      raise Damaged(f'checkpoint {step} is damaged: it has no {wrong[0]}')
+  return {**about, 'step': step, 'crc32': checksums['crc32']}
+
+
+def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
+  """Step -> what `read_about` returns, for the checkpoints of `workdir` that are sound.
+
+  Damaged ones are left out: `restore_latest` deals with them.
+  """
+  found = {}
+  if not list_steps(workdir):
+    return found
+  manager = open_manager(workdir, read_only=True)
+  with closing(manager):
+    for step in manager.all_steps():
+      with contextlib.suppress(Damaged):
+        found[step] = read_about(manager, step)
+  return found
 
 
 def list_steps(workdir: str) -> list[int]:
@@ -169,9 +251,17 @@ def list_steps(workdir: str) -> list[int]:
 
 
 def close(manager: ocp.CheckpointManager) -> None:
-  """Waits for the saves under way, and raises what went wrong in them."""
-  manager.wait_until_finished()
-  manager.close()
+  """Waits for the saves under way.
+
+  Raises:
+    NotSaved: one of them failed.
+  """
+  try:
+    with _saving(manager):
+      manager.wait_until_finished()
+  finally:
+    with contextlib.suppress(Exception):  # what went wrong was raised above
+      manager.close()
 
 
 @contextlib.contextmanager
@@ -189,6 +279,11 @@ def checksum(tree: Any) -> int:
   for leaf in jax.tree.leaves(tree):
     crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1), crc)
   return crc
+
+
+def _text_checksum(value: Any) -> int:
+  """CRC-32 of what JSON can hold, whatever the order of its keys."""
+  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _is_key(x):

@@ -9,7 +9,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -18,9 +17,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from absl import logging
 
 from nat_jax import schema
-from nat_jax.runtime import writers
+from nat_jax.runtime import checkpoint, files
 
 CONFIG = 'config.json'
 FREE_TO_CHANGE = ('run', 'compare_with')  # keys that do not change what is learned
@@ -59,6 +59,9 @@ def hold(workdir: str, wait: bool = False) -> Iterator[None]:
 def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool:
   """Looks whether a run of `config` may be started in `workdir`; changes nothing.
 
+  What stands there is told by config.json and by the config in each checkpoint. Without
+  a config.json that can be read the checkpoints alone tell it.
+
   Args:
     workdir: a new folder, or one with a run of the same config.
     config: plain, as JSON gives it back.
@@ -69,27 +72,48 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
 
   Raises:
     ValueError: that is so, and overwrite is not set (the keys that differ are named);
-      or config.json cannot be read.
+      or config.json cannot be read and there is no checkpoint.
   """
+  there: dict[str, dict[str, Any]] = {}  # where a config stands -> config
+  about = checkpoint.read_all_about(workdir)
   path = os.path.join(workdir, CONFIG)
-  if not os.path.exists(path):
-    return False
   try:
-    with open(path) as file:
-      there = schema.with_defaults(json.load(file))
-  except (ValueError, KeyError) as error:
+    there[path] = files.read_json(
+        path, 'choose another --workdir, or mend or remove that file')
+    schema.check_config(schema.with_defaults(there[path]))
+  except FileNotFoundError:
+    pass
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    there.pop(path, None)
+    if not (about or overwrite):
+      if isinstance(error, files.Unreadable):
+        raise
+      raise files.Unreadable(
+          path, f'it is no config of a run: {error}',
+          'choose another --workdir, or mend or remove that file') from error
+    logging.warning('%s; going by the config in the checkpoints.', error)
+    if not about:
+      return True
+  for step, one in about.items():
+    there[os.path.join(workdir, checkpoint.FOLDER, str(step))] = one['config']
+  differences = {
+      place: found for place, one in there.items()
+      if (found := differing_keys(_learned(schema.with_defaults(one)),
+                                  _learned(config)))}
+  beyond = [step for step in about if step > config['steps']]
+  if overwrite or not (differences or beyond):
+    return bool(differences or beyond)
+  remedy = ('Choose another --workdir, or move that run aside with --overwrite '
+            '(nothing is deleted)')
+  if beyond and not differences:
     raise ValueError(
-        f'{path} is no config of a run ({error}); choose another --workdir, or mend '
-        'that file'
-    ) from error
-  differences = differing_keys(_learned(there), _learned(config))
-  if differences and not overwrite:
-    raise ValueError(
-        f'{workdir} holds a run with another config; these keys differ (there -> '
-        f'asked for): {"; ".join(differences)}. Choose another --workdir, or move '
-        'that run aside with --overwrite (nothing is deleted)'
-    )
-  return bool(differences)
+        f'{workdir} holds a checkpoint of step {beyond[0]}, beyond the '
+        f'{config["steps"]} steps of the config: it is not of this run. {remedy}')
+  place, found = next(iter(differences.items()))
+  where = f'{workdir} holds a run' if place == path else f'{place} is of a run'
+  raise ValueError(
+      f'{where} with another config; these keys differ (there -> asked for): '
+      f'{"; ".join(found)}. {remedy}')
 
 
 def prepare(
@@ -119,7 +143,7 @@ def prepare(
     free = shutil.disk_usage(_existing(workdir)).free
     if free < num_bytes:
       raise ValueError(
-          f'the checkpoints of this run need about {num_bytes / 1e6:,.0f} MB in '
+          f'this run needs about {num_bytes / 1e6:,.0f} MB in '
           f'{workdir} and {free / 1e6:,.0f} MB are free; free some space, choose '
           'another --workdir, or keep fewer with --config.run.keep=1'
       )
@@ -128,7 +152,7 @@ def prepare(
       pass
   except OSError as error:
     raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
-  writers.write_json(os.path.join(workdir, CONFIG), config)
+  files.write_json(os.path.join(workdir, CONFIG), config)
 
 
 def _existing(path):

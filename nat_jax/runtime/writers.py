@@ -19,6 +19,8 @@ import jax
 import tqdm
 from absl import logging
 
+from nat_jax.runtime import files
+
 METRICS = 'metrics.jsonl'
 
 
@@ -37,7 +39,7 @@ def open_writers(
   path = os.path.join(workdir, METRICS)
   _drop_after(path, step)
   events = _event_writer(workdir) if tensorboard else None
-  with open(path, 'a') as file:
+  with open(path, 'a', encoding='utf-8') as file:
 
     def write(record):
       file.write(json.dumps(finite(record)) + '\n')
@@ -54,8 +56,8 @@ def open_writers(
 def has_record(workdir: str, step: int, kind: str) -> bool:
   """Whether metrics.jsonl has a record of this step and kind."""
   return any(
-      (record['step'], record.get('kind')) == (step, kind)
-      for _, record in _records(os.path.join(workdir, METRICS)))
+      (record['step'], record['kind']) == (step, kind)
+      for record in files.read_records(os.path.join(workdir, METRICS)))
 
 
 def _event_writer(workdir):
@@ -72,27 +74,13 @@ def _event_writer(workdir):
   return metric_writers.SummaryWriter(os.path.join(workdir, 'tensorboard'))
 
 
-def _records(path):
-  """Yields (line, record) of a file, if it is there, as far as it is sound."""
-  if not os.path.exists(path):
-    return
-  with open(path) as file:
-    for line in file:
-      try:
-        record = json.loads(line)
-        record['step']
-      except (ValueError, KeyError):
-        return  # the line that was being written when the run was cut off
-      yield line, record
-
-
 def _drop_after(path, step):
+  """Leaves the records of updates up to `step`; damaged lines go."""
   if not os.path.exists(path):
     return
-  kept = [line for line, record in _records(path) if record['step'] <= step]
-  with open(path + '.tmp', 'w') as file:
-    file.writelines(kept)
-  os.replace(path + '.tmp', path)
+  kept = [record for record in files.read_records(path) if record['step'] <= step]
+  with files.replacing(path) as file:
+    file.writelines(json.dumps(record) + '\n' for record in kept)
 
 
 def flat(record: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, float]]:
@@ -113,14 +101,6 @@ def finite(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value
-
-
-def write_json(path: str, value: Any) -> None:
-  """Writes a JSON file whole or not at all."""
-  with open(path + '.tmp', 'w') as file:
-    json.dump(value, file, indent=2)
-    file.write('\n')
-  os.replace(path + '.tmp', path)
 
 
 class Progress:
