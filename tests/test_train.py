@@ -196,8 +196,23 @@ def change_a_number(step):
   file.write_text(json.dumps({'crc32': json.loads(file.read_text())['crc32'] ^ 1}))
 
 
+def lose_the_checksum(step):
+  """Such as a damaged key: 'crc32' -> 'crc22'."""
+  (step / 'checksum' / 'metadata').write_text('{"crc22": 1}')
+
+
+def lose_the_config(step):
+  shutil.rmtree(step / 'about')
+
+
+def change_the_config(step):
+  file = step / 'about' / 'metadata'
+  file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+
+
 @pytest.mark.parametrize('damage', [
-    cut_short, flip_bits, lose_state, lose_everything, change_a_number])
+    cut_short, flip_bits, lose_state, lose_everything, change_a_number,
+    lose_the_checksum, lose_the_config, change_the_config])
 def test_damaged_checkpoint_is_passed_over(damage, done, copy, caplog):
   (copy / 'eval.json').unlink()
   damage(copy / 'checkpoints' / '6')
@@ -217,6 +232,85 @@ def test_evaluation_passes_over_damage_and_moves_nothing(copy, caplog):
   assert checkpoint.list_steps(copy) == [3, 6]
   with pytest.raises(checkpoint.Damaged, match='checkpoint 6'):
     evaluate.evaluate(str(copy), step=6)
+
+
+def test_no_changed_byte_of_the_config_in_a_checkpoint_is_used(copy):
+  """Each byte of about and of the checksums changed: the same, or found out."""
+  manager = checkpoint.open_manager(str(copy), read_only=True)
+  before, damaged = checkpoint.read_about(manager, 6), 0
+  for item in ('about', 'checksum'):
+    file = copy / 'checkpoints' / '6' / item / 'metadata'
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 1 if item == 'checksum' else 11):
+      changed = bytearray(whole)
+      changed[at] ^= 1
+      file.write_bytes(changed)
+      try:
+        assert checkpoint.read_about(manager, 6) == before
+      except checkpoint.Damaged:
+        damaged += 1
+    file.write_bytes(whole)
+  assert damaged > 100
+  assert checkpoint.read_about(manager, 6) == before
+
+
+def test_a_renamed_checkpoint_is_found_out(copy):
+  (copy / 'checkpoints' / '6').rename(copy / 'checkpoints' / '5')
+  with pytest.raises(checkpoint.Damaged, match='5 was saved as that of step 6'):
+    experiment.restore(str(copy), 5)
+
+
+def test_a_lost_config_is_that_of_the_checkpoints(done, copy, caplog):
+  for lose in (lambda path: path.unlink(), lambda path: path.write_text('{"steps": '),
+               lambda path: path.write_text('{"trainer": 3}')):
+    shutil.rmtree(copy)
+    shutil.copytree(done, copy)
+    forget(copy, 6)
+    lose(copy / 'config.json')
+    with pytest.raises(ValueError, match='3 is of a run with another.*seed: 0 -> 1'):
+      train.train(make_config(seed=1), str(copy))
+    train.train(make_config(), str(copy))
+    assert (done / 'config.json').read_bytes() == (copy / 'config.json').read_bytes()
+    assert_same(final_state(done), final_state(copy))
+  assert 'going by the config in the checkpoints' in caplog.text
+
+
+def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
+  """Copied in, beside a config.json that fits."""
+  train.train(make_config(3, seed=1), str(tmp_path / 'other'))
+  forget(copy, 6)
+  shutil.rmtree(copy / 'checkpoints' / '3')
+  shutil.copytree(tmp_path / 'other' / 'checkpoints' / '3', copy / 'checkpoints' / '3')
+  with pytest.raises(ValueError, match='(?s)checkpoints/3 is of a run with another '
+                                       'config.*seed: 1 -> 0.*steps: 3 -> 6'):
+    train.train(make_config(), str(copy))
+  assert checkpoint.list_steps(copy) == [3]
+
+
+def test_a_checkpoint_beyond_the_end_is_refused(copy):
+  manager = checkpoint.open_manager(str(copy), keep=9)
+  about = checkpoint.read_about(manager, 6)
+  state = experiment.restore(str(copy), 6).state
+  checkpoint.save(manager, state, 9, about)
+  checkpoint.close(manager)
+  with pytest.raises(ValueError, match='checkpoint of step 9, beyond the 6 steps'):
+    train.train(make_config(), str(copy))
+
+
+@pytest.mark.parametrize('content', ['{"step": 6, "ev', '[]', '{"step": 6, "evals": 3}'])
+def test_a_damaged_evaluation_is_made_again(content, done, copy, caplog):
+  (copy / 'eval.json').write_text(content)
+  train.train(make_config(), str(copy))
+  assert 'eval.json cannot be read' in caplog.text
+  assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
+
+
+def test_a_damaged_line_of_metrics_hides_no_record(done, copy):
+  forget(copy, 6)
+  lines = (copy / 'metrics.jsonl').read_text().splitlines()
+  (copy / 'metrics.jsonl').write_text('\n'.join(['{"step', *lines]) + '\n')
+  train.train(make_config(), str(copy))
+  assert [r['step'] for r in records(copy)] == [2, 4, 6]
 
 
 def test_nothing_but_damage_is_an_error_and_nothing_is_lost(copy):

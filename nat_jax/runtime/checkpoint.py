@@ -88,7 +88,8 @@ def save(
   """
   arrays = _without_keys(state)
   about = json.loads(json.dumps({**about, 'step': step}))
-  checksums = {'crc32': checksum(arrays), 'about_crc32': _text_checksum(about)}
+  crc32 = checksum(arrays)
+  checksums = {'crc32': crc32, 'about_crc32': _about_checksum(about, crc32)}
   with _saving(manager):
     manager.save(
         step,
@@ -210,7 +211,7 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   checksums = _checksums(manager, step)
   about = _read(manager, step, about=ocp.args.JsonRestore()).about
   if 'about_crc32' in checksums:
-    if _text_checksum(about) != checksums['about_crc32']:
+    if _about_checksum(about, checksums['crc32']) != checksums['about_crc32']:
       raise Damaged(
           f'checkpoint {step} is damaged: the checksum of its config does not match')
     if about['step'] != step:
@@ -281,9 +282,10 @@ def checksum(tree: Any) -> int:
   return crc
 
 
-def _text_checksum(value: Any) -> int:
-  """CRC-32 of what JSON can hold, whatever the order of its keys."""
-  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+def _about_checksum(about, crc32):
+  """CRC-32 of what is known about a state and of its checksum, whatever the order of
+  the keys."""
+  return zlib.crc32(json.dumps([about, crc32], sort_keys=True).encode())
 
 
 def _is_key(x):
