@@ -81,7 +81,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
     there[path] = files.read_json(
         path, 'choose another --workdir, or mend or remove that file')
     schema.check_config(schema.with_defaults(there[path]))
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     pass
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     there.pop(path, None)
