@@ -1,4 +1,4 @@
-"""Eight CPU devices, strict ranks, and the checker for reused keys."""
+"""Eight CPU devices, strict ranks, the checker for reused keys, a cache of its own."""
 
 import jax
 import pytest
@@ -7,6 +7,15 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def no_cache_of_the_home_folder(tmp_path_factory):
+  """Neither used nor filled, by the tests and by the processes that they start."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('NAT_JAX_CACHE', str(tmp_path_factory.mktemp('nat_jax_cache')))
+    patch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.mktemp('tfds')))
+    yield
 
 
 @pytest.fixture(scope='module')

@@ -449,3 +449,28 @@ def test_command_line(copy, judge, monkeypatch, capsys):
       ('posthoc', copy, 'expected a classifier')):
     with pytest.raises(SystemExit, match=f'^error: {message}'):
       run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[: len(content) // 2], lambda content: b'',
+    lambda content: b'PK' + content[:-20], lambda content: b'[]'])
+def test_a_damaged_cache_of_features_is_made_again(damage, tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(features.data, 'cache_folder', lambda name: tmp_path / name)
+  calls = []
+
+  def apply(images):
+    calls.append(len(images))
+    return {'features': images.reshape(len(images), -1).astype(np.float32)}
+
+  judge = features.Features('', 'pixels again', apply, 0)
+  source = {'name': 'fake', 'num': 8, 'shape': (4, 4, 1)}
+  _, found = features.reference(source, 8, judge, (4, 4, 1))
+  file, = (tmp_path / 'features').iterdir()
+  whole = file.read_bytes()
+  file.write_bytes(damage(whole))
+  _, again = features.reference(source, 8, judge, (4, 4, 1))
+  assert calls == [8, 8] and file.read_bytes() == whole
+  np.testing.assert_array_equal(again['features'], found['features'])
+  assert f'{file} cannot be read' in caplog.text
+  features.reference(source, 8, judge, (4, 4, 1))
+  assert calls == [8, 8]

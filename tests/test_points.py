@@ -206,6 +206,30 @@ def test_a_finished_run_is_kept(tmp_path, monkeypatch, capsys):
   assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
 
 
+@pytest.mark.parametrize('file, content', [
+    ('eval.json', b'{"step": 200}'), ('eval.json', b'[]'), ('points.npz', b'PK\x03\x04'),
+    ('points.npz', None)])
+def test_a_damaged_run_is_trained_again(file, content, tmp_path, monkeypatch):
+  seen = {name: values[:3] for name, values in trained().items()}
+  monkeypatch.setattr(training, 'run_seeds', lambda *args: seen)
+  points.train(make_config(), str(tmp_path / 'nat'))
+  before = {name: (tmp_path / 'nat' / name).read_bytes()
+            for name in ('eval.json', 'points.npz')}
+  if content is None:
+    (tmp_path / 'nat' / file).unlink()
+    with pytest.raises(OSError, match='nat holds no finished run.*train it first'):
+      points.report([str(tmp_path / 'nat')])
+  else:
+    (tmp_path / 'nat' / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f'{file} cannot be read.*train the run again'):
+      points.report([str(tmp_path / 'nat')])
+  again = points.train(make_config(), str(tmp_path / 'nat'))
+  same = [key for key in again if key != 'seconds']
+  first = json.loads(before['eval.json'])
+  assert {k: again[k] for k in same} == {k: first[k] for k in same}
+  assert (tmp_path / 'nat' / 'points.npz').read_bytes() == before['points.npz']
+
+
 @pytest.mark.parametrize('changes, message', [
     (dict(steps=5), 'steps 5 must be a multiple of snapshots 50'),
     (dict(num_seeds=0), 'num_seeds must be a whole number of 1 or more'),
