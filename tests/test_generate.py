@@ -454,7 +454,8 @@ def test_command_line(copy, judge, monkeypatch, capsys):
 @pytest.mark.parametrize('damage', [
     lambda content: content[: len(content) // 2], lambda content: b'',
     lambda content: b'PK' + content[:-20], lambda content: b'[]'])
-def test_a_damaged_cache_of_features_is_made_again(damage, tmp_path, monkeypatch, caplog):
+def test_a_damaged_cache_of_features_is_made_again(
+    damage, tmp_path, monkeypatch, caplog):
   monkeypatch.setattr(features.data, 'cache_folder', lambda name: tmp_path / name)
   calls = []
 

@@ -177,7 +177,7 @@ def test_workdir_of_another_config(tmp_path):
 
 def test_workdir_with_a_broken_config(tmp_path):
   (tmp_path / 'config.json').write_text('{"steps": ')
-  with pytest.raises(ValueError, match='config.json cannot be read.*mend or remove that file'):
+  with pytest.raises(ValueError, match='config.json cannot be read.*mend or remove'):
     train.train(make_config(), str(tmp_path))
   assert (tmp_path / 'config.json').read_text() == '{"steps": '
 

@@ -297,7 +297,8 @@ def test_a_checkpoint_beyond_the_end_is_refused(copy):
     train.train(make_config(), str(copy))
 
 
-@pytest.mark.parametrize('content', ['{"step": 6, "ev', '[]', '{"step": 6, "evals": 3}'])
+@pytest.mark.parametrize(
+    'content', ['{"step": 6, "ev', '[]', '{"step": 6, "evals": 3}'])
 def test_a_damaged_evaluation_is_made_again(content, done, copy, caplog):
   (copy / 'eval.json').write_text(content)
   train.train(make_config(), str(copy))

@@ -81,5 +81,5 @@ def test_arrays_without_a_step_or_of_another(tmp_path):
     {'step': True, 'evals': {}}])
 def test_what_is_no_evaluation(content, tmp_path):
   (tmp_path / 'eval.json').write_text(json.dumps(content))
-  with pytest.raises(files.Unreadable, match=r'it holds no evaluation.*--mode=evaluate'):
+  with pytest.raises(files.Unreadable, match='holds no evaluation.*--mode=evaluate'):
     results.read_evaluation(tmp_path)
