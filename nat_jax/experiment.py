@@ -16,6 +16,7 @@ from absl import logging
 
 from nat_jax import data, losses, models, registry, schema, trainers
 from nat_jax.runtime import checkpoint, optim, parallel
+from nat_jax.task import Trainer
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_trainer(
     config: Mapping[str, Any], image_shape: tuple[int, int, int]
-) -> tuple[trainers.Trainer, optax.Schedule]:
+) -> tuple[Trainer, optax.Schedule]:
   """Builds the trainer and the learning-rate schedule of a config.
 
   Raises:
@@ -84,8 +85,10 @@ def _build_gan(config, image_shape):
   txs = [optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
          # The optimiser of D counts n_critic updates a step.
          for rate in (schedule, lambda count: disc_schedule(count // n_critic))]
+  spec = dict(config['trainer'])
+  spec['negative_weight'] = spec.get('negative_weight') or None
   trainer = registry.build(
-      trainers.TRAINERS, config['trainer'], what='trainer',
+      trainers.TRAINERS, spec, what='trainer',
       generator=registry.build(
           models.GENERATORS, config['generator'], what='generator',
           image_shape=image_shape, num_classes=num_classes if predefined else 0,
@@ -105,7 +108,7 @@ class Restored(NamedTuple):
   config: dict[str, Any]
   image_shape: tuple[int, int, int]
   class_names: tuple[str, ...]
-  trainer: trainers.Trainer
+  trainer: Trainer
   state: Any
   step: int
   mesh: jax.sharding.Mesh

@@ -203,7 +203,7 @@ def _float32_logits(restored):
 
 def _output_layer(state, features, logits):
   """Kernel and bias of the layer 'head', of which the logits are proved to come."""
-  params = (state.ema or {'params': state.net.params})['params']
+  params = state.ema.get('model', state.nets['model'].variables)['params']
   flat = flax.traverse_util.flatten_dict(params)
   found = {path[-1]: np.asarray(x) for path, x in flat.items() if 'head' in path[-2:-1]}
   if set(found) == {'kernel', 'bias'} and len(found['kernel']) == features.shape[1]:

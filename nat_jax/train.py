@@ -97,10 +97,9 @@ def train(
   progress = writers.Progress(config['steps'], step, quiet=jax.process_index() > 0)
   if state is None:
     state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
-    for name in ('net', 'gen', 'disc'):
-      if hasattr(state, name):
-        progress.say(parameter_overview.get_parameter_overview(
-            getattr(state, name).params, include_stats=False))
+    for net in state.nets.values():
+      progress.say(parameter_overview.get_parameter_overview(
+          net.params, include_stats=False))
   else:
     progress.say(f'resuming {workdir} at step {step}')
   frozen = parallel.replicate(frozen, mesh)

@@ -101,7 +101,8 @@ def test_output_layer_is_the_one_evaluation_uses(workdir):
   features, logits = (np.asarray(restored.trainer.heads[name](restored.state, images))
                       for name in ('features', 'logits'))
   kernel, bias = posthoc._output_layer(restored.state, features, logits)
-  np.testing.assert_array_equal(kernel, restored.state.ema['params']['head']['kernel'])
+  params = restored.state.ema['model']['params']
+  np.testing.assert_array_equal(kernel, params['head']['kernel'])
   assert bias.shape == (4,)
   with pytest.raises(ValueError, match="Dense layer 'head'.*head/kernel"):
     posthoc._output_layer(restored.state, features, logits + 1)
@@ -110,4 +111,4 @@ def test_output_layer_is_the_one_evaluation_uses(workdir):
   logits = np.asarray(restored.trainer.heads['logits'](raw, images))
   features = np.asarray(restored.trainer.heads['features'](raw, images))
   kernel, _ = posthoc._output_layer(raw, features, logits)
-  np.testing.assert_array_equal(kernel, raw.net.params['head']['kernel'])
+  np.testing.assert_array_equal(kernel, raw.nets['model'].params['head']['kernel'])

@@ -18,7 +18,7 @@ PACKAGE = ROOT / 'nat_jax'
 
 # A module imports strictly lower ranks and its own package.
 RANKS = {
-    'schema': 0, 'registry': 0,
+    'schema': 0, 'registry': 0, 'task': 0,
     'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'presets': 1,
     'trainers': 2, 'runtime': 2, 'gan_recipes': 2, 'recipes': 2,
     'attention_maps': 3, 'experiment': 3, 'inputs': 3, 'reports': 3,

@@ -71,10 +71,10 @@ def test_config_names_the_teachers_checkpoint(runs):
 
 
 def test_checkpoint_holds_the_student_alone(runs):
-  state = experiment.restore(str(runs / 'student')).state
-  sizes = {path: x.size for path, x in jax.tree_util.tree_leaves_with_path(state.net)}
+  net = experiment.restore(str(runs / 'student')).state.nets['model']
+  sizes = {path: x.size for path, x in jax.tree_util.tree_leaves_with_path(net)}
   assert sum(sizes.values()) < 2 * 300  # parameters and momentum of 16 + 144 + ...
-  assert {x.shape[-1] for x in jax.tree.leaves(state.net.params)} <= {3, 4, 6}
+  assert {x.shape[-1] for x in jax.tree.leaves(net.params)} <= {3, 4, 6}
 
 
 def test_student_is_evaluated_without_its_teacher(runs, tmp_path):

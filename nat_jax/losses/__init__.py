@@ -5,7 +5,8 @@ from typing import Any
 
 from nat_jax import registry
 from nat_jax.losses.attention import attention_loss, attention_map
-from nat_jax.losses.gan import GAN_OBJECTIVES
+from nat_jax.losses.gan import PER_SET
+from nat_jax.losses.gan_batch import BATCH
 from nat_jax.losses.gan_terms import GanObjective, disc_weights
 from nat_jax.losses.negative_aware import (
     DIRECTIONS,
@@ -23,7 +24,9 @@ from nat_jax.losses.objectives import (
     nat,
     outlier_exposure,
 )
+from nat_jax.losses.penalties import PENALTIES, Penalty
 
+GAN_OBJECTIVES = {**PER_SET, **BATCH}
 OBJECTIVES = {
     'cross_entropy': cross_entropy_objective,
     'nat': nat,
@@ -38,6 +41,8 @@ __all__ = [
     'GanObjective',
     'OBJECTIVES',
     'Objective',
+    'PENALTIES',
+    'Penalty',
     'attention_loss',
     'attention_map',
     'background',

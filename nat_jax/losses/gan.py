@@ -1,14 +1,14 @@
 """What D and G minimise: GAN objectives over sigmoid, K or K + 1 outputs.
 
     objective = make_gan_objective({'name': 'nat_gan'}, num_classes=10)
-    outputs = D(images)                                     # [n, num_outputs]
-    d_loss = objective.real(outputs, labels, marginal)      # [n]
-    g_loss = objective.gen(fake_outputs, fake_labels, fake_marginal)  # [n]
+    passes = {'real': Pass(D(images), labels, weight, marginal), 'fake': Pass(...)}
+    d_losses = objective.disc(passes, axis)      # {'real': [n], 'fake': [n]}
+    g_losses = objective.gen(passes, axis)       # [n]
 
 D(x) = softmax(l) of the outputs l, u = (1/K, ..., 1/K), e_y is one-hot, and
 H(q, p) = -sum_k q_k log p_k, H(p) = H(p, p). The label y of a generated image is either
 *dynamic*, the class that D now gives it, or *predefined*, the one that G was asked for;
-whoever calls decides which.
+the trainer decides which.
 
 H(m), the entropy of the mean prediction m = mean_i p_i of a batch, becomes a loss per
 example as H(p_i, m): its mean is H(m), and with m held constant its gradient is H(m)'s,
@@ -39,11 +39,11 @@ def gan(num_classes: int) -> GanObjective:
   Reference: Goodfellow et al., NeurIPS 2014, section 3.
   """
   del num_classes
-  return terms.make(
+  return terms.per_set(
       1, None,
-      real=lambda o, y, m: jax.nn.softplus(-o[:, 0]),
-      fake=lambda o, y, m: jax.nn.softplus(o[:, 0]),
-      gen=lambda o, y, m: jax.nn.softplus(-o[:, 0]))
+      real=lambda outputs, labels, marginal: jax.nn.softplus(-outputs[:, 0]),
+      fake=lambda outputs, labels, marginal: jax.nn.softplus(outputs[:, 0]),
+      gen=lambda outputs, labels, marginal: jax.nn.softplus(-outputs[:, 0]))
 
 
 def hinge(num_classes: int) -> GanObjective:
@@ -54,11 +54,11 @@ def hinge(num_classes: int) -> GanObjective:
   Reference: Miyato et al., "Spectral Normalization", ICLR 2018.
   """
   del num_classes
-  return terms.make(
+  return terms.per_set(
       1, None,
-      real=lambda o, y, m: jax.nn.relu(1 - o[:, 0]),
-      fake=lambda o, y, m: jax.nn.relu(1 + o[:, 0]),
-      gen=lambda o, y, m: -o[:, 0])
+      real=lambda outputs, labels, marginal: jax.nn.relu(1 - outputs[:, 0]),
+      fake=lambda outputs, labels, marginal: jax.nn.relu(1 + outputs[:, 0]),
+      gen=lambda outputs, labels, marginal: -outputs[:, 0])
 
 
 def label_gan(num_classes: int) -> GanObjective:
@@ -71,7 +71,9 @@ def label_gan(num_classes: int) -> GanObjective:
 
   Reference: Salimans et al., "Improved Techniques", NeurIPS 2016, section 5.
   """
-  return _fake_class('label_gan', num_classes, lambda o, y, m: terms.not_last(o))
+  return _fake_class(
+      'label_gan', num_classes,
+      gen=lambda outputs, labels, marginal: terms.not_last(outputs))
 
 
 def am_gan(num_classes: int) -> GanObjective:
@@ -81,7 +83,9 @@ def am_gan(num_classes: int) -> GanObjective:
 
   Reference: Zhou et al., ICLR 2018; NAT's equations 7 and 8.
   """
-  return _fake_class('am_gan', num_classes, lambda o, y, m: cross_entropy(o, y))
+  return _fake_class(
+      'am_gan', num_classes,
+      gen=lambda outputs, labels, marginal: cross_entropy(outputs, labels))
 
 
 def ac_gan(num_classes: int, fakes_labelled: bool = True) -> GanObjective:
@@ -108,8 +112,9 @@ def ac_gan_plus(num_classes: int) -> GanObjective:
   Reference: Zhou et al., ICLR 2018.
   """
 
-  def unsure(c: jax.Array, y: jax.Array) -> jax.Array:
-    return uniform_kl(c) + math.log(num_classes)
+  def unsure(class_logits: jax.Array, labels: jax.Array) -> jax.Array:
+    del labels
+    return uniform_kl(class_logits) + math.log(num_classes)
 
   return _auxiliary('ac_gan_plus', num_classes, unsure, unsure)
 
@@ -127,14 +132,15 @@ def cat_gan(num_classes: int) -> GanObjective:
   """
   terms.check_num_classes('cat_gan', num_classes)
 
-  def sure(o: jax.Array, y: jax.Array, m: jax.Array | None) -> jax.Array:
-    return cross_entropy(o, y) - terms.marginal_entropy(o, m)
+  def sure(outputs, labels, marginal):
+    return cross_entropy(outputs, labels) - terms.marginal_entropy(outputs, marginal)
 
-  return terms.make(
-      num_classes, lambda o: o,
-      real=sure,
-      fake=lambda o, y, m: -cross_entropy(o, jnp.argmax(o, axis=1)),
-      gen=sure)
+  def unsure(outputs, labels, marginal):
+    del labels, marginal
+    return -cross_entropy(outputs, jnp.argmax(outputs, axis=1))
+
+  return terms.per_set(
+      num_classes, lambda outputs: outputs, real=sure, fake=unsure, gen=sure)
 
 
 def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjective:
@@ -156,13 +162,18 @@ def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjectiv
   terms.check_num_classes('cat_gan_springenberg', num_classes)
   terms.check_weight('labelled', labelled)
 
-  def sure(o: jax.Array, y: jax.Array, m: jax.Array | None) -> jax.Array:
-    return terms.entropy(o) - terms.marginal_entropy(o, m)
+  def sure(outputs, labels, marginal):
+    del labels
+    return terms.entropy(outputs) - terms.marginal_entropy(outputs, marginal)
 
-  return terms.make(
-      num_classes, lambda o: o,
-      real=lambda o, y, m: sure(o, y, m) + labelled * cross_entropy(o, y),
-      fake=lambda o, y, m: -terms.entropy(o),
+  def sure_and_right(outputs, labels, marginal):
+    return (sure(outputs, labels, marginal)
+            + labelled * cross_entropy(outputs, labels))
+
+  return terms.per_set(
+      num_classes, lambda outputs: outputs,
+      real=sure_and_right,
+      fake=lambda outputs, labels, marginal: -terms.entropy(outputs),
       gen=sure)
 
 
@@ -188,24 +199,25 @@ def nat_gan(
   check_direction(direction)
   terms.check_weight('marginal', marginal)
 
-  def gen(o: jax.Array, y: jax.Array, m: jax.Array | None) -> jax.Array:
-    loss = cross_entropy(o, y)
-    return loss - marginal * terms.marginal_entropy(o, m) if marginal else loss
+  def gen(outputs, labels, mean):
+    loss = cross_entropy(outputs, labels)
+    return loss - marginal * terms.marginal_entropy(outputs, mean) if marginal else loss
 
-  return terms.make(
-      num_classes, lambda o: o,
-      real=lambda o, y, m: cross_entropy(o, y),
-      fake=lambda o, y, m: uniform_kl(o, direction),
+  return terms.per_set(
+      num_classes, lambda outputs: outputs,
+      real=lambda outputs, labels, mean: cross_entropy(outputs, labels),
+      fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
       gen=gen)
 
 
-def _fake_class(name: str, num_classes: int, gen: Loss) -> GanObjective:
+def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:
   """Of K + 1 outputs in one softmax, the last for what is not real."""
   terms.check_num_classes(name, num_classes)
-  return terms.make(
-      num_classes + 1, lambda o: o[:, :-1],
-      real=lambda o, y, m: cross_entropy(o, y),
-      fake=lambda o, y, m: cross_entropy(o, jnp.full_like(y, num_classes)),
+  return terms.per_set(
+      num_classes + 1, lambda outputs: outputs[:, :-1],
+      real=lambda outputs, labels, marginal: cross_entropy(outputs, labels),
+      fake=lambda outputs, labels, marginal: cross_entropy(
+          outputs, jnp.full_like(labels, num_classes)),
       gen=gen)
 
 
@@ -218,22 +230,24 @@ def _auxiliary(
   """Of a sigmoid logit and K class logits, with class losses on what is not real."""
   terms.check_num_classes(name, num_classes)
 
-  def real(o: jax.Array, y: jax.Array, m: jax.Array | None) -> jax.Array:
-    return jax.nn.softplus(-o[:, 0]) + cross_entropy(o[:, 1:], y)
+  def real(outputs, labels, marginal):
+    del marginal
+    return jax.nn.softplus(-outputs[:, 0]) + cross_entropy(outputs[:, 1:], labels)
 
   def unreal(class_loss: ClassLoss | None) -> Loss:
-    def fn(o: jax.Array, y: jax.Array, m: jax.Array | None) -> jax.Array:
-      loss = jax.nn.softplus(o[:, 0])
-      return loss if class_loss is None else loss + class_loss(o[:, 1:], y)
+    def fn(outputs, labels, marginal):
+      del marginal
+      loss = jax.nn.softplus(outputs[:, 0])
+      return loss if class_loss is None else loss + class_loss(outputs[:, 1:], labels)
 
     return fn
 
-  return terms.make(
-      num_classes + 1, lambda o: o[:, 1:],
+  return terms.per_set(
+      num_classes + 1, lambda outputs: outputs[:, 1:],
       real=real, fake=unreal(on_fake), negative=unreal(on_negative), gen=real)
 
 
-GAN_OBJECTIVES = {
+PER_SET = {
     'gan': gan,
     'hinge': hinge,
     'label_gan': label_gan,

@@ -1,7 +1,8 @@
 """What GAN objectives are made of: their form, and the terms that several share.
 
-    m = jax.lax.stop_gradient(jax.nn.softmax(logits).mean(axis=0))
-    loss = entropy(logits) - marginal_entropy(logits, m)   # sure of each, fair to all
+    objective = per_set(10, lambda outputs: outputs, real=..., fake=..., gen=...)
+    losses = objective.disc({'real': Pass(...), 'fake': Pass(...)}, Axis())
+    losses['real'], losses['fake']                    # [n] each
 
 p = softmax(logits) and H(p) = -sum_k p_k log p_k throughout.
 """
@@ -13,6 +14,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from nat_jax.task import GLOBAL, Axis, Pass
+
+Passes = Mapping[str, Pass]
 # (outputs [n, num_outputs], labels int [n], marginal [K] or None) -> [n] float32
 Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
@@ -20,27 +24,25 @@ Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 class GanObjective(NamedTuple):
   """Losses per example of both players, all to be minimised.
 
-  `marginal` is the mean of softmax(class_logits) over the whole batch that the loss
-  is taken on; only marginal-entropy terms read it. A label of -1 gets no class loss.
+  The losses see the passes of all sets at once: 'real' and 'fake', 'negative' where
+  there are external negatives, and what else a trainer may add.
 
   Attributes:
     num_outputs: the width of D's output.
     class_logits: outputs [n, num_outputs] -> [n, K]; None: it knows no classes.
-    real: D's loss on real examples; labels are theirs.
-    fake: D's loss on generated examples; labels dynamic or predefined.
-    negative: D's loss on external negatives; labels dynamic.
-    gen: G's loss on generated examples; labels dynamic or predefined.
+    disc: (passes, axis) -> D's losses {set: [n]}.
+    gen: (passes, axis) -> G's losses [n], one per generated example.
+    gen_sees: the sets whose passes `gen` reads.
   """
 
   num_outputs: int
   class_logits: Callable[[jax.Array], jax.Array] | None
-  real: Loss
-  fake: Loss
-  negative: Loss
-  gen: Loss
+  disc: Callable[[Passes, Axis], dict[str, jax.Array]]
+  gen: Callable[[Passes, Axis], jax.Array]
+  gen_sees: tuple[str, ...] = ('fake',)
 
 
-def make(
+def per_set(
     num_outputs: int,
     class_logits: Callable[[jax.Array], jax.Array] | None,
     *,
@@ -49,24 +51,28 @@ def make(
     gen: Loss,
     negative: Loss | None = None,
 ) -> GanObjective:
-  """An objective whose losses check their arguments and are float32.
+  """An objective whose losses look at one example of one set at a time.
 
-  Negatives are treated as fakes unless `negative` is given.
+  Args:
+    num_outputs, class_logits: see `GanObjective`.
+    real: D's loss on real examples; labels are theirs.
+    fake: D's loss on generated examples; labels dynamic or predefined.
+    gen: G's loss on generated examples; labels dynamic or predefined.
+    negative: D's loss on external negatives; labels dynamic. None: that of `fake`.
   """
+  losses = {'real': real, 'fake': fake, 'negative': negative or fake}
 
-  def checked(loss: Loss) -> Loss:
-    def fn(
-        outputs: jax.Array, labels: jax.Array, marginal: jax.Array | None = None
-    ) -> jax.Array:
-      chex.assert_shape(outputs, (None, num_outputs))
-      chex.assert_shape(labels, (outputs.shape[0],))
-      chex.assert_type([outputs, labels], [float, int])
-      return loss(outputs.astype(jnp.float32), labels, marginal)
+  def apply(loss: Loss, seen: Pass) -> jax.Array:
+    chex.assert_shape(seen.outputs, (None, num_outputs))
+    chex.assert_shape(seen.labels, (seen.outputs.shape[0],))
+    chex.assert_type([seen.outputs, seen.labels], [float, int])
+    return loss(seen.outputs.astype(jnp.float32), seen.labels, seen.marginal)
 
-    return fn
-
-  losses = checked(real), checked(fake), checked(negative or fake), checked(gen)
-  return GanObjective(num_outputs, class_logits, *losses)
+  return GanObjective(
+      num_outputs, class_logits,
+      disc=lambda passes, axis: {
+          name: apply(losses[name], seen) for name, seen in passes.items()},
+      gen=lambda passes, axis: apply(gen, passes['fake']))
 
 
 def entropy(logits: jax.Array) -> jax.Array:
@@ -129,29 +135,32 @@ def check_weight(name: str, weight: float) -> None:
 
 
 def disc_weights(
-    weights: Mapping[str, jax.Array],
-    negative_weight: float = 0.0,
-    total: Callable[[jax.Array], jax.Array] = jnp.sum,
+    weights: Mapping[str, jax.Array], negative_weight: float | None = None,
+    axis: Axis = GLOBAL,
 ) -> dict[str, jax.Array]:
   """What each example counts in the discriminator's loss.
 
-  L_D = mean over real images + mean over generated images and negatives together; or,
-  with lambda, + mean over generated images + lambda * mean over negatives.
+  L_D = mean over real examples + mean over generated examples and negatives together;
+  or, with lambda, + mean over generated examples + lambda * mean over negatives. The
+  means are over the filled slots; the weight of an example multiplies its loss and does
+  not change the number that a mean divides by.
 
   Args:
     weights: [n] for each of 'real', 'fake' and, if there are any, 'negative'; 0 = empty
       slot.
-    negative_weight: lambda; 0: one mean over both.
-    total: sums over the global batch.
+    negative_weight: lambda; None: one mean over both. 0 leaves negatives out of the
+      loss.
+    axis: the devices that share the batch.
 
   Returns:
-    Coefficients [n] by the same names; their sum is 2 (or 2 + lambda) where every set
-    holds an example.
+    Coefficients [n] by the same names; with weights of 1 their sum is 2 (or 2 + lambda)
+    where every set holds an example.
   """
-  counts = {name: jnp.maximum(total(weight), 1e-9) for name, weight in weights.items()}
+  counts = {name: jnp.maximum(axis.sum(weight > 0).astype(jnp.float32), 1e-9)
+            for name, weight in weights.items()}
   shares = dict.fromkeys(weights, 1.0)
   if 'negative' in weights:
-    if not negative_weight:
+    if negative_weight is None:
       both = counts['fake'] + counts['negative']
       shares = {name: counts[name] / both for name in counts} | {'real': 1.0}
     else:

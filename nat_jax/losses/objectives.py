@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nat_jax.losses import negative_aware
+from nat_jax.task import GLOBAL, Axis
 
 
 class Objective(NamedTuple):
@@ -160,23 +161,25 @@ def example_weights(
     labels: jax.Array,
     weight: jax.Array,
     objective: Objective,
-    total: Callable[[jax.Array], jax.Array] = jnp.sum,
+    axis: Axis = GLOBAL,
 ) -> jax.Array:
   """The coefficients with which the losses per example make the batch loss.
 
   J = sum_i coeff_i * per_example_i, with
-    coeff_i = weight_i / total(weight)                       one mean (NAT)
-    coeff_i = weight_i / total(weight of positives)          positive, with lambda
-    coeff_i = lambda * weight_i / total(weight of negatives) negative, with lambda
-  A group without weight gives coefficients of 0, never NaN.
+    coeff_i = weight_i / number of filled slots               one mean (NAT)
+    coeff_i = weight_i / number of positives                  positive, with lambda
+    coeff_i = lambda * weight_i / number of negatives         negative, with lambda
+  The numbers are those of the global batch; a slot is filled if its weight is above 0.
+  A weight multiplies the loss of its example and changes no number: the derivative with
+  respect to it is the example's own part of the batch loss. A group without examples
+  gives coefficients of 0, never NaN.
 
   Args:
     labels: [b] integers, -1 for a negative.
     weight: [b], 0 for an empty slot.
     objective: whose weighting is meant.
-    total: [b] -> scalar, the sum over the whole batch. Where `labels` is one device's
-      shard of it: `lambda x: jax.lax.psum(x.sum(), axis_name)`. The shards' losses and
-      gradients are then to be summed (psum), not averaged.
+    axis: the devices that share the batch. The losses and gradients of their shards
+      are to be summed, not averaged.
 
   Returns:
     [b] float32.
@@ -185,15 +188,15 @@ def example_weights(
   chex.assert_equal_shape([labels, weight])
   weight = weight.astype(jnp.float32)
   if objective.negative_weight is None:
-    return _share(weight, total)
+    return _share(weight, axis)
   pos = jnp.where(labels >= 0, weight, 0.0)
   neg = weight - pos
-  return _share(pos, total) + objective.negative_weight * _share(neg, total)
+  return _share(pos, axis) + objective.negative_weight * _share(neg, axis)
 
 
-def _share(weight: jax.Array, total: Callable[[jax.Array], jax.Array]) -> jax.Array:
-  whole = total(weight)
-  return weight / jnp.where(whole > 0, whole, 1.0)
+def _share(weight: jax.Array, axis: Axis) -> jax.Array:
+  count = axis.sum((weight > 0).astype(jnp.float32))
+  return weight / jnp.maximum(count, 1.0)
 
 
 def _check_num_classes(num_classes: int) -> None:

@@ -22,10 +22,13 @@ example its noise and dropout. Batch statistics are always those of the batch; o
 spectral norm keeps a state, u in 'batch_stats', updated if train and mutable.
 """
 
+import functools
+
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.layers import BatchNorm
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
+from nat_jax.models.stacked import stacked
 from nat_jax.models.toy import (
     MLPDiscriminator,
     MLPGenerator,
@@ -46,6 +49,7 @@ GENERATORS = {
     'mlp_generator': MLPGenerator,
     'toy_generator': ToyGenerator,
 }
+GENERATORS['stacked'] = functools.partial(stacked, GENERATORS)
 DISCRIMINATORS = {
     'dcgan_discriminator': DCGANDiscriminator,
     'mlp_discriminator': MLPDiscriminator,

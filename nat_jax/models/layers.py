@@ -54,7 +54,7 @@ def head(num_outputs: int, name: str = 'head') -> nn.Dense:
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over all axes but the last, weighted by a mask.
+  """Batch normalisation over all axes but the last, over the filled slots.
 
       mean = sum_i m_i x_i / sum_i m_i,   var = sum_i m_i (x_i - mean)^2 / sum_i m_i
       y = (x - mean) / sqrt(var + epsilon) * scale + bias
@@ -87,7 +87,7 @@ class BatchNorm(nn.Module):
       x: [n, ..., c].
       use_running_average: normalise by the running statistics (evaluation) and not
         by the batch's. `mask` has no effect then.
-      mask: [n], bool or float; 0 = empty slot. None means that all are filled. A
+      mask: [n], bool or float; above 0: a filled slot. None: all are filled. A
         batch without a filled slot is normalised by the running statistics and
         leaves them as they are.
 
@@ -126,12 +126,11 @@ class BatchNorm(nn.Module):
     d = d.reshape(n, -1, c)
     # Positions first, then examples: the mask touches [n, c] only.
     sums, squares = d.sum(1), jnp.square(d).sum(1)
-    weight = jnp.ones(n) if mask is None else mask.astype(jnp.float32)
-    if mask is not None:
-      filled = (weight > 0)[:, None]
-      sums, squares = jnp.where(filled, sums, 0), jnp.where(filled, squares, 0)
-    totals = (weight[:, None] * sums).sum(0), (weight[:, None] * squares).sum(0)
-    totals = (*totals, d.shape[1] * weight.sum())
+    filled = jnp.ones(n) if mask is None else (mask > 0).astype(jnp.float32)
+    if mask is not None:  # where, not a product: an empty slot may hold anything
+      sums = jnp.where(filled[:, None] > 0, sums, 0)
+      squares = jnp.where(filled[:, None] > 0, squares, 0)
+    totals = sums.sum(0), squares.sum(0), d.shape[1] * filled.sum()
     if self.axis_name is not None and not self.is_initializing():
       totals = jax.lax.psum(totals, self.axis_name)
     total, total_squares, count = totals

@@ -18,6 +18,7 @@ import numpy as np
 
 from nat_jax import data, losses, models, registry, trainers
 from nat_jax.runtime import optim, parallel
+from nat_jax.task import Trainer
 
 GRID = {1: 301, 2: 61}  # points of an axis on which D is looked at
 BATCHES = 2**31  # folded into a seed's key: no step has this number
@@ -69,7 +70,7 @@ NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
 
 def build(
     config: Mapping[str, Any], dimension: int
-) -> tuple[trainers.Trainer, nn.Module]:
+) -> tuple[Trainer, nn.Module]:
   """Builds the trainer of one seed, and the discriminator."""
   objective = losses.make_gan_objective({'name': 'gan'}, 1)
   shape = (dimension,)
@@ -87,7 +88,7 @@ def build(
       generator=generator, discriminator=discriminator, objective=objective,
       gen_tx=tx, disc_tx=tx, num_classes=1, image_shape=shape,
       augment=lambda points, keys: points, normalise=lambda points: points,
-      negative_weight=config['negative_weight'])
+      negative_weight=config['negative_weight'] or None)
   return trainer, discriminator
 
 
@@ -124,15 +125,16 @@ def run_seeds(
   mesh = parallel.make_mesh(jax.devices()[:1])
 
   def look(state, given):
-    disc = {'params': state.disc.params, 'batch_stats': state.disc.batch_stats}
-    outputs, _ = discriminator.apply(disc, given['grid'], train=False)
+    outputs, _ = discriminator.apply(
+        state.nets['disc'].variables, given['grid'], train=False)
     samples = trainer.heads['samples'](state, {'z': given['z'], 'label': None})
     return samples, jax.nn.sigmoid(outputs[:, 0])
 
   def advance(state, given):
     def update(state, _):
       key = jax.random.fold_in(jax.random.fold_in(state.key, BATCHES), state.step)
-      return trainer.step(state, {}, make_batch(config, key, given))[0], None
+      batch = make_batch(config, key, given)
+      return trainer.step(state, {}, batch)[0], None
 
     state, _ = jax.lax.scan(update, state, length=each)
     return state, look(state, given)

@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nat_jax.task import Axis
+
 MODES = ('jit', 'pmap')
 
 
@@ -53,7 +55,7 @@ def wrap_step(
   """Compiles a trainer's step to run over the devices of `mesh`.
 
   Args:
-    step: (state, frozen, batch, *, axis_name=None) -> (state, metrics).
+    step: (state, frozen, batch, *, axis) -> (state, metrics).
     mesh: of `make_mesh`.
     mode: 'jit' (one program over the mesh) or 'pmap' (one a device).
     fetch: (source, item) -> batch, run on the device; None: items are batches.
@@ -72,7 +74,7 @@ def wrap_step(
   if mode not in MODES:
     raise ValueError(f'unknown mode {mode!r}; valid modes: {", ".join(MODES)}')
   scan = scans(mesh) if scan is None else scan
-  axis_name = 'data' if mode == 'pmap' else None
+  axis = Axis('data' if mode == 'pmap' else None)
 
   def fetched(source, item):
     return item if fetch is None else fetch(source, item)
@@ -81,7 +83,7 @@ def wrap_step(
     # The barrier keeps the step's arithmetic apart from what makes the batch: the
     # same bits come out wherever its pixels came from.
     batch = jax.lax.optimization_barrier(fetched(source, item))
-    state, metrics = step(state, frozen, batch, axis_name=axis_name)
+    state, metrics = step(state, frozen, batch, axis=axis)
     return state, sums.merge(metrics)
 
   def one(state, sums, i, frozen, source, items):

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from clu import metrics as clu_metrics
 
-from nat_jax import losses
-from nat_jax.trainers import base, supervised
+from nat_jax import losses, task
+from nat_jax.trainers import supervised
 
 
 def _loss_attention(extra, filled, **_):
@@ -38,7 +38,7 @@ def attention_transfer(
     beta: float = 1000.0,
     groups: Sequence[str] = ('group1', 'group2', 'group3'),
     **student: Any,
-) -> base.Trainer:
+) -> task.Trainer:
   """Returns the trainer of a student: `supervised` with one term more.
 
   J = J_student + beta * mean over the batch of sum_j mean_p (S_j - T_j)^2, with the
@@ -78,7 +78,8 @@ def attention_transfer(
         groups, _map_sizes(trainer, state, shape),
         _map_sizes(found.trainer, found.state, shape))
     # Without the optimiser's half, which nothing here reads.
-    return found.state.replace(net=found.state.net.replace(opt_state=()))
+    nets = {name: net.replace(opt_state=()) for name, net in found.state.nets.items()}
+    return found.state.replace(nets=nets)
 
   return trainer._replace(frozen=frozen)
 

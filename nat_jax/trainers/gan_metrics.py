@@ -1,19 +1,19 @@
-"""What a GAN's step tells: losses, confidence, and the signs of a collapse.
+"""The running metrics of a GAN: losses, confidence, and the signs of a collapse.
 
-    collected = base.collect(GanMetrics, None, **outputs(objective, told, None))
-    print(line(base.figures(collected)))
+    metrics = collect(objective, Seen(...), Made(...), axis)
+    print(line(task.figures(metrics)))
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 from clu import metrics as clu_metrics
 
-from nat_jax import losses
-from nat_jax.trainers import base
+from nat_jax import losses, task
+from nat_jax.task import Axis, Pass
 
 Average = clu_metrics.Average
 COLLAPSED = 0.1  # spread of the samples below which they are nearly all alike
@@ -43,43 +43,66 @@ class GanMetrics(clu_metrics.Collection):
   grad_norm_gen: Average.from_output('grad_norm_gen')
 
 
-def outputs(
-    objective: losses.GanObjective, told: dict[str, Any], axis_name: str | None
-) -> dict[str, jax.Array]:
-  """What `GanMetrics` is made of, from what the two updates of a step told."""
-  total = base.cross_device_sum(axis_name)
-  sets, terms = told['sets'], told['terms']
-  real, samples = sets['real'], told['samples']
-  found = {name: told[name] for name in (
-      'loss_disc', 'loss_gen', 'grad_norm_disc', 'grad_norm_gen')}
+class Seen(NamedTuple):
+  """An update of the discriminator: loss, gradient norm, passes, losses [n] by set."""
+
+  loss: jax.Array
+  grad_norm: jax.Array
+  passes: dict[str, Pass]
+  terms: dict[str, jax.Array]
+
+
+class Made(NamedTuple):
+  """An update of the generator: loss, gradient norm, D's pass over the samples."""
+
+  loss: jax.Array
+  grad_norm: jax.Array
+  samples: Pass
+
+
+def collect(
+    objective: losses.GanObjective, seen: Seen, made: Made, axis: Axis
+) -> GanMetrics:
+  """The metrics of a step."""
   nothing = jnp.zeros(1)
+  found = {
+      'loss_disc': seen.loss, 'grad_norm_disc': seen.grad_norm,
+      'loss_gen': made.loss, 'grad_norm_gen': made.grad_norm}
   for name in ('real', 'fake', 'negative'):
-    found[name] = terms.get(name, nothing)
-    found[f'{name}_weight'] = sets[name]['weight'] if name in sets else nothing
-  found['spread'] = _spread(samples, total) / jnp.maximum(
-      _spread(real['image'], total), 1e-9)
+    found[name] = seen.terms.get(name, nothing)
+    found[f'{name}_weight'] = (
+        seen.passes[name].weight if name in seen.passes else nothing)
+  real, samples = seen.passes['real'], made.samples
+  found['spread'] = _spread(samples.images, axis) / jnp.maximum(
+      _spread(real.images, axis), 1e-9)
+  return task.collect(
+      GanMetrics, axis, **found, **_of_classes(objective, real, samples, axis))
+
+
+def _of_classes(objective, real, samples, axis) -> dict[str, Any]:
+  """What the discriminator's class logits say; nothing where it knows no classes."""
   if objective.class_logits is None:
     names = ('correct', 'class_weight', 'confidence_real', 'confidence_fake')
-    return {**found, **dict.fromkeys(names, nothing), 'top_class': jnp.nan}
-  real_logits = objective.class_logits(told['outputs']['real'])
-  logits = objective.class_logits(told['sample_outputs'])
-  counts = jax.vmap(total, 1)(jax.nn.one_hot(logits.argmax(-1), logits.shape[-1]))
+    return {**dict.fromkeys(names, jnp.zeros(1)), 'top_class': jnp.nan}
+  real_logits = objective.class_logits(real.outputs)
+  logits = objective.class_logits(samples.outputs)
+  num_classes = logits.shape[-1]
+  counts = axis.sums(jax.nn.one_hot(logits.argmax(-1), num_classes))
   return {
-      **found,
-      'class_weight': real['weight'],
-      'correct': real_logits.argmax(-1) == real['label'],
-      'confidence_real': losses.max_probability(real_logits, logits.shape[-1]),
-      'confidence_fake': losses.max_probability(logits, logits.shape[-1]),
+      'class_weight': real.weight,
+      'correct': real_logits.argmax(-1) == real.labels,
+      'confidence_real': losses.max_probability(real_logits, num_classes),
+      'confidence_fake': losses.max_probability(logits, num_classes),
       'top_class': counts.max() / counts.sum(),
   }
 
 
-def _spread(images, total):
+def _spread(images, axis):
   """Root mean square distance from the mean image; no matter how many devices."""
-  num = total(jnp.ones(len(images)))
+  num = axis.sum(jnp.ones(len(images)))
   flat = images.reshape(len(images), -1)
-  mean = jax.vmap(total, 1)(flat) / num
-  return jnp.sqrt(total(jnp.square(flat - mean[None])) / num)
+  mean = axis.sums(flat) / num
+  return jnp.sqrt(axis.sum(jnp.square(flat - mean[None])) / num)
 
 
 def line(record: dict[str, float]) -> str:

@@ -1,7 +1,7 @@
 """What is done to the negatives of a batch, on the device, before the network sees it.
 
     treat = mix(alpha=1.0, mode='cutmix')
-    batch = treat(batch, key, confidence, axis_name)
+    batch = treat(batch, key, confidence, axis)
     loss = per_example(objective, logits, batch)    # knows of mixed targets
 
 A treatment gets augmented, normalised images. It touches filled negative slots only,
@@ -19,11 +19,11 @@ import numpy as np
 from scipy import special
 
 from nat_jax import losses
-from nat_jax.trainers import base
+from nat_jax.task import Axis
 
 Batch = dict[str, jax.Array]
-# (batch, key, images -> confidence [n] of the current network, axis_name) -> batch
-Treatment = Callable[[Batch, jax.Array, Callable[..., jax.Array], str | None], Batch]
+# (batch, key, images -> confidence [n] of the current network, axis) -> batch
+Treatment = Callable[[Batch, jax.Array, Callable[..., jax.Array], Axis], Batch]
 
 _PURPOSE = 2**32 - 1  # beyond the number of any example
 _CELLS = 1024  # of the quantile table of the Beta distribution
@@ -77,9 +77,9 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
     box = _box(positive.shape[:2], 1 - share, box_key)
     return jnp.where(box[:, :, None], negative, positive), 1 - box.mean()
 
-  def treat(batch, key, confidence, axis_name):
+  def treat(batch, key, confidence, axis):
     del confidence
-    chosen, positive, label, keys = _partners(batch, key, portion, axis_name)
+    chosen, positive, label, keys = _partners(batch, key, portion, axis)
     images, share = jax.vmap(one)(batch['image'], positive, keys)
     return {
         **batch,
@@ -112,18 +112,17 @@ def mine(keep: float | int = 0.25) -> Treatment:
         f'number of them (an int of 1 or more), got {keep!r}'
     )
 
-  def treat(batch, key, confidence, axis_name):
+  def treat(batch, key, confidence, axis):
     del key
     negative = _negative(batch)
     score = jnp.where(negative, confidence(batch['image']), -1.0)
-    everywhere = _whole(score, axis_name)
+    everywhere = axis.gather(score)
     num = keep
     if isinstance(keep, float):
       # Less a little, as 0.07 * 100 comes out above 7.
       num = jnp.ceil(keep * (everywhere >= 0).sum() - 1e-3)
     rank = jnp.argsort(jnp.argsort(-everywhere))  # stable: ties by their place
-    if axis_name is not None:
-      rank = rank.reshape(-1, score.shape[0])[jax.lax.axis_index(axis_name)]
+    rank = jax.lax.dynamic_slice_in_dim(rank, axis.first(len(score)), len(score))
     return {**batch, 'weight': jnp.where(negative & (rank >= num), 0, batch['weight'])}
 
   return treat
@@ -160,13 +159,13 @@ def _negative(batch):
   return (batch['weight'] > 0) & (batch['label'] < 0)
 
 
-def _partners(batch, key, portion, axis_name) -> tuple[Any, ...]:
+def _partners(batch, key, portion, axis) -> tuple[Any, ...]:
   """For each slot whether it is chosen, a random positive and its label, and a key."""
   num = batch['label'].shape[0]
   keys = jax.vmap(lambda k: jax.random.split(k, 3))(
-      base.example_keys(key, num, axis_name))
+      axis.keys(key, num))
   images, labels, weight = (
-      _whole(batch[name], axis_name) for name in ('image', 'label', 'weight'))
+      axis.gather(batch[name]) for name in ('image', 'label', 'weight'))
   positive = (weight > 0) & (labels >= 0)
   count = positive.sum()
   draw = jax.vmap(lambda k: jax.random.randint(k, (), 0, jnp.maximum(count, 1)))
@@ -174,11 +173,6 @@ def _partners(batch, key, portion, axis_name) -> tuple[Any, ...]:
   chosen = jax.vmap(lambda k: jax.random.bernoulli(k, portion))(keys[:, 1])
   chosen = chosen & _negative(batch) & (count > 0)
   return chosen, images[rows], labels[rows], keys[:, 2]
-
-
-def _whole(x, axis_name):
-  """The global batch's, from one device's shard."""
-  return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
 def _where(chosen, images, others):

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import optax
 from clu import metrics as clu_metrics
 
-from nat_jax import losses
-from nat_jax.trainers import base
+from nat_jax import losses, task
+from nat_jax.task import GLOBAL, Axis, Net, State
 from nat_jax.trainers import negatives as treatments
+from nat_jax.trainers import players
 
 Average = clu_metrics.Average
 
@@ -53,7 +54,7 @@ def supervised(
     treat: treatments.Treatment | None = None,
     extra_loss: Callable[..., jax.Array] | None = None,
     metrics: type[clu_metrics.Collection] = TrainMetrics,
-) -> base.Trainer:
+) -> task.Trainer:
   """Returns the trainer of a classifier with negatives (paper eqs 1-4).
 
   Args:
@@ -72,89 +73,68 @@ def supervised(
     metrics: what `step` collects.
 
   Returns:
-    A `Trainer` over a `TrainState`.
+    A `Trainer` over a `State` of one net, 'model'.
   """
 
-  def init(key: jax.Array) -> base.TrainState:
+  def init(key: jax.Array) -> State:
     init_key, step_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(init_key, images, train=False)
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
     # Copies: a donated state must not hold one buffer twice.
-    ema = jax.tree.map(jnp.copy, _variables(params, batch_stats))
-    return base.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        key=step_key,
-        net=base.Net(params, batch_stats, tx.init(params)),
-        ema=ema if ema_decay else None,
-    )
+    net = Net(params, batch_stats, tx.init(params))
+    ema = {'model': jax.tree.map(jnp.copy, net.variables)} if ema_decay else {}
+    return State(
+        step=jnp.zeros((), jnp.int32), key=step_key, nets={'model': net}, ema=ema)
 
-  def step(state, frozen, batch, *, axis_name: str | None = None):
-    total = base.cross_device_sum(axis_name)
-    net = state.net
+  def step(state, frozen, batch, *, axis: Axis = GLOBAL):
+    net = state.nets['model']
     step_key = jax.random.fold_in(state.key, state.step)
-    keys = base.example_keys(step_key, batch['label'].shape[0], axis_name)
+    keys = axis.keys(step_key, batch['label'].shape[0])
     batch = {**batch, 'image': normalise(augment(batch['image'], keys))}
-
-    def confidence(images):
-      variables = _variables(net.params, net.batch_stats)
-      logits, _ = model.apply(variables, images, train=False)
-      return losses.max_probability(logits, num_classes)
-
     if treat is not None:
-      batch = treat(batch, treatments.purpose_key(step_key), confidence, axis_name)
+      batch = treat(batch, treatments.purpose_key(step_key), confidence_of(net), axis)
     images, labels, weight = batch['image'], batch['label'], batch['weight']
-    coefficients = losses.example_weights(labels, weight, objective, total)
-    filled = total(weight)
+    coefficients = losses.example_weights(labels, weight, objective, axis)
 
     def loss_fn(params):
-      (logits, aux), updates = model.clone(axis_name=axis_name).apply(
-          _variables(params, net.batch_stats), images, train=True, mask=weight,
-          mutable=['batch_stats'],
-      )
+      (logits, aux), updates = model.clone(axis_name=axis.name).apply(
+          {'params': params, 'batch_stats': net.batch_stats}, images, train=True,
+          mask=weight, mutable=['batch_stats'])
       per_example = treatments.per_example(objective, logits, batch)
       terms, extra = coefficients * per_example, None
       if extra_loss is not None:
         extra = extra_loss(frozen, images, aux)
-        terms += weight / jnp.maximum(filled, 1) * extra
-      batch_stats = updates.get('batch_stats', {})
-      return terms.sum(), (logits, per_example, extra, terms, batch_stats)
+        terms += weight / jnp.maximum(axis.sum(weight > 0), 1) * extra
+      return terms.sum(), (logits, per_example, extra, updates.get('batch_stats', {}))
 
-    grads, (logits, per_example, extra, terms, batch_stats) = jax.grad(
-        loss_fn, has_aux=True)(net.params)
-    if axis_name is not None:
-      grads = jax.lax.psum(grads, axis_name)
-    updates, opt_state = tx.update(grads, net.opt_state, net.params)
-    params = optax.apply_updates(net.params, updates)
+    net, (loss, (logits, per_example, extra, batch_stats)), norm = players.descend(
+        net, tx, loss_fn, axis)
+    net = net.replace(batch_stats=batch_stats)
     ema = state.ema
     if ema_decay:
-      ema = optax.incremental_update(
-          _variables(params, batch_stats), ema, 1.0 - ema_decay
-      )
-
-    collected = base.collect(
-        metrics,
-        axis_name,
-        loss=total(terms),
-        grad_norm=optax.tree.norm(grads),
-        per_example=per_example,
-        extra=extra,
+      ema = {'model': optax.incremental_update(
+          net.variables, ema['model'], 1.0 - ema_decay)}
+    collected = task.collect(
+        metrics, axis, loss=loss, grad_norm=norm, per_example=per_example, extra=extra,
         filled=weight > 0,
         correct=logits.argmax(-1) == labels,
         confident=losses.max_probability(logits, num_classes) > threshold,
         positive=(weight > 0) & (labels >= 0),
-        negative=(weight > 0) & (labels < 0),
-    )
-    state = state.replace(
-        step=state.step + 1, net=base.Net(params, batch_stats, opt_state), ema=ema
-    )
+        negative=(weight > 0) & (labels < 0))
+    state = state.replace(step=state.step + 1, nets={'model': net}, ema=ema)
     return state, collected
 
+  def confidence_of(net):
+    """images -> confidence [n] of the network as it is, in evaluation mode."""
+    return lambda images: losses.max_probability(
+        model.apply(net.variables, images, train=False)[0], num_classes)
+
   def forward(state, images) -> Any:
-    variables = state.ema or _variables(state.net.params, state.net.batch_stats)
+    variables = state.ema.get('model', state.nets['model'].variables)
     return model.apply(variables, normalise(images), train=False)
 
-  return base.Trainer(
+  return task.Trainer(
       init=init,
       frozen=dict,
       step=step,
@@ -171,7 +151,7 @@ def supervised(
 def figures(metrics: TrainMetrics) -> dict[str, float]:
   """The averages of `TrainMetrics`, and how many images were seen."""
   images = metrics.loss_positive.count + metrics.loss_negative.count
-  return {**base.figures(metrics), 'images': float(images)}
+  return {**task.figures(metrics), 'images': float(images)}
 
 
 def line(record: dict[str, float]) -> str:
@@ -182,6 +162,3 @@ def line(record: dict[str, float]) -> str:
   text = f'loss {record["loss"]:.4f} ({losses_})  accuracy {record["accuracy"]:.3f}'
   return text + (f'  NCR {record["ncr"]:.3f}' if math.isfinite(record['ncr']) else '')
 
-
-def _variables(params, batch_stats):
-  return {'params': params, 'batch_stats': batch_stats}

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from nat_jax import losses
+from nat_jax.losses import gan
+from nat_jax.task import GLOBAL, Pass
 
 K = 4
-SPECS = [{'name': name} for name in losses.GAN_OBJECTIVES] + [
+SPECS = [{'name': name} for name in gan.PER_SET] + [
     {'name': 'ac_gan', 'fakes_labelled': False},
     {'name': 'cat_gan_springenberg', 'labelled': 0.5},
     {'name': 'nat_gan', 'direction': 'uniform_second', 'marginal': 0.5},
@@ -18,8 +20,27 @@ LABELS = jnp.array([0, 2, 3, 1, 2])
 log, L2 = np.log, np.log(2)
 
 
+class Terms:
+  """The losses of an objective as functions of (outputs, labels, marginal)."""
+
+  def __init__(self, objective):
+    self.num_outputs, self.class_logits = objective[:2]
+    for name in ('real', 'fake', 'negative'):
+      setattr(self, name, self.term(lambda passes, axis, name=name: objective.disc(
+          passes, axis)[name], name))
+    self.gen = self.term(objective.gen, 'fake')
+
+  @staticmethod
+  def term(loss, name):
+    def fn(outputs, labels, marginal=None):
+      weight = jnp.ones(len(outputs))
+      return loss({name: Pass(outputs, labels, weight, marginal)}, GLOBAL)
+
+    return fn
+
+
 def make(name, num_classes=K, **options):
-  return losses.make_gan_objective({'name': name, **options}, num_classes)
+  return Terms(losses.make_gan_objective({'name': name, **options}, num_classes))
 
 
 def random_outputs(objective, scale=2.0):
@@ -176,7 +197,7 @@ def test_cat_gan_term_on_fakes_is_bounded_whatever_the_labels():
 
 @pytest.mark.parametrize('spec', SPECS, ids=str)
 def test_shapes_and_jit_equals_eager(spec):
-  objective = losses.make_gan_objective(spec, K)
+  objective = make(**spec)
   name = spec['name']
   widths = dict(gan=1, hinge=1, label_gan=5, am_gan=5, ac_gan=5, ac_gan_plus=5)
   assert objective.num_outputs == widths.get(name, K)
@@ -200,7 +221,7 @@ def test_shapes_and_jit_equals_eager(spec):
 
 @pytest.mark.parametrize('spec', SPECS, ids=str)
 def test_finite_at_logits_of_ten_thousand(spec):
-  objective = losses.make_gan_objective(spec, K)
+  objective = make(**spec)
   n = objective.num_outputs
 
   @jax.jit
@@ -229,7 +250,7 @@ def test_values_at_logits_of_ten_thousand():
 
 
 def test_bad_arguments_say_what_is_wrong():
-  for name in set(losses.GAN_OBJECTIVES) - {'gan', 'hinge'}:
+  for name in set(gan.PER_SET) - {'gan', 'hinge'}:
     message = "needs at least 2 classes, got 1; .*'gan'.* sigmoid .* 1-D and 2-D"
     with pytest.raises(ValueError, match=f'{name} {message}'):
       make(name, 1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nat_jax import losses, registry
+from nat_jax.task import Axis
 
 NUM_CLASSES = 4
 LABELS = jnp.array([0, 3, -1, 1, -1, 2, 1, -1])
@@ -129,6 +130,16 @@ def test_example_weights_literal():
     np.testing.assert_allclose(coeff, expected, rtol=1e-6, err_msg=name)
 
 
+def test_a_weight_multiplies_its_example_and_changes_no_count():
+  labels, weight = jnp.array([0, -1, 2, -1]), jnp.array([0.5, 3.0, 1.0, 0.0])
+  np.testing.assert_allclose(
+      losses.example_weights(labels, weight, _objective('nat')),
+      [0.5 / 3, 1, 1 / 3, 0], rtol=1e-6)
+  np.testing.assert_allclose(
+      losses.example_weights(labels, weight, _objective('outlier_exposure')),
+      [0.5 / 2, 0.5 * 3, 1 / 2, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize('name', sorted(losses.OBJECTIVES))
 @pytest.mark.parametrize('labels', [[0, 1, 2], [-1, -1, -1]])
 @pytest.mark.parametrize('slots', [1.0, 0.0])
@@ -181,9 +192,9 @@ def test_eight_devices_equal_one(name):
   logits = _logits(objective, 24)
 
   def shard(logits, labels, weight):
-    total = lambda x: jax.lax.psum(x.sum(), 'data')  # noqa: E731
-    coeff = losses.example_weights(labels, weight, objective, total)
-    return coeff, total(coeff * objective.per_example(logits, labels))
+    axis = Axis('data')
+    coeff = losses.example_weights(labels, weight, objective, axis)
+    return coeff, axis.sum(coeff * objective.per_example(logits, labels))
 
   split = lambda x: x.reshape(8, 3, *x.shape[1:])  # noqa: E731
   coeff, loss = jax.pmap(shard, axis_name='data', out_axes=(0, None))(

@@ -32,8 +32,9 @@ def restored_teacher(ema=False):
   model = models.SmallConv(NUM_CLASSES, widths=(5, 6))
   trainer = trainers.supervised(**settings(model, ema_decay=0.9 if ema else 0.0))
   state = jax.jit(trainer.init)(jax.random.key(7))
-  stats = jax.tree.map(lambda x: x + 0.1, state.net.batch_stats)
-  state = state.replace(net=state.net.replace(batch_stats=stats))
+  stats = jax.tree.map(lambda x: x + 0.1, state.nets['model'].batch_stats)
+  state = state.replace(
+      nets={'model': state.nets['model'].replace(batch_stats=stats)})
   return SimpleNamespace(trainer=trainer, state=state, image_shape=SHAPE)
 
 
@@ -74,7 +75,7 @@ def test_devices_agree(mode):
   batches = [make_batch(seed=i) for i in range(2)]
   state, metrics = step(
       state, frozen, (), jax.tree.map(lambda *x: np.stack(x), *batches))
-  for a, b in zip(jax.tree.leaves(expected.net), jax.tree.leaves(state.net),
+  for a, b in zip(jax.tree.leaves(expected.nets), jax.tree.leaves(state.nets),
                   strict=True):
     np.testing.assert_allclose(a, b, atol=3e-6)
   a, b = expected_metrics.compute(), metrics.compute()
@@ -90,7 +91,7 @@ def test_step_descends_cross_entropy_plus_beta_attention():
   batch, teacher = make_batch(), restored_teacher()
   filled = batch['weight'] > 0
   images, labels = batch['image'][filled], batch['label'][filled]
-  net = teacher.state.net
+  net = teacher.state.nets['model']
   _, seen = models.SmallConv(NUM_CLASSES, widths=(5, 6)).apply(
       {'params': net.params, 'batch_stats': net.batch_stats}, images, train=False)
 
@@ -100,7 +101,7 @@ def test_step_descends_cross_entropy_plus_beta_attention():
 
   def objective(params):
     (logits, aux), _ = student.apply(
-        {'params': params, 'batch_stats': state.net.batch_stats}, images, train=True,
+        state.nets['model'].variables | {'params': params}, images, train=True,
         mutable=['batch_stats'])
     extra = BETA * sum(
         ((attention(aux[g]) - attention(seen[g])) ** 2).mean() for g in GROUPS)
@@ -108,11 +109,11 @@ def test_step_descends_cross_entropy_plus_beta_attention():
     return extra - log_p[jnp.arange(len(labels)), labels].mean(), extra
 
   (loss, attention_loss), grads = jax.jit(
-      jax.value_and_grad(objective, has_aux=True))(state.net.params)
+      jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = step(state, frozen, batch)
   jax.tree.map(
       lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=2e-6),
-      state.net.params, grads, after.net.params)
+      state.nets['model'].params, grads, after.nets['model'].params)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_attention'], attention_loss, rtol=1e-5)
@@ -126,7 +127,7 @@ def test_empty_slots_touch_nothing():
   other = dict(batch, image=np.where(empty, np.float32(100), batch['image']))
   one, metrics = step(state, frozen, batch)
   two, other_metrics = step(state, frozen, other)
-  jax.tree.map(np.testing.assert_array_equal, one.net, two.net)
+  jax.tree.map(np.testing.assert_array_equal, one.nets['model'], two.nets['model'])
   jax.tree.map(np.testing.assert_array_equal, metrics, other_metrics)
 
 
@@ -152,7 +153,7 @@ def test_teacher_is_no_part_of_the_state():
   alone = trainers.supervised(**settings(models.SmallConv(NUM_CLASSES, widths=(3, 4))))
   shapes = [jax.eval_shape(t.init, jax.random.key(0)) for t in (trainer, alone)]
   assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
-  assert not jax.tree.leaves(trainer.frozen().net.opt_state)
+  assert not jax.tree.leaves(trainer.frozen().nets['model'].opt_state)
 
 
 def test_teachers_moving_average_is_used():

@@ -96,10 +96,9 @@ def test_devices_agree(name, num_devices, mode, scan):
   state, metrics = run(
       trainer, num_devices, mode, scan=scan, repeats=settings.get('n_critic', 1))
   assert int(state.step) == 3
-  for part in ('gen', 'disc', 'ema'):
-    for a, b in zip(jax.tree.leaves(getattr(expected, part)),
-                    jax.tree.leaves(getattr(state, part)), strict=True):
-      np.testing.assert_allclose(a, b, atol=5e-5)
+  for a, b in zip(jax.tree.leaves((expected.nets, expected.ema)),
+                  jax.tree.leaves((state.nets, state.ema)), strict=True):
+    np.testing.assert_allclose(a, b, atol=5e-5)
   a, b = trainer.figures(expected_metrics), trainer.figures(metrics)
   assert a.keys() == b.keys()
   for key in a:
@@ -110,8 +109,8 @@ def changed(one, other):
   """Which networks differ after two runs."""
   return {part for part in ('gen', 'disc') if any(
       np.abs(a - b).max() > 1e-7 for a, b in zip(
-          jax.tree.leaves(getattr(one, part).params),
-          jax.tree.leaves(getattr(other, part).params), strict=True))}
+          jax.tree.leaves(one.nets[part].params),
+          jax.tree.leaves(other.nets[part].params), strict=True))}
 
 
 @functools.cache
@@ -211,12 +210,12 @@ def test_moving_average_and_samples():
   after, _ = after_one_step(make_items(1))
   jax.tree.map(
       lambda a, b, c: np.testing.assert_allclose(0.9 * a + 0.1 * b, c, atol=1e-6),
-      state.gen.params, after.gen.params, after.ema)
+      state.nets['gen'].params, after.nets['gen'].params, after.ema['gen'])
   noise = {'z': np.ones((4, 4), np.float32), 'label': np.zeros(4, np.int32)}
   images = trainer.heads['samples'](after, noise)
   assert images.shape == (4, *SHAPE) and np.abs(images).max() <= 1
   plain = make_trainer(ema_decay=0.0)
-  assert plain.init(jax.random.key(1)).ema is None
+  assert plain.init(jax.random.key(1)).ema == {}
   logits = trainer.heads['logits'](after, jnp.zeros((2, *SHAPE)))
   assert logits.shape == (2, NUM_CLASSES)
   assert 'logits' not in make_trainer('hinge').heads
@@ -226,8 +225,9 @@ def test_collapse_is_told():
   trainer, step = compiled()
   state = trainer.init(jax.random.key(1))
   batch = jax.tree.map(lambda x: x[0], make_items(1))
-  still = state.replace(gen=state.gen.replace(
-      params=jax.tree.map(jnp.zeros_like, state.gen.params)))
+  gen = state.nets['gen']
+  gen = gen.replace(params=jax.tree.map(jnp.zeros_like, gen.params))
+  still = state.replace(nets=state.nets | {'gen': gen})
   for given, collapsed in ((state, False), (still, True)):
     _, metrics = step(given, {}, batch)
     assert ('COLLAPSED' in trainer.line(trainer.figures(metrics))) == collapsed

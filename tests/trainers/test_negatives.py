@@ -175,7 +175,8 @@ def test_devices_agree(name, mode):
   expected, expected_metrics = run(name, 1, 'jit')
   state, metrics = run(name, 8, mode)
   jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), expected.net, state.net)
+      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
+      expected.nets, state.nets)
   a, b = expected_metrics.compute(), metrics.compute()
   for key in a:
     np.testing.assert_allclose(a[key], b[key], rtol=1e-5, err_msg=key)
@@ -194,7 +195,7 @@ def test_empty_slots_touch_nothing(name):
   step = jax.jit(trainer.step)
   one, metrics = step(state, {}, batch)
   two, other_metrics = step(state, {}, other)
-  jax.tree.map(np.testing.assert_array_equal, one.net, two.net)
+  jax.tree.map(np.testing.assert_array_equal, one.nets['model'], two.nets['model'])
   jax.tree.map(np.testing.assert_array_equal, metrics, other_metrics)
 
 
@@ -218,7 +219,7 @@ def test_mining_in_the_step_is_a_step_on_what_it_keeps():
   one, metrics = jax.jit(trainer.step)(state, {}, batch)
   two, plain_metrics = jax.jit(plain.step)(state, {}, mined)
   jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one.net, two.net)
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one.nets, two.nets)
   assert metrics.loss_negative.count == metrics.ncr.count == len(hardest)
   for key, value in plain_metrics.compute().items():
     np.testing.assert_allclose(metrics.compute()[key], value, rtol=1e-5, err_msg=key)

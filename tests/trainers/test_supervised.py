@@ -107,7 +107,7 @@ def test_calls_of_any_length_take_two_programs(mode):
     counts.append(len(traced))
   assert int(one.step) == 18
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6),
-               one.net.params, other.net.params)
+               one.nets['model'].params, other.net.params)
   assert counts[0] < counts[1] == counts[-1]
 
 
@@ -121,7 +121,7 @@ def test_empty_slots_touch_nothing():
   other['label'] = np.where(batch['weight'] > 0, batch['label'], 2)
   one, metrics = jax.jit(trainer.step)(state, {}, batch)
   two, other_metrics = jax.jit(trainer.step)(state, {}, other)
-  jax.tree.map(np.testing.assert_array_equal, one.net, two.net)
+  jax.tree.map(np.testing.assert_array_equal, one.nets['model'], two.nets['model'])
   jax.tree.map(np.testing.assert_array_equal, metrics, other_metrics)
 
 
@@ -143,11 +143,11 @@ def test_gradient_is_that_of_equation_4():
     neg = -log_p.mean(-1) - jnp.log(NUM_CLASSES)
     return jnp.where(batch['label'] >= 0, pos, neg).mean()
 
-  loss, grads = jax.value_and_grad(objective)(state.net.params)
+  loss, grads = jax.value_and_grad(objective)(state.nets['model'].params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
   jax.tree.map(
       lambda p, g, q: np.testing.assert_allclose(p - g, q, atol=1e-6),
-      state.net.params, grads, after.net.params)
+      state.nets['model'].params, grads, after.nets['model'].params)
   np.testing.assert_allclose(metrics.compute()['loss'], loss, rtol=1e-5)
 
 
@@ -168,7 +168,8 @@ def test_ema_is_the_average_and_is_what_the_head_uses():
   jax.tree.map(
       lambda old, new, ema: np.testing.assert_allclose(
           0.75 * old + 0.25 * new, ema, atol=1e-6),
-      before.net.params, after.net.params, after.ema['params'])
+      before.nets['model'].params, after.nets['model'].params,
+      after.ema['model']['params'])
   images = make_batch()['image']
   logits = trainer.heads['logits'](after, images)
   raw = trainer.heads['logits'](after.replace(ema=None), images)

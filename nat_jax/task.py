@@ -1,0 +1,151 @@
+"""The contracts: what a run is made of, whatever family (task) it belongs to.
+
+    state = trainer.init(key)                                  # State of named nets
+    state, metrics = trainer.step(state, frozen, batch, axis=GLOBAL)
+    passes = {'real': Pass(...), 'fake': Pass(...)}            # what losses look at
+
+A step is a pure function of (state, frozen, batch). It runs as one program over all
+devices (jit), or as one program per device (pmap); `Axis` is all that differs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics as clu_metrics
+
+
+class Axis(NamedTuple):
+  """The devices that share a batch, as a step sees them.
+
+  Attributes:
+    name: of the pmap axis; None where one program sees the global batch.
+  """
+
+  name: str | None = None
+
+  def sum(self, x: jax.Array) -> jax.Array:
+    """The sum of all elements of x over the global batch, a scalar."""
+    return self.all(jnp.sum(x))
+
+  def sums(self, x: jax.Array) -> jax.Array:
+    """The sums over the examples of the global batch, [n, ...] -> [...]."""
+    return self.all(jnp.sum(x, axis=0))
+
+  def all(self, tree: Any) -> Any:
+    """Adds up over the devices what each of them has summed, such as gradients."""
+    return tree if self.name is None else jax.lax.psum(tree, self.name)
+
+  def gather(self, x: jax.Array) -> jax.Array:
+    """The global batch [N, ...] of which each device has a shard [n, ...]."""
+    if self.name is None:
+      return x
+    return jax.lax.all_gather(x, self.name, tiled=True)
+
+  def first(self, num: int) -> jax.Array | int:
+    """The place in the global batch of the first of this device's `num` examples."""
+    return 0 if self.name is None else jax.lax.axis_index(self.name) * num
+
+  def keys(self, key: jax.Array, num: int) -> jax.Array:
+    """One key per example, by its place in the global batch; typed keys [num]."""
+    places = self.first(num) + jnp.arange(num)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+
+
+GLOBAL = Axis()  # one program sees the global batch
+
+
+@flax.struct.dataclass
+class Net:
+  """The arrays of one network (or of k stacked ones) that is being trained."""
+
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What `flax.linen.Module.apply` takes."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+@flax.struct.dataclass
+class State:
+  """Everything that a run must remember; a pytree of arrays only.
+
+  Attributes:
+    step: completed updates, int32 scalar.
+    key: typed key, never changed; steps fold their number into it.
+    nets: the players by name, such as 'model', or 'gen' and 'disc'.
+    ema: moving averages of the variables of some of the nets, by name.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  nets: dict[str, Net]
+  ema: dict[str, Any]
+
+
+class Pass(NamedTuple):
+  """What a network made of one set of a batch, for the losses.
+
+  Attributes:
+    outputs: [n, num_outputs].
+    labels: int32 [n]; of the examples, given to the generator, or dynamic (the class
+      that the network itself finds likeliest, without gradient). -1: none.
+    weight: float32 [n]; multiplies the loss of an example. 0: an empty slot.
+    marginal: [K], the mean of softmax(class logits) over the filled slots of the global
+      batch, without gradient; None where the network knows no classes.
+    images: [n, ...], what the network saw.
+    features: named feature maps [n, ...] of the network; 'features' is the input of its
+      output layer.
+  """
+
+  outputs: jax.Array
+  labels: jax.Array
+  weight: jax.Array
+  marginal: jax.Array | None = None
+  images: jax.Array | None = None
+  features: dict[str, jax.Array] | None = None
+
+
+class Trainer(NamedTuple):
+  """A way of training. To make another one, replace one of the functions.
+
+  Attributes:
+    init: key -> State.
+    frozen: () -> pytree of arrays that a step reads and never changes (teachers);
+      `{}` if none. They are arguments of the step, so neither saved nor compiled in.
+    step: (state, frozen, batch, *, axis) -> (state, clu Collection). A batch is
+      {'image': [n, ...], 'label': int32 [n] (-1: negative), 'weight': float32 [n] (0:
+      empty slot)}, or a dict of such.
+    heads: name -> function (state, images) -> [n, ...], for evaluation; 'aux' gives
+      the network's named feature maps; 'samples' takes noise instead of images.
+    figures: clu Collection -> floats, among them `images`, the number that was seen.
+    line: (those floats) -> what the line of progress says of them.
+    watch: names of figures that must be finite, or the run has diverged.
+  """
+
+  init: Callable[..., State]
+  frozen: Callable[[], Any]
+  step: Callable[..., tuple[State, clu_metrics.Collection]]
+  heads: dict[str, Callable[..., jax.Array]]
+  figures: Callable[[clu_metrics.Collection], dict[str, float]]
+  line: Callable[[dict[str, float]], str]
+  watch: tuple[str, ...] = ('loss', 'grad_norm')
+
+
+def figures(metrics: clu_metrics.Collection) -> dict[str, float]:
+  """The averages of a collection; NaN where there was nothing to average."""
+  with np.errstate(invalid='ignore'):  # no negatives: 0 / 0
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def collect(metrics: type[clu_metrics.Collection], axis: Axis, **outputs: Any):
+  """Returns the collection of one step's outputs, over the global batch."""
+  if axis.name is None:
+    return metrics.single_from_model_output(**outputs)
+  return metrics.gather_from_model_output(axis_name=axis.name, **outputs)

@@ -1,0 +1,236 @@
+"""What fits the contracts without an `if` in a step: losses that compare whole sets,
+penalties, stacked generators, a third network, weights that are differentiated."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nat_jax import losses, models, registry, trainers
+from nat_jax.runtime import parallel
+from nat_jax.task import GLOBAL, Pass
+from nat_jax.trainers import gaan
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+NUM_CLASSES, SHAPE = 3, (4, 4, 1)
+
+
+def make_nets(num_outputs, stacked=1):
+  generator = {'name': 'mlp_generator', 'widths': (8,)}
+  spec = ({'name': 'stacked', 'generator': generator, 'num': stacked, 'latent': 4}
+          if stacked > 1 else {**generator, 'latent': 4})
+  return dict(
+      generator=registry.build(
+          models.GENERATORS, spec, what='generator', image_shape=SHAPE),
+      discriminator=models.MLPDiscriminator(
+          image_shape=SHAPE, num_outputs=num_outputs, widths=(8, 8)))
+
+
+def same(images, keys=None):
+  return images
+
+
+def make_trainer(loss='nat_gan', stacked=1, penalties=()):
+  objective = losses.make_gan_objective({'name': loss}, NUM_CLASSES)
+  return trainers.gan(
+      **make_nets(objective.num_outputs, stacked), objective=objective,
+      gen_tx=optax.adam(1e-2, b1=0.5, eps=1e-2), disc_tx=optax.sgd(0.1),
+      num_classes=NUM_CLASSES, image_shape=SHAPE, augment=same, normalise=same,
+      penalties=[registry.build(losses.PENALTIES, one) for one in penalties])
+
+
+def make_gaan():
+  nets = make_nets(1)
+  return gaan.gaan(
+      encoder=models.MLP(num_outputs=4, width=8, depth=1), **nets,
+      enc_tx=optax.adam(1e-2, eps=1e-2), gen_tx=optax.adam(1e-2, eps=1e-2),
+      disc_tx=optax.sgd(0.1), image_shape=SHAPE, augment=same, normalise=same,
+      penalties=[losses.PENALTIES['gradient'](0.1)])
+
+
+def make_items(steps=2, num=16, negatives=8):
+  rng = np.random.default_rng(0)
+
+  def batch(num, filled):
+    label = rng.integers(0, NUM_CLASSES, (steps, num, 1)).astype(np.int32)
+    weight = np.ones((steps, num, 1), np.float32)
+    weight[:, filled:] = 0
+    image = 0.5 * rng.normal(size=(steps, num, 1, *SHAPE)).astype(np.float32)
+    return {'image': image, 'label': label, 'weight': weight}
+
+  return {'positive': batch(num, num), 'negative': batch(negatives, 5)}
+
+
+TRAINERS = {
+    'feature_matching': lambda: make_trainer('feature_matching'),
+    'mmd': lambda: make_trainer('mmd'),
+    'penalties': lambda: make_trainer(
+        'gan', penalties=[{'name': 'gradient', 'weight': 2.0}, {'name': 'r1'}]),
+    'stacked': lambda: make_trainer('nat_gan', stacked=2),
+    'third network': make_gaan,
+}
+
+
+@functools.cache
+def run(name, num_devices, mode):
+  trainer = TRAINERS[name]()
+  mesh = parallel.make_mesh(jax.devices()[:num_devices])
+  before = parallel.init_state(trainer.init, jax.random.key(1), mesh)
+  start = jax.device_get(before.nets)
+  step = parallel.wrap_step(trainer.step, mesh, mode=mode)
+  state, metrics = step(before, {}, (), make_items())
+  return start, state, trainer.figures(metrics)
+
+
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
+@pytest.mark.parametrize('name', TRAINERS)
+def test_devices_agree_and_every_network_learns(name, mode):
+  start, expected, figures = run(name, 1, 'jit')
+  _, state, others = run(name, 8, mode)
+  for net in start:
+    moved = [np.abs(a - b).max() for a, b in zip(
+        jax.tree.leaves(start[net].params), jax.tree.leaves(state.nets[net].params),
+        strict=True)]
+    assert max(moved) > 1e-4, net
+  for a, b in zip(jax.tree.leaves(expected.nets), jax.tree.leaves(state.nets),
+                  strict=True):
+    np.testing.assert_allclose(a, b, atol=5e-5)
+  for key, value in figures.items():
+    np.testing.assert_allclose(others[key], value, atol=1e-4, err_msg=key)
+
+
+def as_pass(outputs, weight=None, features=None):
+  n = len(outputs)
+  return Pass(jnp.asarray(outputs), jnp.zeros(n, jnp.int32),
+              jnp.ones(n) if weight is None else jnp.asarray(weight),
+              features={'features': jnp.asarray(outputs if features is None
+                                                else features)})
+
+
+def test_feature_matching_is_the_distance_of_the_mean_features():
+  rng = np.random.default_rng(0)
+  real, fake = rng.normal(size=(2, 6, 5)).astype(np.float32)
+  weight = np.array([1, 1, 1, 1, 0, 0], np.float32)
+  objective = losses.make_gan_objective({'name': 'feature_matching'}, 4)
+  found = objective.gen(
+      {'real': as_pass(real, weight), 'fake': as_pass(fake)}, GLOBAL)
+  expected = np.square(real[:4].mean(0) - fake.mean(0)).mean()
+  np.testing.assert_allclose(found, np.full(6, expected), rtol=1e-5)
+  with pytest.raises(ValueError, match="no features 'x'; it has: features"):
+    losses.make_gan_objective({'name': 'feature_matching', 'layer': 'x'}, 4).gen(
+        {'real': as_pass(real), 'fake': as_pass(fake)}, GLOBAL)
+  with pytest.raises(ValueError, match="unknown disc 'x'; valid: ac_gan"):
+    losses.make_gan_objective({'name': 'feature_matching', 'disc': 'x'}, 4)
+
+
+def test_mmd_against_sums_over_pairs():
+  rng = np.random.default_rng(1)
+  x, g, n = (rng.normal(size=(k, 3)).astype(np.float32) for k in (5, 5, 3))
+  objective = losses.make_gan_objective({'name': 'mmd', 'num_outputs': 3}, 1)
+
+  def k(a, b, low=0.0, high=np.inf):
+    return np.exp(-np.clip(np.square(a - b).sum(), low, high) / 2)
+
+  def mean(one, others, i, **bounds):
+    return np.mean([k(one[i], b, **bounds) for b in others
+                    if not np.array_equal(b, one[i])])
+
+  passes = {'real': as_pass(x), 'fake': as_pass(g),
+            'negative': as_pass(np.concatenate([n, n[:1]]), [1, 1, 1, 0])}
+  found = objective.disc(passes, GLOBAL)
+  unreal = np.concatenate([g, n])
+  np.testing.assert_allclose(
+      found['real'], [mean(x, x, i, high=4) for i in range(5)], rtol=1e-5)
+  np.testing.assert_allclose(
+      found['fake'], [-mean(g, unreal, i, low=0.25) for i in range(5)], rtol=1e-5)
+  np.testing.assert_allclose(
+      found['negative'][:3], [-mean(n, unreal, i, low=0.25) for i in range(3)],
+      rtol=1e-5)
+  square = (np.mean([mean(x, x, i) for i in range(5)])
+            + np.mean([mean(g, g, i) for i in range(5)])
+            - 2 * np.mean([k(a, b) for a in x for b in g]))
+  np.testing.assert_allclose(objective.gen(passes, GLOBAL).mean(), square, rtol=1e-4)
+
+
+def test_penalties_of_a_linear_discriminator():
+  """D(x) = 3 x_0 + 4 x_1 has a gradient of length 5 everywhere."""
+  images = jnp.zeros((2, 2))
+  passes = {name: as_pass(np.zeros((2, 1)))._replace(images=images)
+            for name in ('real', 'fake')}
+  keys = jax.random.split(jax.random.key(0), 2)
+
+  def apply(x):
+    return x @ jnp.array([[3.0], [4.0]])
+
+  for spec, expected in (({'name': 'gradient', 'weight': 0.5}, 0.5 * 16),
+                         ({'name': 'r1', 'weight': 2.0}, 25)):
+    penalty = registry.build(losses.PENALTIES, spec, what='penalty')
+    np.testing.assert_allclose(penalty(apply, passes, keys), [expected] * 2, rtol=1e-5)
+
+
+def test_stacked_generators_take_turns():
+  generator = make_nets(1, stacked=2)['generator']
+  z = jax.random.normal(jax.random.key(0), (6, 4))
+  params = generator.init(jax.random.key(1), z)['params']
+  images = generator.apply({'params': params}, z)
+  one = models.MLPGenerator(latent=4, image_shape=SHAPE, widths=(8,))
+  inner, = params.values()
+  assert {x.shape[0] for x in jax.tree.leaves(inner)} == {2}
+  for copy in range(2):
+    expected = one.apply(
+        {'params': jax.tree.map(lambda x: x[copy], inner)}, z[copy::2])  # noqa: B023
+    np.testing.assert_allclose(images[copy::2], expected, atol=1e-6)
+  with pytest.raises(ValueError, match='a multiple of 2, got 5'):
+    generator.apply({'params': params}, z[:5])
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'gan'])
+def test_a_training_is_differentiable_in_the_weights_of_its_examples(kind):
+  """The influence of every example, against central differences; BatchNorm is off the
+  path, since a weight only masks it."""
+  rng = np.random.default_rng(0)
+  if kind == 'gan':
+    trainer, batch = make_trainer('nat_gan'), jax.tree.map(
+        lambda x: jnp.asarray(x[0]), make_items(1))
+
+    def metric(state):
+      return state.nets['gen'].params['Dense_1']['bias'].sum()
+  else:
+    trainer = trainers.supervised(
+        model=models.SmallConv(num_outputs=NUM_CLASSES, widths=(4,)),
+        objective=losses.make_objective({'name': 'nat'}, NUM_CLASSES),
+        tx=optax.sgd(0.1, momentum=0.9), num_classes=NUM_CLASSES, image_shape=SHAPE,
+        augment=same, normalise=same)
+    batch = {'image': jnp.asarray(rng.normal(size=(8, *SHAPE)), jnp.float32),
+             'label': jnp.array([0, 1, 2, -1, -1, 0, 1, -1]),
+             'weight': jnp.array([1.0] * 7 + [0.0])}
+
+    def metric(state):
+      return trainer.heads['logits'](state, batch['image'][:3])[:, 0].sum()
+
+  state = jax.jit(trainer.init)(jax.random.key(0))
+  numbers = {'positive': batch['positive']['weight'],
+             'negative': batch['negative']['weight']} if kind == 'gan' else {
+                 'all': batch['weight']}
+
+  @jax.jit
+  def after(weights):
+    given = {**batch, 'weight': weights['all']} if kind == 'classifier' else {
+        name: {**batch[name], 'weight': weights[name]} for name in weights}
+    found = state
+    for _ in range(3):
+      found, _ = trainer.step(found, {}, given)
+    return metric(found)
+
+  influence = jax.jit(jax.grad(after))(numbers)
+  for name, weights in numbers.items():
+    filled = np.flatnonzero(np.asarray(weights) > 0)[:4]
+    assert np.abs(influence[name]).max() > 1e-6
+    for i in filled:
+      ends = [after({**numbers, name: weights.at[i].add(d)}) for d in (0.03, -0.03)]
+      np.testing.assert_allclose(
+          influence[name][i], (ends[0] - ends[1]) / 0.06, rtol=2e-2, atol=2e-5)
