@@ -65,7 +65,8 @@ def training_curves(groups: Groups) -> Any:
   for name in negatives:
     panels.append((
         f'NCR at t = 0.4: {name}', None,
-        lambda run, name=name: series(run, 'eval', name, 'ncr', '0.4')))
+        lambda run, name=name: series(
+            run, 'eval', name if name in _watched(run)[1] else '', 'ncr', '0.4')))
 
   panels = [panel for panel in panels if any(
       draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
