@@ -182,8 +182,9 @@ def test_training_curves_are_of_what_is_watched(tmp_path):
   new = write_run(tmp_path / 'new', figures_of=with_parts(evals(accuracy=0.75)))
   groups = report.group([report.load_run(old), report.load_run(new)])
   axes = {ax.get_title(): ax for ax in figures.training_curves(groups).axes}
-  drawn = {title.removeprefix('NCR at t = 0.4: '): [len(x.get_xdata()) for x in ax.lines]
-           for title, ax in axes.items() if title.startswith('NCR at')}
+  start = 'NCR at t = 0.4: '
+  drawn = {title.removeprefix(start): [len(line.get_xdata()) for line in ax.lines]
+           for title, ax in axes.items() if title.startswith(start)}
   assert drawn == {'seen': [1, 0], 'unseen': [1, 0], 'v_seen': [0, 1],
                    'v_unseen': [0, 1]}
   dots = [line for line in axes['accuracy (dots: evaluation)'].lines

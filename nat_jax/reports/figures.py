@@ -8,6 +8,7 @@ the same in all figures. A figure for which there is nothing to draw is None. Fi
 are made without pyplot, so that neither a backend nor any other state is set.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,13 @@ def training_curves(groups: Groups) -> Any:
       'accuracy (dots: evaluation)',
       lambda run: series(run, 'train', 'accuracy'),
       lambda run: series(run, 'eval', _watched(run)[0], 'accuracy')))
-  for name in negatives:
-    panels.append((
-        f'NCR at t = 0.4: {name}', None,
-        lambda run, name=name: series(
-            run, 'eval', name if name in _watched(run)[1] else '', 'ncr', '0.4')))
 
+  def rates_of(run, name):
+    there = name in _watched(run)[1]
+    return series(run, 'eval', name, 'ncr', '0.4') if there else np.empty((2, 0))
+
+  panels += [(f'NCR at t = 0.4: {name}', None, functools.partial(rates_of, name=name))
+             for name in negatives]
   panels = [panel for panel in panels if any(
       draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
   if not panels:
