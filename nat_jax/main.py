@@ -47,7 +47,7 @@ OVERWRITE = flags.DEFINE_bool(
 IMAGES = flags.DEFINE_string('images', None, 'predict: a folder of pictures.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: keeps 95 % of the positive test images).',
+    'these" (default: keeps 95 % of the positives held out for calibration).',
 )
 NUM = flags.DEFINE_integer('num', 64, 'generate: how many images.')
 LABELS = flags.DEFINE_list(

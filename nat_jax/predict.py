@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from nat_jax import data, evaluate, experiment, metrics
+from nat_jax import data, evaluate, experiment, inputs, metrics, schema
 from nat_jax.runtime import results
 
 
@@ -23,18 +23,20 @@ def predict_folder(
     images: a folder of pictures of any size.
     step: of the checkpoint; None: the newest.
     threshold: answers below this maximum probability are "none of these"; None: the
-      highest that keeps the share `keep` of the run's own positive test images.
+      highest that keeps the share `keep` of the positives of part 'calibration', which
+      are used for nothing else.
     keep: see `threshold`.
 
   Raises:
-    ValueError: no checkpoint, no pictures, no evaluation of this checkpoint to take a
-      threshold from.
+    ValueError: no checkpoint, no pictures, no positives to take a threshold from, or
+      no evaluation of this checkpoint on them.
   """
   restored = experiment.restore(workdir, step, 'classifier')
   config = restored.config
   if threshold is None:
-    threshold = _threshold(workdir, restored.step, config['reference'], keep)
-    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positive test images')
+    threshold = _threshold(workdir, restored.step, config, keep)
+    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positives that were '
+          'held out for calibration')
   height, width, channels = restored.image_shape
   mode = 'L' if channels == 1 else 'RGB'
   files = data.list_pictures(images).image
@@ -53,16 +55,23 @@ def predict_folder(
   return path
 
 
-def _threshold(workdir, step, reference, keep):
+def _threshold(workdir, step, config, keep):
+  calibration = inputs.references(config).get(schema.CALIBRATION)
+  if calibration is None:
+    raise ValueError(
+        f'the run in {workdir} held out no positives for a threshold (one positive '
+        f'evaluation set of part {schema.CALIBRATION!r}), and none is taken from the '
+        'test; give --threshold, between 0 and 1')
   evaluation = results.read_evaluation(workdir)
   evaluated = evaluation['step'] if evaluation else None
-  if evaluated != step:
-    found = 'none' if evaluated is None else f'that of step {evaluated}'
+  scores = None if evaluated != step else results.read_arrays(
+      workdir, f'{results.SCORES}/{calibration}', step, ['max_prob'])
+  if scores is None:
+    found = ('none' if evaluated is None else f'that of step {evaluated}'
+             if evaluated != step else f'no {results.SCORES}/{calibration}.npz')
     raise ValueError(
         f'a threshold is chosen by the evaluation of checkpoint {step}, and {workdir} '
         f'has {found}; give --threshold, or run: python -m nat_jax.main '
         f'--mode=evaluate --workdir {workdir} --step {step}')
   # 'lower': a score among the images, so that no fewer than `keep` of them reach it.
-  scores = results.read_arrays(
-      workdir, f'{results.SCORES}/{reference}', step, ['max_prob'])
   return float(np.quantile(scores['max_prob'], 1 - keep, method='lower'))

@@ -46,10 +46,15 @@ CLASSIFIER: dict[str, Any] = dict(
         augment=[],  # nat_jax.data.AUGMENTS, in this order
         treatment={},  # of the negatives, in the step: nat_jax.trainers.TREATMENTS
     ),
-    evals={},  # name -> {'source': ..., 'positive': bool, 'seen': True|False|None}
-    reference='test',  # the positive eval that negatives are compared with
+    # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS}
+    evals={},
+    # The positive eval that the negatives of part 'test' are compared with; those of
+    # the other parts are compared with the one positive eval of their part.
+    reference='test',
     eval_batch_size=512,
-    best='',  # figure whose best checkpoint is kept too, e.g. 'val/accuracy'; '': none
+    # Figure of an eval of part 'validation' whose best checkpoint is kept too, such as
+    # 'validation/accuracy'; '': none.
+    best='',
     compare_with='',  # variant of this config file to train too and print beside
     run=RUN,
 )
@@ -179,7 +184,10 @@ LEAST = {
     'batch_size': 1,
     'num_samples': 2, 'negatives_per_batch': 1, 'negative_weight': 0, 'tolerance': 0,
 }
-EVAL_KEYS = ('source', 'positive', 'seen')
+EVAL_KEYS = ('source', 'positive', 'seen', 'part')
+# What an evaluation set is for: its figures are reported; checkpoints are chosen by it;
+# thresholds are. The first is the default.
+PARTS = TEST, VALIDATION, CALIBRATION = ('test', 'validation', 'calibration')
 NEGATIVE_KEYS = ('source', 'weight')
 
 
@@ -232,6 +240,10 @@ def _check_data(config):
         raise ValueError(
             f'{group}: {name!r} must be of letters, digits, and _ . + - alone')
       check_keys(entry, dict.fromkeys(keys), f'{group}.{name}.')
+      if entry.get('part', TEST) not in PARTS:
+        raise ValueError(
+            f'{group}.{name}.part must be one of {", ".join(map(repr, PARTS))}, got '
+            f'{entry["part"]!r}')
       specs[f'{group}.{name}.source'] = entry.get('source')
   return specs
 

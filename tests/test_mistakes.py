@@ -14,6 +14,7 @@ from nat_jax.runtime import workdir as workdirs
 
 FAKE = {'name': 'fake', 'num': 16, 'shape': (4, 4, 1)}
 NAN = float('nan')
+VALIDATION = {'source': dict(FAKE), 'positive': True, 'part': 'validation'}
 
 
 def make_config(**changes):
@@ -65,7 +66,31 @@ MISTAKES = {
     'treatment': ({'data__treatment': {'name': 'x'}}, "unknown treatment 'x'"),
     'mode': ({'run__mode': 'x'}, "unknown mode 'x'; valid modes: jit, pmap"),
     'placement': ({'run__placement': 'x'}, "placement 'x'; valid: resident, streamed"),
-    'best': ({'best': 'test/acc'}, "best='test/acc' is no .*test/accuracy"),
+    'best': ({'best': 'validation/acc', 'evals__validation': VALIDATION},
+             "best='validation/acc' must be .*There will be: .*validation/accuracy"),
+    'best of the test': (
+        {'best': 'test/accuracy', 'evals__validation': VALIDATION},
+        "best='test/accuracy' must be .*of part 'validation'.*validation/accuracy"),
+    'best without validation': (
+        {'best': 'test/accuracy'}, "no such set: add one to evals, or leave best=''"),
+    'part': ({'evals__test__part': 'train'},
+             "evals.test.part must be one of 'test', 'validation', 'calibr.* 'train'"),
+    'reference of a part': (
+        {'evals__test__part': 'calibration'},
+        r"positive set named 'test' .* of part 'test', .* it holds: \[\]"),
+    'part without positives': (
+        {'evals__n': {'source': FAKE, 'part': 'calibration'}},
+        r"one positive set of part 'calibration'.*got 0: \[\]; add one"),
+    'part with two': (
+        {'evals__validation': VALIDATION, 'evals__more': VALIDATION,
+         'evals__n': {'source': FAKE, 'part': 'validation'}},
+        r"set of part 'validation'.*got 2: \['more', 'validation'\]"),
+    'labels of validation': (
+        {'evals__validation': VALIDATION | {'source': dict(FAKE, num_classes=5)}},
+        "labels of the positive evaluation set 'validation' must be 0..3"),
+    'size of validation': (
+        {'evals__validation': VALIDATION | {'source': dict(FAKE, shape=(8, 8, 1))}},
+        r"set 'validation' has images of shape \(8, 8, 1\), the positives \(4, 4"),
     'steps': ({'steps': 0}, 'steps must be a whole number of 1 or more, got 0'),
     'whole steps': ({'steps': 1.5}, 'steps must be a whole number'),
     'log_every': ({'run__log_every': 0}, 'run.log_every must be .* 1 or more'),

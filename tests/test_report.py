@@ -137,10 +137,59 @@ def test_report_files(tmp_path):
   row, = (r for r in rows if (r['variant'], r['eval'], r['metric'], r['threshold'])
           == ('nat', 'seen', 'ncr', '0.6'))
   assert row == {'run': 'toy:nat seed 0', 'variant': 'nat', 'seed': '0', 'eval': 'seen',
-                 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2', 'lo': '0.1',
-                 'hi': '0.75'}
+                 'part': 'test', 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2',
+                 'lo': '0.1', 'hi': '0.75'}
   row, = (r for r in rows if (r['variant'], r['metric']) == ('baseline', 'accuracy'))
   assert (row['value'], row['lo'], row['hi']) == ('0.99', '', '')
+
+
+def with_parts(found):
+  """The same figures of all three parts, as evaluations have them after 0.1."""
+  return {
+      start + name: figures | {'part': part}
+      for start, part in (('', 'test'), ('v_', 'validation'), ('c_', 'calibration'))
+      for name, figures in found.items()}
+
+
+def test_what_was_chosen_by_is_not_reported(tmp_path):
+  """Tables and figures have the test alone, the CSV all, with the part of each set."""
+  interval = {'ncr_interval': {t: [0.1, 0.75] for t in THRESHOLDS}}
+  texts = {}
+  for name, change in (('plain', dict), ('parts', with_parts)):
+    workdirs = [
+        write_run(tmp_path / name / f'{variant}{seed}', variant, seed,
+                  figures_of=change(evals(**interval)))
+        for variant in ('baseline', 'nat') for seed in (0, 1)]
+    workdirs.append(write_run(  # one seed: it has intervals over images
+        tmp_path / name / 'oe', 'oe', figures_of=change(evals(**interval))))
+    report.report(workdirs, str(tmp_path / name / 'out'))
+    text = (tmp_path / name / 'out' / 'report.md').read_text()
+    texts[name] = text.replace(str(tmp_path / name), '')
+  assert texts['plain'] == texts['parts']
+  figure = figures.histograms({'oe': [report.load_run(workdirs[-1])]})
+  assert [ax.get_title() for ax in figure.axes] == [
+      'seen', 'unseen', 'test (positives)']
+  with open(tmp_path / 'parts' / 'out' / 'report.csv', newline='') as file:
+    parts = {(row['eval'], row['part']) for row in csv.DictReader(file)}
+  assert parts == {
+      (start + name, part) for name in ('test', 'seen', 'unseen')
+      for start, part in (('', 'test'), ('v_', 'validation'), ('c_', 'calibration'))}
+
+
+def test_training_curves_are_of_what_is_watched(tmp_path):
+  """Of validation; of the test where a run, as all of version 0.1, has none."""
+  old = write_run(tmp_path / 'old', 'baseline')
+  new = write_run(tmp_path / 'new', figures_of=with_parts(evals(accuracy=0.75)))
+  groups = report.group([report.load_run(old), report.load_run(new)])
+  axes = {ax.get_title(): ax for ax in figures.training_curves(groups).axes}
+  start = 'NCR at t = 0.4: '
+  drawn = {title.removeprefix(start): [len(line.get_xdata()) for line in ax.lines]
+           for title, ax in axes.items() if title.startswith(start)}
+  assert drawn == {'seen': [1, 0], 'unseen': [1, 0], 'v_seen': [0, 1],
+                   'v_unseen': [0, 1]}
+  dots = [line for line in axes['accuracy (dots: evaluation)'].lines
+          if line.get_marker() == 'o']
+  assert [line.get_ydata().tolist() for line in dots] == [[0.99], [0.75]]
 
 
 def test_what_is_missing_is_said(tmp_path):

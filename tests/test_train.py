@@ -387,11 +387,14 @@ def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
   """The learning rate becomes absurd: the best is early, and is not thrown away."""
   schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e4, 'at': [0.5]}
   config = make_config(
-      16, schedule=schedule, best=f'test/{figure}', ema_decay=0.0,
+      16, schedule=schedule, best=f'validation/{figure}', ema_decay=0.0,
       model={'name': 'mlp', 'width': 16, 'depth': 1},
       run=dict(checkpoint_every=2, eval_every=2, keep=1))
+  config.evals['validation'] = {
+      'source': toy(2, classes=(0, 1, 2)), 'positive': True, 'part': 'validation'}
   train.train(config, str(tmp_path))
-  seen = {r['step']: r['evals']['test'][figure] for r in records(tmp_path, 'eval')}
+  seen = {r['step']: r['evals']['validation'][figure]
+          for r in records(tmp_path, 'eval')}
   assert sorted(seen) == list(range(2, 17, 2))
   best = choose(seen.values())
   assert seen[16] != best

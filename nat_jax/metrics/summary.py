@@ -62,7 +62,7 @@ def negative_summary(
     bootstrap: bool = True,
     thresholds: Sequence[float] = ncr.THRESHOLDS,
 ) -> dict[str, Any]:
-  """The figures of one negative set, beside the positive test set.
+  """The figures of one negative set, beside the positives it is compared with.
 
   NCR_t and PAR_t are of `max_prob`; AUROC, AUPR and FPR95 of the tie-free `score`.
 

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from nat_jax.reports import claims, figures, gan_report, page, pictures
-from nat_jax.reports.tables import Table, eval_tables, interval_table, ncr_table
+from nat_jax.reports.tables import (
+    Table,
+    eval_tables,
+    interval_table,
+    ncr_table,
+    part_of,
+)
 from nat_jax.runtime import files, results, writers
 from nat_jax.runtime import workdir as workdirs
 
@@ -29,7 +35,8 @@ FAMILIES = {'gan': 'GANs', 'points': 'GANs of points'}  # by trainer; else class
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
 GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
 CSV_COLUMNS = (
-    'run', 'variant', 'seed', 'eval', 'metric', 'threshold', 'value', 'lo', 'hi')
+    'run', 'variant', 'seed', 'eval', 'part', 'metric', 'threshold', 'value', 'lo',
+    'hi')
 
 
 def load_run(workdir: str) -> Run:
@@ -217,8 +224,9 @@ def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
 def _csv_rows(run) -> Iterator[tuple]:
   """The figures of eval.json in long form, with the intervals there are."""
   for name, values in run['evals'].items():
+    part = part_of(values) if 'positive' in values else ''  # samples are of none
     for metric, value in values.items():
-      if metric == 'positive' or metric.endswith('_interval'):
+      if metric in ('positive', 'part') or metric.endswith('_interval'):
         continue
       interval = values.get(f'{metric}_interval')
       if isinstance(value, list):  # of classes
@@ -226,8 +234,8 @@ def _csv_rows(run) -> Iterator[tuple]:
       by_threshold = value if isinstance(value, Mapping) else {'': value}
       for threshold, number in by_threshold.items():
         bounds = interval.get(threshold) if isinstance(interval, Mapping) else interval
-        yield (run['label'], run['variant'], run['seed'], name, metric, threshold,
-               '' if number is None else number, *(bounds or ('', '')))
+        yield (run['label'], run['variant'], run['seed'], name, part, metric,
+               threshold, '' if number is None else number, *(bounds or ('', '')))
 
 
 def _history(path):

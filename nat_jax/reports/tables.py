@@ -2,7 +2,8 @@
 
     print(ncr_table({'baseline': evals, 'nat': [evals_of_seed_0, evals_of_seed_1]}))
 
-`evals` is what eval.json holds under that key: one dict of figures for each set. The
+`evals` is what eval.json holds under that key: one dict of figures for each set. Only
+those of the part 'test' are shown: validation and calibration were chosen by. The
 text is Markdown, aligned so that it reads well in a terminal. Nothing but the standard
 library is imported, so that every part of the program may use it.
 """
@@ -23,6 +24,8 @@ DETECTION = {
     'fpr95_id_positive': 'FPR95 (ID-positive)',
     'fpr95_ood_positive': 'FPR95 (OOD-positive)',
 }
+
+TEST, VALIDATION = 'test', 'validation'  # parts that evaluation sets are of
 
 Evals = Mapping[str, Mapping[str, Any]]
 
@@ -146,13 +149,21 @@ def interval_table(evals_by_run: Mapping[str, Evals]) -> Table | None:
                  'measure', positives + negatives, cells, list(evals_by_run))
 
 
-def set_names(groups: Iterable[Sequence[Evals]]) -> tuple[list[str], list[str]]:
-  """The names of all positive and of all negative sets, in order of appearance."""
+def set_names(
+    groups: Iterable[Sequence[Evals]], part: str = TEST
+) -> tuple[list[str], list[str]]:
+  """The names of the positive and of the negative sets of a part, in order."""
   positive = {
       name: figures.get('positive', 'ncr' not in figures)
-      for runs in groups for evals in runs for name, figures in evals.items()}
+      for runs in groups for evals in runs for name, figures in evals.items()
+      if part_of(figures) == part}
   return ([name for name, p in positive.items() if p],
           [name for name, p in positive.items() if not p])
+
+
+def part_of(figures: Mapping[str, Any]) -> str:
+  """The part of a set by its figures; evaluations of version 0.1 knew the test only."""
+  return figures.get('part', TEST)
 
 
 def arrange(

@@ -1,8 +1,8 @@
 """Checkpoints: the only file that knows orbax.
 
-    manager = open_manager(workdir, keep=2, best='val/accuracy')
+    manager = open_manager(workdir, keep=2, best='validation/accuracy')
     state, about = restore_latest(manager, abstract_state)  # None, None: there is none
-    save(manager, state, step, about, figures={'val/accuracy': .98})
+    save(manager, state, step, about, figures={'validation/accuracy': .98})
     close(manager)
 
 A checkpoint holds the state, what is to be known about it (`ABOUT`: the config that
