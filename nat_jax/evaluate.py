@@ -111,7 +111,7 @@ def evaluate_sets(
     config: of the run.
     sets: of `inputs.load_evals`; the reference comes first.
     predict: images -> logits.
-    bootstrap: whether to add 95 % intervals.
+    bootstrap: whether to add the AUROC's intervals.
 
   Returns:
     (figures by set as in eval.json, per-image scores by set).
@@ -127,7 +127,7 @@ def evaluate_sets(
     }
     if eval_set.positive:
       figures[name] = {'positive': True, **metrics.positive_summary(
-          scores[name], eval_set.arrays.label, bootstrap=bootstrap)}
+          scores[name], eval_set.arrays.label)}
     else:
       figures[name] = {
           'positive': False,

@@ -142,7 +142,8 @@ def interval_table(evals_by_run: Mapping[str, Evals]) -> Table | None:
                for name in positives + negatives]) for title, key, rest in rows]
   if all(text == '-' for _, row in cells for texts in row for text in texts):
     return None
-  return arrange('95 % intervals over the images of a set, one trained network each.',
+  return arrange('95 % intervals over the images of a set, one trained network each: '
+                 'Wilson for shares, bootstrap for the AUROC.',
                  'measure', positives + negatives, cells, list(evals_by_run))
 
 
