@@ -64,15 +64,10 @@ def make_evaluator(
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """Accuracy of each positive set, the first NCR_t of each negative one."""
-  parts = []
-  for name, values in figures.items():
-    if values['positive']:
-      parts.append(f'{name} accuracy {values["accuracy"]:.3f}')
-    else:
-      t, ncr = list(values['ncr'].items())[0]
-      parts.append(f'{name} NCR_{t} {ncr:.3f}')
-  return ', '.join(parts)
+  """Accuracy of each positive set; AUROC of each negative one, which needs no t."""
+  return ', '.join(
+      f'{name} accuracy {values["accuracy"]:.3f}' if values['positive'] else
+      f'{name} AUROC {values["auroc"]:.3f}' for name, values in figures.items())
 
 
 def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
@@ -181,6 +176,8 @@ def save_evaluation(
       'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
       'step': step, 'reference': config['reference'],
       'num_classes': config['num_classes'], 'class_names': list(class_names),
+      'background': any(one['logits'].shape[1] > config['num_classes']
+                        for one in scores.values()),
       'evals': figures,
   }
   arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}

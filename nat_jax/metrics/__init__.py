@@ -33,6 +33,7 @@ from nat_jax.metrics.manifold import (
 from nat_jax.metrics.ncr import (
     THRESHOLDS,
     accuracy,
+    informative,
     negative_confidence_rate,
     positive_acceptance_rate,
 )
@@ -57,6 +58,7 @@ __all__ = [
     'gaussian_stats',
     'generative_summary',
     'inception_score',
+    'informative',
     'intra_class_diversity',
     'kid',
     'nearest_neighbours',

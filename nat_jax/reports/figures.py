@@ -65,9 +65,10 @@ def training_curves(groups: Groups) -> Any:
       lambda run: series(run, 'train', 'accuracy'),
       lambda run: series(run, 'eval', run['reference'], 'accuracy')))
   for name in negatives:
+    t = _smallest_threshold(runs, name)
     panels.append((
-        f'NCR at t = 0.4: {name}', None,
-        lambda run, name=name: series(run, 'eval', name, 'ncr', '0.4')))
+        f'NCR at t = {t}: {name}', None,
+        lambda run, name=name, t=t: series(run, 'eval', name, 'ncr', t)))
 
   panels = [panel for panel in panels if any(
       draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
@@ -88,6 +89,14 @@ def training_curves(groups: Groups) -> Any:
     if 'loss' not in title:
       ax.set_ylim(-0.03, 1.03)
   return figure
+
+
+def _smallest_threshold(runs, name):
+  """The smallest t at which every evaluation of the set has an NCR_t."""
+  seen = [evals[name]['ncr'] for run in runs for _, evals in run['history']['eval']
+          if 'ncr' in evals.get(name, {})]
+  return next((t for t in tables.THRESHOLDS if all(t in rates for rates in seen)),
+              tables.THRESHOLDS[-1])
 
 
 def histograms(groups: Groups) -> Any:
