@@ -73,20 +73,16 @@ def of_part(sets: Mapping[str, inputs.EvalSet], part: str) -> dict[str, inputs.E
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """Accuracy of each positive set, the first NCR_t of each negative one.
+  """Accuracy of each positive set, AUROC of each negative one, which needs no t.
 
   Of the test sets; of all where there is none among them.
   """
-  test = {name: values for name, values in figures.items()
-          if values['part'] == schema.TEST}
-  texts = []
-  for name, values in (test or figures).items():
-    if values['positive']:
-      texts.append(f'{name} accuracy {values["accuracy"]:.3f}')
-    else:
-      t, ncr = list(values['ncr'].items())[0]
-      texts.append(f'{name} NCR_{t} {ncr:.3f}')
-  return ', '.join(texts)
+  of_test = {name: values for name, values in figures.items()
+             if values.get('part', schema.TEST) == schema.TEST}
+  return ', '.join(
+      f'{name} accuracy {values["accuracy"]:.3f}' if values['positive'] else
+      f'{name} AUROC {values["auroc"]:.3f}'
+      for name, values in (of_test or figures).items())
 
 
 def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
@@ -125,7 +121,7 @@ def evaluate_sets(
     config: of the run.
     sets: of `inputs.load_evals`: all of them, or all of some parts.
     predict: images -> logits.
-    bootstrap: whether to add 95 % intervals.
+    bootstrap: whether to add the AUROC's intervals.
 
   Returns:
     (figures by set as in eval.json, per-image scores by set).
@@ -143,7 +139,7 @@ def evaluate_sets(
     about = {'positive': eval_set.positive, 'part': eval_set.part}
     if eval_set.positive:
       figures[name] = {**about, **metrics.positive_summary(
-          scores[name], eval_set.arrays.label, bootstrap=bootstrap)}
+          scores[name], eval_set.arrays.label)}
     else:
       figures[name] = {
           **about,
@@ -199,6 +195,8 @@ def save_evaluation(
       'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
       'step': step, 'reference': config['reference'],
       'num_classes': config['num_classes'], 'class_names': list(class_names),
+      'background': any(one['logits'].shape[1] > config['num_classes']
+                        for one in scores.values()),
       'evals': figures,
   }
   arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}

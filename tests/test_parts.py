@@ -231,7 +231,7 @@ def test_test_is_looked_at_when_all_is_done(run, capsys, tmp_path):
   lines = [line.partition('evaluation: ')[2] for line in capsys.readouterr().out.split(
       '\n') if 'evaluation: ' in line]
   assert [line.split(' accuracy')[0] for line in lines] == ['validation'] * 3 + ['test']
-  assert 'validation' not in lines[-1] and 'three NCR_' in lines[-1]
+  assert 'validation' not in lines[-1] and 'three AUROC' in lines[-1]
   # Without validation sets there is nothing else to look at.
   config = make_config(best='')
   for name in validation:

@@ -153,6 +153,25 @@ def test_paired_test():
   assert np.isnan(measures.paired_test(one[:2], np.array([np.nan, 1])))
 
 
+def test_the_rows_of_a_table_are_one_family_of_tests():
+  """Ten seeds that all differ alike: p = 2 / 2^10 each, times the number of tests."""
+  def evaluation(shift):
+    values = (np.arange(10) + shift).tolist()
+    return {
+        'name': 'toy', 'measure': 'distance', 'floor': 1.0, 'threshold': 2.0,
+        'num_samples': 5, 'seeds': list(range(10)),
+        'figures': {name: values for name in measures.ROWS} | {
+            'steps_converged': [None] * 10},  # of no pair: no test
+        'curve': {'step': [0, 1, 2], 'distance': [values] * 3}}
+
+  merit, distance = measures.compare({'gan': evaluation(0), 'nat': evaluation(1)})
+  tests = len(measures.ROWS) - 1
+  assert [row[-1] for row in merit.rows] == [f'{tests * 2 / 2**10:.2g}'] * tests + ['-']
+  assert [row[-1] for row in distance.rows] == [f'{3 * 2 / 2**10:.2g}'] * 3
+  for table in (merit, distance):
+    assert "Holm's correction over the rows" in table.title
+
+
 class Recorder(dict):
   def __init__(self, config, read):
     super().__init__(config)

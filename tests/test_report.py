@@ -26,7 +26,8 @@ def evals(ncr=0.5, accuracy=0.99, sets=('seen', 'unseen'), **extra):
       **{name: negative | {'seen_in_training': name == 'seen'} for name in sets}}
 
 
-def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=None):
+def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=None,
+              **about):
   """A workdir as training leaves it; without scores and metrics unless full."""
   (folder / 'scores').mkdir(parents=True)
   config = {'name': name, 'variant': variant, 'seed': seed,
@@ -35,7 +36,7 @@ def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=N
   found = figures_of or evals()
   (folder / 'eval.json').write_text(json.dumps({
       'step': 40, 'evals': found, 'reference': 'test', 'num_classes': 4,
-      'class_names': ['ant', 'bee', 'cat', '<dog>']}))
+      'class_names': ['ant', 'bee', 'cat', '<dog>'], **about}))
   if full:
     rng = np.random.default_rng(seed)
     for set_name in found:
@@ -190,6 +191,42 @@ def test_training_curves_are_of_what_is_watched(tmp_path):
   dots = [line for line in axes['accuracy (dots: evaluation)'].lines
           if line.get_marker() == 'o']
   assert [line.get_ydata().tolist() for line in dots] == [[0.99], [0.75]]
+
+
+def two_classes(folder, background=False):
+  """Two seeds of two variants: rates at t = 0.4 < 1/2, and the same of all."""
+  interval = {'ncr_interval': {t: [0.11, 0.77] for t in THRESHOLDS}}
+  return [
+      report.load_run(write_run(
+          folder / f'{variant}{seed}', variant, seed, num_classes=2,
+          figures_of=evals(ncr=ncr + seed / 100, **interval), background=background))
+      for variant, ncr in (('nat', 0.2), ('baseline', 0.8)) for seed in range(3)]
+
+
+def test_thresholds_that_say_nothing_are_marked(tmp_path):
+  runs = two_classes(tmp_path)
+  text = report.tables(runs)
+  assert '"-" at t of 0.4: says nothing, since the largest' in re.sub(r'\s+', ' ', text)
+  assert [cell.split() for cell in cells(text, '0.4')] == [['-', '/', '-']] * 3
+  assert '±' in cells(text, '0.6')[0]
+  comparison = text[text.index('against baseline: lower'):]
+  assert cells(comparison, 'nat') == ['0.4', '-', '-']
+  assert cells(comparison, '')[0] == '0.6' and '(p ' in cells(comparison, '')[1]
+  assert 'NCR_0.4 | - ' in re.sub(' +', ' ', report.tables(runs[:1]))
+  titles = [ax.get_title() for ax in figures.training_curves(report.group(runs)).axes]
+  assert 'NCR at t = 0.6: seen' in titles
+  assert json.loads((tmp_path / 'nat0' / 'eval.json').read_text())[
+      'evals']['seen']['ncr']['0.4'] == 0.2  # the file has all there is
+
+
+def test_with_a_background_output_every_threshold_says_something(tmp_path):
+  runs = two_classes(tmp_path, background=True)
+  text = report.tables(runs)
+  assert 'says nothing' not in text
+  comparison = text[text.index('against baseline: lower'):]
+  assert cells(comparison, 'nat')[1].startswith('lower (p ')
+  titles = [ax.get_title() for ax in figures.training_curves(report.group(runs)).axes]
+  assert 'NCR at t = 0.4: seen' in titles
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -440,6 +440,25 @@ def test_figures_can_be_had_again_from_the_scores(done):
       assert figures['ncr']['0.6'] == (scores['max_prob'] > 0.6).mean()
 
 
+def test_progress_shows_what_can_move(done):
+  evaluation = json.loads((done / 'eval.json').read_text())
+  figures = evaluation['evals']
+  assert evaluate.summary({name: figures[name] for name in ('test', 'three')}) == (
+      f'test accuracy {figures["test"]["accuracy"]:.3f}, '
+      f'three AUROC {figures["three"]["auroc"]:.3f}')
+  assert evaluation['background'] is False
+
+
+@pytest.mark.parametrize('num_outputs', [2, 3])
+def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tmp_path):
+  config = experiment.plain(make_config(num_classes=2))
+  logits = np.zeros((4, num_outputs))
+  sets = {'test': inputs.EvalSet(None, positive=True, seen=False, overlap=0)}
+  evaluation = evaluate.save_evaluation(
+      str(tmp_path), config, 1, ['a', 'b'], sets, {}, {'test': {'logits': logits}}, {})
+  assert evaluation['background'] == (num_outputs > 2)
+
+
 def test_seen_and_overlap(caplog):
   """What was among the training negatives is said, by class and by pixel."""
   config = experiment.plain(make_config(evals={

@@ -64,12 +64,14 @@ def training_curves(groups: Groups) -> Any:
       lambda run: series(run, 'train', 'accuracy'),
       lambda run: series(run, 'eval', _watched(run)[0], 'accuracy')))
 
-  def rates_of(run, name):
+  def rates_of(run, name, t):
     there = name in _watched(run)[1]
-    return series(run, 'eval', name, 'ncr', '0.4') if there else np.empty((2, 0))
+    return series(run, 'eval', name, 'ncr', t) if there else np.empty((2, 0))
 
-  panels += [(f'NCR at t = 0.4: {name}', None, functools.partial(rates_of, name=name))
-             for name in negatives]
+  for name in negatives:
+    t = _smallest_threshold(runs, name)
+    panels.append((f'NCR at t = {t}: {name}', None,
+                   functools.partial(rates_of, name=name, t=t)))
   panels = [panel for panel in panels if any(
       draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
   if not panels:
@@ -101,6 +103,14 @@ def _watched(run):
   if positives:
     return positives[0], negatives
   return run['reference'], tables.set_names([seen])[1]
+
+
+def _smallest_threshold(runs, name):
+  """The smallest t at which every evaluation of the set has an NCR_t."""
+  seen = [evals[name]['ncr'] for run in runs for _, evals in run['history']['eval']
+          if 'ncr' in evals.get(name, {})]
+  return next((t for t in tables.THRESHOLDS if all(t in rates for rates in seen)),
+              tables.THRESHOLDS[-1])
 
 
 def histograms(groups: Groups) -> Any:

@@ -111,7 +111,8 @@ def eval_tables(evals_by_run: Mapping[str, Evals | Sequence[Evals]]) -> list[Tab
       rows.append(('training images in it', overlap))
     tables.append(arrange(
         'NCR_t: share of negatives whose maximum prediction exceeds t (lower is '
-        f'better). PAR_t: the same share of positives (higher is better).{spread}',
+        'better). PAR_t: the same share of positives (higher is better).'
+        f'{_silent(groups)}{spread}',
         't', negatives + [f'PAR_t {name}' for name in positives],
         [(t, [cell(name, 'ncr', t) for name in negatives]
           + [cell(name, 'par', t) for name in positives]) for t in THRESHOLDS],
@@ -145,7 +146,8 @@ def interval_table(evals_by_run: Mapping[str, Evals]) -> Table | None:
                for name in positives + negatives]) for title, key, rest in rows]
   if all(text == '-' for _, row in cells for texts in row for text in texts):
     return None
-  return arrange('95 % intervals over the images of a set, one trained network each.',
+  return arrange('95 % intervals over the images of a set, one trained network each: '
+                 'Wilson for shares, bootstrap for the AUROC.',
                  'measure', positives + negatives, cells, list(evals_by_run))
 
 
@@ -229,6 +231,17 @@ def mean_text(values: Sequence[float], digits: int) -> str:
   digits += abs(mean) < 10.0 ** -digits
   spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
   return f'{mean:.{digits}f}{spread}'
+
+
+def _silent(groups):
+  """Why rows of thresholds are without figures, if some are."""
+  rates = [figures['ncr'] for runs in groups.values() for evals in runs
+           for figures in evals.values() if isinstance(figures.get('ncr'), Mapping)]
+  silent = [t for t in THRESHOLDS if any(t not in found for found in rates)]
+  if not silent:
+    return ''
+  return (f' "-" at t of {", ".join(silent)}: says nothing, since the largest of K '
+          'probabilities is at least 1/K whatever the network.')
 
 
 def _counts(values):

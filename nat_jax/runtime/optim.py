@@ -2,6 +2,10 @@
 
     schedule = make_schedule({'name': 'cosine', 'learning_rate': 0.1}, steps=1000)
     tx = make_optimizer({'name': 'sgd', 'momentum': 0.9}, schedule, grad_clip=1.0)
+
+A schedule with a warm-up has, in update i = 0, 1, ... of the run, the rate
+learning_rate (i + 1) / warmup while i < warmup, and then its own of update i - warmup:
+no update has the rate 0, the last one of the warm-up has the full rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +54,10 @@ def step(
 def _after_warmup(schedule, learning_rate, warmup):
   if not warmup:
     return schedule
-  ramp = optax.linear_schedule(0.0, learning_rate, warmup)
+
+  def ramp(count):
+    return learning_rate * (count + 1) / warmup
+
   return optax.join_schedules([ramp, schedule], [warmup])
 
 
