@@ -234,8 +234,8 @@ def _within(x: np.ndarray) -> float:
 def _square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
   """Yields |x_i - y_j|^2 in blocks of rows i, all j.
 
-  From the differences: as |x|^2 + |y|^2 - 2 x.y equal distances would differ by rounding,
-  and an edge of a ball would be within it or not by chance.
+  From the differences: as |x|^2 + |y|^2 - 2 x.y equal distances would differ by
+  rounding, and the edge of a ball would be within it or not by chance.
   """
   return sk.pairwise_distances_chunked(
       x, y, metric='sqeuclidean', n_jobs=-1, working_memory=BLOCK_MIB)
