@@ -8,6 +8,10 @@ pixels. A fifth of each is held out for the test. The more negatives there are, 
 nearer they come to the positives, the better it learns to say no. With `pets` alone the
 negatives are patches of the positives, shuffled.
 
+A picture that cannot be read is named and ends the run before it starts; those of a
+folder are passed over with --config.data.positives.skip_unreadable=True, and likewise
+data.negatives.others.source, evals.test.source, evals.others.source.
+
 For other sizes and longer training copy this file and change it.
 """
 
@@ -28,7 +32,7 @@ def get_config(variant='pets,others'):
 
   def folder(path, split):
     return {'name': 'folder', 'path': os.path.abspath(path), 'size': SIZE,
-            'split': split}
+            'split': split, 'skip_unreadable': False}
 
   given, held_out = {'shuffled': recipes.SHUFFLED}, {}
   if negatives:
