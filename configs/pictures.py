@@ -9,6 +9,10 @@ for calibration (the threshold of --mode=predict) and a fifth for the test. The 
 negatives there are, and the nearer they come to the positives, the better it learns to
 say no. With `pets` alone the negatives are patches of the positives, shuffled.
 
+A picture that cannot be read is named and ends the run before it starts; those of a
+folder are passed over with --config.data.positives.skip_unreadable=True, and likewise
+data.negatives.others.source, evals.NAME.source of every set.
+
 For other sizes and longer training copy this file and change it.
 """
 
@@ -29,7 +33,7 @@ def get_config(variant='pets,others'):
 
   def folder(path, split):
     return {'name': 'folder', 'path': os.path.abspath(path), 'size': SIZE,
-            'split': split}
+            'split': split, 'skip_unreadable': False}
 
   given, tested = {'shuffled': recipes.SHUFFLED}, {}
   if negatives:

@@ -15,6 +15,7 @@ Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
 
+import io
 import os
 import re
 import sys
@@ -110,7 +111,7 @@ def run_predict() -> None:
   """Classifies a folder of pictures."""
   workdir, images = _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict')
   path = predict.predict_folder(workdir, images, STEP.value, THRESHOLD.value)
-  with open(path) as file:
+  with open(path, encoding='utf-8', errors='backslashreplace') as file:
     print(file.read(), end='')
   print(f'written: {path}')
 
@@ -180,6 +181,9 @@ def _check_key(arg):
 
 def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
+  if isinstance(sys.stdout, io.TextIOWrapper):  # not where it is closed, or a notebook
+    # A name that the terminal cannot show is printed with escapes, as on stderr.
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     if argv[1:] and MODE.value != 'report':
       raise ValueError(f'unexpected arguments {argv[1:]}; only --mode=report takes any')

@@ -9,7 +9,13 @@ import os
 import numpy as np
 
 from nat_jax import data, evaluate, experiment, inputs, metrics, schema
-from nat_jax.runtime import results
+from nat_jax.runtime import files, results
+
+PREDICTIONS = 'predictions.csv'
+NONE, UNREADABLE = 'none of these', 'unreadable'  # answers beside the classes
+# A spreadsheet takes a cell that starts with one of these for a formula. The apostrophe
+# itself is among them so that the one put before a cell can always be taken off again.
+ESCAPED = ('=', '+', '-', '@', '\t', '\r', '\n', "'")
 
 
 def predict_folder(
@@ -17,6 +23,14 @@ def predict_folder(
     keep: float = 0.95,
 ) -> str:
   """Classifies a folder of pictures; writes predictions.csv and returns its path.
+
+  The file replaces an older one when it is whole. A row holds the file, the answer, the
+  nearest class and its probability; a picture that cannot be read has the answer
+  'unreadable', the last two empty, and its reason among the warnings. Names are the
+  bytes they are on disk, UTF-8 or not: open(path, encoding='utf-8',
+  errors='surrogateescape', newline='') gives them back. A cell that starts with one of
+  = + - @ tab, carriage return, newline or ' has a further ' before it, so that no
+  spreadsheet runs it as a formula; a reader takes off the first ' of a cell.
 
   Args:
     workdir: of a run.
@@ -28,8 +42,8 @@ def predict_folder(
     keep: see `threshold`.
 
   Raises:
-    ValueError: no checkpoint, no pictures, no positives to take a threshold from, or
-      no evaluation of this checkpoint on them.
+    ValueError: no checkpoint, no picture that can be read, no positives to take a
+      threshold from, or no evaluation of this checkpoint on them.
   """
   restored = experiment.restore(workdir, step, 'classifier')
   config = restored.config
@@ -39,20 +53,32 @@ def predict_folder(
           'held out for calibration')
   height, width, channels = restored.image_shape
   mode = 'L' if channels == 1 else 'RGB'
-  files = data.list_pictures(images).image
-  pictures, _ = data.read_pictures(files, (height, width), mode)
-  logits = evaluate.predictor(restored)(pictures)
+  pictures = data.list_pictures(images).image
+  pixels, unreadable = data.read_pictures(
+      pictures, (height, width), mode, skip_unreadable=True)
+  logits = evaluate.predictor(restored)(pixels)
   scores = metrics.scores_from_logits(logits, config['num_classes'])
   names = restored.class_names or [str(k) for k in range(config['num_classes'])]
-  names = [*names, 'none of these']  # also the answer of a background class
-  path = os.path.join(workdir, 'predictions.csv')
-  with open(path, 'w', newline='') as file:
+  names = [*names, NONE]  # also the answer of a background class
+  found = zip(scores['prediction'], scores['max_prob'], strict=True)
+  path = os.path.join(workdir, PREDICTIONS)
+  with files.replacing(path, newline='', errors='surrogateescape') as file:
     rows = csv.writer(file)
     rows.writerow(['file', 'answer', 'nearest class', 'max_prob'])
-    for name, k, p in zip(files, scores['prediction'], scores['max_prob'], strict=True):
-      answer = names[k] if p >= threshold else names[-1]
-      rows.writerow([name, answer, names[k], p])
+    for place, picture in enumerate(pictures):
+      name = _cell(os.fsencode(picture).decode('utf-8', 'surrogateescape'))
+      if place in unreadable:
+        rows.writerow([name, UNREADABLE, '', ''])
+        continue
+      k, p = next(found)
+      answer = names[k] if p >= threshold else NONE
+      rows.writerow([name, _cell(answer), _cell(names[k]), p])
   return path
+
+
+def _cell(text):
+  """Keeps a text from being a formula of a spreadsheet."""
+  return f"'{text}" if text.startswith(ESCAPED) else text
 
 
 def _threshold(workdir, step, config, keep):

@@ -7,10 +7,13 @@ import itertools
 import json
 import pathlib
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
 from nat_jax import data, experiment, inputs, presets, schema, train
@@ -132,6 +135,15 @@ def shape_of(source):
   return SHAPES.get(source['dataset'], (32, 32, 3))
 
 
+def folder_specs(value, key=''):
+  """(dotted key, spec) of every source 'folder' in a config."""
+  if isinstance(value, dict):
+    if value.get('name') == 'folder':
+      yield key, value
+    for name, part in value.items():
+      yield from folder_specs(part, f'{key}.{name}' if key else name)
+
+
 def all_configs(folders):
   for path in sorted((ROOT / 'configs').rglob('*.py')):
     get_config = load_config(path)
@@ -237,6 +249,41 @@ def test_parts_of_every_config_share_no_image(tmp_path):
     forms.add((config['name'], whole))
   assert {('cifar10_small', False), ('cifar10_small_paper', True), ('mnist', False),
           ('at_small_paper', True), ('digits', False), ('yes', False)} <= forms
+
+
+def test_unreadable_pictures_can_be_passed_over(tmp_path, monkeypatch):
+  """The advice of the error can be followed for every folder of configs/pictures.py."""
+  for name in ('yes/cat', 'yes/dog', 'no'):
+    (tmp_path / name).mkdir(parents=True)
+    for k in range(30):
+      Image.new('RGB', (9, 9)).save(tmp_path / name / f'{k}.png')
+  (tmp_path / 'yes' / 'cat' / 'bad.png').write_bytes(b'not a picture')
+  (tmp_path / 'no' / 'bad.png').write_bytes(b'not a picture')
+  path = f'{ROOT}/configs/pictures.py'
+  config = load_config(path)(f'{tmp_path}/yes,{tmp_path}/no').to_dict()
+  advice = r'bad.png cannot .*--config.data.positives.skip_unreadable=True'
+  wrong = []
+  for _, spec in folder_specs(config):
+    try:
+      data.load(spec)
+    except ValueError as error:
+      assert re.search(advice, str(error))
+      wrong.append(spec['path'])
+  assert sorted(pathlib.Path(path).name for path in wrong) == ['no', 'yes']
+  keys = [f'{key}.skip_unreadable' for key, _ in folder_specs(config)]
+  assert 'data.positives.skip_unreadable' in keys
+  for key in keys:
+    schema.check_override(key)
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values, lock_config=True)
+  monkeypatch.setattr(sys, 'argv', [  # where ml_collections looks too
+      'main', f'--config={path}:{tmp_path}/yes,{tmp_path}/no',
+      *(f'--config.{key}=True' for key in keys)])
+  values(sys.argv)
+  specs = dict(folder_specs(values.config.to_dict()))
+  assert len(specs) == len(keys) >= 4
+  for spec in specs.values():
+    assert len(data.load(spec).label)
 
 
 class Recorder(dict):

@@ -7,6 +7,8 @@
 Distances are computed block by block, so that 10,000 x 10,000 need little memory.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
@@ -113,21 +115,18 @@ def prdc(
         f'expected more than k = {k} samples on each side and k >= 1, got {len(x)} '
         f'and {len(y)} of the reference'
     )
-  # Around 0, less is lost where |x - y|^2 is taken as |x|^2 + |y|^2 - 2 x.y.
-  centre = y.mean(axis=0)
-  x, y = x - centre, y - centre
-  x_radius, y_radius = _radius(x, k), _radius(y, k)
+  x_radius, y_radius = _square_radius(x, k), _square_radius(y, k)
   hits, start = 0, 0
   precise = 0
   recalled, covered = np.zeros(len(y), bool), np.zeros(len(y), bool)
-  for distance in sk.pairwise_distances_chunked(x, y, working_memory=BLOCK_MIB):
-    radius = x_radius[start : start + len(distance), None]
-    start += len(distance)
-    within = distance < y_radius
+  for squares in _square_distances(x, y):
+    radius = x_radius[start : start + len(squares), None]
+    start += len(squares)
+    within = squares < y_radius
     hits += int(within.sum())
     precise += int(within.any(axis=1).sum())
     covered |= within.any(axis=0)
-    recalled |= (distance < radius).any(axis=0)
+    recalled |= (squares < radius).any(axis=0)
   return {
       'precision': precise / len(x),
       'recall': float(recalled.mean()),
@@ -232,6 +231,18 @@ def _within(x: np.ndarray) -> float:
   return (gram.sum() - np.trace(gram)) / (len(x) * (len(x) - 1))
 
 
-def _radius(x: np.ndarray, k: int) -> np.ndarray:
-  search = neighbors.NearestNeighbors(n_neighbors=k, algorithm='brute').fit(x)
-  return search.kneighbors()[0][:, -1]  # without arguments: itself not counted
+def _square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+  """Yields |x_i - y_j|^2 in blocks of rows i, all j.
+
+  From the differences: as |x|^2 + |y|^2 - 2 x.y equal distances would differ by
+  rounding, and the edge of a ball would be within it or not by chance.
+  """
+  return sk.pairwise_distances_chunked(
+      x, y, metric='sqeuclidean', n_jobs=-1, working_memory=BLOCK_MIB)
+
+
+def _square_radius(x: np.ndarray, k: int) -> np.ndarray:
+  """The square of the distance to the k-th nearest other sample, [n]."""
+  # Itself is at 0, which no other can be below.
+  nearest = [np.partition(rows, k, axis=1)[:, k] for rows in _square_distances(x, x)]
+  return np.concatenate(nearest)
