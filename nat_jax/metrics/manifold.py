@@ -17,6 +17,7 @@ from sklearn import neighbors
 from nat_jax.metrics import arrays
 
 BLOCK_MIB = 64
+ROUNDING = 1e-12  # of a square of distances, as a share of the largest |x|^2
 
 
 def kid(
@@ -115,7 +116,12 @@ def prdc(
         f'expected more than k = {k} samples on each side and k >= 1, got {len(x)} '
         f'and {len(y)} of the reference'
     )
-  x_radius, y_radius = _square_radius(x, k), _square_radius(y, k)
+  # Around 0, less is lost where |x - y|^2 is taken as |x|^2 + |y|^2 - 2 x.y.
+  centre = y.mean(axis=0)
+  x, y = x - centre, y - centre
+  # Equal distances that rounding made unequal must not decide who is within a ball.
+  margin = ROUNDING * max(np.square(x).sum(1).max(), np.square(y).sum(1).max())
+  x_radius, y_radius = (_square_radius(z, k) - margin for z in (x, y))
   hits, start = 0, 0
   precise = 0
   recalled, covered = np.zeros(len(y), bool), np.zeros(len(y), bool)
@@ -232,13 +238,9 @@ def _within(x: np.ndarray) -> float:
 
 
 def _square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
-  """Yields |x_i - y_j|^2 in blocks of rows i, all j.
-
-  From the differences: as |x|^2 + |y|^2 - 2 x.y equal distances would differ by
-  rounding, and the edge of a ball would be within it or not by chance.
-  """
+  """Yields |x_i - y_j|^2 in blocks of rows i, all j, to about `ROUNDING` |x|^2."""
   return sk.pairwise_distances_chunked(
-      x, y, metric='sqeuclidean', n_jobs=-1, working_memory=BLOCK_MIB)
+      x, y, metric='euclidean', working_memory=BLOCK_MIB, squared=True)
 
 
 def _square_radius(x: np.ndarray, k: int) -> np.ndarray:
