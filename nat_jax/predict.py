@@ -27,9 +27,11 @@ def predict_folder(
     keep: see `threshold`.
 
   Raises:
-    ValueError: no checkpoint, no pictures, no evaluation of this checkpoint to take a
-      threshold from.
+    ValueError: a threshold that is no probability, no checkpoint, no pictures, no
+      evaluation of this checkpoint to take a threshold from.
   """
+  if threshold is not None and not 0 <= threshold <= 1:
+    raise ValueError(f'threshold is a probability, from 0 to 1, got {threshold}')
   restored = experiment.restore(workdir, step, 'classifier')
   config = restored.config
   if threshold is None:
