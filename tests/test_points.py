@@ -208,10 +208,11 @@ def test_a_finished_run_is_kept(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('changes, message', [
     (dict(steps=5), 'steps 5 must be a multiple of snapshots 50'),
-    (dict(num_seeds=0), 'num_seeds must be a whole number of 1 or more'),
-    (dict(negative_weight=-1.0), 'negative_weight must be a number of 0 or more'),
+    (dict(num_seeds=0), r'num_seeds must be a whole number in \[1, 1e4\]'),
+    (dict(negative_weight=-1.0), r'negative_weight must be a number in \[0, 1e6\]'),
     (dict(data={'name': 'spiral'}), 'unknown set of points .*valid names: gaussian1d'),
-    (dict(data={'name': 'gaussian1d', 'std': 0.0}), 'spreads or radii above 0'),
+    (dict(data={'name': 'gaussian1d', 'std': 0.0}),
+     r'data.std must be a number in \(0, 1e6\], got 0.0'),
     (dict(noise={'name': 'pink'}), "unknown noise 'pink'; valid names: grid, normal"),
     (dict(generator={'name': 'toy_generator', 'latent': 2}), 'with latent 1, got 2'),
 ])

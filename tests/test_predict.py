@@ -63,9 +63,15 @@ def test_keeps_the_share_it_promises(run):
 
 def test_threshold_can_be_given(run):
   workdir, images = run
-  for threshold, answer in ((0.0, False), (1.1, True)):
+  for threshold, answer in ((0.0, False), (1.0, True)):
     rows = rows_of(predict.predict_folder(workdir, images, threshold=threshold))
     assert {row['answer'] == 'none of these' for row in rows} == {answer}
+
+
+@pytest.mark.parametrize('threshold', [-1.0, 1.1, float('nan')])
+def test_threshold_is_a_probability(threshold, tmp_path):
+  with pytest.raises(ValueError, match=f'from 0 to 1, got {threshold}'):
+    predict.predict_folder(str(tmp_path / 'nowhere'), 'images', threshold=threshold)
 
 
 def test_threshold_is_never_that_of_another_checkpoint(run):

@@ -37,10 +37,10 @@ from nat_jax.data.tfds_source import from_tfds
 __all__ = [
     'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Points', 'Pool', 'Stream',
     'apart', 'blobs', 'cache_folder', 'check_memory', 'count_overlap', 'digits', 'fake',
-    'folder', 'from_tfds', 'gather', 'list_pictures', 'load', 'make_augment', 'make_pool',
-    'make_stream', 'normal_noise', 'normalise', 'patch_shuffle', 'pixel_permute',
-    'quantise', 'read_cache', 'read_pictures', 'split_slices', 'take_classes',
-    'take_split', 'uniform_noise', 'write_cache',
+    'folder', 'from_tfds', 'gather', 'list_pictures', 'load', 'make_augment',
+    'make_pool', 'make_stream', 'normal_noise', 'normalise', 'patch_shuffle',
+    'pixel_permute', 'quantise', 'read_cache', 'read_pictures', 'split_slices',
+    'take_classes', 'take_split', 'uniform_noise', 'write_cache',
 ]
 
 # Called with what the spec says.

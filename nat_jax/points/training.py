@@ -119,11 +119,12 @@ def check(config: Mapping[str, Any], points: data.Points) -> None:
       'what is kept of all seeds', 'lower num_seeds, num_samples or snapshots')
   trainer, _ = build(config, dimension)
 
-  def update(key):
-    batch = make_batch(config, key, points._asdict())
-    return trainer.step(trainer.init(key), {}, batch)
+  def update(key, pools):
+    init_key, key = jax.random.split(key)
+    return trainer.step(trainer.init(init_key), {}, make_batch(config, key, pools))
 
-  jax.eval_shape(update, jax.random.key(0))
+  pools = {'positive': points.positive, 'negative': points.negative}
+  jax.eval_shape(update, jax.random.key(0), pools)
 
 
 def run_seeds(

@@ -3,8 +3,9 @@
     base = base_of(config)      # CLASSIFIER, GAN or POINTS, by the name of the trainer
     config = plain(config)      # a dict; ValueError: an unknown key, a senseless value
 
-What each value may be stands in `nat_jax.schema.bounds`. Specs are `{'name': ..., **arguments}` and are looked up in the table that the comment
-beside them names.
+What each value may be stands in `nat_jax.schema.bounds`. Specs are
+`{'name': ..., **arguments}` and are looked up in the table that the comment beside them
+names.
 """
 
 import copy

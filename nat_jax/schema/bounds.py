@@ -221,7 +221,7 @@ BOUNDS: dict[str, Bound] = {
     'discriminator.norm': NAME,
     'discriminator.batch_norm': FLAG,
     'discriminator.noise': number('[0, 1e3]'),
-    'discriminator.dropout': number('[0, 1)'),
+    'discriminator.dropout': number('[0, 0.99]'),  # 1 would keep nothing
     'discriminator.black': number('[-1e3, 1e3]'),
     'discriminator.dtype': NAME,
     'discriminator.parent': PROGRAM,

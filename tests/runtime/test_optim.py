@@ -38,6 +38,15 @@ def test_schedules(spec, expected):
     np.testing.assert_allclose(schedule(step), value, atol=1e-6, err_msg=str(step))
 
 
+@pytest.mark.parametrize('at, warmup', [
+    ((0.5, 0.5), 0), ((0.6, 0.5), 0), ((0.5, 0.51), 0), ((0.01,), 0), ((0.5,), 5)])
+def test_drops_are_apart_and_after_the_warmup(at, warmup):
+  """Two at one update would be one, and one within the warm-up no drop."""
+  with pytest.raises(ValueError, match='in rising order'):
+    optim.make_schedule({'name': 'step', 'learning_rate': 1.0, 'at': at,
+                         'warmup': warmup}, 10)
+
+
 def test_weight_decay_is_of_kernels_unless_asked():
   after = update({'name': 'sgd', 'weight_decay': 0.1, 'nesterov': False}, ZEROS)
   np.testing.assert_allclose(after['kernel'], 1 - 0.5 * 0.1)
