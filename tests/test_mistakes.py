@@ -108,7 +108,7 @@ MISTAKES = {
     'long name': ({'evals__' + 'a' * 300: {'source': FAKE}}, 'at most 100 bytes'),
     'long variant': ({'variant': 'a' * 300}, 'variant must be .* at most 100 bytes'),
     'no rate': ({'schedule': {'name': 'cosine', 'learning_rate': 0.0}},
-                r'schedule.learning_rate must be .* in \(0, 1e6\], got 0.0'),
+                r'schedule.learning_rate must be .* in \[1e-30, 1e38\], got'),
     'drops': ({'steps': 10, 'schedule': {'name': 'step', 'learning_rate': 0.1,
                                          'at': (0.5, 0.51)}},
               r'in rising order.*of 10 steps \[0.5, 0.51\] are the updates \[5, 5\]'),

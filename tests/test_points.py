@@ -198,6 +198,7 @@ def test_a_finished_run_is_kept(tmp_path, monkeypatch, capsys):
   workdir = tmp_path / 'nat'
   first = points.train(make_config(), str(workdir))
   assert_reported(workdir, 3)
+  points.report([str(workdir), variant_beside(workdir, '$_$')])  # is no mathematics
   before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
   assert points.train(make_config(), str(workdir)) == first
   assert 'nothing to do' in capsys.readouterr().out

@@ -161,12 +161,12 @@ BOUNDS: dict[str, Bound] = {
     'optimizer.b2': number('[0, 1)'),
     'optimizer.eps': number('[1e-30, 1]'),  # in float32 less would be 0
 
-    'schedule.learning_rate': number('(0, 1e6]'),
+    'schedule.learning_rate': number('[1e-30, 1e38]'),  # within float32
     'schedule.end': number('[0, 1e6]'),
     # May be longer than the run: a run that is cut short for a trial keeps its recipe.
     'schedule.warmup': PERIOD,
     'schedule.over': PERIOD,
-    'schedule.factor': number('(0, 1e3]'),
+    'schedule.factor': number('(0, 1e38]'),
     'schedule.at': listed(number('(0, 1)'), 1),
 
     'treatment.alpha': number('[1e-3, 1e6]'),
