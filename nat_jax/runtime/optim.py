@@ -116,6 +116,9 @@ OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'sgd': sgd}
 
 def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:
   """Returns step -> learning rate, from a spec of `SCHEDULES`."""
+  # jax takes a whole number beyond 32 bits for no number at all.
+  spec = {key: float(value) if key in ('learning_rate', 'factor') else value
+          for key, value in spec.items()}
   return registry.build(SCHEDULES, spec, what='schedule', steps=steps)
 
 

@@ -38,6 +38,15 @@ def test_schedules(spec, expected):
     np.testing.assert_allclose(schedule(step), value, atol=1e-6, err_msg=str(step))
 
 
+def test_large_whole_numbers_are_numbers():
+  for name in optim.SCHEDULES:
+    schedule = optim.make_schedule({'name': name, 'learning_rate': 10**30}, 10)
+    np.testing.assert_allclose(schedule(0), 1e30, rtol=1e-6)
+  schedule = optim.make_schedule(
+      {'name': 'step', 'learning_rate': 1, 'factor': 10**30}, 10)
+  np.testing.assert_allclose(schedule(5), 1e30, rtol=1e-6)
+
+
 @pytest.mark.parametrize('at, warmup', [
     ((0.5, 0.5), 0), ((0.6, 0.5), 0), ((0.5, 0.51), 0), ((0.01,), 0), ((0.5,), 5)])
 def test_drops_are_apart_and_after_the_warmup(at, warmup):
