@@ -222,8 +222,6 @@ def _check_normalisation(settings, channels):
           f'data.{key} must hold one number, or one for each of the {channels} '
           f'channels, got {settings[key]}'
       )
-  if min(settings['std']) <= 0:
-    raise ValueError(f'data.std must be above 0, got {settings["std"]}')
 
 
 def _is_gan(config) -> bool:

@@ -159,17 +159,17 @@ def parse(argv: list[str]) -> list[str]:
   try:
     for arg in argv[1:]:
       _check_key(arg)
+    _check_config_file(argv)
     return flags.FLAGS(argv)
-  except (flags.Error, *MISTAKES, AttributeError, KeyError, SyntaxError) as error:
+  except (flags.Error, *MISTAKES, LookupError, AttributeError, SyntaxError) as error:
     if _wants_traceback():
       raise
     text = str(error).strip()
-    if isinstance(error, AttributeError | KeyError):
+    if isinstance(error, AttributeError | LookupError):
       text = (f'the config has no key {text.strip(chr(34))} where --config.KEY looks '
               'for it; what a spec does not hold yet is added in the config file')
-    # The config's own error ends the traceback that absl quotes.
-    sys.exit(f'error: {text.splitlines()[-1].strip() if "Traceback" in text else text}'
-             '\n(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
+    sys.exit(f'error: {text}\n'
+             '(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
 
 
 def _check_key(arg):
@@ -177,6 +177,15 @@ def _check_key(arg):
   found = re.match(r'--?config\.([^=]+)', arg)
   if found:
     schema.check_override(found[1])
+
+
+def _check_config_file(argv):
+  """Loads the config file: of a mistake in it absl would print a traceback."""
+  for arg, following in zip(argv[1:], [*argv[2:], ''], strict=True):
+    found = re.fullmatch(r'--?config(?:=(.*))?', arg)
+    path, _, variant = ((found[1] or following) if found else '').partition(':')
+    if path:
+      plan.load(path, variant or None)
 
 
 def main(argv: list[str]) -> None:
@@ -210,6 +219,17 @@ def main(argv: list[str]) -> None:
     if _wants_traceback():
       raise
     sys.exit(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if _wants_traceback() or not _is_out_of_memory(error):
+      raise
+    sys.exit(f'error: out of memory ({str(error).strip() or "of this machine"}); lower '
+             'what is held at once: --config.data.batch_size, eval_batch_size, '
+             'run.updates_per_call, measures.num_samples, --num, or the width of the '
+             'networks\n(NAT_JAX_TRACEBACK=1 shows where)')
+
+
+def _is_out_of_memory(error):
+  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
 
 
 def _wants_traceback():

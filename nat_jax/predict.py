@@ -42,9 +42,12 @@ def predict_folder(
     keep: see `threshold`.
 
   Raises:
-    ValueError: no checkpoint, no picture that can be read, no positives to take a
-      threshold from, or no evaluation of this checkpoint on them.
+    ValueError: a threshold that is no probability, no checkpoint, no picture that can
+      be read, no positives to take a threshold from, or no evaluation of this
+      checkpoint on them.
   """
+  if threshold is not None and not 0 <= threshold <= 1:
+    raise ValueError(f'threshold is a probability, from 0 to 1, got {threshold}')
   restored = experiment.restore(workdir, step, 'classifier')
   config = restored.config
   if threshold is None:

@@ -210,7 +210,14 @@ def run_here(monkeypatch, *args):
     (['--config.steps=many'], "invalid literal for int.* 'many'"),
     (['--config', '{folder}/toy.py:plain'], "unknown variant 'plain'; valid: nat"),
     (['--config', '{folder}/nowhere.py'], 'nowhere.py'),
-    (['--config', '{folder}/broken.py'], 'invalid syntax'),
+    (['--config', '{folder}/broken.py'], 'broken.py, line 1: invalid syntax'),
+    (['--config={folder}/nothing.py'], 'nothing.py: get_config must return .*NoneType'),
+    (['--config={folder}/division.py'], 'division.py, line 2: ZeroDivisionError'),
+    (['--config.data=3'], 'data'),
+    (['--config.ema_decay=2'], 'ema_decay must be a number in'),
+    (['--mode=predict', '--images=.', '--threshold=nan'], 'from 0 to 1, got nan'),
+    (['--mode=generate', '--num=0'], 'num must be'),
+    (['--mode=generate', '--seed=-1'], 'seed must be'),
     (['--step=x'], "--step=x: invalid literal"),
     (['--mode=foo'], 'train|evaluate|predict|report'),
     (['--wokdir=x'], "Unknown command line flag 'wokdir'. Did you mean: workdir"),
@@ -228,6 +235,8 @@ def run_here(monkeypatch, *args):
 def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   """One message, exit status 1 and no file."""
   (folder / 'broken.py').write_text('def get_config(:')
+  (folder / 'nothing.py').write_text('def get_config():\n  pass')
+  (folder / 'division.py').write_text('def get_config():\n  return 1 / 0')
   (folder / 'points').mkdir(exist_ok=True)
   (folder / 'points' / 'config.json').write_text('{"trainer": {"name": "points"}}')
   before = {p for p in folder.iterdir()}
@@ -236,6 +245,24 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
     run_here(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
              '--workdir', str(folder / 'nowhere'), *args)
   assert {p for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize('error, told', [
+    (MemoryError('Unable to allocate 7 TiB'), True), (MemoryError(), True),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), True),
+    (jax.errors.JaxRuntimeError('INTERNAL: a mistake of the program'), False)])
+def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
+  def fail(*args):
+    raise error
+
+  monkeypatch.setattr(train, 'train', fail)
+  expected = SystemExit if told else jax.errors.JaxRuntimeError
+  with pytest.raises(expected) as caught:
+    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+             '--workdir', str(folder / 'memory'))
+  if told:
+    assert caught.value.code.startswith('error: out of memory (')
+    assert 'lower what is held at once: --config.data.batch_size' in caught.value.code
 
 
 def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeypatch):

@@ -76,9 +76,15 @@ def test_keeps_the_share_it_promises(run):
 
 def test_threshold_can_be_given(run):
   workdir, images = run
-  for threshold, answer in ((0.0, False), (1.1, True)):
+  for threshold, answer in ((0.0, False), (1.0, True)):
     rows = rows_of(predict.predict_folder(workdir, images, threshold=threshold))
     assert {row['answer'] == 'none of these' for row in rows} == {answer}
+
+
+@pytest.mark.parametrize('threshold', [-1.0, 1.1, float('nan')])
+def test_threshold_is_a_probability(threshold, tmp_path):
+  with pytest.raises(ValueError, match=f'from 0 to 1, got {threshold}'):
+    predict.predict_folder(str(tmp_path / 'nowhere'), 'images', threshold=threshold)
 
 
 def test_threshold_is_never_that_of_another_checkpoint(run):
@@ -181,7 +187,7 @@ def test_cells_are_no_formulas_and_can_be_taken_back(run, tmp_path, monkeypatch)
   monkeypatch.setattr(
       predict.experiment, 'restore',
       lambda *args: restored._replace(class_names=names))
-  for threshold in (0.0, 1.1):
+  for threshold in (0.0, 1.0):
     rows = rows_of(predict.predict_folder(*run, threshold=threshold))
     assert {row['nearest class'] for row in rows} <= {f"'{name}" for name in names}
     for row in rows:
@@ -221,6 +227,6 @@ def test_the_old_file_stays_until_the_new_one_is_whole(run, monkeypatch):
 
   monkeypatch.setattr(predict, '_cell', fail)
   with pytest.raises(OSError, match='No space left'):
-    predict.predict_folder(*run, threshold=1.1)
+    predict.predict_folder(*run, threshold=1.0)
   assert path.read_bytes() == before
   assert set(path.parent.iterdir()) == places

@@ -27,7 +27,7 @@ def evals(ncr=0.5, accuracy=0.99, sets=('seen', 'unseen'), **extra):
 
 
 def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=None,
-              **about):
+              class_names=('ant', 'bee', 'cat', '<dog>'), **about):
   """A workdir as training leaves it; without scores and metrics unless full."""
   (folder / 'scores').mkdir(parents=True)
   config = {'name': name, 'variant': variant, 'seed': seed,
@@ -36,7 +36,7 @@ def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=N
   found = figures_of or evals()
   (folder / 'eval.json').write_text(json.dumps({
       'step': 40, 'evals': found, 'reference': 'test', 'num_classes': 4,
-      'class_names': ['ant', 'bee', 'cat', '<dog>'], **about}))
+      'class_names': class_names, **about}))
   if full:
     rng = np.random.default_rng(seed)
     for set_name in found:
@@ -240,6 +240,18 @@ def test_what_is_missing_is_said(tmp_path):
   text = (tmp_path / 'bare' / 'report.md').read_text()
   assert 'Without metrics.jsonl: toy:nat seed 0.' in text
   assert text.count('](figures/') == 4
+
+
+def test_dollars_in_names_are_no_mathematics(tmp_path):
+  """'$\\frac$' would be an error of matplotlib's, and 'a$b$' lose its dollars."""
+  workdirs = [
+      write_run(tmp_path / str(i), variant, class_names=['a$b$', '$\\frac$', '$', '$$'])
+      for i, variant in enumerate(('a$b$', '$\\frac$'))]
+  report.report(workdirs, str(tmp_path / 'out'))
+  assert len(list((tmp_path / 'out' / 'figures').iterdir())) == 5
+  text = {part.get_text(): part for part in figures.histograms({
+      'a$b$': [report.load_run(workdirs[0])]}).legends[0].get_texts()}
+  assert not text['a$b$'].get_parse_math()
 
 
 def test_html_escapes_names(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps
 
-from nat_jax.data import sources
+from nat_jax.data import memory, sources
 
 EXTENSIONS = frozenset(
     '.bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
@@ -108,6 +108,10 @@ def read_pictures(
     those that cannot).
   """
   size = _checked(size, mode)
+  if size is not None:
+    memory.check_memory(
+        len(files) * size[0] * size[1] * len(mode), f'{len(files)} pictures of {size}',
+        'make them smaller, or take fewer')
 
   def read(file):
     try:

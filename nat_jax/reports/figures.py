@@ -31,6 +31,7 @@ STYLE = {
     'axes.edgecolor': '#666666', 'xtick.color': '#444444', 'ytick.color': '#444444',
     'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.7,
     'axes.axisbelow': True, 'lines.linewidth': 1.6, 'legend.frameon': False,
+    'text.parse_math': False,  # the names of users' classes and sets may hold a $
 }
 
 

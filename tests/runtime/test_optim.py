@@ -52,6 +52,24 @@ def test_the_first_update_of_a_warm_up_moves_the_parameters():
     np.testing.assert_allclose(updates['bias'], -rate, rtol=1e-6)
 
 
+def test_large_whole_numbers_are_numbers():
+  for name in optim.SCHEDULES:
+    schedule = optim.make_schedule({'name': name, 'learning_rate': 10**30}, 10)
+    np.testing.assert_allclose(schedule(0), 1e30, rtol=1e-6)
+  schedule = optim.make_schedule(
+      {'name': 'step', 'learning_rate': 1, 'factor': 10**30}, 10)
+  np.testing.assert_allclose(schedule(5), 1e30, rtol=1e-6)
+
+
+@pytest.mark.parametrize('at, warmup', [
+    ((0.5, 0.5), 0), ((0.6, 0.5), 0), ((0.5, 0.51), 0), ((0.01,), 0), ((0.5,), 5)])
+def test_drops_are_apart_and_after_the_warmup(at, warmup):
+  """Two at one update would be one, and one within the warm-up no drop."""
+  with pytest.raises(ValueError, match='in rising order'):
+    optim.make_schedule({'name': 'step', 'learning_rate': 1.0, 'at': at,
+                         'warmup': warmup}, 10)
+
+
 def test_weight_decay_is_of_kernels_unless_asked():
   after = update({'name': 'sgd', 'weight_decay': 0.1, 'nesterov': False}, ZEROS)
   np.testing.assert_allclose(after['kernel'], 1 - 0.5 * 0.1)
