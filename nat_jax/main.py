@@ -15,8 +15,10 @@ Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
 
+import contextlib
 import os
 import re
+import signal
 import sys
 
 import jax
@@ -26,7 +28,7 @@ from ml_collections import config_flags
 from nat_jax import generate, generation, plan, posthoc, predict, schema, train
 from nat_jax.points import run as points
 from nat_jax.reports import report
-from nat_jax.runtime import processes
+from nat_jax.runtime import checkpoint, console, files, processes, signals
 from nat_jax.runtime import workdir as workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -82,14 +84,38 @@ def run_train() -> None:
       print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
     # Several GANs may be started at once and want one judge.
-    with workdirs.hold(workdir, wait=i < len(judges)):
+    with workdirs.hold(workdir, wait=i < len(judges)), _interrupted(workdir):
       run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
 
 
+@contextlib.contextmanager
+def _interrupted(workdir):
+  """Says what an interrupted run has saved."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    steps = checkpoint.list_steps(workdir)
+    raise KeyboardInterrupt(
+        f'interrupted; the same command goes on from step {steps[-1]} in {workdir}'
+        if steps else
+        f'interrupted; nothing of {workdir} is saved yet, so the same command begins '
+        'it anew') from None
+
+
 def _report(workdirs, out=None):
   print()
+  try:
+    with files.named(out or workdirs[0]):
+      _write_report(workdirs, out)
+  except OSError as error:
+    raise OSError(
+        f'the report cannot be written: {error}. Nothing of the runs is lost; free '
+        f'some space and give --mode=report {" ".join(workdirs)}') from error
+
+
+def _write_report(workdirs, out):
   if points.owns(workdirs[0]):
     print(points.report(workdirs, out))
     return
@@ -189,6 +215,8 @@ def main(argv: list[str]) -> None:
       raise ValueError(f'--mode={MODE.value} goes by the config in the workdir; leave '
                        'out ' + ', '.join(f'--config.{key}' for key in changes))
     if DISTRIBUTED.value:
+      if not _wants_traceback():
+        processes.read_errors()
       processes.join()
     if MODE.value not in ('train', 'report') and points.owns(WORKDIR.value or ''):
       raise ValueError(f'{WORKDIR.value} holds GANs of points, which are measured as '
@@ -200,17 +228,40 @@ def main(argv: list[str]) -> None:
   except train.Preempted as stopped:
     if jax.process_index() == 0:
       print(stopped, flush=True)
-  except KeyboardInterrupt:
-    sys.exit('interrupted; the same command goes on from the last checkpoint')
-  except (*MISTAKES, train.Diverged) as error:
+    if stopped.number != signal.SIGTERM:  # which a scheduler sends: all is well
+      sys.exit(128 + stopped.number)
+  except KeyboardInterrupt as interrupt:
+    _end(str(interrupt) or 'interrupted', 128 + signal.SIGINT)
+  except Exception as error:
     if _wants_traceback():
       raise
-    sys.exit(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+    if processes.lost_one(error):
+      _end(f'error: {processes.LOST}')
+    if not isinstance(error, (*MISTAKES, train.Diverged)):
+      raise
+    _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+
+
+def _end(text, status=1):
+  """Ends the program with a message."""
+  print(text, file=sys.stderr, flush=True)
+  processes.leave(status)
+  sys.exit(status)
 
 
 def _wants_traceback():
   return os.environ.get('NAT_JAX_TRACEBACK') == '1'
 
 
+def run() -> None:
+  """The program: a lost viewer does not stop it, Ctrl-C ends it with a sentence."""
+  console.guard()
+  with signals.interruptible():
+    try:
+      app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:  # before or after `main`
+      _end('interrupted', 128 + signal.SIGINT)
+
+
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  run()

@@ -110,12 +110,8 @@ def _saving(manager):
   except (MemoryError, jax.errors.JaxRuntimeError):
     raise
   except Exception as error:  # orbax and tensorstore raise many kinds
-    sound = list_steps(os.path.dirname(manager.directory))
     raise NotSaved(
-        f'a checkpoint cannot be written to {manager.directory}: {_first_line(error)}. '
-        + (f'The last sound checkpoint is of step {sound[-1]}. ' if sound else
-           'There is no checkpoint yet. ')
-        + 'Free some space there, or mend the disk, and give the same command again'
+        f'a checkpoint cannot be written to {manager.directory}: {_first_line(error)}'
     ) from error
 
 
@@ -248,6 +244,13 @@ def list_steps(workdir: str) -> list[int]:
   if not os.path.isdir(folder):
     return []
   return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+
+
+def last_sound(workdir: str) -> str:
+  """A sentence on the newest checkpoint."""
+  steps = list_steps(workdir)
+  return (f'The last sound checkpoint is of step {steps[-1]}.' if steps else
+          'There is no checkpoint yet.')
 
 
 def close(manager: ocp.CheckpointManager) -> None:
