@@ -244,8 +244,10 @@ def main(argv: list[str]) -> None:
 
 def _end(text, status=1):
   """Ends the program with a message."""
+  processes.leave(text, status)
+  if status == 1:
+    sys.exit(text)
   print(text, file=sys.stderr, flush=True)
-  processes.leave(status)
   sys.exit(status)
 
 

@@ -38,6 +38,9 @@ from nat_jax.trainers import base
 # Where there is no line for a trainer, it is a classifier.
 EVALUATORS = {'gan': generation.make_evaluator}
 
+BESIDES = 10_000_000  # bytes on disk: figures, report, eval.json, folders
+RECORD = 1000  # bytes on disk for each record: metrics.jsonl, TensorBoard events
+
 
 class Preempted(Exception):
   """A signal came; the run was saved and can be resumed.
@@ -94,7 +97,10 @@ def train(
   call_length = feed.make_call_length(
       config, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
   num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
-  workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
+  workdirs.prepare(
+      workdir, config, overwrite,
+      (run['keep'] + 2) * num_bytes + evaluator.num_bytes + BESIDES
+      + config['steps'] // run['log_every'] * RECORD)
   processes.barrier('workdir')
 
   best = config.get('best', '')

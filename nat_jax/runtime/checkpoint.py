@@ -53,6 +53,7 @@ def open_manager(
     lowest: the lowest value stays instead.
     read_only: nothing is created or deleted.
   """
+  logging.get_absl_logger().addFilter(_is_news)
   directory = os.path.join(os.path.abspath(workdir), FOLDER)
   preserve = [policies.LatestN(max(keep, 1))]
   sign = -1 if lowest else 1
@@ -68,6 +69,11 @@ def open_manager(
       cleanup_tmp_directories=not read_only,
   )
   return ocp.CheckpointManager(directory, options=options)
+
+
+def _is_news(record):
+  """Not the tracebacks that orbax's threads log: what they tell is raised as well."""
+  return not (record.exc_info and 'orbax' in record.pathname)
 
 
 def save(

@@ -68,14 +68,14 @@ def lost_one(error: BaseException) -> bool:
   return jax.distributed.is_initialized() and bool(SIGNS.search(str(error)))
 
 
-def leave(status: int) -> None:
-  """Ends this process at once if there are others, which learn of it by that.
+def leave(text: str, status: int) -> None:
+  """Ends this process with a message if there are others, which learn of it by that.
 
   An ordinary end would wait for them, while they wait for this one.
   """
   if jax.distributed.is_initialized():
     sys.stdout.flush()
-    sys.stderr.flush()
+    print(text, file=sys.stderr, flush=True)
     os._exit(status)
 
 

@@ -64,7 +64,7 @@ def _events(workdir):
     except Exception as error:  # TensorFlow raises kinds of its own
       logging.warning(
           'TensorBoard events cannot be written to %s (%s); metrics.jsonl has every '
-          'figure.', workdir, repr(error)[:200])
+          'figure.', workdir, ' '.join((str(error) or repr(error)).split())[:200])
       events = None
 
   def write(record):
