@@ -2,7 +2,8 @@
 
 Train, and end with the table of negative confidence rates and a report:
   python -m nat_jax.main --config configs/digits.py --workdir runs/digits
-  (again: goes on where it stopped; --config.steps=100 changes a key of the config)
+  (again: goes on where it stopped; --config.steps=100 changes a key of the config.
+  Ctrl-C saves and ends with status 130, SIGHUP with 129, SIGTERM with 0)
 Evaluate a checkpoint; needs nothing but the workdir:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
 Classify your own pictures:

@@ -1,5 +1,6 @@
 """The program as its users start it: help, killing and stopping it, two processes."""
 
+import errno
 import json
 import os
 import pathlib
@@ -184,8 +185,8 @@ def test_two_processes_train_as_one(folder):
 
 def test_lost_processes(folder):
   """kill -9 of either: the other says so and ends, and the same command goes on."""
-  args = command(folder, 'lost', '--config.steps=300', '--config.run.log_every=10',
-                 '--config.run.checkpoint_every=20')
+  args = command(folder, 'lost', '--config.steps=120', '--config.run.log_every=10',
+                 '--config.run.checkpoint_every=10')
 
   def start_two():
     port = random.randint(20000, 30000)
@@ -196,9 +197,9 @@ def test_lost_processes(folder):
             NAT_JAX_PROCESS_ID=str(k), NAT_JAX_COORDINATOR=f'127.0.0.1:{port}'))
             for k in (0, 1)]
 
-  for victim, step in ((1, 40), (0, 100)):
+  for victim, step in ((1, 20), (0, 60)):
     both = start_two()
-    wait_for(both[0], f'step {step}/300')
+    wait_for(both[0], f'step {step}/120')
     both[victim].kill()
     told, _ = both[1 - victim].communicate(timeout=60)
     both[victim].communicate()
@@ -207,7 +208,7 @@ def test_lost_processes(folder):
     for words in ('stack trace', 'Traceback', 'Fatal Python error', 'Gloo all'):
       assert words not in told
     saved = checkpoint.list_steps(folder / 'lost')[-1]
-    assert step - 40 <= saved < 300
+    assert step - 20 <= saved < 120
   both = start_two()
   out = [process.communicate(timeout=120)[0] for process in both]
   assert [process.returncode for process in both] == [0, 0], out
@@ -308,6 +309,17 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
     run_here(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
              '--workdir', str(folder / 'nowhere'), *args)
   assert {p for p in folder.iterdir()} == before
+
+
+def test_report_that_cannot_be_written(tmp_path, monkeypatch):
+  """The sentence names the place and says that nothing of the runs is lost."""
+  def full(*args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(main, '_write_report', full)
+  with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*Nothing "
+                     f"of the runs is lost; .*--mode=report {tmp_path}"):
+    main._report([str(tmp_path)])
 
 
 def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeypatch):

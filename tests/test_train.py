@@ -16,6 +16,7 @@ from clu import metrics as clu_metrics
 
 from nat_jax import evaluate, experiment, feed, inputs, presets, train
 from nat_jax.runtime import checkpoint, files, results, writers
+from nat_jax.runtime import workdir as workdirs
 from nat_jax.trainers import base
 
 SHAPE = (6, 6, 1)
@@ -262,6 +263,44 @@ def test_disk_that_fills_up_while_it_trains(tmp_path, monkeypatch):
       train.train(config, str(tmp_path))
   train.train(config, str(tmp_path))
   assert [r['step'] for r in records(tmp_path)] == [2, 4, 6]
+
+
+def test_disk_that_is_full_when_it_is_saved(tmp_path, caplog):
+  """The error names the folder; the tracebacks of orbax's threads are not logged."""
+  manager = checkpoint.open_manager(str(tmp_path))
+  with files_of_at_most(100), pytest.raises(
+      checkpoint.NotSaved, match=f'cannot be written to {tmp_path}/checkpoints: '):
+    checkpoint.save(manager, {'x': np.zeros(10_000)}, 1, {'config': {}})
+    checkpoint.close(manager)
+  assert 'Traceback' not in caplog.text
+  assert checkpoint.list_steps(tmp_path) == []
+
+
+def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
+  """Checkpoints while one is saved, scores, pictures of mistakes and the records."""
+  asked = []
+
+  def prepare(workdir, config, overwrite, num_bytes):
+    asked.append(num_bytes)
+    raise ValueError('looked')
+
+  monkeypatch.setattr(workdirs, 'prepare', prepare)
+  evals = {'test': {'source': toy(1, classes=(0, 1, 2)), 'positive': True},
+           'three': {'source': toy(1, classes=(3,))}}
+  more = {'blobs': {'source': {'name': 'blobs', 'num': 11}}}
+  for config in (make_config(evals=evals), make_config(evals=evals | more),
+                 make_config(evals=evals, run=dict(keep=4)), make_config(600)):
+    with pytest.raises(ValueError, match='looked'):
+      train.train(config, str(tmp_path / 'run'))
+  written = sum(
+      array.nbytes for folder in ('scores', 'mistakes')
+      for array in np.load(done / folder / 'blobs.npz').values() if array.ndim)
+  assert asked[1] - asked[0] >= written
+  size = sum(np.asarray(x).nbytes for x in final_state(done))
+  assert asked[2] - asked[0] == 2 * size  # two more checkpoints
+  assert asked[3] - asked[1] >= 297 * max(
+      len(line) for line in (done / 'metrics.jsonl').read_text().splitlines()
+      if '"train"' in line)
 
 
 def test_disk_that_is_full_when_it_is_evaluated(tmp_path, monkeypatch):
