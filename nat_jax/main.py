@@ -81,12 +81,13 @@ def run_train() -> None:
   for run_config, workdir in runs:  # before any work is spent on the first
     train.check(run_config, workdir, OVERWRITE.value)
   for i, (run_config, workdir) in enumerate([*judges, *runs]):
-    if jax.process_index() == 0:
-      print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
-    # Several GANs may be started at once and want one judge.
-    with workdirs.hold(workdir, wait=i < len(judges)), _interrupted(workdir):
-      run(run_config, workdir, OVERWRITE.value)
+    with _interrupted(workdir):
+      if jax.process_index() == 0:
+        print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
+      # Several GANs may be started at once and want one judge.
+      with workdirs.hold(workdir, wait=i < len(judges)):
+        run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
 
