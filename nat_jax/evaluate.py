@@ -27,11 +27,13 @@ class Evaluator(NamedTuple):
       `final`, of the sets alone that choices on the way are made by.
     save: (state, step, figures, the same) -> what it wrote to eval.json.
     summary: figures -> a line for the terminal.
+    num_bytes: disk space that `save` will need, at most.
   """
 
   run: Callable[..., tuple[dict[str, Any], Any]]
   save: Callable[..., dict[str, Any]]
   summary: Callable[[Mapping[str, Any]], str]
+  num_bytes: int
 
 
 def make_evaluator(
@@ -64,7 +66,15 @@ def make_evaluator(
     return save_evaluation(
         workdir, config, step, training.class_names, sets, figures, scores, maps)
 
-  return Evaluator(run, save, summary)
+  return Evaluator(run, save, summary, _num_bytes(config, sets))
+
+
+def _num_bytes(config, sets):
+  """Of the scores of every image (logits, and 40 bytes besides) and the mistakes."""
+  scores = sum(len(one.arrays.label) for one in sets.values()) * (
+      4 * (config['num_classes'] + 1) + 40)
+  return scores + sum(
+      NUM_MISTAKES * one.arrays.image[0].size for one in sets.values())
 
 
 def of_part(sets: Mapping[str, inputs.EvalSet], part: str) -> dict[str, inputs.EvalSet]:

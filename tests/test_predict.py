@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from nat_jax import data, evaluate, main, predict, presets, train
+from nat_jax.runtime import console
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -207,6 +208,8 @@ def test_names_that_are_not_utf8_survive(run, tmp_path, monkeypatch):
   # A terminal that shows neither.
   shown = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
   monkeypatch.setattr(sys, 'stdout', shown)
+  monkeypatch.setattr(sys, 'stderr', sys.stderr)
+  console.guard()  # as the program does first
   given = dict(MODE='predict', WORKDIR=run[0], IMAGES=str(tmp_path / 'in'),
                THRESHOLD=0.0, STEP=None, CONFIG=None, DISTRIBUTED=False)
   for flag, value in given.items():
