@@ -20,6 +20,7 @@ shift 3
 
 run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 
+trap 'exit 130' INT # Ctrl-C: not the next one, when this one is saved
 workdirs=() failed=()
 train() { # variant, seed, flags
   local workdir=$out/$1-$2

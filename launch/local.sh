@@ -5,11 +5,13 @@
 #     --workdir runs/digits
 #
 # On CPU each process gets DEVICES (default 1) devices; on GPUs one GPU each.
-# Ctrl-C or SIGTERM stops all of them, saved. PORT: of the first process (default 12355).
+# Ctrl-C or SIGTERM stops all of them, saved. When one of them is lost the others end:
+# give the same command again to resume. PORT: of the first process (default 12355).
+# GRACE: seconds that the others have to end by themselves (default 10).
 # DRY_RUN=1 prints the commands.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0"
+  sed -n '2,11s/^# \{0,1\}//p' "$0"
   exit 2
 fi
 num=$1
@@ -30,11 +32,21 @@ for ((id = 0; id < num; id++)); do
   pids+=($!)
 done
 [ ${#pids[@]} -gt 0 ] || exit 0
-trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' INT TERM
-status=0
-for pid in "${pids[@]}"; do
-  # A signal ends `wait` early: wait again until the process itself is gone.
-  while true; do wait "$pid" && code=0 || code=$?; kill -0 "$pid" 2> /dev/null || break; done
-  [ "$code" -eq 0 ] || status=$code
+# When one of them fails the others cannot go on without it.
+status=0 deadline=
+trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' INT TERM HUP
+while [ ${#pids[@]} -gt 0 ]; do
+  sleep 0.1
+  for id in "${!pids[@]}"; do
+    if kill -0 "${pids[id]}" 2> /dev/null; then continue; fi
+    wait "${pids[id]}" && code=0 || code=$?
+    unset "pids[id]"
+    if [ "$code" -eq 0 ] || [ "$status" -ne 0 ]; then continue; fi
+    status=$code deadline=$((SECONDS + ${GRACE:-10}))
+    echo "process $id of $num ended with status $code; so the others end too" >&2
+  done
+  if [ -n "$deadline" ] && [ $SECONDS -ge "$deadline" ]; then
+    kill -KILL "${pids[@]}" 2> /dev/null || true
+  fi
 done
 exit $status

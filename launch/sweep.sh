@@ -22,6 +22,7 @@ done
 
 run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 
+trap 'exit 130' INT # Ctrl-C: not the next one, when this one is saved
 workdirs=() failed=()
 for seed in $seeds; do
   for config in "${configs[@]}"; do

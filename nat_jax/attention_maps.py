@@ -22,7 +22,7 @@ def compute(trainer, state, mesh, sets: Mapping[str, Any]) -> dict[str, np.ndarr
     trainer: with the head 'aux'.
     state: its state.
     mesh: the devices.
-    sets: of `inputs.load_evals`.
+    sets: those of `inputs.load_evals` that are shown.
 
   Returns:
     'image' [n, h, w, c] uint8, 'set' [n] names, and for each group of the network its

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nat_jax import attention_maps, data, experiment, inputs, metrics
+from nat_jax import attention_maps, data, experiment, inputs, metrics, schema
 from nat_jax.runtime import parallel, results, writers
 
 NUM_MISTAKES = 36  # pictures on the sheet of mistakes
@@ -23,14 +23,17 @@ class Evaluator(NamedTuple):
   """How the loop looks at what it trains.
 
   Attributes:
-    run: (state, step, final) -> (figures by set, what `save` needs besides).
+    run: (state, step, final) -> (figures by set, what `save` needs besides); unless
+      `final`, of the sets alone that choices on the way are made by.
     save: (state, step, figures, the same) -> what it wrote to eval.json.
     summary: figures -> a line for the terminal.
+    num_bytes: disk space that `save` will need, at most.
   """
 
   run: Callable[..., tuple[dict[str, Any], Any]]
   save: Callable[..., dict[str, Any]]
   summary: Callable[[Mapping[str, Any]], str]
+  num_bytes: int
 
 
 def make_evaluator(
@@ -50,29 +53,46 @@ def make_evaluator(
         'source to match')
   check_best(config, sets)
   predict = make_predict(trainer.heads['logits'], mesh, config['eval_batch_size'])
+  # What is looked at on the way may steer who looks: not the test, if it can be helped.
+  watched = of_part(sets, schema.VALIDATION) or sets
 
   def run(state, step, final):
     del step
-    return evaluate_sets(config, sets, functools.partial(predict, state), final)
+    return evaluate_sets(
+        config, sets if final else watched, functools.partial(predict, state), final)
 
   def save(state, step, figures, scores):
-    maps = attention_maps.compute(trainer, state, mesh, sets)
+    maps = attention_maps.compute(trainer, state, mesh, of_part(sets, schema.TEST))
     return save_evaluation(
         workdir, config, step, training.class_names, sets, figures, scores, maps)
 
-  return Evaluator(run, save, summary)
+  return Evaluator(run, save, summary, _num_bytes(config, sets))
+
+
+def _num_bytes(config, sets):
+  """Of the scores of every image (logits, and 40 bytes besides) and the mistakes."""
+  scores = sum(len(one.arrays.label) for one in sets.values()) * (
+      4 * (config['num_classes'] + 1) + 40)
+  return scores + sum(
+      NUM_MISTAKES * one.arrays.image[0].size for one in sets.values())
+
+
+def of_part(sets: Mapping[str, inputs.EvalSet], part: str) -> dict[str, inputs.EvalSet]:
+  """The sets of a part, in their order."""
+  return {name: one for name, one in sets.items() if one.part == part}
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """Accuracy of each positive set, the first NCR_t of each negative one."""
-  parts = []
-  for name, values in figures.items():
-    if values['positive']:
-      parts.append(f'{name} accuracy {values["accuracy"]:.3f}')
-    else:
-      t, ncr = list(values['ncr'].items())[0]
-      parts.append(f'{name} NCR_{t} {ncr:.3f}')
-  return ', '.join(parts)
+  """Accuracy of each positive set, AUROC of each negative one, which needs no t.
+
+  Of the test sets; of all where there is none among them.
+  """
+  of_test = {name: values for name, values in figures.items()
+             if values.get('part', schema.TEST) == schema.TEST}
+  return ', '.join(
+      f'{name} accuracy {values["accuracy"]:.3f}' if values['positive'] else
+      f'{name} AUROC {values["auroc"]:.3f}'
+      for name, values in (of_test or figures).items())
 
 
 def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
@@ -105,18 +125,18 @@ def evaluate_sets(
     predict: Predict,
     bootstrap: bool = True,
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-  """Evaluates a classifier on every set.
+  """Evaluates a classifier on some sets, each for itself or beside its own part.
 
   Args:
     config: of the run.
-    sets: of `inputs.load_evals`; the reference comes first.
+    sets: of `inputs.load_evals`: all of them, or all of some parts.
     predict: images -> logits.
-    bootstrap: whether to add 95 % intervals.
+    bootstrap: whether to add the AUROC's intervals.
 
   Returns:
     (figures by set as in eval.json, per-image scores by set).
   """
-  figures, scores = {}, {}
+  compared, figures, scores = inputs.references(config), {}, {}
   for name, eval_set in sets.items():
     logits = predict(eval_set.arrays.image)
     scores[name] = {
@@ -125,14 +145,16 @@ def evaluate_sets(
         'index': np.arange(len(logits), dtype=np.int32),
         'logits': logits,
     }
+  for name, eval_set in sets.items():
+    about = {'positive': eval_set.positive, 'part': eval_set.part}
     if eval_set.positive:
-      figures[name] = {'positive': True, **metrics.positive_summary(
-          scores[name], eval_set.arrays.label, bootstrap=bootstrap)}
+      figures[name] = {**about, **metrics.positive_summary(
+          scores[name], eval_set.arrays.label)}
     else:
       figures[name] = {
-          'positive': False,
+          **about,
           **metrics.negative_summary(
-              scores[config['reference']], scores[name], bootstrap=bootstrap),
+              scores[compared[eval_set.part]], scores[name], bootstrap=bootstrap),
           'seen_in_training': eval_set.seen,
           'overlap_with_training_negatives': eval_set.overlap,
       }
@@ -147,12 +169,12 @@ def lower_is_better(figure: str) -> bool:
 def check_best(
     config: Mapping[str, Any], sets: Mapping[str, inputs.EvalSet]
 ) -> None:
-  """Raises ValueError unless the config's `best` is '' or a figure there will be."""
+  """Raises ValueError unless the config's `best` is '' or a figure of validation."""
   if not config['best']:
     return
   few = {
       name: one._replace(arrays=data.Arrays(one.arrays.image[:2], one.arrays.label[:2]))
-      for name, one in sets.items()
+      for name, one in of_part(sets, schema.VALIDATION).items()
   }
   width = config['num_classes']
   known = dict(writers.flat(evaluate_sets(
@@ -160,8 +182,10 @@ def check_best(
       bootstrap=False)[0]))
   if config['best'] not in known:
     raise ValueError(
-        f'best={config["best"]!r} is no figure of the evaluation; there will be: '
-        + ', '.join(known)
+        f'best={config["best"]!r} must be a figure of an evaluation set of part '
+        f'{schema.VALIDATION!r}: what chose a checkpoint cannot test it. '
+        + (f'There will be: {", ".join(known)}' if known else
+           "There is no such set: add one to evals, or leave best=''")
     )
 
 
@@ -181,11 +205,13 @@ def save_evaluation(
       'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
       'step': step, 'reference': config['reference'],
       'num_classes': config['num_classes'], 'class_names': list(class_names),
+      'background': any(one['logits'].shape[1] > config['num_classes']
+                        for one in scores.values()),
       'evals': figures,
   }
   arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}
   for name, values in scores.items():
-    if not sets[name].positive:
+    if not sets[name].positive and sets[name].part == schema.TEST:
       arrays[f'{results.MISTAKES}/{name}'] = _worst(config, sets[name], values)
   if maps:
     arrays[results.ATTENTION] = maps
@@ -217,7 +243,7 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, Any]:
   sets = inputs.load_evals(restored.config)
   figures, scores = evaluate_sets(restored.config, sets, predictor(restored))
   maps = attention_maps.compute(
-      restored.trainer, restored.state, restored.mesh, sets)
+      restored.trainer, restored.state, restored.mesh, of_part(sets, schema.TEST))
   return save_evaluation(
       workdir, restored.config, restored.step, restored.class_names, sets, figures,
       scores, maps,

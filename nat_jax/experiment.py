@@ -6,7 +6,6 @@
 """
 
 import functools
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,15 +19,12 @@ from nat_jax.task import Trainer
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config as JSON would give it back, checked for unknown keys.
+  """Returns the config as JSON would give it back, checked (`schema.plain`).
 
   A teacher's step and checksum are written into it: a run that is resumed learns from
   the same teacher, or not at all.
   """
-  if hasattr(config, 'to_dict'):
-    config = config.to_dict()
-  config = json.loads(json.dumps(config))
-  schema.check_config(config)
+  config = schema.plain(config)
   if 'teacher' in config['trainer']:
     config['trainer'].update(_identify_teacher(config['trainer']))
   return config

@@ -6,6 +6,7 @@
     state, metrics = step_fn(state, frozen, source, items(step, k), k)
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,13 +32,17 @@ def make_feed(
     k updates.
 
   Raises:
-    ValueError: an unknown placement or mode.
+    ValueError: an unknown placement or mode, more than the memory holds, or images and
+      networks that do not go together.
   """
   run, scans = config['run'], parallel.scans(mesh)
   if run['placement'] not in ('resident', 'streamed'):
     raise ValueError(
         f'unknown run.placement {run["placement"]!r}; valid: resident, streamed')
   index = training.stream.index
+  by_host = not scans or run['placement'] == 'streamed'
+  _check_memory(config, training, longest_call(config) if by_host else 1)
+  _try_step(trainer, data.gather(training.pool, index(0)))
 
   def indices(step, k):
     """Always as many rows, of which the first k are used: programs keep their shape."""
@@ -45,7 +50,7 @@ def make_feed(
     rows += rows[-1:] * (most - k)
     return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
 
-  most = run['updates_per_call']
+  most = longest_call(config)
   resident = run['placement'] == 'resident'
   if resident and scans:
     step_fn = parallel.wrap_step(
@@ -77,6 +82,44 @@ class _Batches:
     return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
 
 
+def longest_call(config: Mapping[str, Any]) -> int:
+  """The most updates of a call: it ends wherever something is to be done."""
+  run = config['run']
+  return min(run['updates_per_call'], config['steps'], *_periods(run))
+
+
+def _periods(run):
+  return [run[k] for k in ('log_every', 'eval_every', 'checkpoint_every') if run[k]]
+
+
+def _check_memory(config, training, batches):
+  """Raises ValueError where a config asks for arrays beyond the memory.
+
+  Args:
+    batches: how many the host holds at once.
+  """
+  values = math.prod(training.image_shape)
+  slots, measures = training.stream.num_slots, config.get('measures', {})
+  for key, num_bytes in {
+      # In float32, as it is normalised; and in uint8, stacked.
+      'data.batch_size or data.negatives_per_batch': 4 * slots * values,
+      'run.updates_per_call': batches * slots * values,
+      'eval_batch_size': 4 * config.get('eval_batch_size', 0) * values,
+      'measures.batch_size': 4 * measures.get('batch_size', 0) * values,
+      'measures.num_samples': measures.get('num_samples', 0) * (
+          values + 4 * config.get('generator', {}).get('latent', 0)),
+  }.items():
+    data.check_memory(num_bytes, f'the arrays of {key}', f'lower {key}')
+
+
+def _try_step(trainer, batch):
+  """Traces an update without making it, so that what does not fit is told at once."""
+  def update(key, frozen, batch):
+    return trainer.step(trainer.init(key), frozen, batch)
+
+  jax.eval_shape(update, jax.random.key(0), trainer.frozen(), batch)
+
+
 def make_call_length(
     config: Mapping[str, Any], adapt: bool
 ) -> Callable[[int], int]:
@@ -91,8 +134,8 @@ def make_call_length(
       length of a call changes no bit of the parameters and costs no compilation.
   """
   run = config['run']
-  periods = [run[k] for k in ('log_every', 'eval_every', 'checkpoint_every') if run[k]]
-  most, length, asked = 1 if adapt else run['updates_per_call'], 1, None
+  longest, periods = longest_call(config), _periods(run)
+  most, length, asked = 1 if adapt else longest, 1, None
 
   def call_length(step):
     nonlocal most, length, asked
@@ -100,7 +143,7 @@ def make_call_length(
     if adapt and asked is not None:
       seconds = max(now - asked, 1e-6) / length
       fits = max(int(SECONDS_PER_CALL / seconds), 1)
-      most = min(run['updates_per_call'], 2 * most, fits)
+      most = min(longest, 2 * most, fits)
     asked = now
     length = min([most, config['steps'] - step, *(p - step % p for p in periods)])
     return length

@@ -8,6 +8,7 @@ writes other files, and the same call writes the same bytes again.
 
 import itertools
 import json
+import math
 import os
 import zlib
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nat_jax import evaluate, experiment, generation
+from nat_jax import data, evaluate, experiment, generation
 from nat_jax import neighbours as neighbours_lib
 from nat_jax.runtime import files
+from nat_jax.schema import bounds
 
 FOLDER = 'generated'
 COLUMNS = 10  # images in a row of a sheet, and steps of an interpolation
@@ -69,6 +71,9 @@ def generate(
   """
   _check_numbers(num, seed, interpolate, neighbours)
   gan = experiment.restore(workdir, step, 'GAN')
+  data.check_memory(
+      num * (math.prod(gan.image_shape) + 4 * gan.config['generator']['latent']),
+      f'{num} samples', 'ask for fewer')
   wanted = _wanted(labels, gan)
   search = neighbours_lib.make_search(gan, neighbours) if neighbours else None
   samples = _draw(gan, num, seed, wanted)
@@ -204,11 +209,12 @@ def _wanted(labels, gan):
 
 
 def _check_numbers(num, seed, interpolate, neighbours):
-  for name, value, least in (('num', num, 1), ('seed', seed, 0),
-                             ('interpolate', interpolate, 0),
-                             ('neighbours', neighbours, 0)):
-    if value < least:
-      raise ValueError(f'{name} must be a whole number of {least} or more, got {value}')
+  for name, value, bound in (
+      ('num', num, bounds.whole('[1, 1e7]')), ('seed', seed, bounds.SEED),
+      ('interpolate', interpolate, bounds.whole('[0, 1e6]')),
+      ('neighbours', neighbours, bounds.whole('[0, 1e6]'))):
+    if not bound.holds(value):
+      raise ValueError(f'{name} must be {bound.what}, got {value}')
   if 2 * interpolate > num:
     raise ValueError(
         f'{interpolate} rows of interpolation lead between pairs of samples and need '

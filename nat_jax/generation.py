@@ -109,7 +109,10 @@ def make_evaluator(
         workdir, writers.finite(evaluation), {results.SAMPLES: {'image': images}})
     return evaluation
 
-  return evaluate.Evaluator(run, save, summary)
+  # Those of samples.npz, and a sheet of them (a PNG) for each evaluation.
+  every = config['run']['eval_every'] or config['steps']
+  num_bytes = (2 + config['steps'] // every) * SHEET * arrays.image[0].size
+  return evaluate.Evaluator(run, save, summary, num_bytes)
 
 
 def _independent(settings, real, image_shape, mesh):

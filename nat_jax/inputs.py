@@ -4,12 +4,12 @@
     sets = load_evals(config, training.negatives)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
 
-from nat_jax import data, losses
+from nat_jax import data, losses, schema
 
 
 class Training(NamedTuple):
@@ -37,13 +37,15 @@ class EvalSet(NamedTuple):
     arrays: images and labels (-1 in a negative set).
     positive: whether its images belong to the classes.
     seen: a negative set from a source whose classes were training negatives.
-    overlap: how many of its images are, pixel by pixel, training negatives.
+    overlap: how many images of a negative set are, pixel by pixel, training negatives.
+    part: one of `schema.PARTS`: what it may be used for.
   """
 
   arrays: data.Arrays
   positive: bool
   seen: bool
   overlap: int
+  part: str
 
 
 def load_training(config: Mapping[str, Any], num_devices: int = 1) -> Training:
@@ -110,47 +112,82 @@ def load_negatives(
   }
 
 
+def references(config: Mapping[str, Any]) -> dict[str, str]:
+  """The positive set that the negative sets of each part are compared with.
+
+  Returns:
+    part -> name: of part 'test' `config['reference']`, of another part its positive
+    set, where there is one and no more.
+
+  Raises:
+    ValueError: no positive set of part 'test' has the name `config['reference']`, or a
+      part with negative sets does not hold one positive set.
+  """
+  name = config['reference']
+  members: dict[str, dict[str, bool]] = {part: {} for part in schema.PARTS}
+  for each, spec in config['evals'].items():
+    members[spec.get('part', schema.TEST)][each] = bool(spec.get('positive'))
+  if not members[schema.TEST].get(name):
+    raise ValueError(
+        f'evals must hold a positive set named {name!r} (the config key reference) of '
+        f'part {schema.TEST!r}, which the negative sets are compared with; of that '
+        f'part it holds: {sorted(members[schema.TEST])}'
+    )
+  found = {schema.TEST: name}
+  for part in (schema.VALIDATION, schema.CALIBRATION):
+    positive = [each for each, is_positive in members[part].items() if is_positive]
+    if len(positive) == 1:
+      found[part] = positive[0]
+    elif len(members[part]) > len(positive):
+      raise ValueError(
+          f'evals must hold one positive set of part {part!r}, which the negative sets '
+          f'of that part are compared with, got {len(positive)}: {positive}; add one '
+          f"({{'source': ..., 'positive': True, 'part': {part!r}}}) or leave only one"
+      )
+  return found
+
+
 def load_evals(
-    config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None
+    config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None,
+    parts: Sequence[str] = schema.PARTS,
 ) -> dict[str, EvalSet]:
-  """Loads the evaluation sets of a config, the reference first.
+  """Loads the evaluation sets of a config, those that others are compared with first.
 
   Warns of every negative set that holds training negatives.
 
   Args:
     config: of the run.
     trained: its training negatives; None: they are loaded.
+    parts: of which sets are wanted; 'test' among them.
 
   Raises:
-    ValueError: no positive set of the name `config['reference']`; labels out of range,
-      or images of different shapes.
+    ValueError: as `references`; labels out of range, or images of different shapes.
   """
-  specs, name = dict(config['evals']), config['reference']
-  if not specs.get(name, {}).get('positive'):
-    raise ValueError(
-        f'evals must hold a positive set named {name!r} (the config key reference), '
-        f'which the negative sets are compared with; it holds: {sorted(specs)}'
-    )
-  reference = data.load(specs[name]['source'])
-  _check_labels(name, reference, config['num_classes'])
+  compared = references(config)
+  specs = {name: config['evals'][name] for name in compared.values()} | config['evals']
   if trained is None:
     trained = {}
     if _uses_negatives(config):
       trained = load_negatives(config, data.load(config['data']['positives']))
-  sets = {name: EvalSet(reference, True, False, 0)}
+  sets: dict[str, EvalSet] = {}
   for name, spec in specs.items():
-    if name in sets:
+    part = spec.get('part', schema.TEST)
+    if part not in parts:
       continue
-    arrays = data.load(spec['source'], like=reference)
-    if arrays.image.shape[1:] != reference.image.shape[1:]:
+    # Synthetic negatives imitate the positives of their own part, and no others.
+    like = sets.get(compared.get(part))
+    arrays = data.load(spec['source'], like=like.arrays if like else None)
+    shape = sets[compared[schema.TEST]].arrays.image.shape[1:] if sets else None
+    if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
           f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
-          f'positives {reference.image.shape[1:]}; choose the size and mode of its '
-          'source to match'
+          f'positives {shape}; choose the size and mode of its source to match'
       )
     positive = bool(spec.get('positive', False))
-    overlap = sum(data.count_overlap(arrays, other) for other in trained.values())
-    if overlap and not positive:
+    overlap = 0
+    if not positive:
+      overlap = sum(data.count_overlap(arrays, other) for other in trained.values())
+    if overlap:
       logging.warning(
           'Evaluation set %r: %d of its %d images are training negatives; its figures '
           'tell nothing about new images.', name, overlap, len(arrays.label),
@@ -165,7 +202,7 @@ def load_evals(
       _check_labels(name, arrays, config['num_classes'])
     else:
       arrays = arrays._replace(label=arrays.label * 0 - 1)
-    sets[name] = EvalSet(arrays, positive, bool(seen) and not positive, overlap)
+    sets[name] = EvalSet(arrays, positive, bool(seen) and not positive, overlap, part)
   return sets
 
 
@@ -185,8 +222,6 @@ def _check_normalisation(settings, channels):
           f'data.{key} must hold one number, or one for each of the {channels} '
           f'channels, got {settings[key]}'
       )
-  if min(settings['std']) <= 0:
-    raise ValueError(f'data.std must be above 0, got {settings["std"]}')
 
 
 def _is_gan(config) -> bool:

@@ -2,7 +2,8 @@
 
 Train, and end with the table of negative confidence rates and a report:
   python -m nat_jax.main --config configs/digits.py --workdir runs/digits
-  (again: goes on where it stopped; --config.steps=100 changes a key of the config)
+  (again: goes on where it stopped; --config.steps=100 changes a key of the config.
+  Ctrl-C saves and ends with status 130, SIGHUP with 129, SIGTERM with 0)
 Evaluate a checkpoint; needs nothing but the workdir:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
 Classify your own pictures:
@@ -15,8 +16,10 @@ Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
 
+import contextlib
 import os
 import re
+import signal
 import sys
 
 import jax
@@ -26,7 +29,7 @@ from ml_collections import config_flags
 from nat_jax import generate, generation, plan, posthoc, predict, schema, train
 from nat_jax.points import run as points
 from nat_jax.reports import report
-from nat_jax.runtime import processes
+from nat_jax.runtime import checkpoint, console, files, processes, signals
 from nat_jax.runtime import workdir as workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -47,7 +50,7 @@ OVERWRITE = flags.DEFINE_bool(
 IMAGES = flags.DEFINE_string('images', None, 'predict: a folder of pictures.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: keeps 95 % of the positive test images).',
+    'these" (default: keeps 95 % of the positives held out for calibration).',
 )
 NUM = flags.DEFINE_integer('num', 64, 'generate: how many images.')
 LABELS = flags.DEFINE_list(
@@ -78,18 +81,43 @@ def run_train() -> None:
   for run_config, workdir in runs:  # before any work is spent on the first
     train.check(run_config, workdir, OVERWRITE.value)
   for i, (run_config, workdir) in enumerate([*judges, *runs]):
-    if jax.process_index() == 0:
-      print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
     run = points.train if run_config.trainer.name == 'points' else train.train
-    # Several GANs may be started at once and want one judge.
-    with workdirs.hold(workdir, wait=i < len(judges)):
-      run(run_config, workdir, OVERWRITE.value)
+    with _interrupted(workdir):
+      if jax.process_index() == 0:
+        print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
+      # Several GANs may be started at once and want one judge.
+      with workdirs.hold(workdir, wait=i < len(judges)):
+        run(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     _report([workdir for _, workdir in runs[::-1]])
 
 
+@contextlib.contextmanager
+def _interrupted(workdir):
+  """Says what an interrupted run has saved."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    steps = checkpoint.list_steps(workdir)
+    raise KeyboardInterrupt(
+        f'interrupted; the same command goes on from step {steps[-1]} in {workdir}'
+        if steps else
+        f'interrupted; nothing of {workdir} is saved yet, so the same command begins '
+        'it anew') from None
+
+
 def _report(workdirs, out=None):
   print()
+  try:
+    with files.named(out or workdirs[0]):
+      _write_report(workdirs, out)
+  except OSError as error:
+    raise OSError(
+        f'the report cannot be written: {error}. Nothing of the runs is lost; free '
+        f'some space and give --mode=report {" ".join(workdirs)}') from error
+
+
+def _write_report(workdirs, out):
   if points.owns(workdirs[0]):
     print(points.report(workdirs, out))
     return
@@ -110,7 +138,7 @@ def run_predict() -> None:
   """Classifies a folder of pictures."""
   workdir, images = _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict')
   path = predict.predict_folder(workdir, images, STEP.value, THRESHOLD.value)
-  with open(path) as file:
+  with open(path, encoding='utf-8', errors='backslashreplace') as file:
     print(file.read(), end='')
   print(f'written: {path}')
 
@@ -158,17 +186,17 @@ def parse(argv: list[str]) -> list[str]:
   try:
     for arg in argv[1:]:
       _check_key(arg)
+    _check_config_file(argv)
     return flags.FLAGS(argv)
-  except (flags.Error, *MISTAKES, AttributeError, KeyError, SyntaxError) as error:
+  except (flags.Error, *MISTAKES, LookupError, AttributeError, SyntaxError) as error:
     if _wants_traceback():
       raise
     text = str(error).strip()
-    if isinstance(error, AttributeError | KeyError):
+    if isinstance(error, AttributeError | LookupError):
       text = (f'the config has no key {text.strip(chr(34))} where --config.KEY looks '
               'for it; what a spec does not hold yet is added in the config file')
-    # The config's own error ends the traceback that absl quotes.
-    sys.exit(f'error: {text.splitlines()[-1].strip() if "Traceback" in text else text}'
-             '\n(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
+    sys.exit(f'error: {text}\n'
+             '(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
 
 
 def _check_key(arg):
@@ -176,6 +204,15 @@ def _check_key(arg):
   found = re.match(r'--?config\.([^=]+)', arg)
   if found:
     schema.check_override(found[1])
+
+
+def _check_config_file(argv):
+  """Loads the config file: of a mistake in it absl would print a traceback."""
+  for arg, following in zip(argv[1:], [*argv[2:], ''], strict=True):
+    found = re.fullmatch(r'--?config(?:=(.*))?', arg)
+    path, _, variant = ((found[1] or following) if found else '').partition(':')
+    if path:
+      plan.load(path, variant or None)
 
 
 def main(argv: list[str]) -> None:
@@ -189,6 +226,8 @@ def main(argv: list[str]) -> None:
       raise ValueError(f'--mode={MODE.value} goes by the config in the workdir; leave '
                        'out ' + ', '.join(f'--config.{key}' for key in changes))
     if DISTRIBUTED.value:
+      if not _wants_traceback():
+        processes.read_errors()
       processes.join()
     if MODE.value not in ('train', 'report') and points.owns(WORKDIR.value or ''):
       raise ValueError(f'{WORKDIR.value} holds GANs of points, which are measured as '
@@ -200,17 +239,54 @@ def main(argv: list[str]) -> None:
   except train.Preempted as stopped:
     if jax.process_index() == 0:
       print(stopped, flush=True)
-  except KeyboardInterrupt:
-    sys.exit('interrupted; the same command goes on from the last checkpoint')
-  except (*MISTAKES, train.Diverged) as error:
+    if stopped.number != signal.SIGTERM:  # which a scheduler sends: all is well
+      sys.exit(128 + stopped.number)
+  except KeyboardInterrupt as interrupt:
+    _end(str(interrupt) or 'interrupted', 128 + signal.SIGINT)
+  except Exception as error:
     if _wants_traceback():
       raise
-    sys.exit(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+    if processes.lost_one(error):
+      _end(f'error: {processes.LOST}')
+    if _is_out_of_memory(error):
+      reason = str(error).strip() or 'of this machine'
+      _end(f'error: out of memory ({reason}); lower what is held at once: '
+           '--config.data.batch_size, eval_batch_size, run.updates_per_call, '
+           'measures.num_samples, --num, or the width of the networks\n'
+           '(NAT_JAX_TRACEBACK=1 shows where)')
+    if not isinstance(error, (*MISTAKES, train.Diverged)):
+      raise
+    _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+
+
+def _is_out_of_memory(error):
+  return isinstance(error, MemoryError) or (
+      isinstance(error, jax.errors.JaxRuntimeError)
+      and 'RESOURCE_EXHAUSTED' in str(error))
+
+
+def _end(text, status=1):
+  """Ends the program with a message."""
+  processes.leave(text, status)
+  if status == 1:
+    sys.exit(text)
+  print(text, file=sys.stderr, flush=True)
+  sys.exit(status)
 
 
 def _wants_traceback():
   return os.environ.get('NAT_JAX_TRACEBACK') == '1'
 
 
+def run() -> None:
+  """The program: a lost viewer does not stop it, Ctrl-C ends it with a sentence."""
+  console.guard()
+  with signals.interruptible():
+    try:
+      app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:  # before or after `main`
+      _end('interrupted', 128 + signal.SIGINT)
+
+
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  run()

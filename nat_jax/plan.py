@@ -3,13 +3,16 @@
     judges, runs = plan(config, 'configs/digits.py', 'nat', {'steps': 9}, 'runs/digits')
 """
 
+import importlib.machinery
 import importlib.util
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections.config_flags import config_path
 
+from nat_jax import schema
 from nat_jax.runtime import files, processes, results
 
 Run = tuple[ml_collections.ConfigDict, str]  # config, workdir
@@ -30,8 +33,10 @@ def plan(
     workdir: of `config`.
 
   Raises:
-    ValueError: a judge is there for some processes alone.
+    ValueError: a mistake in the config or in a config file; a judge is there for some
+      processes alone.
   """
+  schema.plain(config)
   runs = [(config, workdir)]
   if config.compare_with:
     rival, original = load(path, config.compare_with), load(path, variant)
@@ -44,11 +49,43 @@ def plan(
 
 
 def load(path: str, variant: str | None = None) -> ml_collections.ConfigDict:
-  """The config of a variant of a config file."""
-  spec = importlib.util.spec_from_file_location('variant_config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(*([] if variant is None else [variant]))
+  """The config of a variant of a config file.
+
+  Raises:
+    ValueError: the file raised an error (its message names file and line), or has no
+      get_config that returns a config.
+  """
+  loader = importlib.machinery.SourceFileLoader('variant_config', path)
+  module = importlib.util.module_from_spec(
+      importlib.util.spec_from_loader(loader.name, loader))
+  try:
+    loader.exec_module(module)
+    if not callable(getattr(module, 'get_config', None)):
+      raise ValueError('it has no function get_config')
+    config = module.get_config(*([] if variant is None else [variant]))
+  except Exception as error:  # whatever the user's code may raise
+    raise ValueError(f'{_place(error, path)}: {_message(error)}') from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise ValueError(
+        f'{path}: get_config must return what nat_jax.presets.experiment(...) returns, '
+        f'got {type(config).__name__} (is there a return statement?)')
+  return config
+
+
+def _place(error, path):
+  """The file and the line in it at which an error was raised, as far as it is known."""
+  if isinstance(error, SyntaxError) and error.lineno:
+    return f'{error.filename}, line {error.lineno}'
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+           if frame.filename == path]
+  return f'{path}, line {lines[-1]}' if lines else path
+
+
+def _message(error):
+  if isinstance(error, SyntaxError):
+    return error.msg
+  kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
+  return f'{kind}{error}'
 
 
 def _shared(key, rival, original):
@@ -67,6 +104,10 @@ def _judges(config):
   for judge in (measures.get(key, {}) for key in ('features', 'independent')):
     if not judge.get('config'):
       continue
+    if not judge.get('workdir'):
+      raise ValueError(
+          'measures.features and measures.independent need the workdir of their '
+          f'classifier beside config={judge.config!r}')
     count = processes.count(_is_done(judge.workdir))
     if 0 < count < processes.total():
       raise ValueError(
@@ -74,7 +115,8 @@ def _judges(config):
           'processes; start them in a folder that all hosts share, or give its '
           'workdir on such a disk: --config.measures.features.workdir=DIR')
     if not count:
-      missing.append((load(*judge.config.split(':')), judge.workdir))
+      path, _, variant = judge.config.partition(':')
+      missing.append((load(path, variant or None), judge.workdir))
   return missing
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_jax import data, evaluate, experiment, inputs
+from nat_jax import data, evaluate, experiment, inputs, schema
 from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.reports import tables
 from nat_jax.runtime import files, writers
@@ -68,7 +68,7 @@ SCORES: dict[str, Callable[[Outputs, Fit], np.ndarray]] = {
 
 
 def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
-  """Scores every evaluation set of a run in every way of `SCORES`.
+  """Scores every test set of a run in every way of `SCORES`.
 
   Args:
     workdir: of a run.
@@ -110,7 +110,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
   fit = Fit(features, logits[:, :num_classes], kernel[:, :num_classes],
             bias[:num_classes])
 
-  sets = inputs.load_evals(config)
+  sets = inputs.load_evals(config, parts=[schema.TEST])
   confidence = {}
   start, total = time.monotonic(), sum(len(s.arrays.label) for s in sets.values())
   done = 0

@@ -8,8 +8,14 @@ import os
 
 import numpy as np
 
-from nat_jax import data, evaluate, experiment, metrics
-from nat_jax.runtime import results
+from nat_jax import data, evaluate, experiment, inputs, metrics, schema
+from nat_jax.runtime import files, results
+
+PREDICTIONS = 'predictions.csv'
+NONE, UNREADABLE = 'none of these', 'unreadable'  # answers beside the classes
+# A spreadsheet takes a cell that starts with one of these for a formula. The apostrophe
+# itself is among them so that the one put before a cell can always be taken off again.
+ESCAPED = ('=', '+', '-', '@', '\t', '\r', '\n', "'")
 
 
 def predict_folder(
@@ -18,51 +24,83 @@ def predict_folder(
 ) -> str:
   """Classifies a folder of pictures; writes predictions.csv and returns its path.
 
+  The file replaces an older one when it is whole. A row holds the file, the answer, the
+  nearest class and its probability; a picture that cannot be read has the answer
+  'unreadable', the last two empty, and its reason among the warnings. Names are the
+  bytes they are on disk, UTF-8 or not: open(path, encoding='utf-8',
+  errors='surrogateescape', newline='') gives them back. A cell that starts with one of
+  = + - @ tab, carriage return, newline or ' has a further ' before it, so that no
+  spreadsheet runs it as a formula; a reader takes off the first ' of a cell.
+
   Args:
     workdir: of a run.
     images: a folder of pictures of any size.
     step: of the checkpoint; None: the newest.
     threshold: answers below this maximum probability are "none of these"; None: the
-      highest that keeps the share `keep` of the run's own positive test images.
+      highest that keeps the share `keep` of the positives of part 'calibration', which
+      are used for nothing else.
     keep: see `threshold`.
 
   Raises:
-    ValueError: no checkpoint, no pictures, no evaluation of this checkpoint to take a
-      threshold from.
+    ValueError: a threshold that is no probability, no checkpoint, no picture that can
+      be read, no positives to take a threshold from, or no evaluation of this
+      checkpoint on them.
   """
+  if threshold is not None and not 0 <= threshold <= 1:
+    raise ValueError(f'threshold is a probability, from 0 to 1, got {threshold}')
   restored = experiment.restore(workdir, step, 'classifier')
   config = restored.config
   if threshold is None:
-    threshold = _threshold(workdir, restored.step, config['reference'], keep)
-    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positive test images')
+    threshold = _threshold(workdir, restored.step, config, keep)
+    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positives that were '
+          'held out for calibration')
   height, width, channels = restored.image_shape
   mode = 'L' if channels == 1 else 'RGB'
-  files = data.list_pictures(images).image
-  pictures, _ = data.read_pictures(files, (height, width), mode)
-  logits = evaluate.predictor(restored)(pictures)
+  pictures = data.list_pictures(images).image
+  pixels, unreadable = data.read_pictures(
+      pictures, (height, width), mode, skip_unreadable=True)
+  logits = evaluate.predictor(restored)(pixels)
   scores = metrics.scores_from_logits(logits, config['num_classes'])
   names = restored.class_names or [str(k) for k in range(config['num_classes'])]
-  names = [*names, 'none of these']  # also the answer of a background class
-  path = os.path.join(workdir, 'predictions.csv')
-  with open(path, 'w', newline='') as file:
+  names = [*names, NONE]  # also the answer of a background class
+  found = zip(scores['prediction'], scores['max_prob'], strict=True)
+  path = os.path.join(workdir, PREDICTIONS)
+  with files.replacing(path, newline='', errors='surrogateescape') as file:
     rows = csv.writer(file)
     rows.writerow(['file', 'answer', 'nearest class', 'max_prob'])
-    for name, k, p in zip(files, scores['prediction'], scores['max_prob'], strict=True):
-      answer = names[k] if p >= threshold else names[-1]
-      rows.writerow([name, answer, names[k], p])
+    for place, picture in enumerate(pictures):
+      name = _cell(os.fsencode(picture).decode('utf-8', 'surrogateescape'))
+      if place in unreadable:
+        rows.writerow([name, UNREADABLE, '', ''])
+        continue
+      k, p = next(found)
+      answer = names[k] if p >= threshold else NONE
+      rows.writerow([name, _cell(answer), _cell(names[k]), p])
   return path
 
 
-def _threshold(workdir, step, reference, keep):
+def _cell(text):
+  """Keeps a text from being a formula of a spreadsheet."""
+  return f"'{text}" if text.startswith(ESCAPED) else text
+
+
+def _threshold(workdir, step, config, keep):
+  calibration = inputs.references(config).get(schema.CALIBRATION)
+  if calibration is None:
+    raise ValueError(
+        f'the run in {workdir} held out no positives for a threshold (one positive '
+        f'evaluation set of part {schema.CALIBRATION!r}), and none is taken from the '
+        'test; give --threshold, between 0 and 1')
   evaluation = results.read_evaluation(workdir)
   evaluated = evaluation['step'] if evaluation else None
-  if evaluated != step:
-    found = 'none' if evaluated is None else f'that of step {evaluated}'
+  scores = None if evaluated != step else results.read_arrays(
+      workdir, f'{results.SCORES}/{calibration}', step, ['max_prob'])
+  if scores is None:
+    found = ('none' if evaluated is None else f'that of step {evaluated}'
+             if evaluated != step else f'no {results.SCORES}/{calibration}.npz')
     raise ValueError(
         f'a threshold is chosen by the evaluation of checkpoint {step}, and {workdir} '
         f'has {found}; give --threshold, or run: python -m nat_jax.main '
         f'--mode=evaluate --workdir {workdir} --step {step}')
   # 'lower': a score among the images, so that no fewer than `keep` of them reach it.
-  scores = results.read_arrays(
-      workdir, f'{results.SCORES}/{reference}', step, ['max_prob'])
   return float(np.quantile(scores['max_prob'], 1 - keep, method='lower'))

@@ -9,6 +9,8 @@ A config names only what differs from the defaults of `nat_jax.schema`.
 """
 
 import copy
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -66,6 +68,62 @@ POINTS = dict(  # networks and batches of GANs of points
 )
 
 CROP_FLIP = [{'name': 'crop', 'pad': 4}, {'name': 'flip'}]
+
+
+def hold_out(
+    positives: Mapping[str, Any], negatives: Mapping[str, Mapping[str, Any]],
+    evals: Mapping[str, Mapping[str, Any]], percent: int = 5,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+  """Takes evaluation sets to choose by out of what is trained on.
+
+  Of the slice that a source names, the last `percent` become the set 'calibration' (for
+  thresholds), those before them 'validation' (for checkpoints and recipes), and of the
+  negatives 'calibration_NAME' and 'validation_NAME'. Percent are of the whole split, as
+  in the slice: 'test[:50%]' is parted into [:40%], [40%:45%] and [45%:50%].
+
+  Args:
+    positives: source with a split such as 'train' or 'test[:50%]'.
+    negatives: as in `data.negatives`; those without a split, made from the positives
+      or from nothing, stay as they are.
+    evals: the sets of the test. One that shows what is trained on shows what is left of
+      it.
+    percent: held out for each of the two.
+
+  Returns:
+    (positives, negatives, evals), as `data` and a config want them.
+  """
+  trained, held_out = _part(positives, percent)
+  evals = dict(evals)
+  for part, source in held_out.items():
+    evals[part] = {'source': source, 'positive': True, 'part': part}
+  left = {}
+  for name, entry in negatives.items():
+    left[name] = entry
+    if 'split' not in entry['source']:
+      continue
+    source, held_out = _part(entry['source'], percent)
+    left[name] = {**entry, 'source': source}
+    for part, rows in held_out.items():
+      evals[f'{part}_{name}'] = {'source': rows, 'part': part}
+    for other, shown in evals.items():
+      if shown['source'] == entry['source']:
+        evals[other] = {**shown, 'source': source}
+  return trained, left, evals
+
+
+def _part(source, percent):
+  """What is left of a source, and what is taken from its end: part -> source."""
+  found = re.fullmatch(r'(\w+)(?:\[:(\d+)%\])?', source['split'])
+  if not found:
+    raise ValueError(
+        "expected a split such as 'train' or 'test[:50%]' to hold out images of, got "
+        f'{source["split"]!r}')
+  name, last = found[1], int(found[2] or 100)
+  first, middle = last - 2 * percent, last - percent
+  end = '' if last == 100 else f'{last}%'
+  return {**source, 'split': f'{name}[:{first}%]'}, {
+      schema.VALIDATION: {**source, 'split': f'{name}[{first}%:{middle}%]'},
+      schema.CALIBRATION: {**source, 'split': f'{name}[{middle}%:{end}]'}}
 
 
 def steps(epochs: float, num_examples: int, batch_size: int) -> int:

@@ -5,7 +5,9 @@
 `VARIANTS` are the ways to use negatives; each config adds its data sets.
 """
 
-from typing import Any
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -49,6 +51,39 @@ SMALL = dict(  # two CPU cores: 64 channels at half the resolution from the star
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
 EPOCHS = (200, 6)  # full, small
+HELD_OUT = 5  # percent for validation, and as many for calibration
+
+
+class Form(NamedTuple):
+  """A variant and the form of it: small, and with the paper's split."""
+
+  base: str
+  small: bool
+  paper: bool
+
+  def name(self, experiment: str) -> str:
+    """The experiment's name in this form, so that reports keep forms apart."""
+    return f'{experiment}{"_small" * self.small}{"_paper" * self.paper}'
+
+
+def parse(variant: str, valid: Iterable[str]) -> Form:
+  """'nat_small_paper' -> ('nat', True, True); the order of the two does not matter.
+
+  Raises:
+    ValueError: a variant that is not in `valid` (which is listed).
+  """
+  valid = dict.fromkeys(valid)
+  base, ends = re.fullmatch(r'(.*?)((?:_small|_paper)*)', variant).groups()
+  if base not in valid or max(map(ends.count, ('_small', '_paper'))) > 1:
+    raise ValueError(
+        f'unknown variant {variant!r}; valid: {", ".join(valid)}; each also with '
+        '_small, _paper, _small_paper')
+  return Form(base, '_small' in ends, '_paper' in ends)
+
+
+def num_trained(num_examples: int, holdout: bool = True) -> int:
+  """How many of so many examples are trained on."""
+  return round(num_examples * (1 - 2 * HELD_OUT / 100)) if holdout else num_examples
 
 
 def classifier(
@@ -62,38 +97,46 @@ def classifier(
     normalisation: dict[str, Any],
     augment: list[dict[str, Any]],
     epochs: tuple[float, float] = EPOCHS,
+    holdout: bool = True,
 ) -> ml_collections.ConfigDict:
   """The config of a ten-class classifier trained with negatives.
 
+  A twentieth of positives and negatives each is held out for validation and for
+  calibration. The paper's form trains on all of them; nothing can be chosen in it.
+
   Args:
-    name: of the experiment; `_small` is added to it for the small form.
-    variant: of `VARIANTS` or of `negatives`, with or without `_small`.
-    num_examples: positives in an epoch.
-    positives: source of the training images.
-    negatives: variant -> its training negatives; 'nat' stands for those not named.
-    evals: as in a config.
+    name: of the experiment; `_small` and `_paper` are added to it for these forms.
+    variant: of `VARIANTS` or of `negatives`, with or without `_small` and `_paper`.
+    num_examples: of `positives`.
+    positives: source of the training images, before anything is held out.
+    negatives: variant -> its training negatives, likewise; 'nat' stands for those not
+      named.
+    evals: the sets of the test, as in a config.
     normalisation: `{'mean': ..., 'std': ...}`.
     augment: specs of augmentations.
     epochs: of the full and of the small form.
+    holdout: False: the paper's form, which `_paper` asks for too.
 
   Raises:
     ValueError: an unknown variant (the valid ones are listed).
   """
-  small = variant.endswith('_small')
-  base = variant.removesuffix('_small')
-  if base not in VARIANTS and base not in negatives:
-    valid = ', '.join(dict.fromkeys([*VARIANTS, *negatives]))
-    raise ValueError(
-        f'unknown variant {variant!r}; valid: {valid}; each also with _small')
+  form = parse(variant, [*VARIANTS, *negatives])
+  form = form._replace(paper=form.paper or not holdout)
+  base, small, holdout = form.base, form.small, not form.paper
   settings = VARIANTS.get(base, VARIANTS['nat'])
-  negatives = negatives.get(base, negatives['nat']) if base != 'shuffled' else {}
+  negatives = negatives.get(base, negatives['nat'])
+  if holdout:
+    positives, negatives, evals = presets.hold_out(
+        positives, negatives, evals, HELD_OUT)
+  if base == 'shuffled':
+    negatives = {}
   if settings.get('shuffled'):
     negatives = {**negatives, 'shuffled': SHUFFLED}
   return presets.experiment(
-      name=f'{name}_small' if small else name,
+      name=form.name(name),
       variant=base,
       num_classes=10,
-      steps=presets.steps(epochs[small], num_examples, 128),
+      steps=presets.steps(epochs[small], num_trained(num_examples, holdout), 128),
       loss=settings['loss'],
       data=dict(
           positives=positives,

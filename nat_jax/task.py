@@ -8,7 +8,8 @@ A step is a pure function of (state, frozen, batch). It runs as one program over
 devices (jit), or as one program per device (pmap); `Axis` is all that differs.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax
@@ -142,6 +143,30 @@ def figures(metrics: clu_metrics.Collection) -> dict[str, float]:
   """The averages of a collection; NaN where there was nothing to average."""
   with np.errstate(invalid='ignore'):  # no negatives: 0 / 0
     return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def merge(collections: Sequence[clu_metrics.Collection]) -> clu_metrics.Collection:
+  """The sums of several collections, added in order."""
+  return functools.reduce(lambda one, other: one.merge(other), collections)
+
+
+def to_json(metrics: clu_metrics.Collection) -> dict[str, Any]:
+  """The sums of a collection by name; float32 survives JSON exactly."""
+  return {jax.tree_util.keystr(path): np.asarray(leaf).tolist()
+          for path, leaf in jax.tree_util.tree_leaves_with_path(metrics)}
+
+
+def from_json(
+    sums: Mapping[str, Any], like: clu_metrics.Collection
+) -> clu_metrics.Collection | None:
+  """The collection that `to_json` was given, None if it had other sums than `like`."""
+  leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+  names = [jax.tree_util.keystr(path) for path, _ in leaves]
+  if set(names) != set(sums):
+    return None
+  return structure.unflatten(
+      np.asarray(sums[name], leaf.dtype)
+      for name, (_, leaf) in zip(names, leaves, strict=True))
 
 
 def collect(metrics: type[clu_metrics.Collection], axis: Axis, **outputs: Any):

@@ -4,11 +4,13 @@
 
 Every look at the metrics is one call behind the device: the host reads the figures of
 a call while the device works on the next one. A call ends wherever something is to be
-logged, evaluated or saved, so a resumed run makes the same calls and the same bits.
+logged, evaluated or saved. A resumed run has the parameters of an undisturbed one, bit
+for bit. It logs the same means too, since a checkpoint holds the sums since the last
+record; on CPUs up to rounding, because there the clock says how long a call is
+(`feed.make_call_length`) and float32 sums depend on how they are split.
 """
 
 import contextlib
-import functools
 import math
 import signal
 import time
@@ -20,13 +22,14 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
-from nat_jax import evaluate, experiment, feed, generation, inputs
+from nat_jax import evaluate, experiment, feed, generation, inputs, task
 from nat_jax.runtime import (
     checkpoint,
     files,
     parallel,
     processes,
     results,
+    signals,
     writers,
 )
 from nat_jax.runtime import workdir as workdirs
@@ -34,9 +37,20 @@ from nat_jax.runtime import workdir as workdirs
 # Where there is no line for a trainer, it is a classifier.
 EVALUATORS = {'gan': generation.make_evaluator}
 
+BESIDES = 10_000_000  # bytes on disk: figures, report, eval.json, folders
+RECORD = 1000  # bytes on disk for each record: metrics.jsonl, TensorBoard events
+
 
 class Preempted(Exception):
-  """SIGTERM came; the run was saved and can be resumed."""
+  """A signal came; the run was saved and can be resumed.
+
+  Attributes:
+    number: of the signal.
+  """
+
+  def __init__(self, number: int, text: str):
+    super().__init__(f'stopped by {signal.Signals(number).name}; {text}')
+    self.number = number
 
 
 class Diverged(Exception):
@@ -63,8 +77,10 @@ def train(
 
   Raises:
     ValueError: a mistake in the config, the data or the workdir; nothing was changed.
-    Preempted: SIGTERM came. The run is saved.
+    Preempted: SIGTERM, SIGINT or SIGHUP came. The run is saved.
+    KeyboardInterrupt: a second SIGINT came, or one before the first update.
     Diverged: the loss became NaN. The last good checkpoint is kept.
+    OSError: something could not be written, such as to a full disk.
   """
   config = experiment.plain(config)
   run = config['run']
@@ -80,7 +96,10 @@ def train(
   call_length = feed.make_call_length(
       config, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
   num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
-  workdirs.prepare(workdir, config, overwrite, (run['keep'] + 2) * num_bytes)
+  workdirs.prepare(
+      workdir, config, overwrite,
+      (run['keep'] + 2) * num_bytes + evaluator.num_bytes + BESIDES
+      + config['steps'] // run['log_every'] * RECORD)
   processes.barrier('workdir')
 
   best = config.get('best', '')
@@ -88,6 +107,7 @@ def train(
       workdir, run['keep'], best, lowest=evaluate.lower_is_better(best))
   state, about = checkpoint.restore_latest(manager, target)
   step = about['step'] if about else 0
+  earlier = about.get('window', {}) if about else {}  # sums since the last record
   done = _finished(workdir, step, config)
   if done:
     checkpoint.close(manager)
@@ -108,17 +128,27 @@ def train(
       'class_names': training.class_names,
   }
   with (
-      writers.open_writers(workdir, step, run['tensorboard']) as write,
-      _sigterm(mesh) as preempted,
+      _caught(mesh) as came,
       contextlib.closing(progress),
+      _telling(workdir, lambda: f'at step {step} of {config["steps"]}'),
+      writers.open_writers(workdir, step, run['tensorboard']) as write,
       checkpoint.closing(manager),  # an interrupt does not cut off a save
       futures.ThreadPoolExecutor(1) as watch,  # when calls end, for images/s
   ):
     window, pending, figures, details = [], None, None, None
 
+    def sums():
+      """All since the last record, in the order of the updates."""
+      before = task.from_json(earlier, window[0])
+      return task.merge(window if before is None else [before, *window])
+
+    def save(figures=None):
+      kept = task.to_json(sums()) if window else {}
+      checkpoint.save(manager, state, step, {**about, 'window': kept}, figures)
+
     def look():
       """Reads the figures of the last call; stops a run that diverged."""
-      nonlocal window, pending
+      nonlocal window, earlier, pending
       if pending is None:
         return
       at, metrics, ended = pending
@@ -129,14 +159,14 @@ def train(
         if not math.isfinite(latest[name]):
           _diverged(f'{name} is {latest[name]}', at, manager)
       if at % run['log_every'] == 0 or at == config['steps']:
-        record = trainer.figures(
-            functools.reduce(lambda one, other: one.merge(other), window))
+        record = trainer.figures(sums())
         record['learning_rate'] = float(schedule(at - 1))
+        del record['images']  # its time is known of the updates of this process
         record['images_per_second'] = progress(
-            at, record.pop('images'), trainer.line(record), ended.result()
-        )
+            at, trainer.figures(task.merge(window))['images'], trainer.line(record),
+            ended.result())
         write({'step': at, 'kind': 'train', **record})
-        window = []
+        window, earlier = [], {}
 
     def due(what):
       every = run[f'{what}_every']
@@ -160,27 +190,31 @@ def train(
       look()
       step += k
       pending = step, metrics, watch.submit(_when_done, metrics)
-      stop = preempted(state)
+      stop = came(state)
       evaluates, saves = due('eval'), stop or due('checkpoint')
       if evaluates or saves:
         look()
         if not parallel.all_finite(state):  # its loss will be NaN in the next update
           _diverged('a parameter is NaN or infinite', step, manager)
       if saves and not best:  # first: what is saved is not lost while it is evaluated
-        checkpoint.save(manager, state, step, about)
+        save()
       if evaluates:
         assess()
       if saves and best:
-        current = dict(writers.flat(figures)) if evaluates else None
-        checkpoint.save(manager, state, step, about, current)
+        save(dict(writers.flat(figures)) if evaluates else None)
       if stop and step < config['steps']:
         raise Preempted(
-            f'stopped by SIGTERM; saved at step {step} of {config["steps"]} in '
-            f'{workdir}. The same command goes on from there'
-        )
+            stop, f'saved at step {step} of {config["steps"]} in {workdir}. The same '
+            'command goes on from there')
     if figures is None:  # it was cut off before eval.json
       figures, details = evaluator.run(state, step, True)
-  return evaluator.save(state, step, figures, details)
+    checkpoint.close(manager)  # eval.json tells that the last step is saved
+    evaluation = evaluator.save(state, step, figures, details)
+    if stop := came(state):
+      raise Preempted(
+          stop, f'{workdir} is trained and evaluated at step {step}. The same command '
+          'goes on from there')
+  return evaluation
 
 
 def _when_done(metrics):
@@ -189,21 +223,29 @@ def _when_done(metrics):
 
 
 @contextlib.contextmanager
-def _sigterm(mesh):
-  """Yields a function, called by all hosts alike: did SIGTERM come to any of them?"""
-  came, ask = [], parallel.make_any(mesh)
+def _caught(mesh):
+  """Yields a function, called by all hosts alike: the signal that came to any, or 0."""
+  ask = parallel.make_most(mesh)
+  with signals.caught() as here:
 
-  def preempted(state):
-    if jax.process_count() == 1:
-      return bool(came)
-    jax.block_until_ready(state)
-    return ask(bool(came))
+    def came(state):
+      if jax.process_count() == 1:
+        return here()
+      jax.block_until_ready(state)
+      return ask(here())
 
-  handler = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    yield came
+
+
+@contextlib.contextmanager
+def _telling(workdir, when):
+  """Adds when it was and what is saved to what could not be written or read."""
   try:
-    yield preempted
-  finally:
-    signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+    yield
+  except OSError as error:
+    raise OSError(
+        f'{when()}: {error}. {checkpoint.last_sound(workdir)} Free some space there, '
+        'or mend the disk, and give the same command again') from error
 
 
 def _diverged(what, step, manager):

@@ -30,7 +30,40 @@ def test_welch_is_scipys_and_settles_constant_groups():
   assert claims.welch(one, other) == pytest.approx(
       stats.ttest_ind(one, other, equal_var=False).pvalue)
   assert claims.welch([0.0, 0.0], [0.0, 0.0]) == 1
-  assert claims.welch([0.0, 0.0], [1.0, 1.0]) == 0
+  assert np.isnan(claims.welch([0.0, 0.0], [1.0, 1.0]))  # no spread, no test
+  assert np.isnan(claims.welch([0.0], [1.0, 1.1]))
+  assert claims.welch([0.0, 0.0, 0.0], [1.0, 1.1, 1.2]) == pytest.approx(
+      stats.ttest_1samp([1.0, 1.1, 1.2], 0.0).pvalue)
+
+
+def test_holm_by_hand():
+  # Of 4: .005 x 4, .01 x 3, .03 x 2, and .04 x 1, which is not below the one before.
+  np.testing.assert_allclose(
+      claims.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+  np.testing.assert_allclose(
+      claims.holm([0.5, np.nan, 0.7, 0.02]), [1, np.nan, 1, 0.06])  # NaN: no test
+  assert claims.holm([0.5, 0.5]) == [1, 1] and claims.holm([]) == []
+
+
+def test_the_family_of_a_table_is_all_of_its_cells():
+  """Of 100 comparisons of equal groups Holm finds none, each for itself some."""
+  rng = np.random.default_rng(0)
+  tests = {(i,): claims.Comparison(*rng.normal(size=(2, 5))) for i in range(100)}
+  alone = [claims.welch(test.ours, test.theirs) for test in tests.values()]
+  assert sum(p < 0.05 for p in alone) > 1
+  found = claims.verdicts(tests)
+  assert all(text.startswith('not shown (p ') for text in found.values())
+  tests['far',] = claims.Comparison([5.1, 5.2, 5.3, 5.4], [0.1, 0.2, 0.3, 0.4])
+  p = stats.ttest_ind(*tests['far',][:2], equal_var=False).pvalue
+  assert claims.verdicts(tests)['far',] == f'higher (p {101 * p:.1g})'
+
+
+def test_constants_that_differ_are_not_tested():
+  _, comparison = claims.claim_tables(groups([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]))
+  assert set(cells(comparison, 'cifar100_test')) == {'no test'}
+  assert '"no test": two constants that differ' in comparison.title
+  _, comparison = claims.claim_tables(groups([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
+  assert set(cells(comparison, 'cifar100_test')) == {'not shown (p 1)'}
 
 
 def cells(table, column):
@@ -38,9 +71,11 @@ def cells(table, column):
 
 
 def test_a_lower_rate_is_found_and_stands_beside_the_paper():
-  intervals, comparison = claims.claim_tables(
-      groups([0.80, 0.82, 0.81], [0.40, 0.41, 0.39]))
-  assert cells(comparison, 'cifar100_test')[0].startswith('lower as in the paper (p ')
+  one, other = [0.80, 0.82, 0.81], [0.40, 0.41, 0.39]
+  intervals, comparison = claims.claim_tables(groups(one, other))
+  p = 4 * stats.ttest_ind(one, other, equal_var=False).pvalue  # Holm: of four cells
+  assert cells(comparison, 'cifar100_test')[0] == f'lower as in the paper (p {p:.1g})'
+  assert "Holm's correction over all cells" in comparison.title
   assert cells(intervals, 'cifar100_test')[0] == '0.785..0.835 (0.971)'
   assert cells(intervals, 'cifar100_test')[4].endswith('(0.072)')  # nat, t = .4
 

@@ -30,6 +30,15 @@ def test_calls_end_where_there_is_something_to_do():
     assert set(range(period, 1001, period)) <= ends
 
 
+@pytest.mark.parametrize('asked, steps, periods, longest', [
+    (50, 1000, (100, 0, 0), 50), (50, 20, (100, 0, 0), 20),
+    (50, 1000, (100, 0, 30), 30), (10**5, 10**6, (40, 90, 500), 40)])
+def test_no_more_rows_are_made_than_a_call_can_use(asked, steps, periods, longest):
+  names = ('log_every', 'eval_every', 'checkpoint_every')
+  run = dict(zip(names, periods, strict=True), updates_per_call=asked)
+  assert feed.longest_call({'steps': steps, 'run': run}) == longest
+
+
 @pytest.mark.parametrize('seconds, most', [(0.001, 50), (0.05, 20), (0.3, 3), (9.0, 1)])
 def test_a_call_takes_about_a_second(seconds, most, monkeypatch):
   lengths = make(True, monkeypatch, seconds)

@@ -296,7 +296,9 @@ def test_predefined_labels_are_given_to_the_generator(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(num=0), 'num must be a whole number of 1 or more, got 0'),
+    (dict(num=0), r'num must be a whole number in \[1, 1e7\], got 0'),
+    (dict(seed=2**32), r'seed must be a whole number in \[0, 4294967295\], got'),
+    (dict(neighbours=10**9), r'neighbours must be a whole number in \[0, 1e6\], got'),
     (dict(seed=-1), 'seed must be'),
     (dict(interpolate=-1), 'interpolate must be'),
     (dict(neighbours=-1), 'neighbours must be'),
@@ -345,15 +347,15 @@ MISTAKES = {
     'classifier key': ({'model': {'name': 'mlp'}}, "unknown config key 'model'"),
     'nested key': ({'measures__foo': 1}, r"measures.'foo'; .*measures.num_samples"),
     'generator': ({'generator__name': 'x'}, "generator 'x'; .*dcgan_generator, mlp_ge"),
-    'latent': ({'generator': {'name': 'mlp_generator'}}, 'generator.latent must be'),
-    'latent 0': ({'generator__latent': 0}, 'generator.latent must be .* 1 or more'),
+    'latent': ({'generator': {'name': 'mlp_generator'}}, "argument: 'latent'"),
+    'latent 0': ({'generator__latent': 0}, r'generator.latent must be .* in \[1,'),
     'argument': ({'generator__depth': 2}, "generator 'mlp_generator':.*'depth'"),
     'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'; .*mlp_discr"),
     'norm': ({'discriminator__norm': 'x'}, "norm must be one of .*got 'x'"),
     'loss': ({'loss': {'name': 'nat'}}, "unknown GAN loss 'nat'; .*am_gan.*nat_gan"),
     'loss argument': ({'loss': {'name': 'nat_gan', 'x': 1}}, "loss 'nat_gan'.*'x'"),
     'labels': ({'trainer__labels': 'x'}, "'x'; valid: dynamic, predefined"),
-    'critic': ({'trainer__n_critic': 0}, 'n_critic .* must be 1 or more'),
+    'critic': ({'trainer__n_critic': 0}, r'trainer.n_critic must be .* in \[1, 100\]'),
     'images': ({'generator': {'name': 'dcgan_generator', 'latent': 5}},
                'DCGAN pair makes images of 32x32 or 28x28'),
     'negatives': ({'data__negatives__three__source': fake(shape=(5, 4, 1))},
@@ -371,7 +373,7 @@ MISTAKES = {
                   r'measures.reference has images of \(5, 4, 1\), the training .*4, 4'),
     'splits': ({'measures__splits': 21}, 'measures.splits must be 20 or less, got 21'),
     'neighbours': ({'measures__neighbours': 20}, 'neighbours must be 19 or less, got'),
-    'samples': ({'measures__num_samples': 1}, 'num_samples must be .* 2 or more'),
+    'samples': ({'measures__num_samples': 1}, r'num_samples must be .* in \[2, 1e7\]'),
     'inception path': ({'measures__features': {'name': 'inception', 'path': 'x.npz'}},
                        "'x.npz' is none; how to make one"),
 }

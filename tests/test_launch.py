@@ -73,3 +73,25 @@ def test_local_gives_each_process_its_place_and_passes_failure_on():
   assert sorted(ran.stdout.splitlines()) == [
       '0 2 127.0.0.1:4321', '1 2 127.0.0.1:4321']
   assert ran.returncode == 3
+  assert 'process 1 of 2 ended with status 3; so the others end too' in ran.stderr
+
+
+def test_local_ends_the_others_when_one_fails():
+  code = ('import os, sys, time; '
+          'sys.exit(7) if os.environ["NAT_JAX_PROCESS_ID"] == "0" else time.sleep(50)')
+  ran = run('local.sh', '2', sys.executable, '-c', code, GRACE='0')
+  assert ran.returncode == 7
+  assert ran.stderr.count('ended with status') == 1
+
+
+def test_local_passes_a_stop_on():
+  """SIGTERM to the script reaches both, which end well."""
+  code = ('import os, signal, sys, time; '
+          'signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); '
+          'os.write(1, b"ready\\n"); time.sleep(50); sys.exit(1)')
+  process = subprocess.Popen(
+      [str(LAUNCH / 'local.sh'), '2', sys.executable, '-c', code], text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  assert [process.stdout.readline() for _ in range(2)] == ['ready\n'] * 2
+  process.terminate()
+  assert process.communicate(timeout=60) == ('', '') and process.returncode == 0

@@ -1,9 +1,11 @@
 """The program as its users start it: help, killing and stopping it, two processes."""
 
+import errno
 import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -83,30 +85,39 @@ def state_of(workdir):
   return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
-def logged(workdir, kind='train'):
+def records(workdir, kind='train'):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [r['step'] for r in map(json.loads, lines) if r['kind'] == kind]
+  return [r for r in map(json.loads, lines) if r['kind'] == kind]
+
+
+def logged(workdir, kind='train'):
+  return [r['step'] for r in records(workdir, kind)]
 
 
 def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
-  """SIGTERM once, kill -9 five times at random moments, then left to finish."""
+  """Stopped by three signals, kill -9 three times at random, then left to finish."""
   undisturbed = start(folder, 'undisturbed')
   rng = random.Random(0)
 
-  process = start(folder, 'disturbed')
-  wait_for(process, f'step 100/{STEPS}')
-  process.send_signal(signal.SIGTERM)
-  rest = wait_for(process, 'stopped by SIGTERM; saved at step')
-  assert process.wait(timeout=60) == 0
-  assert 'The same command goes on from there' in rest
-  stopped = checkpoint.list_steps(folder / 'disturbed')[-1]
-  assert f'saved at step {stopped} of {STEPS}' in rest and 100 <= stopped < STEPS
-  assert not (folder / 'disturbed' / 'eval.json').exists()
+  before = 0
+  for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130),
+                         (signal.SIGHUP, 129)):
+    process = start(folder, 'disturbed')
+    wait_for(process, f'/{STEPS}')
+    process.send_signal(number)
+    rest = wait_for(process, f'stopped by {number.name}; saved at step')
+    end, _ = process.communicate(timeout=60)
+    assert process.returncode == status and 'Traceback' not in rest + end
+    assert 'The same command goes on from there' in rest
+    stopped = checkpoint.list_steps(folder / 'disturbed')[-1]
+    assert f'saved at step {stopped} of {STEPS}' in rest and before < stopped < STEPS
+    assert not (folder / 'disturbed' / 'eval.json').exists()
+    before = stopped
 
-  for kill in range(5):
+  for kill in range(3):
     process = start(folder, 'disturbed')
     wait_for(process, 'resuming')
-    if kill != 2:  # once right after the start
+    if kill != 1:  # once right after the start
       wait_for(process, f'/{STEPS}')
       time.sleep(rng.uniform(0, 0.4))
     process.kill()
@@ -123,7 +134,33 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   assert (one / 'eval.json').read_bytes() == (other / 'eval.json').read_bytes()
   assert logged(one) == logged(other) == list(range(50, STEPS + 1, 50))
   assert logged(other, 'eval') == [STEPS]
+  for a, b in zip(records(one), records(other), strict=True):
+    for name in ('loss', 'loss_positive', 'accuracy', 'grad_norm'):
+      assert a[name] == pytest.approx(b[name], rel=1e-6), (a['step'], name)
   assert (one / 'report.html').exists()
+
+
+def test_interrupted_before_anything_is_saved(folder):
+  """One sentence that says so, however often Ctrl-C is pressed."""
+  process = start(folder, 'interrupted')
+  wait_for(process, '== toy:nat')
+  process.send_signal(signal.SIGINT)
+  rest, _ = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert re.fullmatch(
+      r'interrupted; nothing of \S+ is saved yet, so the same command begins it anew\n',
+      rest)
+
+
+def test_lost_viewer_does_not_stop_training(folder):
+  """Both outputs go to a reader that leaves after the first line."""
+  args = command(folder, 'viewed', '--config.steps=100')
+  ran = subprocess.run(
+      ['bash', '-c', '"$@" 2>&1 | head -n 1; exit ${PIPESTATUS[0]}', '-', *args],
+      env=environment(folder), cwd=ROOT, text=True, capture_output=True, timeout=120)
+  assert (ran.returncode, ran.stdout.count('\n'), ran.stderr) == (0, 1, '')
+  assert logged(folder / 'viewed') == [50, 100]
+  assert (folder / 'viewed' / 'report.html').exists()
 
 
 def test_two_processes_train_as_one(folder):
@@ -144,6 +181,42 @@ def test_two_processes_train_as_one(folder):
     np.testing.assert_allclose(a, b, atol=2e-6)
   two = json.loads((folder / 'two' / 'eval.json').read_text())
   assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
+
+
+def test_lost_processes(folder):
+  """kill -9 of either: the other says so and ends, and the same command goes on."""
+  args = command(folder, 'lost', '--config.steps=120', '--config.run.log_every=10',
+                 '--config.run.checkpoint_every=10')
+
+  def start_two():
+    port = random.randint(20000, 30000)
+    return [subprocess.Popen(
+        args, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=environment(
+            folder, NAT_JAX_DISTRIBUTED='1', NAT_JAX_NUM_PROCESSES='2',
+            NAT_JAX_PROCESS_ID=str(k), NAT_JAX_COORDINATOR=f'127.0.0.1:{port}'))
+            for k in (0, 1)]
+
+  for victim, step in ((1, 20), (0, 60)):
+    both = start_two()
+    wait_for(both[0], f'step {step}/120')
+    both[victim].kill()
+    told, _ = both[1 - victim].communicate(timeout=60)
+    both[victim].communicate()
+    assert both[1 - victim].returncode != 0
+    assert told.count('a process was lost; start again to resume') == 1
+    for words in ('stack trace', 'Traceback', 'Fatal Python error', 'Gloo all'):
+      assert words not in told
+    saved = checkpoint.list_steps(folder / 'lost')[-1]
+    assert step - 20 <= saved < 120
+  both = start_two()
+  out = [process.communicate(timeout=120)[0] for process in both]
+  assert [process.returncode for process in both] == [0, 0], out
+  assert f'resuming {folder / "lost"} at step {saved}' in out[0]
+  config = json.loads((folder / 'lost' / 'config.json').read_text())
+  train.train(config, str(folder / 'alone'))
+  for a, b in zip(state_of(folder / 'alone'), state_of(folder / 'lost'), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 WITHOUT_TENSORFLOW = """
@@ -210,7 +283,14 @@ def run_here(monkeypatch, *args):
     (['--config.steps=many'], "invalid literal for int.* 'many'"),
     (['--config', '{folder}/toy.py:plain'], "unknown variant 'plain'; valid: nat"),
     (['--config', '{folder}/nowhere.py'], 'nowhere.py'),
-    (['--config', '{folder}/broken.py'], 'invalid syntax'),
+    (['--config', '{folder}/broken.py'], 'broken.py, line 1: invalid syntax'),
+    (['--config={folder}/nothing.py'], 'nothing.py: get_config must return .*NoneType'),
+    (['--config={folder}/division.py'], 'division.py, line 2: ZeroDivisionError'),
+    (['--config.data=3'], 'data'),
+    (['--config.ema_decay=2'], 'ema_decay must be a number in'),
+    (['--mode=predict', '--images=.', '--threshold=nan'], 'from 0 to 1, got nan'),
+    (['--mode=generate', '--num=0'], 'num must be'),
+    (['--mode=generate', '--seed=-1'], 'seed must be'),
     (['--step=x'], "--step=x: invalid literal"),
     (['--mode=foo'], 'train|evaluate|predict|report'),
     (['--wokdir=x'], "Unknown command line flag 'wokdir'. Did you mean: workdir"),
@@ -228,6 +308,8 @@ def run_here(monkeypatch, *args):
 def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   """One message, exit status 1 and no file."""
   (folder / 'broken.py').write_text('def get_config(:')
+  (folder / 'nothing.py').write_text('def get_config():\n  pass')
+  (folder / 'division.py').write_text('def get_config():\n  return 1 / 0')
   (folder / 'points').mkdir(exist_ok=True)
   (folder / 'points' / 'config.json').write_text('{"trainer": {"name": "points"}}')
   before = {p for p in folder.iterdir()}
@@ -236,6 +318,35 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
     run_here(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
              '--workdir', str(folder / 'nowhere'), *args)
   assert {p for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize('error, told', [
+    (MemoryError('Unable to allocate 7 TiB'), True), (MemoryError(), True),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), True),
+    (jax.errors.JaxRuntimeError('INTERNAL: a mistake of the program'), False)])
+def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
+  def fail(*args):
+    raise error
+
+  monkeypatch.setattr(train, 'train', fail)
+  expected = SystemExit if told else jax.errors.JaxRuntimeError
+  with pytest.raises(expected) as caught:
+    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+             '--workdir', str(folder / 'memory'))
+  if told:
+    assert caught.value.code.startswith('error: out of memory (')
+    assert 'lower what is held at once: --config.data.batch_size' in caught.value.code
+
+
+def test_report_that_cannot_be_written(tmp_path, monkeypatch):
+  """The sentence names the place and says that nothing of the runs is lost."""
+  def full(*args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(main, '_write_report', full)
+  with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*Nothing "
+                     f"of the runs is lost; .*--mode=report {tmp_path}"):
+    main._report([str(tmp_path)])
 
 
 def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeypatch):

@@ -1,19 +1,24 @@
 """What bad input gets: one clear error before training, and nothing written."""
 
+import os
 import pathlib
 import shutil
 import types
 
+import flax
 import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax import evaluate, predict, presets, train
+from nat_jax import data, evaluate, predict, presets, train
 from nat_jax.data import cache
+from nat_jax.reports import report
+from nat_jax.runtime import results
 from nat_jax.runtime import workdir as workdirs
 
 FAKE = {'name': 'fake', 'num': 16, 'shape': (4, 4, 1)}
 NAN = float('nan')
+VALIDATION = {'source': dict(FAKE), 'positive': True, 'part': 'validation'}
 
 
 def make_config(**changes):
@@ -65,11 +70,35 @@ MISTAKES = {
     'treatment': ({'data__treatment': {'name': 'x'}}, "unknown treatment 'x'"),
     'mode': ({'run__mode': 'x'}, "unknown mode 'x'; valid modes: jit, pmap"),
     'placement': ({'run__placement': 'x'}, "placement 'x'; valid: resident, streamed"),
-    'best': ({'best': 'test/acc'}, "best='test/acc' is no .*test/accuracy"),
-    'steps': ({'steps': 0}, 'steps must be a whole number of 1 or more, got 0'),
+    'best': ({'best': 'validation/acc', 'evals__validation': VALIDATION},
+             "best='validation/acc' must be .*There will be: .*validation/accuracy"),
+    'best of the test': (
+        {'best': 'test/accuracy', 'evals__validation': VALIDATION},
+        "best='test/accuracy' must be .*of part 'validation'.*validation/accuracy"),
+    'best without validation': (
+        {'best': 'test/accuracy'}, "no such set: add one to evals, or leave best=''"),
+    'part': ({'evals__test__part': 'train'},
+             "evals.test.part must be one of 'test', 'validation', 'calibr.* 'train'"),
+    'reference of a part': (
+        {'evals__test__part': 'calibration'},
+        r"positive set named 'test' .* of part 'test', .* it holds: \[\]"),
+    'part without positives': (
+        {'evals__n': {'source': FAKE, 'part': 'calibration'}},
+        r"one positive set of part 'calibration'.*got 0: \[\]; add one"),
+    'part with two': (
+        {'evals__validation': VALIDATION, 'evals__more': VALIDATION,
+         'evals__n': {'source': FAKE, 'part': 'validation'}},
+        r"set of part 'validation'.*got 2: \['more', 'validation'\]"),
+    'labels of validation': (
+        {'evals__validation': VALIDATION | {'source': dict(FAKE, num_classes=5)}},
+        "labels of the positive evaluation set 'validation' must be 0..3"),
+    'size of validation': (
+        {'evals__validation': VALIDATION | {'source': dict(FAKE, shape=(8, 8, 1))}},
+        r"set 'validation' has images of shape \(8, 8, 1\), the positives \(4, 4"),
+    'steps': ({'steps': 0}, r'steps must be a whole number in \[1, 1e9\], got 0'),
     'whole steps': ({'steps': 1.5}, 'steps must be a whole number'),
-    'log_every': ({'run__log_every': 0}, 'run.log_every must be .* 1 or more'),
-    'clip': ({'grad_clip': NAN}, 'grad_clip must be a number of 0 or more, got nan'),
+    'log_every': ({'run__log_every': 0}, r'run.log_every must be .* in \[1, 1e9\]'),
+    'clip': ({'grad_clip': NAN}, r'grad_clip must be .* in \[0, 1e9\], got nan'),
     'keep': ({'run__keep': 0}, 'run.keep must be'),
     'eval batch': ({'eval_batch_size': 0}, 'eval_batch_size must be'),
     'set name': ({'evals__a/b': {'source': FAKE}}, "evals: 'a/b' must be of letters"),
@@ -81,7 +110,8 @@ MISTAKES = {
     'pair': ({'data__negatives_per_batch': (1, 2, 3)}, 'a pair'),
     'falling pair': ({'data__negatives_per_batch': (5, 2)}, r'\(5, 2\)'),
     'inside': ({'data__inside': True}, 'must hold a positive'),
-    'weight': ({'data__negatives__n__weight': 0}, 'weights must be positive'),
+    'weight': ({'data__negatives__n__weight': 0},
+               r'data.negatives.n.weight must be .* in \(0, 1e6\]'),
     'labels': ({'num_classes': 3}, r'labels of the positives must be 0..2, got 0..3'),
     'test labels': (
         {'evals__more': {'source': dict(FAKE, num_classes=5), 'positive': True}},
@@ -95,8 +125,28 @@ MISTAKES = {
     'test size': ({'evals__test__source': dict(FAKE, shape=(8, 8, 1))},
                   r"set 'test' has images of shape \(8, 8, 1\), the training"),
     'mean': ({'data__mean': (0.5, 0.5, 0.5)}, 'data.mean must hold one number'),
-    'std': ({'data__std': (0.0,)}, 'data.std must be above 0'),
+    'std': ({'data__std': (0.0,)}, r'data.std must be .* in \[1e-6, 1e3\], got'),
     'classes': ({'data__positives__classes': (0, 9)}, r'classes must be .*\[0, 9\]'),
+    'fraction of a class': ({'data__positives__classes': (0.5,)},
+                            r'classes must be .*whole number.* got \[0.5\]'),
+    'NaN mean': ({'data__mean': (NAN,)}, r'data.mean must be .* got \[nan\]'),
+    'long name': ({'evals__' + 'a' * 300: {'source': FAKE}}, 'at most 100 bytes'),
+    'long variant': ({'variant': 'a' * 300}, 'variant must be .* at most 100 bytes'),
+    'no rate': ({'schedule': {'name': 'cosine', 'learning_rate': 0.0}},
+                r'schedule.learning_rate must be .* in \[1e-30, 1e38\], got'),
+    'drops': ({'steps': 10, 'schedule': {'name': 'step', 'learning_rate': 0.1,
+                                         'at': (0.5, 0.51)}},
+              r'in rising order.*of 10 steps \[0.5, 0.51\] are the updates \[5, 5\]'),
+    'drop in the warm-up': (
+        {'steps': 9, 'schedule': {'name': 'step', 'learning_rate': 0.1, 'at': (0.5,),
+                                  'warmup': 4}}, 'after the warm-up of 4'),
+    'seed': ({'seed': 2**64}, r'seed must be .* in \[0, 4294967295\]'),
+    'width': ({'model__width': 0}, r'model.width must be .* in \[1, 65536\]'),
+    'no classes': ({'num_classes': 0}, r'num_classes must be .* in \[2, 1e5\]'),
+    'positive': ({'evals__test__positive': 'no'}, "positive must be True or.* 'no'"),
+    'updates per call': ({'run__updates_per_call': 10**12}, r'in \[1, 1e5\]'),
+    'augmentation of nothing': ({'data__augment': None}, 'augment must be a list of'),
+    'sets': ({'evals': []}, 'evals must be a dict, name -> '),
     'tfds name': ({'data__positives': {'name': 'tfds', 'dataset': 'cifar11'}},
                   "got 'cifar11'"),
 }
@@ -108,6 +158,24 @@ def test_mistakes_in_a_config(mistake, tmp_path):
   with pytest.raises((ValueError, TypeError), match=f'(?s){message}'):
     train.train(make_config(**changes), str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
+
+
+def test_an_update_is_traced_before_anything_is_written(tmp_path, monkeypatch):
+  """A part that a user has added and that fails in the step alone."""
+  monkeypatch.setitem(data.AUGMENTS, 'halve', lambda: lambda image, key: image[:2])
+  with pytest.raises(flax.errors.ScopeParamShapeError):
+    train.train(make_config(data__augment=[{'name': 'halve'}]), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_set_may_be_called_as_the_mistakes_of_another(tmp_path):
+  train.train(
+      make_config(evals__x={'source': FAKE}, evals__x_mistakes={'source': FAKE}),
+      str(tmp_path))
+  for name in ('x', 'x_mistakes'):
+    assert results.read_arrays(tmp_path, f'{results.SCORES}/{name}', 1, ['max_prob'])
+    assert results.read_arrays(tmp_path, f'{results.MISTAKES}/{name}', 1, ['image'])
+  assert os.path.isfile(report.report([str(tmp_path)]))
 
 
 def test_data_that_is_not_prepared(tmp_path):

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import ml_collections
 import pytest
 
 from nat_jax import plan
@@ -74,6 +75,45 @@ def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
   monkeypatch.setattr(processes, 'count', lambda done: 3)
   with pytest.raises(ValueError, match='for 3 of 4 processes.*that all hosts share'):
     judges()
+
+
+@pytest.mark.parametrize('text, message', [
+    ('x = 1', ': it has no function get_config'),
+    ('\n\ndef get_config(:', ', line 3: invalid syntax'),
+    ('def get_config():\n  return 1 / 0', 'line 2: ZeroDivisionError: division'),
+    ('import nowhere_at_all', 'line 1: ModuleNotFoundError: No module'),
+    ('def get_config():\n  open("/nowhere/x")', r'line 2: \[Errno 2\]'),
+    ('def get_config():\n  pass', 'get_config must return .* got NoneType'),
+    ('def get_config():\n  return {}', 'get_config must return .* got dict'),
+    ('def get_config():\n  return 3', 'get_config must return .* got int'),
+    ('from nat_jax import presets\ndef get_config():\n  return presets.experiment(\n'
+     '    data=None)', 'line 3: data must be a dict .* got None'),
+])
+def test_mistakes_in_a_config_file_are_placed(text, message, tmp_path):
+  (tmp_path / 'config.py').write_text(text)
+  with pytest.raises(ValueError, match=f'(?s)^{tmp_path}/config.py.*{message}'):
+    plan.load(str(tmp_path / 'config.py'))
+
+
+def test_a_variant_that_a_config_does_not_take(tmp_path):
+  (tmp_path / 'config.py').write_text('def get_config():\n  pass')
+  with pytest.raises(ValueError, match='config.py: TypeError: .*takes 0 positional'):
+    plan.load(str(tmp_path / 'config.py'), 'nat')
+  with pytest.raises(ValueError, match='nowhere.py: .*No such file'):
+    plan.load(str(tmp_path / 'nowhere.py'))
+
+
+def test_a_config_of_its_own_making_is_checked_first():
+  config = ml_collections.ConfigDict({'steps': 1})
+  with pytest.raises(ValueError, match='is missing; start the config from'):
+    plan.plan(config, 'x.py', None, {}, 'runs/x')
+
+
+def test_a_judge_needs_a_workdir():
+  config = plan.load(str(CONFIGS / 'gan' / 'digits.py'), 'nat3')
+  config.measures.features.workdir = ''
+  with pytest.raises(ValueError, match='need the workdir of their classifier'):
+    plan.plan(config, 'x.py', None, {}, 'runs/x')
 
 
 HOLDER = """

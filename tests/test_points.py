@@ -153,6 +153,25 @@ def test_paired_test():
   assert np.isnan(measures.paired_test(one[:2], np.array([np.nan, 1])))
 
 
+def test_the_rows_of_a_table_are_one_family_of_tests():
+  """Ten seeds that all differ alike: p = 2 / 2^10 each, times the number of tests."""
+  def evaluation(shift):
+    values = (np.arange(10) + shift).tolist()
+    return {
+        'name': 'toy', 'measure': 'distance', 'floor': 1.0, 'threshold': 2.0,
+        'num_samples': 5, 'seeds': list(range(10)),
+        'figures': {name: values for name in measures.ROWS} | {
+            'steps_converged': [None] * 10},  # of no pair: no test
+        'curve': {'step': [0, 1, 2], 'distance': [values] * 3}}
+
+  merit, distance = measures.compare({'gan': evaluation(0), 'nat': evaluation(1)})
+  tests = len(measures.ROWS) - 1
+  assert [row[-1] for row in merit.rows] == [f'{tests * 2 / 2**10:.2g}'] * tests + ['-']
+  assert [row[-1] for row in distance.rows] == [f'{3 * 2 / 2**10:.2g}'] * 3
+  for table in (merit, distance):
+    assert "Holm's correction over the rows" in table.title
+
+
 class Recorder(dict):
   def __init__(self, config, read):
     super().__init__(config)
@@ -198,6 +217,7 @@ def test_a_finished_run_is_kept(tmp_path, monkeypatch, capsys):
   workdir = tmp_path / 'nat'
   first = points.train(make_config(), str(workdir))
   assert_reported(workdir, 3)
+  points.report([str(workdir), variant_beside(workdir, '$_$')])  # is no mathematics
   before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
   assert points.train(make_config(), str(workdir)) == first
   assert 'nothing to do' in capsys.readouterr().out
@@ -232,10 +252,11 @@ def test_a_damaged_run_is_trained_again(file, content, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('changes, message', [
     (dict(steps=5), 'steps 5 must be a multiple of snapshots 50'),
-    (dict(num_seeds=0), 'num_seeds must be a whole number of 1 or more'),
-    (dict(negative_weight=-1.0), 'negative_weight must be a number of 0 or more'),
+    (dict(num_seeds=0), r'num_seeds must be a whole number in \[1, 1e4\]'),
+    (dict(negative_weight=-1.0), r'negative_weight must be a number in \[0, 1e6\]'),
     (dict(data={'name': 'spiral'}), 'unknown set of points .*valid names: gaussian1d'),
-    (dict(data={'name': 'gaussian1d', 'std': 0.0}), 'spreads or radii above 0'),
+    (dict(data={'name': 'gaussian1d', 'std': 0.0}),
+     r'data.std must be a number in \(0, 1e6\], got 0.0'),
     (dict(noise={'name': 'pink'}), "unknown noise 'pink'; valid names: grid, normal"),
     (dict(generator={'name': 'toy_generator', 'latent': 2}), 'with latent 1, got 2'),
 ])

@@ -26,7 +26,8 @@ def evals(ncr=0.5, accuracy=0.99, sets=('seen', 'unseen'), **extra):
       **{name: negative | {'seen_in_training': name == 'seen'} for name in sets}}
 
 
-def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=None):
+def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=None,
+              class_names=('ant', 'bee', 'cat', '<dog>'), **about):
   """A workdir as training leaves it; without scores and metrics unless full."""
   (folder / 'scores').mkdir(parents=True)
   config = {'name': name, 'variant': variant, 'seed': seed,
@@ -35,7 +36,7 @@ def write_run(folder, variant='nat', seed=0, full=True, name='toy', figures_of=N
   found = figures_of or evals()
   (folder / 'eval.json').write_text(json.dumps({
       'step': 40, 'evals': found, 'reference': 'test', 'num_classes': 4,
-      'class_names': ['ant', 'bee', 'cat', '<dog>']}))
+      'class_names': class_names, **about}))
   if full:
     rng = np.random.default_rng(seed)
     for set_name in found:
@@ -137,10 +138,95 @@ def test_report_files(tmp_path):
   row, = (r for r in rows if (r['variant'], r['eval'], r['metric'], r['threshold'])
           == ('nat', 'seen', 'ncr', '0.6'))
   assert row == {'run': 'toy:nat seed 0', 'variant': 'nat', 'seed': '0', 'eval': 'seen',
-                 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2', 'lo': '0.1',
-                 'hi': '0.75'}
+                 'part': 'test', 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2',
+                 'lo': '0.1', 'hi': '0.75'}
   row, = (r for r in rows if (r['variant'], r['metric']) == ('baseline', 'accuracy'))
   assert (row['value'], row['lo'], row['hi']) == ('0.99', '', '')
+
+
+def with_parts(found):
+  """The same figures of all three parts, as evaluations have them after 0.1."""
+  return {
+      start + name: figures | {'part': part}
+      for start, part in (('', 'test'), ('v_', 'validation'), ('c_', 'calibration'))
+      for name, figures in found.items()}
+
+
+def test_what_was_chosen_by_is_not_reported(tmp_path):
+  """Tables and figures have the test alone, the CSV all, with the part of each set."""
+  interval = {'ncr_interval': {t: [0.1, 0.75] for t in THRESHOLDS}}
+  texts = {}
+  for name, change in (('plain', dict), ('parts', with_parts)):
+    workdirs = [
+        write_run(tmp_path / name / f'{variant}{seed}', variant, seed,
+                  figures_of=change(evals(**interval)))
+        for variant in ('baseline', 'nat') for seed in (0, 1)]
+    workdirs.append(write_run(  # one seed: it has intervals over images
+        tmp_path / name / 'oe', 'oe', figures_of=change(evals(**interval))))
+    report.report(workdirs, str(tmp_path / name / 'out'))
+    text = (tmp_path / name / 'out' / 'report.md').read_text()
+    texts[name] = text.replace(str(tmp_path / name), '')
+  assert texts['plain'] == texts['parts']
+  figure = figures.histograms({'oe': [report.load_run(workdirs[-1])]})
+  assert [ax.get_title() for ax in figure.axes] == [
+      'seen', 'unseen', 'test (positives)']
+  with open(tmp_path / 'parts' / 'out' / 'report.csv', newline='') as file:
+    parts = {(row['eval'], row['part']) for row in csv.DictReader(file)}
+  assert parts == {
+      (start + name, part) for name in ('test', 'seen', 'unseen')
+      for start, part in (('', 'test'), ('v_', 'validation'), ('c_', 'calibration'))}
+
+
+def test_training_curves_are_of_what_is_watched(tmp_path):
+  """Of validation; of the test where a run, as all of version 0.1, has none."""
+  old = write_run(tmp_path / 'old', 'baseline')
+  new = write_run(tmp_path / 'new', figures_of=with_parts(evals(accuracy=0.75)))
+  groups = report.group([report.load_run(old), report.load_run(new)])
+  axes = {ax.get_title(): ax for ax in figures.training_curves(groups).axes}
+  start = 'NCR at t = 0.4: '
+  drawn = {title.removeprefix(start): [len(line.get_xdata()) for line in ax.lines]
+           for title, ax in axes.items() if title.startswith(start)}
+  assert drawn == {'seen': [1, 0], 'unseen': [1, 0], 'v_seen': [0, 1],
+                   'v_unseen': [0, 1]}
+  dots = [line for line in axes['accuracy (dots: evaluation)'].lines
+          if line.get_marker() == 'o']
+  assert [line.get_ydata().tolist() for line in dots] == [[0.99], [0.75]]
+
+
+def two_classes(folder, background=False):
+  """Two seeds of two variants: rates at t = 0.4 < 1/2, and the same of all."""
+  interval = {'ncr_interval': {t: [0.11, 0.77] for t in THRESHOLDS}}
+  return [
+      report.load_run(write_run(
+          folder / f'{variant}{seed}', variant, seed, num_classes=2,
+          figures_of=evals(ncr=ncr + seed / 100, **interval), background=background))
+      for variant, ncr in (('nat', 0.2), ('baseline', 0.8)) for seed in range(3)]
+
+
+def test_thresholds_that_say_nothing_are_marked(tmp_path):
+  runs = two_classes(tmp_path)
+  text = report.tables(runs)
+  assert '"-" at t of 0.4: says nothing, since the largest' in re.sub(r'\s+', ' ', text)
+  assert [cell.split() for cell in cells(text, '0.4')] == [['-', '/', '-']] * 3
+  assert '±' in cells(text, '0.6')[0]
+  comparison = text[text.index('against baseline: lower'):]
+  assert cells(comparison, 'nat') == ['0.4', '-', '-']
+  assert cells(comparison, '')[0] == '0.6' and '(p ' in cells(comparison, '')[1]
+  assert 'NCR_0.4 | - ' in re.sub(' +', ' ', report.tables(runs[:1]))
+  titles = [ax.get_title() for ax in figures.training_curves(report.group(runs)).axes]
+  assert 'NCR at t = 0.6: seen' in titles
+  assert json.loads((tmp_path / 'nat0' / 'eval.json').read_text())[
+      'evals']['seen']['ncr']['0.4'] == 0.2  # the file has all there is
+
+
+def test_with_a_background_output_every_threshold_says_something(tmp_path):
+  runs = two_classes(tmp_path, background=True)
+  text = report.tables(runs)
+  assert 'says nothing' not in text
+  comparison = text[text.index('against baseline: lower'):]
+  assert cells(comparison, 'nat')[1].startswith('lower (p ')
+  titles = [ax.get_title() for ax in figures.training_curves(report.group(runs)).axes]
+  assert 'NCR at t = 0.4: seen' in titles
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -154,6 +240,18 @@ def test_what_is_missing_is_said(tmp_path):
   text = (tmp_path / 'bare' / 'report.md').read_text()
   assert 'Without metrics.jsonl: toy:nat seed 0.' in text
   assert text.count('](figures/') == 4
+
+
+def test_dollars_in_names_are_no_mathematics(tmp_path):
+  """'$\\frac$' would be an error of matplotlib's, and 'a$b$' lose its dollars."""
+  workdirs = [
+      write_run(tmp_path / str(i), variant, class_names=['a$b$', '$\\frac$', '$', '$$'])
+      for i, variant in enumerate(('a$b$', '$\\frac$'))]
+  report.report(workdirs, str(tmp_path / 'out'))
+  assert len(list((tmp_path / 'out' / 'figures').iterdir())) == 5
+  text = {part.get_text(): part for part in figures.histograms({
+      'a$b$': [report.load_run(workdirs[0])]}).legends[0].get_texts()}
+  assert not text['a$b$'].get_parse_math()
 
 
 def test_html_escapes_names(tmp_path):

@@ -1,17 +1,22 @@
 """How the package is built: import ranks, one place for each library, configs."""
 
 import ast
+import functools
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
-from nat_jax import experiment, presets, schema, train
+from nat_jax import data, experiment, inputs, presets, schema, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'nat_jax'
@@ -112,9 +117,10 @@ def variants(get_config):
   with pytest.raises(ValueError, match='unknown variant .*; valid: ') as error:
     get_config('?')
   _, valid = str(error.value).split('valid: ')
-  names, *suffix = re.split(r'[,;] each also with ', valid)
+  names, *forms = re.split(r'[,;] each also with ', valid)
   names = names.split(', ')
-  return names + [name + end for end in suffix for name in names]
+  ends = forms[0].split(', ') if forms else []
+  return names + [name + end for end in ends for name in names]
 
 
 SHAPES = {'mnist': (28, 28, 1)}
@@ -129,10 +135,19 @@ def shape_of(source):
   return SHAPES.get(source['dataset'], (32, 32, 3))
 
 
-def all_configs(pictures):
+def folder_specs(value, key=''):
+  """(dotted key, spec) of every source 'folder' in a config."""
+  if isinstance(value, dict):
+    if value.get('name') == 'folder':
+      yield key, value
+    for name, part in value.items():
+      yield from folder_specs(part, f'{key}.{name}' if key else name)
+
+
+def all_configs(folders):
   for path in sorted((ROOT / 'configs').rglob('*.py')):
     get_config = load_config(path)
-    names = pictures if path.name == 'pictures.py' else variants(get_config)
+    names = folders if path.name == 'pictures.py' else variants(get_config)
     for name in names:
       yield f'{path.relative_to(ROOT)}:{name}', get_config(name)
 
@@ -146,13 +161,18 @@ def make_batch(shape, *sizes):
   }
 
 
+def pictures(folder):
+  """Folders of a picture each, and the variants of configs/pictures.py for them."""
+  for name in ('yes/cat', 'yes/dog', 'no'):
+    (folder / name).mkdir(parents=True)
+    Image.new('RGB', (9, 9)).save(folder / name / 'picture.png')
+  return [f'{folder}/yes,{folder}/no', f'{folder}/yes']
+
+
 def test_every_config_builds_and_traces_its_step(tmp_path):
   """Each variant is built, and each model and each loss traced in one of them."""
-  for name in ('yes/cat', 'yes/dog', 'no'):
-    (tmp_path / name).mkdir(parents=True)
-    Image.new('RGB', (9, 9)).save(tmp_path / name / 'picture.png')
   traced, key = set(), jax.random.key(0)
-  for name, config in all_configs([f'{tmp_path}/yes,{tmp_path}/no', f'{tmp_path}/yes']):
+  for name, config in all_configs(pictures(tmp_path)):
     config = config.to_dict()
     if config['trainer']['name'] == 'points':  # tests/test_points.py
       continue
@@ -164,7 +184,6 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
     shape = shape_of(config['data']['positives'])
     assert len(config['data']['mean']) in (1, shape[2]), name
     gan = config['trainer']['name'] == 'gan'
-    assert gan or config['evals'][config['reference']]['positive'], name
     trainer, schedule = experiment.build_trainer(config, shape)
     assert np.isfinite(schedule(0)) and np.isfinite(schedule(config['steps'] - 1)), name
     treated = config['loss'], config['data'].get('treatment')
@@ -184,6 +203,87 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state), name
   assert len(traced) >= 8
+
+
+@functools.cache
+def rows_of(place, split, classes):
+  """What a source takes of a data set whose splits have 200 rows of every class."""
+  splits = ['all'] if '/' in place else ['train', 'validation', 'test']
+  counts = dict.fromkeys(splits, 200)
+  return frozenset(
+      (place, name, row, label) for name, rows in data.split_slices(split, counts)
+      for row in range(rows.start, rows.stop) for label in classes)
+
+
+def images_of(source):
+  if 'split' not in source:  # synthetic
+    return frozenset()
+  place = source.get('dataset', '').replace('/', '-') or source.get('path', 'digits')
+  return rows_of(place, source['split'], tuple(source.get('classes', [0])))
+
+
+def test_parts_of_every_config_share_no_image(tmp_path):
+  """But test sets that show, on purpose, the training negatives themselves."""
+  forms = set()
+  for name, config in all_configs(pictures(tmp_path)):
+    config = config.to_dict()
+    if 'evals' not in config:
+      continue
+    negatives = frozenset().union(*(
+        images_of(entry['source']) for entry in config['data']['negatives'].values()))
+    trained = images_of(config['data']['positives']) | negatives
+    held_out = {part: frozenset() for part in schema.PARTS}
+    for entry in config['evals'].values():
+      images, part = images_of(entry['source']), entry.get('part', schema.TEST)
+      held_out[part] |= images
+      shown = part == schema.TEST and not entry.get('positive') and images <= negatives
+      assert shown or not images & trained, name
+    for part, other in itertools.combinations(schema.PARTS, 2):
+      assert not held_out[part] & held_out[other], f'{name}: {part} and {other}'
+    assert config['best'] == ''
+    parts = set(inputs.references(config))
+    whole = '_paper' in name or 'judge.py' in name
+    assert parts == ({schema.TEST} if whole else set(schema.PARTS)), name
+    if not whole:
+      assert all(held_out[part] for part in parts), name
+    forms.add((config['name'], whole))
+  assert {('cifar10_small', False), ('cifar10_small_paper', True), ('mnist', False),
+          ('at_small_paper', True), ('digits', False), ('yes', False)} <= forms
+
+
+def test_unreadable_pictures_can_be_passed_over(tmp_path, monkeypatch):
+  """The advice of the error can be followed for every folder of configs/pictures.py."""
+  for name in ('yes/cat', 'yes/dog', 'no'):
+    (tmp_path / name).mkdir(parents=True)
+    for k in range(30):
+      Image.new('RGB', (9, 9)).save(tmp_path / name / f'{k}.png')
+  (tmp_path / 'yes' / 'cat' / 'bad.png').write_bytes(b'not a picture')
+  (tmp_path / 'no' / 'bad.png').write_bytes(b'not a picture')
+  path = f'{ROOT}/configs/pictures.py'
+  config = load_config(path)(f'{tmp_path}/yes,{tmp_path}/no').to_dict()
+  advice = r'bad.png cannot .*--config.data.positives.skip_unreadable=True'
+  wrong = []
+  for _, spec in folder_specs(config):
+    try:
+      data.load(spec)
+    except ValueError as error:
+      assert re.search(advice, str(error))
+      wrong.append(spec['path'])
+  assert sorted(pathlib.Path(path).name for path in wrong) == ['no', 'yes']
+  keys = [f'{key}.skip_unreadable' for key, _ in folder_specs(config)]
+  assert 'data.positives.skip_unreadable' in keys
+  for key in keys:
+    schema.check_override(key)
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values, lock_config=True)
+  monkeypatch.setattr(sys, 'argv', [  # where ml_collections looks too
+      'main', f'--config={path}:{tmp_path}/yes,{tmp_path}/no',
+      *(f'--config.{key}=True' for key in keys)])
+  values(sys.argv)
+  specs = dict(folder_specs(values.config.to_dict()))
+  assert len(specs) == len(keys) >= 4
+  for spec in specs.values():
+    assert len(data.load(spec).label)
 
 
 class Recorder(dict):
@@ -209,9 +309,11 @@ DATA = dict(positives=SOURCE, negatives={'n': {'source': SOURCE}}, batch_size=8,
 EXAMPLES = {
     'classifier': dict(
         model={'name': 'mlp', 'width': 4, 'depth': 1}, loss={'name': 'nat'},
-        eval_batch_size=32, best='test/accuracy', data=DATA | dict(
+        eval_batch_size=32, best='validation/accuracy', data=DATA | dict(
             treatment={'name': 'mix'}),
-        evals={'test': {'source': SOURCE, 'positive': True}}),
+        evals={'test': {'source': SOURCE, 'positive': True},
+               'validation': {
+                   'source': SOURCE, 'positive': True, 'part': 'validation'}}),
     'gan': dict(
         trainer={'name': 'gan'}, data=DATA, measures=dict(num_samples=8, batch_size=8),
         generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},

@@ -38,7 +38,7 @@ def quick(variant, teacher=None, **changes):
   if teacher:
     changes['trainer.teacher'] = str(teacher)
   config = get_config('digits', variant, **changes)
-  config.evals = {k: config.evals[k] for k in ('test', 'digits_8_9')}
+  config.evals = {k: config.evals[k] for k in ('test', 'digits_8_9', 'validation')}
   return config
 
 

@@ -1,16 +1,22 @@
 """The loop on toy data: resuming, damage, divergence, placements, evaluation."""
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
+import resource
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
+from clu import metrics as clu_metrics
 
-from nat_jax import evaluate, experiment, inputs, presets, train
-from nat_jax.runtime import checkpoint
+from nat_jax import evaluate, experiment, feed, inputs, presets, task, train
+from nat_jax.runtime import checkpoint, files, results, writers
+from nat_jax.runtime import workdir as workdirs
 
 SHAPE = (6, 6, 1)
 
@@ -81,6 +87,14 @@ def copy(done, tmp_path):
   return shutil.copytree(done, tmp_path / 'copy')
 
 
+def assert_same_records(one, other, rtol=1e-6):
+  """But for the speed; the clock says how updates are split into calls, so rounding."""
+  for a, b in zip(records(one), records(other), strict=True):
+    assert a.keys() == b.keys()
+    for name in a.keys() - {'kind', 'images_per_second'}:
+      assert a[name] == pytest.approx(b[name], rel=rtol), name
+
+
 def forget(workdir, step):
   """Leaves the run as if it had been killed before it saved `step`."""
   shutil.rmtree(workdir / 'checkpoints' / str(step))
@@ -122,7 +136,188 @@ def test_resumed_run_is_the_same_bit_for_bit(done, copy):
       final_state(done, 3), final_state(done, 6), strict=True))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
   assert [r['step'] for r in records(copy)] == [2, 4, 6]
+  assert_same_records(done, copy)  # step 4: one update before, one after the resume
   assert [r['step'] for r in records(copy, 'eval')] == [6]
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+  """Calls of one update; a signal comes while those of the steps given are made."""
+  def install(signals_by_step):
+    def make_feed(*args):
+      step_fn, source, items = feed_made(*args)
+
+      def at_step(step, k):
+        if step in signals_by_step:
+          for number in signals_by_step.pop(step):
+            os.kill(os.getpid(), number)
+        return items(step, k)
+
+      return step_fn, source, at_step
+
+    feed_made = feed.make_feed
+    monkeypatch.setattr(feed, 'make_feed', make_feed)
+    monkeypatch.setattr(
+        feed, 'make_call_length', lambda config, adapt: lambda step: 1)
+  return install
+
+
+def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
+  """Stopped twice within one window of the log, by two signals."""
+  config = make_config(run=dict(log_every=5, checkpoint_every=0))
+  stop_at({})
+  train.train(config, str(tmp_path / 'whole'))
+  stop_at({1: [signal.SIGTERM], 3: [signal.SIGHUP]})
+  for number, step in ((signal.SIGTERM, 2), (signal.SIGHUP, 4)):
+    with pytest.raises(train.Preempted) as stopped:
+      train.train(config, str(tmp_path / 'stopped'))
+    assert stopped.value.number == number
+    assert f'by {number.name}; saved at step {step} of 6' in str(stopped.value)
+    assert not (tmp_path / 'stopped' / 'metrics.jsonl').exists()
+  train.train(config, str(tmp_path / 'stopped'))
+  assert_same(final_state(tmp_path / 'whole'), final_state(tmp_path / 'stopped'))
+  assert_same_records(tmp_path / 'whole', tmp_path / 'stopped')
+
+
+def test_images_per_second_are_of_this_process(stop_at, tmp_path, monkeypatch):
+  """The updates before a resume took no time of the process that logs them."""
+  seen = []
+  progress = writers.Progress.__call__
+  monkeypatch.setattr(writers.Progress, '__call__', lambda self, step, images, *args: (
+      seen.append((step, images)), progress(self, step, images, *args))[1])
+  stop_at({3: [signal.SIGTERM]})
+  config = make_config(
+      loss={'name': 'cross_entropy'}, run=dict(log_every=6, checkpoint_every=0))
+  with pytest.raises(train.Preempted):
+    train.train(config, str(tmp_path))
+  train.train(config, str(tmp_path))
+  assert [step for step, _ in seen] == [6] and seen[0][1] == 2 * 8  # of the two updates
+
+
+def test_windows_of_other_sums_are_left_out():
+  """A checkpoint of version 0.1 holds none: the mean is over the updates since."""
+  metrics = clu_metrics.Collection.create(loss=clu_metrics.Average).empty()
+  metrics = jax.tree.map(lambda x: np.asarray(x + 0.1, x.dtype), metrics)
+  whole = json.loads(json.dumps(task.to_json(metrics)))
+  assert_same(task.from_json(whole, metrics), metrics)
+  for other in ({}, {'.loss.total': 1.0}, {**whole, 'more': 1.0}):
+    assert task.from_json(other, metrics) is None
+
+
+def test_interrupted_twice(stop_at, tmp_path):
+  """The second SIGINT stops at once, and what was saved before stays."""
+  stop_at({4: (signal.SIGINT, signal.SIGINT)})
+  config = make_config(run=dict(checkpoint_every=2))
+  before = signal.getsignal(signal.SIGINT)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      train.train(config, str(tmp_path))
+  finally:
+    signal.signal(signal.SIGINT, before)
+  assert checkpoint.list_steps(tmp_path) == [2, 4]
+
+
+def test_stopped_while_it_is_evaluated(tmp_path, monkeypatch):
+  """The evaluation is written; the run of a pair that would come next is not begun."""
+  evaluate_sets = evaluate.evaluate_sets
+
+  def signalled(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return evaluate_sets(*args, **kwargs)
+
+  monkeypatch.setattr(evaluate, 'evaluate_sets', signalled)
+  with pytest.raises(train.Preempted, match='is trained and evaluated at step 6'):
+    train.train(make_config(), str(tmp_path))
+  assert json.loads((tmp_path / 'eval.json').read_text())['step'] == 6
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+  """As on a full disk, writing fails, for files beyond so many bytes."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_disk_that_fills_up_while_it_trains(tmp_path, monkeypatch):
+  """The second record of metrics.jsonl does not fit; the same command goes on."""
+  config, room = make_config(run=dict(checkpoint_every=1)), [True, False]
+
+  @contextlib.contextmanager
+  def full(path):
+    with named(path):
+      yield
+      if str(path).endswith('metrics.jsonl') and not room.pop(0):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  named = files.named
+  with monkeypatch.context() as patch:
+    patch.setattr(files, 'named', full)
+    with pytest.raises(OSError, match=(
+        r'at step 4 of 6: .*No space left on device: .*metrics.jsonl.*'
+        r'The last sound checkpoint is of step 3\..*same command')):
+      train.train(config, str(tmp_path))
+  train.train(config, str(tmp_path))
+  assert [r['step'] for r in records(tmp_path)] == [2, 4, 6]
+
+
+def test_disk_that_is_full_when_it_is_saved(tmp_path, caplog):
+  """The error names the folder; the tracebacks of orbax's threads are not logged."""
+  manager = checkpoint.open_manager(str(tmp_path))
+  with files_of_at_most(100), pytest.raises(
+      checkpoint.NotSaved, match=f'cannot be written to {tmp_path}/checkpoints: '):
+    checkpoint.save(manager, {'x': np.zeros(10_000)}, 1, {'config': {}})
+    checkpoint.close(manager)
+  assert 'Traceback' not in caplog.text
+  assert checkpoint.list_steps(tmp_path) == []
+
+
+def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
+  """Checkpoints while one is saved, scores, pictures of mistakes and the records."""
+  asked = []
+
+  def prepare(workdir, config, overwrite, num_bytes):
+    asked.append(num_bytes)
+    raise ValueError('looked')
+
+  monkeypatch.setattr(workdirs, 'prepare', prepare)
+  evals = {'test': {'source': toy(1, classes=(0, 1, 2)), 'positive': True},
+           'three': {'source': toy(1, classes=(3,))}}
+  more = {'blobs': {'source': {'name': 'blobs', 'num': 11}}}
+  for config in (make_config(evals=evals), make_config(evals=evals | more),
+                 make_config(evals=evals, run=dict(keep=4)), make_config(600)):
+    with pytest.raises(ValueError, match='looked'):
+      train.train(config, str(tmp_path / 'run'))
+  written = sum(
+      array.nbytes for folder in ('scores', 'mistakes')
+      for array in np.load(done / folder / 'blobs.npz').values() if array.ndim)
+  assert asked[1] - asked[0] >= written
+  size = sum(np.asarray(x).nbytes for x in final_state(done))
+  assert asked[2] - asked[0] == 2 * size  # two more checkpoints
+  assert asked[3] - asked[1] >= 297 * max(
+      len(line) for line in (done / 'metrics.jsonl').read_text().splitlines()
+      if '"train"' in line)
+
+
+def test_disk_that_is_full_when_it_is_evaluated(tmp_path, monkeypatch):
+  """The scores cannot be written: none of them is, and the last step is saved."""
+  def full(*args):
+    with files_of_at_most(10):
+      return write(*args)
+
+  write = results.write_evaluation
+  with monkeypatch.context() as patch:
+    patch.setattr(results, 'write_evaluation', full)
+    with pytest.raises(OSError, match=(
+        r'at step 6 of 6: .*File too large.*scores/test.npz.*'
+        r'last sound checkpoint is of step 6\.')):
+      train.train(make_config(), str(tmp_path))
+  assert not (tmp_path / 'eval.json').exists() and records(tmp_path)[-1]['step'] == 6
+  assert not any((tmp_path / 'scores').iterdir())
+  assert train.train(make_config(), str(tmp_path))['step'] == 6
 
 
 def test_finished_run_is_left_alone(copy, capsys):
@@ -387,11 +582,14 @@ def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
   """The learning rate becomes absurd: the best is early, and is not thrown away."""
   schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e4, 'at': [0.5]}
   config = make_config(
-      16, schedule=schedule, best=f'test/{figure}', ema_decay=0.0,
+      16, schedule=schedule, best=f'validation/{figure}', ema_decay=0.0,
       model={'name': 'mlp', 'width': 16, 'depth': 1},
       run=dict(checkpoint_every=2, eval_every=2, keep=1))
+  config.evals['validation'] = {
+      'source': toy(2, classes=(0, 1, 2)), 'positive': True, 'part': 'validation'}
   train.train(config, str(tmp_path))
-  seen = {r['step']: r['evals']['test'][figure] for r in records(tmp_path, 'eval')}
+  seen = {r['step']: r['evals']['validation'][figure]
+          for r in records(tmp_path, 'eval')}
   assert sorted(seen) == list(range(2, 17, 2))
   best = choose(seen.values())
   assert seen[16] != best
@@ -435,6 +633,25 @@ def test_figures_can_be_had_again_from_the_scores(done):
       assert figures['accuracy'] == (scores['prediction'] == scores['label']).mean()
     else:
       assert figures['ncr']['0.6'] == (scores['max_prob'] > 0.6).mean()
+
+
+def test_progress_shows_what_can_move(done):
+  evaluation = json.loads((done / 'eval.json').read_text())
+  figures = evaluation['evals']
+  assert evaluate.summary({name: figures[name] for name in ('test', 'three')}) == (
+      f'test accuracy {figures["test"]["accuracy"]:.3f}, '
+      f'three AUROC {figures["three"]["auroc"]:.3f}')
+  assert evaluation['background'] is False
+
+
+@pytest.mark.parametrize('num_outputs', [2, 3])
+def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tmp_path):
+  config = experiment.plain(make_config(num_classes=2))
+  logits = np.zeros((4, num_outputs))
+  sets = {'test': inputs.EvalSet(None, positive=True, seen=False, overlap=0)}
+  evaluation = evaluate.save_evaluation(
+      str(tmp_path), config, 1, ['a', 'b'], sets, {}, {'test': {'logits': logits}}, {})
+  assert evaluation['background'] == (num_outputs > 2)
 
 
 def test_seen_and_overlap(caplog):

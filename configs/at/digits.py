@@ -5,6 +5,7 @@
 Positives: digits 0-5; the negatives of `teacher_nat`: digits 6-7. No student sees a
 negative. Variants: `teacher_baseline` and `teacher_nat`, then `student_baseline` and
 `student_nat`, smaller networks taught by the one or the other, and `student_alone`.
+What is held out for what: as in configs/digits.py.
 
 Measured: README, "Attention transfer, digits". Two CPU cores: half a minute a run.
 
@@ -33,6 +34,16 @@ def get_config(variant='teacher_nat'):
     raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
   loss, widths, teacher = VARIANTS[variant]
   zero_to_five = tuple(range(6))
+  positives, negatives, evals = presets.hold_out(
+      digits('train', zero_to_five),
+      {'digits_6_7': {'source': digits('train', (6, 7))}},
+      {
+          'test': {'source': digits('test', zero_to_five), 'positive': True},
+          'digits_6_7': {'source': digits('test', (6, 7))},
+          'digits_8_9': {'source': digits('all', (8, 9))},
+          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
+      },
+      percent=10)
   return presets.experiment(
       name='at_digits',
       variant=variant,
@@ -48,17 +59,12 @@ def get_config(variant='teacher_nat'):
       optimizer={'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4},
       schedule={'name': 'cosine', 'learning_rate': 0.05},
       data=dict(
-          positives=digits('train', zero_to_five),
-          negatives={'digits_6_7': {'source': digits('train', (6, 7))}},
+          positives=positives,
+          negatives=negatives,
           **presets.NORMALISATION['digits'],
           batch_size=64,
           negatives_per_batch=(8, 8),
       ),
-      evals={
-          'test': {'source': digits('test', zero_to_five), 'positive': True},
-          'digits_6_7': {'source': digits('test', (6, 7))},
-          'digits_8_9': {'source': digits('all', (8, 9))},
-          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
-      },
+      evals=evals,
       run=dict(log_every=250, checkpoint_every=0),
   )

@@ -6,6 +6,8 @@
 A GAN's config names its judge and trains it first where it is not there. Scores by our
 own classifiers are not comparable with published ones.
 
+They train on the whole training split: nothing is chosen by what they are tested on.
+
 Variants: mnist, cifar10, cifar100 (for an Inception Score that does not rest on the
 GAN's own labels), svhn and tiny_imagenet are small networks, minutes on two CPU cores;
 mnist, trained on all digits, is measured in the README. For a judge of 95 % on CIFAR-10

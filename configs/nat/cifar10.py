@@ -7,7 +7,8 @@ Variants, positives CIFAR-10, negatives CIFAR-100 train unless said otherwise:
   baseline    the plain classifier
   nat         5 to 25 negatives on top of a batch of 128 (Table 1)
   nat8, nat32, nat64    so many negatives a batch (Table 2)
-  ilsvrc      the first half of 731 ILSVRC samples as negatives (Table 3: few, unlike)
+  ilsvrc      two fifths of 731 ILSVRC samples as negatives (Table 3: few, unlike); with
+              `_paper` the first half
   background  negatives as an eleventh class
   oe          Outlier Exposure: 256 negatives to 128 positives, lambda 0.5
   energy      energy-regularised Outlier Exposure (Liu 2020)
@@ -24,7 +25,11 @@ Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine. Expect
 Not measured here: it needs a GPU.
 
 With `_small`: 1.2 million parameters, 6 epochs, 7 minutes a run on two CPU cores; the
-README has what three seeds gave of the paper's variants.
+README has what three seeds gave of the paper's variants, in the form `_small_paper`.
+
+A tenth of the training positives and negatives is held out, half of it for validation
+and half for calibration. With `_paper` all are trained on, as in the paper: nothing can
+be chosen by what is held out then, and --mode=predict asks for --threshold.
 """
 
 from nat_jax import presets, recipes

@@ -9,6 +9,8 @@ white where transparent, converted to `mode`, resized so that it just covers `si
 """
 
 import pathlib
+import re
+import warnings
 from collections.abc import Sequence
 from concurrent import futures
 
@@ -16,7 +18,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps
 
-from nat_jax.data import sources
+from nat_jax.data import memory, sources
 
 EXTENSIONS = frozenset(
     '.bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
@@ -38,26 +40,59 @@ def folder(
       Hidden files and files of other extensions are passed over.
     size: the side, or (h, w); None asks that all pictures be equally large.
     mode: 'RGB' (three channels) or 'L' (one, grey).
-    split: 'all', or a slice ('all[:80%]') of one fixed shuffle of the files.
+    split: 'all', or slices of it ('all[:80%]'). They are taken within each class, from
+      one fixed shuffle of its files, with the bounds rounded to whole pictures: slices
+      that follow each other (all[:80%], all[80%:]) have none in common and leave none
+      out. A flat folder is one class, and can be cut by numbers as well (all[:100]).
     classes: the classes to keep, by their number in the sorted order.
     skip_unreadable: pass over damaged pictures with a warning.
 
   Returns:
-    uint8 images.
+    uint8 images; the classes take turns.
 
   Raises:
     ValueError: no such folder, no picture in it or in one of its classes, pictures
-      beside class folders, a damaged picture, sizes that differ.
+      beside class folders, a damaged picture, sizes that differ, a split that cannot
+      be taken or leaves a class without a picture.
   """
   size = _checked(size, mode)
-  listing = list_pictures(path)
   # The images stand for themselves as paths here: only those kept are decoded.
-  order = np.random.default_rng(0).permutation(len(listing.label))
-  listing = listing._replace(image=listing.image[order], label=listing.label[order])
-  listing = sources.take_split({'all': listing}, split)
-  listing = sources.take_classes(listing, classes)
-  image, rows = read_pictures(listing.image, size, mode, skip_unreadable)
-  return sources.Arrays(image, listing.label[rows], listing.names)
+  listing = sources.take_classes(list_pictures(path), classes)
+  rows = _rows(listing, split, path)
+  files, label = listing.image[rows], listing.label[rows]
+  image, unreadable = read_pictures(files, size, mode, skip_unreadable)
+  read = np.delete(label, list(unreadable))
+  lost = np.setdiff1d(label, read)
+  if lost.size:
+    raise ValueError(
+        f'{path}: not one of the {(label == lost[0]).sum()} picture(s) of the class '
+        f'{listing.names[lost[0]]!r} in the split {split!r} can be read; replace them')
+  return sources.Arrays(image, read, listing.names)
+
+
+def _rows(listing: sources.Arrays, split: str, path: str) -> np.ndarray:
+  """The rows of a split, the same share of every class; the classes take turns."""
+  sources.split_slices(split, {'all': len(listing.label)})  # what is wrong with it
+  bounds = ':'.join(re.findall(r'\[(.*?)\]', split)).split(':')
+  if len(listing.names) > 1 and not all(re.fullmatch(r'\s*|.*%\s*', b) for b in bounds):
+    raise ValueError(
+        f'split {split!r} counts pictures, but {path} has {len(listing.names)} classes '
+        'and each is split by itself; write shares, such as all[:80%]')
+  rows, turns = [], []
+  for k, name in enumerate(listing.names):
+    of_class = np.flatnonzero(listing.label == k)
+    of_class = of_class[np.random.default_rng(0).permutation(len(of_class))]
+    try:
+      slices = sources.split_slices(split, {'all': len(of_class)})
+    except ValueError:  # as the whole can be split, there is only this that is wrong
+      raise ValueError(
+          f'{path}: the class {name!r} has {len(of_class)} picture(s), too few for one '
+          f'to fall into the split {split!r}; add some, or remove the class (negatives '
+          'may also lie all in one flat folder)') from None
+    for _, part in slices:
+      rows.append(of_class[part])
+      turns.append(np.arange(part.start, part.stop))
+  return np.concatenate(rows)[np.argsort(np.concatenate(turns), kind='stable')]
 
 
 def read_pictures(
@@ -65,41 +100,54 @@ def read_pictures(
     size: int | Sequence[int] | None = None,
     mode: str = 'RGB',
     skip_unreadable: bool = False,
-) -> tuple[np.ndarray, list[int]]:
+) -> tuple[np.ndarray, dict[int, str]]:
   """Decodes pictures, in the order given; arguments and errors as in `folder`.
 
   Returns:
-    (uint8 [n, h, w, c], the places in `files` of those that were read).
+    (uint8 [n, h, w, c] of those that can be read, {place in `files`: the reason} of
+    those that cannot).
   """
   size = _checked(size, mode)
+  if size is not None:
+    memory.check_memory(
+        len(files) * size[0] * size[1] * len(mode), f'{len(files)} pictures of {size}',
+        'make them smaller, or take fewer')
 
   def read(file):
     try:
       return _read(file, size, mode)
-    # SyntaxError: Pillow's, for a broken PNG.
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    # Whatever Pillow's decoders raise: for a damaged file that can be nearly anything,
+    # for a huge one a DecompressionBombError or a MemoryError.
+    except Exception as error:
+      reason = str(error) or type(error).__name__
       if not skip_unreadable:
         raise ValueError(
-            f'{file} cannot be read as a picture ({error}); mend or remove it, or set '
-            'skip_unreadable=True'
+            f'{file} cannot be read as a picture ({reason}); mend or remove it, or set '
+            'skip_unreadable=True in each spec of its folder, such as '
+            '--config.data.positives.skip_unreadable=True'
         ) from None
-      logging.warning('skipped %s: cannot be read as a picture (%s)', file, error)
-      return None
+      logging.warning('skipped %s: cannot be read as a picture (%s)', file, reason)
+      return reason
 
-  with futures.ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
-    images = list(pool.map(read, files))
-  rows = [row for row, image in enumerate(images) if image is not None]
-  if not rows:
-    raise ValueError(f'not one of the {len(images)} pictures can be read: {files[0]}..')
-  first = rows[0]
-  for row in rows:
-    if images[row].shape != images[first].shape:
+  with warnings.catch_warnings(), futures.ThreadPoolExecutor() as pool:
+    # Pillow warns, without naming a file, of pictures that are read all the same: large
+    # ones (it refuses those of twice that), some with damaged tags.
+    warnings.filterwarnings('ignore', module=r'PIL\.')
+    found = list(pool.map(read, files))  # Pillow decodes outside the GIL
+  unreadable = {row: found[row] for row in range(len(found)) if type(found[row]) is str}
+  images = {row: found[row] for row in range(len(found)) if row not in unreadable}
+  if not images:
+    raise ValueError(
+        f'not one of the {len(found)} pictures can be read: {files[0]} ({found[0]}) ..')
+  first = next(iter(images))
+  for row, image in images.items():
+    if image.shape != images[first].shape:
       raise ValueError(
           'expected pictures of one size, got '
           f'{files[first]} {images[first].shape[:2]} and '
-          f'{files[row]} {images[row].shape[:2]}; set size=(height, width)'
+          f'{files[row]} {image.shape[:2]}; set size=(height, width)'
       )
-  return np.stack([images[row] for row in rows]), rows
+  return np.stack(list(images.values())), unreadable
 
 
 def _checked(size, mode: str) -> tuple[int, int] | None:

@@ -4,13 +4,16 @@
     patch_shuffle(positives, num=2000, patches=2)
 
 Each imitates `like`, the positives: their size, channels, and for the last two their
-pixels. Every label is 0. The same seed gives the same images.
+pixels. Every label is 0. The same seed gives the same images. A number of them that the
+memory does not hold is a ValueError.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from nat_jax.data.memory import check_memory
 from nat_jax.data.sources import Arrays
 
 
@@ -19,14 +22,14 @@ def normal_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
 
   Reference: NAT, table 1 (noise).
   """
-  shape = (num, *like.image.shape[1:])
+  shape = _shape(like, num, np.float32)
   image = np.random.default_rng(seed).standard_normal(shape, np.float32)
   return _all_zero(image, 'normal noise')
 
 
 def uniform_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   """Every pixel and channel uniform in 0..255."""
-  shape = (num, *like.image.shape[1:])
+  shape = _shape(like, num, np.uint8)
   image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
   return _all_zero(image, 'uniform noise')
 
@@ -39,7 +42,7 @@ def blobs(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   """
   from scipy import ndimage
 
-  shape = (num, *like.image.shape[1:])
+  shape = _shape(like, num, np.float32)
   image = np.random.default_rng(seed).random(shape, np.float32) < 0.7
   image = image.astype(np.float32)
   image = ndimage.gaussian_filter(image, (0, 1.5, 1.5, 1.5), mode='nearest')
@@ -120,8 +123,18 @@ def quantise(
   return np.clip(np.round(255 * image), 0, 255).astype(np.uint8)
 
 
+def _shape(like: Arrays, num: int, dtype: type) -> tuple[int, ...]:
+  """[num, h, w, c]; ValueError where the memory does not hold such an array."""
+  shape = (num, *like.image.shape[1:])
+  check_memory(
+      math.prod(shape) * np.dtype(dtype).itemsize, f'{num} synthetic negatives',
+      'lower num of that source')
+  return shape
+
+
 def _draw(like: Arrays, num: int, rng: np.random.Generator) -> np.ndarray:
   """Draws images without repeating one before all have had their turn."""
+  _shape(like, num, like.image.dtype)
   return like.image[np.resize(rng.permutation(len(like.image)), num)]
 
 

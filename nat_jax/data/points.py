@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nat_jax.data.memory import check_memory
+
 
 class Points(NamedTuple):
   """A set of points and what it is not.
@@ -39,9 +41,13 @@ def gaussian1d(
     negatives: (mean, std) of each negative set.
     seed: another seed is another sample.
 
+  Raises:
+    ValueError: numbers that make no points, or more than the memory holds.
+
   Reference: natpaper.github.io, the demonstration in one dimension.
   """
   _check(num, std, *(std for _, std in negatives))
+  check_memory(8 * num * (1 + len(negatives)), f'{num} points a set', 'lower num')
   rng = np.random.default_rng(seed)
   positive = rng.normal(mean, std, (num, 1))  # first: whatever the negatives are
   others = [rng.normal(*one, (num, 1)) for one in negatives]
@@ -65,11 +71,15 @@ def rings2d(
     negatives: (radius, noise) of each negative set.
     seed: another seed is another sample.
 
+  Raises:
+    ValueError: as `gaussian1d`.
+
   Reference: natpaper.github.io, the demonstration in two dimensions.
   """
   from sklearn import datasets
 
   _check(num, radius, *(radius for radius, _ in negatives))
+  check_memory(32 * num * (1 + len(negatives)), f'{num} points a set', 'lower num')
 
   def ring(radius, noise, seed):
     xy, label = datasets.make_circles(2 * num, noise=noise, random_state=seed)

@@ -7,12 +7,15 @@ Splits are written as in tfds, for every source alike: `train`, `train[:80%]`,
 `all[100:]`, `train[:50%]+test`.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+
+from nat_jax.data.memory import check_memory
 
 
 class Arrays(NamedTuple):
@@ -164,7 +167,13 @@ def fake(
 
   Returns:
     uint8 images.
+
+  Raises:
+    ValueError: more than the memory holds.
   """
+  check_memory(
+      24 * (num + num_classes) * math.prod(shape), f'{num} images of {tuple(shape)}',
+      'lower num or shape')
   patterns = np.random.default_rng(0).integers(48, 208, (num_classes, *shape))
   rng = np.random.default_rng(seed)
   label = rng.permutation(np.arange(num, dtype=np.int32) % num_classes)

@@ -8,6 +8,7 @@ Resuming needs no state, and a test no data set.
 """
 
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,9 +46,18 @@ def make_stream(
 ) -> Stream:
   """Interleaves positives and negatives in static slots.
 
-  Positives and every set of negatives run through epochs, each a new permutation; a
-  batch may straddle two. Negative slots are spread evenly over the batch, so that the
-  shards of any number of devices hold the same mix, to within one or two images.
+  Positives and every set of negatives run through epochs of their own, each a new
+  permutation; a batch may straddle two. A batch takes on where the one before it left
+  off, however many it takes: of n images taken from a set of m since step 0, each of
+  the set is among them floor(n / m) or ceil(n / m) times. How many a step takes of each
+  set is drawn, where it can differ; the positives of a step are `batch_size` or, with
+  `inside`, what the negatives leave of it.
+
+  Negative slots are spread evenly over the batch, so that the shards of any number of
+  devices hold the same mix, to within one or two images.
+
+  A step costs the same wherever it is. Only where the numbers can differ, the first
+  step asked for pays for the draws before it: tens of milliseconds for 78,000 steps.
 
   Args:
     num_positives: rows 0..num_positives-1 of the pool.
@@ -83,25 +93,41 @@ def make_stream(
     rng = np.random.default_rng((seed, purpose, epoch))
     return rng.permutation(length).astype(np.int32)
 
-  def window(purpose: int, length: int, step: int, width: int, num: int) -> np.ndarray:
-    """The first `num` of entries step*width...(step+1)*width of the epochs in a row."""
-    epoch, first = divmod(step * width, length)
-    if first + num <= length:
-      return permutation(purpose, length, epoch)[first:first + num]
+  def window(purpose: int, length: int, start: int, num: int) -> np.ndarray:
+    """`num` entries of the epochs in a row, from entry `start` on."""
+    epoch, first = divmod(start, length)
     parts = []
-    while num > 0:
+    while num > 0 or not parts:
       parts.append(permutation(purpose, length, epoch)[first:first + num])
       num, epoch, first = num - len(parts[-1]), epoch + 1, 0
-    return np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
   @functools.lru_cache(maxsize=2)
-  def mix(block: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each step of a block the number of negatives, and the set of each."""
+  def mix(block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each step of a block: the set of each negative `[_BLOCK, high]`, -1 = none;
+    how many it takes of each set, and the steps before it in the block, `[_BLOCK, k]`.
+    """
     rng = np.random.default_rng((seed, _MIX, block))
     counts = rng.integers(low, high + 1, _BLOCK)
-    draws = rng.random((_BLOCK, high)) * shares[-1]
-    # The minimum: a product rounded up would fall beyond the last set.
-    return counts, np.minimum(np.searchsorted(shares, draws, 'right'), shares.size - 1)
+    sets = np.zeros((_BLOCK, high), int)
+    if shares.size > 1:
+      draws = rng.random((_BLOCK, high)) * shares[-1]
+      # The minimum: a product rounded up would fall beyond the last set.
+      sets = np.minimum(np.searchsorted(shares, draws, 'right'), shares.size - 1)
+    sets[np.arange(high) >= counts[:, None]] = -1
+    taken = np.stack([(sets == k).sum(1) for k in range(shares.size)], axis=1)
+    return sets, taken, np.cumsum(taken, axis=0) - taken
+
+  totals, extending = [np.zeros(shares.size, int)], threading.Lock()
+
+  def taken_before(block: int) -> np.ndarray:
+    """How many of each set all blocks before `block` take, `[k]`."""
+    if low == high and shares.size == 1:
+      return np.array([block * _BLOCK * high])
+    with extending:  # grain's threads share the stream
+      while len(totals) <= block:
+        totals.append(totals[-1] + mix(len(totals) - 1)[1].sum(axis=0))
+      return totals[block]
 
   @functools.lru_cache(maxsize=high + 1)
   def slots_of(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,17 +140,19 @@ def make_stream(
   def index(step: int) -> np.ndarray:
     step = int(step)
     rows = np.full(num_slots, -1, np.int32)
-    num = 0
+    num, before = 0, 0
     if high:
-      counts, sets = (drawn[step % _BLOCK] for drawn in mix(step // _BLOCK))
-      num = int(counts)
+      block, place = divmod(step, _BLOCK)
+      sets, taken, earlier = (drawn[place] for drawn in mix(block))
+      starts = taken_before(block) + earlier
+      num, before = int(taken.sum()), int(starts.sum())
     chosen, others = slots_of(num)
-    rows[others] = window(_POSITIVES, num_positives, step, batch_size, len(others))
+    start = step * batch_size - (before if inside else 0)
+    rows[others] = window(_POSITIVES, num_positives, start, len(others))
     if num:
       for k, length in enumerate(negatives.values()):
-        slots = chosen[sets[:num] == k]
-        part = window(_NEGATIVES + k, length, step, high, len(slots))
-        rows[slots] = offsets[k] + part
+        part = window(_NEGATIVES + k, length, int(starts[k]), int(taken[k]))
+        rows[chosen[sets[:num] == k]] = offsets[k] + part
     return rows
 
   return Stream(num_slots, index)

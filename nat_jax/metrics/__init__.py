@@ -5,7 +5,6 @@ images: features [n, d], class probabilities [n, k], labels [n].
 """
 
 from nat_jax.metrics import confidences
-from nat_jax.metrics.bootstrap import auroc_interval, proportion_interval
 from nat_jax.metrics.calibration import expected_calibration_error
 from nat_jax.metrics.detection import detection_metrics
 from nat_jax.metrics.frechet import (
@@ -23,6 +22,7 @@ from nat_jax.metrics.generative import (
     generative_summary,
     inception_score,
 )
+from nat_jax.metrics.intervals import auroc_interval, proportion_interval
 from nat_jax.metrics.manifold import (
     diversity_ratio,
     intra_class_diversity,
@@ -33,6 +33,7 @@ from nat_jax.metrics.manifold import (
 from nat_jax.metrics.ncr import (
     THRESHOLDS,
     accuracy,
+    informative,
     negative_confidence_rate,
     positive_acceptance_rate,
 )
@@ -57,6 +58,7 @@ __all__ = [
     'gaussian_stats',
     'generative_summary',
     'inception_score',
+    'informative',
     'intra_class_diversity',
     'kid',
     'nearest_neighbours',

@@ -135,8 +135,9 @@ def ash(
 ) -> np.ndarray:
   """ASH-B: the largest features all made equal, the others 0; then the energy.
 
-  Of d features round(d (1 - percentile / 100)) stay, at least one, each set to
-  (the sum of all features) / (their number).
+  Of d features the round(d (1 - percentile / 100)) largest stay, at least one, each set
+  to (the sum of all features) / (their number). Those equal to the least of them stay
+  as well and a feature of 0 never does: the numbering of features is of no effect.
 
   Args:
     features: [n, d], not negative (after ReLU).
@@ -154,11 +155,10 @@ def ash(
     raise ValueError(f'percentile must be 0 or more, below 100; got {percentile}')
   x = _matrix(features)
   num = max(round(x.shape[1] * (1 - percentile / 100)), 1)
-  kept = np.argsort(-x, axis=1, kind='stable')[:, :num]
-  shaped = np.zeros_like(x)
-  level = x.sum(axis=1, keepdims=True) / num
-  np.put_along_axis(shaped, kept, level, axis=1)
-  return energy(shaped @ _matrix(kernel) + np.asarray(bias, np.float64))
+  least = np.partition(x, -num, axis=1)[:, -num, None]
+  kept = (x >= least) & (x > 0)
+  level = x.sum(axis=1, keepdims=True) / np.maximum(kept.sum(axis=1, keepdims=True), 1)
+  return energy(level * kept @ _matrix(kernel) + np.asarray(bias, np.float64))
 
 
 def _matrix(x: ArrayLike) -> np.ndarray:

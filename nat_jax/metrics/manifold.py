@@ -7,6 +7,8 @@
 Distances are computed block by block, so that 10,000 x 10,000 need little memory.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
@@ -15,6 +17,7 @@ from sklearn import neighbors
 from nat_jax.metrics import arrays
 
 BLOCK_MIB = 64
+ROUNDING = 1e-12  # of a square of distances, as a share of the largest |x|^2
 
 
 def kid(
@@ -116,18 +119,20 @@ def prdc(
   # Around 0, less is lost where |x - y|^2 is taken as |x|^2 + |y|^2 - 2 x.y.
   centre = y.mean(axis=0)
   x, y = x - centre, y - centre
-  x_radius, y_radius = _radius(x, k), _radius(y, k)
+  # Equal distances that rounding made unequal must not decide who is within a ball.
+  margin = ROUNDING * max(np.square(x).sum(1).max(), np.square(y).sum(1).max())
+  x_radius, y_radius = (_square_radius(z, k) - margin for z in (x, y))
   hits, start = 0, 0
   precise = 0
   recalled, covered = np.zeros(len(y), bool), np.zeros(len(y), bool)
-  for distance in sk.pairwise_distances_chunked(x, y, working_memory=BLOCK_MIB):
-    radius = x_radius[start : start + len(distance), None]
-    start += len(distance)
-    within = distance < y_radius
+  for squares in _square_distances(x, y):
+    radius = x_radius[start : start + len(squares), None]
+    start += len(squares)
+    within = squares < y_radius
     hits += int(within.sum())
     precise += int(within.any(axis=1).sum())
     covered |= within.any(axis=0)
-    recalled |= (distance < radius).any(axis=0)
+    recalled |= (squares < radius).any(axis=0)
   return {
       'precision': precise / len(x),
       'recall': float(recalled.mean()),
@@ -232,6 +237,14 @@ def _within(x: np.ndarray) -> float:
   return (gram.sum() - np.trace(gram)) / (len(x) * (len(x) - 1))
 
 
-def _radius(x: np.ndarray, k: int) -> np.ndarray:
-  search = neighbors.NearestNeighbors(n_neighbors=k, algorithm='brute').fit(x)
-  return search.kneighbors()[0][:, -1]  # without arguments: itself not counted
+def _square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+  """Yields |x_i - y_j|^2 in blocks of rows i, all j, to about `ROUNDING` |x|^2."""
+  return sk.pairwise_distances_chunked(
+      x, y, metric='euclidean', working_memory=BLOCK_MIB, squared=True)
+
+
+def _square_radius(x: np.ndarray, k: int) -> np.ndarray:
+  """The square of the distance to the k-th nearest other sample, [n]."""
+  # Itself is at 0, which no other can be below.
+  nearest = [np.partition(rows, k, axis=1)[:, k] for rows in _square_distances(x, x)]
+  return np.concatenate(nearest)

@@ -2,6 +2,7 @@
 
     negative_confidence_rate(max_prob_of_negatives)     # {'0.4': 0.072, ...}
     positive_acceptance_rate(max_prob_of_positives)     # {'0.4': 0.998, ...}
+    informative(THRESHOLDS, num_classes=2)              # (0.6, 0.8, 0.9)
 
 Read the two side by side: NCR falls to 0 for a network that is unsure of everything,
 and only PAR and the accuracy show it.
@@ -17,6 +18,26 @@ from nat_jax.metrics import checks
 
 # The paper's, in all of its tables.
 THRESHOLDS = (0.4, 0.6, 0.8, 0.9)
+
+
+def informative(
+    thresholds: Sequence[float], num_classes: int, background: bool = False
+) -> tuple[float, ...]:
+  """The thresholds at which NCR_t and PAR_t can differ from network to network.
+
+  Of K probabilities that sum to 1 the largest is at least 1 / K: at t < 1 / K both
+  rates are 1 for every network, at t = 1 / K for all but exactly equal predictions.
+  With a background output the K leave a rest, and any t says something.
+
+  Args:
+    thresholds: the values of t.
+    num_classes: K, the classes of the positives.
+    background: whether there are more outputs than classes.
+
+  Returns:
+    The thresholds above 1 / K, in their order; all of them with a background output.
+  """
+  return tuple(t for t in thresholds if background or t * num_classes > 1)
 
 
 def negative_confidence_rate(

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nat_jax.metrics import bootstrap as intervals
-from nat_jax.metrics import calibration, detection, ncr
+from nat_jax.metrics import calibration, detection, intervals, ncr
 
 Scores = Mapping[str, np.ndarray]
 
@@ -23,7 +22,6 @@ def positive_summary(
     scores: Scores,
     labels: ArrayLike,
     *,
-    bootstrap: bool = True,
     thresholds: Sequence[float] = ncr.THRESHOLDS,
 ) -> dict[str, Any]:
   """The figures of the positive test set.
@@ -31,12 +29,11 @@ def positive_summary(
   Args:
     scores: of the n positives, from `scores_from_logits`.
     labels: [n] integers in 0..c-1.
-    bootstrap: whether to add `accuracy_interval`.
     thresholds: the values of t of PAR_t.
 
   Returns:
-    accuracy, ece, par {str(t): share}, n; with `bootstrap` accuracy_interval
-    [low, high]. A prediction of background is a mistake, for the ECE too.
+    accuracy, accuracy_interval [low, high], ece, par {str(t): share}, n. A prediction
+    of background is a mistake, for the ECE too.
 
   Raises:
     ValueError: no samples, NaN, or a label of -1.
@@ -44,15 +41,13 @@ def positive_summary(
   accuracy = ncr.accuracy(scores['prediction'], labels)
   correct = scores['prediction'] == np.asarray(labels)
   n = int(correct.size)
-  summary = {
+  return {
       'accuracy': accuracy,
+      'accuracy_interval': _proportion(accuracy, n),
       'ece': calibration.expected_calibration_error(scores['max_prob'], correct),
       'par': ncr.positive_acceptance_rate(scores['max_prob'], thresholds),
       'n': n,
   }
-  if bootstrap:
-    summary['accuracy_interval'] = _proportion(accuracy, n)
-  return summary
 
 
 def negative_summary(
@@ -62,19 +57,19 @@ def negative_summary(
     bootstrap: bool = True,
     thresholds: Sequence[float] = ncr.THRESHOLDS,
 ) -> dict[str, Any]:
-  """The figures of one negative set, beside the positive test set.
+  """The figures of one negative set, beside the positives it is compared with.
 
   NCR_t and PAR_t are of `max_prob`; AUROC, AUPR and FPR95 of the tie-free `score`.
 
   Args:
     pos_scores: of the positives, from `scores_from_logits`.
     neg_scores: of the n negatives.
-    bootstrap: whether to add `ncr_interval` and `auroc_interval`.
+    bootstrap: whether to add `auroc_interval`, which takes a thousand draws.
     thresholds: the values of t.
 
   Returns:
-    ncr and par {str(t): share}, auroc, aupr_in, aupr_out, fpr95_id_positive,
-    fpr95_ood_positive, n; with `bootstrap` ncr_interval {str(t): [low, high]} and
+    ncr and par {str(t): share}, ncr_interval {str(t): [low, high]}, auroc, aupr_in,
+    aupr_out, fpr95_id_positive, fpr95_ood_positive, n; with `bootstrap`
     auroc_interval [low, high].
 
   Raises:
@@ -85,12 +80,12 @@ def negative_summary(
   pos, neg = pos_scores['score'], neg_scores['score']
   summary = {
       'ncr': rates,
+      'ncr_interval': {t: _proportion(rate, n) for t, rate in rates.items()},
       'par': ncr.positive_acceptance_rate(pos_scores['max_prob'], thresholds),
       **detection.detection_metrics(pos, neg),
       'n': n,
   }
   if bootstrap:
-    summary['ncr_interval'] = {t: _proportion(rate, n) for t, rate in rates.items()}
     summary['auroc_interval'] = list(intervals.auroc_interval(pos, neg))
   return summary
 

@@ -28,6 +28,7 @@ def save_figure(runs: Runs, path: str) -> None:
   """One row of snapshots a run, and below the distance against steps."""
   import matplotlib
   from matplotlib.figure import Figure
+  from matplotlib.ticker import LogFormatter
 
   num = len(next(iter(runs.values()))['arrays']['steps'])
   times = [round(share * (num - 1)) for share in TIMES]
@@ -57,6 +58,9 @@ def save_figure(runs: Runs, path: str) -> None:
     ax.axhline(one['threshold'], color=DATA, lw=1, ls=':', label='converged below')
     ax.set(xlabel='step', yscale='log', title='distance (band: sd over seeds)')
     other.set(xlabel='step', yscale='log', title='change of D between snapshots')
+    for panel in (ax, other):  # the powers of the default formatter are math text
+      panel.yaxis.set_major_formatter(LogFormatter())
+      panel.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     ax.legend()
     figure.savefig(path, dpi=80, facecolor='white')
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nat_jax import data, registry
+from nat_jax.reports import claims
 from nat_jax.reports.tables import Table
 
 DIRECTIONS = 64
@@ -149,34 +150,44 @@ def compare(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
   Args:
     evaluations: label -> what stands in eval.json; with two or more the first is what
-      the last is tested against, seed by seed.
+      the last is tested against, seed by seed. The rows of a table are one family of
+      tests, corrected as in `claims.holm`.
   """
   labels, found = list(evaluations), list(evaluations.values())
   test = len(found) > 1 and found[0]['seeds'] == found[-1]['seeds']
   head = [*labels, *([f'p ({labels[-1]} = {labels[0]})'] if test else [])]
 
-  def row(title, form, values):
-    values = [np.array([np.nan if v is None else v for v in one]) for one in values]
-    cells = [_mean_sd(one, form) for one in values]
-    return [title, *cells, *([_p(values[0], values[-1])] if test else [])]
+  def rows(given):
+    """A row for each (title, form, the values of each run)."""
+    given = [(title, form, [np.array(one, np.float64) for one in values])
+             for title, form, values in given]  # None becomes NaN
+    cells = [[title, *(_mean_sd(one, form) for one in values)]
+             for title, form, values in given]
+    if test:
+      adjusted = claims.holm([paired_test(v[0], v[-1]) for *_, v in given])
+      for row, p in zip(cells, adjusted, strict=True):
+        row.append('-' if np.isnan(p) else f'{p:.2g}')
+    return cells
 
   one = found[0]
   every = max(1, (len(one['curve']['step']) - 1) // 10)
   chosen = range(0, len(one['curve']['step']), every)
+  corrected = "Holm's correction over the rows of the table"
   merit = Table(
       f'{one["name"]}: mean +- sd over seeds {one["seeds"][0]}..{one["seeds"][-1]}. '
       f'Converged: distance at the end below {one["threshold"]:.3f}, '
       f'{one["threshold"] / one["floor"]:g} times that of two samples of '
       f'{one["num_samples"]} points of the data (the floor, {one["floor"]:.4f}). p: '
-      'paired permutation test over seeds, two-sided.',
+      f'paired permutation test over seeds, two-sided, with {corrected}.',
       ['figure', *head],
-      [row(title, form, [e['figures'][key] for e in found])
-       for key, (title, form) in ROWS.items()])
+      rows((title, form, [e['figures'][key] for e in found])
+           for key, (title, form) in ROWS.items()))
   distance = Table(
-      f'{one["name"]}: {one["measure"]} from the data against steps.',
+      f'{one["name"]}: {one["measure"]} from the data against steps.'
+      + (f' p: with {corrected}.' if test else ''),
       ['step', *head],
-      [row(str(one['curve']['step'][t]), '{:.3f}',
-           [e['curve']['distance'][t] for e in found]) for t in chosen])
+      rows((str(one['curve']['step'][t]), '{:.3f}',
+            [e['curve']['distance'][t] for e in found]) for t in chosen))
   return [merit, distance]
 
 
@@ -186,8 +197,3 @@ def _mean_sd(values, form):
     return '-'
   mean = form.format(values.mean())
   return mean if len(values) < 2 else f'{mean} +- {form.format(values.std(ddof=1))}'
-
-
-def _p(one, other):
-  p = paired_test(one, other)
-  return '-' if np.isnan(p) else f'{p:.2g}'

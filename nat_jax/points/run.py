@@ -49,8 +49,7 @@ def train(
   points = registry.build(data.POINTS, config['data'], what='set of points')
   dimension = points.positive.shape[1]
   held_out = measures.hold_out(config['data'], config['num_samples'])
-  # Its mistakes, before the workdir is touched.
-  training.build(config, dimension)
+  training.check(config, points)
   workdirs.prepare(workdir, config, overwrite, 10_000_000)
   start = time.monotonic()
   seen = training.run_seeds(config, points, functools.partial(print, flush=True))

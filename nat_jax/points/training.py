@@ -108,6 +108,26 @@ def make_batch(
   return batch
 
 
+def check(config: Mapping[str, Any], points: data.Points) -> None:
+  """Raises ValueError for networks that do not go together, or more than fits.
+
+  A step is traced for that, and none is made.
+  """
+  dimension = points.positive.shape[1]
+  looks = (config['snapshots'] + 1) * config['num_seeds']
+  data.check_memory(
+      4 * looks * (config['num_samples'] * dimension + len(grid(points))),
+      'what is kept of all seeds', 'lower num_seeds, num_samples or snapshots')
+  trainer, _ = build(config, dimension)
+
+  def update(key, pools):
+    init_key, key = jax.random.split(key)
+    return trainer.step(trainer.init(init_key), {}, make_batch(config, key, pools))
+
+  pools = {'positive': points.positive, 'negative': points.negative}
+  jax.eval_shape(update, jax.random.key(0), pools)
+
+
 def run_seeds(
     config: Mapping[str, Any], points: data.Points, say=lambda text: None
 ) -> dict[str, np.ndarray]:
@@ -140,7 +160,7 @@ def run_seeds(
     return state, look(state, given)
 
   def init(key):
-    seeds = config['seed'] + jnp.arange(config['num_seeds'])
+    seeds = np.uint32(config['seed']) + jnp.arange(config['num_seeds'], dtype=np.uint32)
     return jax.vmap(trainer.init)(jax.vmap(jax.random.fold_in, (None, 0))(key, seeds))
 
   looked, advanced = (

@@ -4,17 +4,28 @@
       print(table.markdown())
 """
 
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nat_jax.reports import paper
-from nat_jax.reports.tables import THRESHOLDS, Table, set_names
+from nat_jax.reports.tables import THRESHOLDS, Table, find, set_names
 
 CONFIDENCE = 0.95
+METHOD = ("two-sided Welch tests over seeds at 5 %, p by Holm's correction over all "
+          'cells of the table. "no test": two constants that differ.')
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+class Comparison(NamedTuple):
+  """The values of two groups over seeds, and the paper's figure of each or None."""
+
+  ours: Sequence[float]
+  theirs: Sequence[float]
+  published: Sequence[float | None] = (None, None)
 
 
 def claim_tables(groups: Groups) -> list[Table]:
@@ -64,16 +75,81 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def welch(one: Sequence[float], other: Sequence[float]) -> float:
-  """Two-sided p-value of Welch's t-test; 1 if neither group varies and means agree."""
+  """Two-sided p-value of Welch's t-test over seeds.
+
+  1 where neither group varies and the means agree. NaN where there is no test: fewer
+  than two values, or two constants that differ, whose t is a division by 0.
+
+  Reference: Welch, "The Generalization of 'Student's' Problem when Several Different
+  Population Variances are Involved", 1947.
+  """
   from scipy import stats
 
+  if min(len(one), len(other)) < 2:
+    return math.nan
   if statistics.pstdev(one) == statistics.pstdev(other) == 0:
-    return float(one[0] == other[0])
+    return 1.0 if one[0] == other[0] else math.nan
   return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+  """Holm's correction of the p-values of one family of tests, however they depend.
+
+  Of p_(1) <= ... <= p_(m), adjusted: max_{j <= i} min(1, (m - j + 1) p_(j)). All that
+  are below 5 % hold together with 95 % confidence.
+
+  Args:
+    p_values: [m]; NaN, which is no test, does not count.
+
+  Returns:
+    The adjusted ones, in the order given; NaN stays.
+
+  Reference: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+  """
+  found, adjusted, largest = list(p_values), list(p_values), 0.0
+  order = sorted((i for i, p in enumerate(found) if not math.isnan(p)),
+                 key=lambda i: found[i])
+  for rank, i in enumerate(order):
+    largest = max(largest, min(1.0, (len(order) - rank) * found[i]))
+    adjusted[i] = largest
+  return adjusted
+
+
+def verdicts(tests: Mapping[tuple, Comparison]) -> dict[tuple, str]:
+  """Compares groups of seeds by Welch's tests, which are one family for Holm.
+
+  Args:
+    tests: what the cells of one table compare.
+
+  Returns:
+    For each a text: 'lower (p 0.01)', 'higher against the paper (p 0.01)', 'not shown
+    (p 0.2)'; '-' without two seeds in each group, 'no test' for two constants.
+  """
+  adjusted = holm([welch(test.ours, test.theirs) for test in tests.values()])
+  return {key: _verdict(test, p)
+          for (key, test), p in zip(tests.items(), adjusted, strict=True)}
+
+
+def _verdict(test, p):
+  if min(len(test.ours), len(test.theirs)) < 2:
+    return '-'
+  if math.isnan(p):
+    return 'no test'
+  if p >= 1 - CONFIDENCE:
+    return f'not shown (p {p:.1g})'
+  found = _direction(statistics.fmean(test.ours), statistics.fmean(test.theirs))
+  if None not in test.published:
+    agrees = _direction(*test.published) == found
+    found += ' as in the paper' if agrees else ' against the paper'
+  return f'{found} (p {p:.1g})'
+
+
+def _direction(one, other):
+  return 'higher' if one > other else 'lower'
+
+
 def _values(runs, name, threshold):
-  return [run['evals'][name]['ncr'][threshold] for run in runs if name in run['evals']]
+  return find([run['evals'] for run in runs], name, 'ncr', threshold)
 
 
 def _interval_table(groups, negatives):
@@ -99,34 +175,17 @@ def _interval_table(groups, negatives):
 
 
 def _comparison_table(groups, negatives, pairs):
-  rows = []
-  for label, baseline in pairs.items():
-    runs = groups[label]
-    for t in THRESHOLDS:
-      row = [label if t == THRESHOLDS[0] else '', t]
-      for name in negatives:
-        ours, theirs = _values(runs, name, t), _values(groups[baseline], name, t)
-        if min(len(ours), len(theirs)) < 2:
-          row.append('-')
-          continue
-        p = welch(ours, theirs)
-        verdict = 'not shown'
-        if p < 1 - CONFIDENCE:
-          lower = statistics.fmean(ours) < statistics.fmean(theirs)
-          verdict = 'lower' if lower else 'higher'
-          verdict += _agreement(runs[0], groups[baseline][0], name, t, verdict)
-        row.append(f'{verdict} (p {p:.1g})')
-      rows.append(row)
+  found = verdicts({
+      (label, t, name): Comparison(
+          *(_values(groups[one], name, t) for one in (label, baseline)),
+          [paper.ncr(groups[one][0]['name'], groups[one][0]['variant'], name, t)
+           for one in (label, baseline)])
+      for label, baseline in pairs.items() for t in THRESHOLDS for name in negatives})
+  rows = [
+      [label if t == THRESHOLDS[0] else '', t,
+       *(found[label, t, name] for name in negatives)]
+      for label in pairs for t in THRESHOLDS]
   baselines = ' and '.join(dict.fromkeys(pairs.values()))
   return Table(
-      f'NCR_t against {baselines}: lower or higher by a two-sided Welch test over '
-      'seeds at 5 %, each cell for itself.',
+      f'NCR_t against {baselines}: lower or higher by {METHOD}',
       ['run', 't', *negatives], rows, left=2)
-
-
-def _agreement(run, base, name, t, verdict):
-  ours, theirs = (paper.ncr(r['name'], r['variant'], name, t) for r in (run, base))
-  if ours is None or theirs is None:
-    return ''
-  claimed = 'lower' if ours < theirs else 'higher'
-  return ' as in the paper' if claimed == verdict else ' against the paper'

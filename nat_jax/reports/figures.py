@@ -8,6 +8,7 @@ the same in all figures. A figure for which there is nothing to draw is None. Fi
 are made without pyplot, so that neither a backend nor any other state is set.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ STYLE = {
     'axes.edgecolor': '#666666', 'xtick.color': '#444444', 'ytick.color': '#444444',
     'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.7,
     'axes.axisbelow': True, 'lines.linewidth': 1.6, 'legend.frameon': False,
+    'text.parse_math': False,  # the names of users' classes and sets may hold a $
 }
 
 
@@ -52,9 +54,7 @@ def colours(groups: Groups) -> dict[str, str]:
 def training_curves(groups: Groups) -> Any:
   """Loss, accuracy and NCR of the batches, and of the evaluations, against the step."""
   runs = [run for runs in groups.values() for run in runs]
-  negatives = dict.fromkeys(
-      name for run in runs for _, evals in run['history']['eval']
-      for name, value in evals.items() if 'ncr' in value)
+  negatives = dict.fromkeys(name for run in runs for name in _watched(run)[1])
   # (title, steps and values of a run's line, and of its dots)
   titles = {'loss_positive': 'loss on positives', 'loss_negative': 'loss on negatives',
             'ncr': 'NCR of the batches'}
@@ -63,12 +63,16 @@ def training_curves(groups: Groups) -> Any:
   panels.append((
       'accuracy (dots: evaluation)',
       lambda run: series(run, 'train', 'accuracy'),
-      lambda run: series(run, 'eval', run['reference'], 'accuracy')))
-  for name in negatives:
-    panels.append((
-        f'NCR at t = 0.4: {name}', None,
-        lambda run, name=name: series(run, 'eval', name, 'ncr', '0.4')))
+      lambda run: series(run, 'eval', _watched(run)[0], 'accuracy')))
 
+  def rates_of(run, name, t):
+    there = name in _watched(run)[1]
+    return series(run, 'eval', name, 'ncr', t) if there else np.empty((2, 0))
+
+  for name in negatives:
+    t = _smallest_threshold(runs, name)
+    panels.append((f'NCR at t = {t}: {name}', None,
+                   functools.partial(rates_of, name=name, t=t)))
   panels = [panel for panel in panels if any(
       draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
   if not panels:
@@ -88,6 +92,26 @@ def training_curves(groups: Groups) -> Any:
     if 'loss' not in title:
       ax.set_ylim(-0.03, 1.03)
   return figure
+
+
+def _watched(run):
+  """The positive set and the negative ones that a run was watched by: of validation.
+
+  Of the test where there is no validation.
+  """
+  seen = [evals for _, evals in run['history']['eval']]
+  positives, negatives = tables.set_names([seen], tables.VALIDATION)
+  if positives:
+    return positives[0], negatives
+  return run['reference'], tables.set_names([seen])[1]
+
+
+def _smallest_threshold(runs, name):
+  """The smallest t at which every evaluation of the set has an NCR_t."""
+  seen = [evals[name]['ncr'] for run in runs for _, evals in run['history']['eval']
+          if 'ncr' in evals.get(name, {})]
+  return next((t for t in tables.THRESHOLDS if all(t in rates for rates in seen)),
+              tables.THRESHOLDS[-1])
 
 
 def histograms(groups: Groups) -> Any:

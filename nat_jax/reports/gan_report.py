@@ -8,7 +8,6 @@ deviation over seeds. What judged the samples stands in a table of conventions, 
 number means anything without it; numbers of different judges do not compare.
 """
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -119,40 +118,30 @@ def _best_table(groups):
 
 def _tests_table(groups):
   """Each variant against 'am' of its experiment, or against the first."""
-  rows, bases = [], []
+  bases = {}
   for label, runs in groups.items():
     rivals = [
         other for other, members in groups.items()
         if members[0]['name'] == runs[0]['name'] and judge(members) == judge(runs)
     ]
-    base = next((r for r in rivals if groups[r][0]['variant'] == 'am'), rivals[0])
-    cells = [_verdict(runs, groups[base], measure) for measure in SCORES]
-    if base == label or all(cell == '-' for cell in cells):
-      continue
-    bases.append(base)
-    rows.append([label, *cells])
+    bases[label] = next(
+        (r for r in rivals if groups[r][0]['variant'] == 'am'), rivals[0])
+  found = claims.verdicts({
+      (label, measure): _comparison(groups[label], groups[base], measure)
+      for label, base in bases.items() if label != base for measure in SCORES})
+  rows = [[label, *(found[label, measure] for measure in SCORES)]
+          for label, base in bases.items() if label != base]
+  rows = [row for row in rows if any(cell != '-' for cell in row[1:])]
   if not rows:
     return None
+  rivals = ' and '.join(dict.fromkeys(bases[label] for label, *_ in rows))
   return Table(
-      f'Against {" and ".join(dict.fromkeys(bases))}: higher or lower by a two-sided '
-      'Welch test over seeds at 5 %, each cell for itself.',
+      f'Against {rivals}: higher or lower by {claims.METHOD}',
       ['run', *(name for name, _ in SCORES.values())], rows)
 
 
-def _verdict(runs, base, measure) -> str:
-  ours, theirs = values(runs, measure), values(base, measure)
-  if min(len(ours), len(theirs)) < 2:
-    return '-'
-  p = claims.welch(ours, theirs)
-  if p >= 1 - claims.CONFIDENCE:
-    return f'not shown (p {p:.1g})'
-  verdict = _direction(statistics.fmean(ours), statistics.fmean(theirs))
+def _comparison(runs, base, measure):
   published = [paper.generated(r[0]['name'], r[0]['variant']) for r in (runs, base)]
-  if all(published):
-    claimed = _direction(*(figures[measure] for figures in published))
-    verdict += ' as in the paper' if claimed == verdict else ' against the paper'
-  return f'{verdict} (p {p:.1g})'
-
-
-def _direction(one, other) -> str:
-  return 'higher' if one > other else 'lower'
+  return claims.Comparison(
+      values(runs, measure), values(base, measure),
+      [figures and figures[measure] for figures in published])

@@ -10,6 +10,9 @@ earlier draft, "Be Neutral on Negative Samples". The paper's SVHN is the whole o
 training split.
 """
 
+import re
+
+FORMS = r'(_small|_paper)*$'  # what `nat_jax.recipes` adds to names of experiments
 SETS = ('cifar100_train', 'cifar100_test', 'ilsvrc', 'noise')
 
 # (experiment, variant) -> for each threshold the figures of SETS.
@@ -56,8 +59,8 @@ ACCURACY = {('cifar10', 'baseline'): .9554, ('cifar10', 'nat'): .9503,
 
 
 def ncr(experiment: str, variant: str, eval_set: str, threshold: str) -> float | None:
-  """The paper's NCR_t, or None. A `_small` experiment stands beside the full one."""
-  experiment = experiment.removesuffix('_small')
+  """The paper's NCR_t, or None; every form of an experiment stands beside it."""
+  experiment = re.sub(FORMS, '', experiment)
   if (experiment, variant) == ('cifar10', 'ilsvrc'):
     return ILSVRC.get(threshold, {}).get(eval_set)
   figures = NCR.get((experiment, variant), {}).get(threshold)
@@ -121,7 +124,7 @@ GEN_LOSS = {
 def generated(experiment: str, variant: str) -> dict[str, float] | None:
   """The paper's `MEASURES`, or None. `_small` stands beside the full one."""
   variant = {'catgan': 'catgan0'}.get(variant, variant)
-  found = GENERATED.get(experiment.removesuffix('_small'), {}).get(variant)
+  found = GENERATED.get(re.sub(FORMS, '', experiment), {}).get(variant)
   return dict(zip(MEASURES, found, strict=True)) if found else None
 
 

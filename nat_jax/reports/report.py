@@ -9,14 +9,22 @@ colour in the figures.
 """
 
 import csv
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_jax import metrics
 from nat_jax.reports import claims, figures, gan_report, page, pictures
-from nat_jax.reports.tables import Table, eval_tables, interval_table, ncr_table
+from nat_jax.reports.tables import (
+    Table,
+    eval_tables,
+    interval_table,
+    ncr_table,
+    part_of,
+)
 from nat_jax.runtime import files, results, writers
 from nat_jax.runtime import workdir as workdirs
 
@@ -28,12 +36,17 @@ FIRST = ('baseline', 'am')  # variants that the others are compared with
 FAMILIES = {'gan': 'GANs', 'points': 'GANs of points'}  # by trainer; else classifiers
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
 GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
+RATES = ('ncr', 'ncr_interval', 'par')  # figures by threshold
 CSV_COLUMNS = (
-    'run', 'variant', 'seed', 'eval', 'metric', 'threshold', 'value', 'lo', 'hi')
+    'run', 'variant', 'seed', 'eval', 'part', 'metric', 'threshold', 'value', 'lo',
+    'hi')
 
 
 def load_run(workdir: str) -> Run:
   """Reads what a run left in its workdir.
+
+  Rates at thresholds that say nothing of so many classes (`metrics.informative`) are
+  left out of its figures: no table, test or figure of a report has them.
 
   Args:
     workdir: holds eval.json, and usually config.json, metrics.jsonl and scores/.
@@ -59,15 +72,32 @@ def load_run(workdir: str) -> Run:
   variant = about.get('variant') or about.get('loss', {}).get('name') or 'run'
   seed = about.get('seed', 0)
   classes = evaluation.get('num_classes') or config.get('num_classes') or 1
+  background = evaluation.get(
+      'background', config.get('loss', {}).get('name') == 'background')
+  told = functools.partial(_informative, classes, background)
   return {
       'workdir': str(workdir), 'name': name, 'variant': variant, 'seed': seed,
       'label': f'{name}:{variant} seed {seed}', 'config': config,
-      'step': evaluation['step'], 'evals': evaluation.get('evals', {}),
+      'step': evaluation['step'], 'evals': told(evaluation.get('evals', {})),
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),
-      'history': _history(folder / writers.METRICS),
+      'history': _history(folder / writers.METRICS, told),
   }
+
+
+def _informative(num_classes, background, evals):
+  """Figures by set without the rates at thresholds that say nothing."""
+  if num_classes < 2:  # not known
+    return evals
+  told = metrics.informative(metrics.THRESHOLDS, num_classes, background)
+  silent = [str(t) for t in metrics.THRESHOLDS if t not in told]
+  return {
+      name: {
+          key: {t: rate for t, rate in value.items() if t not in silent}
+          if key in RATES and isinstance(value, Mapping) else value
+          for key, value in figures_.items()}
+      for name, figures_ in evals.items()}
 
 
 def tables(runs: Sequence[Run]) -> str:
@@ -217,8 +247,9 @@ def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
 def _csv_rows(run) -> Iterator[tuple]:
   """The figures of eval.json in long form, with the intervals there are."""
   for name, values in run['evals'].items():
+    part = part_of(values) if 'positive' in values else ''  # samples are of none
     for metric, value in values.items():
-      if metric == 'positive' or metric.endswith('_interval'):
+      if metric in ('positive', 'part') or metric.endswith('_interval'):
         continue
       interval = values.get(f'{metric}_interval')
       if isinstance(value, list):  # of classes
@@ -226,11 +257,11 @@ def _csv_rows(run) -> Iterator[tuple]:
       by_threshold = value if isinstance(value, Mapping) else {'': value}
       for threshold, number in by_threshold.items():
         bounds = interval.get(threshold) if isinstance(interval, Mapping) else interval
-        yield (run['label'], run['variant'], run['seed'], name, metric, threshold,
-               '' if number is None else number, *(bounds or ('', '')))
+        yield (run['label'], run['variant'], run['seed'], name, part, metric,
+               threshold, '' if number is None else number, *(bounds or ('', '')))
 
 
-def _history(path):
+def _history(path, told):
   """Records of metrics.jsonl; a later record of the same step replaces the first."""
   found = {'train': {}, 'eval': {}}
   for record in files.read_records(path):
@@ -238,7 +269,7 @@ def _history(path):
     if kind == 'train':
       found[kind][step] = record
     elif kind == 'eval' and 'evals' in record:
-      found[kind][step] = record['evals']
+      found[kind][step] = told(record['evals'])
   return {kind: sorted(records.items()) for kind, records in found.items()}
 
 

@@ -2,7 +2,8 @@
 
     print(ncr_table({'baseline': evals, 'nat': [evals_of_seed_0, evals_of_seed_1]}))
 
-`evals` is what eval.json holds under that key: one dict of figures for each set. The
+`evals` is what eval.json holds under that key: one dict of figures for each set. Only
+those of the part 'test' are shown: validation and calibration were chosen by. The
 text is Markdown, aligned so that it reads well in a terminal. Nothing but the standard
 library is imported, so that every part of the program may use it.
 """
@@ -23,6 +24,8 @@ DETECTION = {
     'fpr95_id_positive': 'FPR95 (ID-positive)',
     'fpr95_ood_positive': 'FPR95 (OOD-positive)',
 }
+
+TEST, VALIDATION = 'test', 'validation'  # parts that evaluation sets are of
 
 Evals = Mapping[str, Mapping[str, Any]]
 
@@ -108,7 +111,8 @@ def eval_tables(evals_by_run: Mapping[str, Evals | Sequence[Evals]]) -> list[Tab
       rows.append(('training images in it', overlap))
     tables.append(arrange(
         'NCR_t: share of negatives whose maximum prediction exceeds t (lower is '
-        f'better). PAR_t: the same share of positives (higher is better).{spread}',
+        'better). PAR_t: the same share of positives (higher is better).'
+        f'{_silent(groups)}{spread}',
         't', negatives + [f'PAR_t {name}' for name in positives],
         [(t, [cell(name, 'ncr', t) for name in negatives]
           + [cell(name, 'par', t) for name in positives]) for t in THRESHOLDS],
@@ -142,17 +146,26 @@ def interval_table(evals_by_run: Mapping[str, Evals]) -> Table | None:
                for name in positives + negatives]) for title, key, rest in rows]
   if all(text == '-' for _, row in cells for texts in row for text in texts):
     return None
-  return arrange('95 % intervals over the images of a set, one trained network each.',
+  return arrange('95 % intervals over the images of a set, one trained network each: '
+                 'Wilson for shares, bootstrap for the AUROC.',
                  'measure', positives + negatives, cells, list(evals_by_run))
 
 
-def set_names(groups: Iterable[Sequence[Evals]]) -> tuple[list[str], list[str]]:
-  """The names of all positive and of all negative sets, in order of appearance."""
+def set_names(
+    groups: Iterable[Sequence[Evals]], part: str = TEST
+) -> tuple[list[str], list[str]]:
+  """The names of the positive and of the negative sets of a part, in order."""
   positive = {
       name: figures.get('positive', 'ncr' not in figures)
-      for runs in groups for evals in runs for name, figures in evals.items()}
+      for runs in groups for evals in runs for name, figures in evals.items()
+      if part_of(figures) == part}
   return ([name for name, p in positive.items() if p],
           [name for name, p in positive.items() if not p])
+
+
+def part_of(figures: Mapping[str, Any]) -> str:
+  """The part of a set by its figures; evaluations of version 0.1 knew the test only."""
+  return figures.get('part', TEST)
 
 
 def arrange(
@@ -218,6 +231,17 @@ def mean_text(values: Sequence[float], digits: int) -> str:
   digits += abs(mean) < 10.0 ** -digits
   spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
   return f'{mean:.{digits}f}{spread}'
+
+
+def _silent(groups):
+  """Why rows of thresholds are without figures, if some are."""
+  rates = [figures['ncr'] for runs in groups.values() for evals in runs
+           for figures in evals.values() if isinstance(figures.get('ncr'), Mapping)]
+  silent = [t for t in THRESHOLDS if any(t not in found for found in rates)]
+  if not silent:
+    return ''
+  return (f' "-" at t of {", ".join(silent)}: says nothing, since the largest of K '
+          'probabilities is at least 1/K whatever the network.')
 
 
 def _counts(values):

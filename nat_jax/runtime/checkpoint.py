@@ -1,8 +1,8 @@
 """Checkpoints: the only file that knows orbax.
 
-    manager = open_manager(workdir, keep=2, best='val/accuracy')
+    manager = open_manager(workdir, keep=2, best='validation/accuracy')
     state, about = restore_latest(manager, abstract_state)  # None, None: there is none
-    save(manager, state, step, about, figures={'val/accuracy': .98})
+    save(manager, state, step, about, figures={'validation/accuracy': .98})
     close(manager)
 
 A checkpoint holds the state, what is to be known about it (`ABOUT`: the config that
@@ -53,6 +53,7 @@ def open_manager(
     lowest: the lowest value stays instead.
     read_only: nothing is created or deleted.
   """
+  logging.get_absl_logger().addFilter(_is_news)
   directory = os.path.join(os.path.abspath(workdir), FOLDER)
   preserve = [policies.LatestN(max(keep, 1))]
   sign = -1 if lowest else 1
@@ -68,6 +69,11 @@ def open_manager(
       cleanup_tmp_directories=not read_only,
   )
   return ocp.CheckpointManager(directory, options=options)
+
+
+def _is_news(record):
+  """Not the tracebacks that orbax's threads log: what they tell is raised as well."""
+  return not (record.exc_info and 'orbax' in record.pathname)
 
 
 def save(
@@ -111,12 +117,8 @@ def _saving(manager):
   except (MemoryError, jax.errors.JaxRuntimeError):
     raise
   except Exception as error:  # orbax and tensorstore raise many kinds
-    sound = list_steps(os.path.dirname(manager.directory))
     raise NotSaved(
-        f'a checkpoint cannot be written to {manager.directory}: {_first_line(error)}. '
-        + (f'The last sound checkpoint is of step {sound[-1]}. ' if sound else
-           'There is no checkpoint yet. ')
-        + 'Free some space there, or mend the disk, and give the same command again'
+        f'a checkpoint cannot be written to {manager.directory}: {_first_line(error)}'
     ) from error
 
 
@@ -249,6 +251,13 @@ def list_steps(workdir: str) -> list[int]:
   if not os.path.isdir(folder):
     return []
   return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+
+
+def last_sound(workdir: str) -> str:
+  """A sentence on the newest checkpoint."""
+  steps = list_steps(workdir)
+  return (f'The last sound checkpoint is of step {steps[-1]}.' if steps else
+          'There is no checkpoint yet.')
 
 
 def close(manager: ocp.CheckpointManager) -> None:

@@ -32,6 +32,17 @@ class Unreadable(ValueError):
 
 
 @contextlib.contextmanager
+def named(path: str | os.PathLike) -> Iterator[None]:
+  """Gives an OSError without the name of a file this one: a full disk gives none."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+@contextlib.contextmanager
 def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterator[Any]:
   """Opens a file that takes the place of `path` when the block ends without an error.
 
@@ -46,16 +57,14 @@ def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterat
   if 'b' not in mode:
     kwargs.setdefault('encoding', 'utf-8')
   try:
-    with open(partial, mode, **kwargs) as file:
+    with named(path), open(partial, mode, **kwargs) as file:
       yield file
       file.flush()
       os.fsync(file.fileno())  # a crash of the machine leaves the old or the new file
     os.replace(partial, path)
-  except BaseException as error:
+  except BaseException:
     with contextlib.suppress(OSError):
       os.remove(partial)
-    if isinstance(error, OSError) and error.filename is None:  # such as a full disk
-      raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     raise
 
 

@@ -2,6 +2,10 @@
 
     schedule = make_schedule({'name': 'cosine', 'learning_rate': 0.1}, steps=1000)
     tx = make_optimizer({'name': 'sgd', 'momentum': 0.9}, schedule, grad_clip=1.0)
+
+A schedule with a warm-up has, in update i = 0, 1, ... of the run, the rate
+learning_rate (i + 1) / warmup while i < warmup, and then its own of update i - warmup:
+no update has the rate 0, the last one of the warm-up has the full rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,16 +45,29 @@ def step(
     *, steps: int, learning_rate: float, factor: float = 0.1,
     at: Sequence[float] = (0.5, 0.75), warmup: int = 0,
 ) -> optax.Schedule:
-  """Times `factor` at each share `at` of the run (0.5 = halfway)."""
-  drops = {round(share * steps) - warmup: factor for share in at}
-  decay = optax.piecewise_constant_schedule(learning_rate, drops)
+  """Times `factor` at each share `at` of the run (0.5 = halfway).
+
+  Raises:
+    ValueError: drops of one update, not in order, or within the warm-up.
+  """
+  updates = [round(share * steps) for share in at]
+  if any(a >= b for a, b in zip([warmup, *updates], updates, strict=False)):
+    raise ValueError(
+        'schedule.at must name shares of the run in rising order, each at an update of '
+        f'its own and after the warm-up of {warmup}; of {steps} steps {list(at)} are '
+        f'the updates {updates}')
+  decay = optax.piecewise_constant_schedule(
+      learning_rate, {update - warmup: factor for update in updates})
   return _after_warmup(decay, learning_rate, warmup)
 
 
 def _after_warmup(schedule, learning_rate, warmup):
   if not warmup:
     return schedule
-  ramp = optax.linear_schedule(0.0, learning_rate, warmup)
+
+  def ramp(count):
+    return learning_rate * (count + 1) / warmup
+
   return optax.join_schedules([ramp, schedule], [warmup])
 
 
@@ -106,6 +123,9 @@ OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'sgd': sgd}
 
 def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:
   """Returns step -> learning rate, from a spec of `SCHEDULES`."""
+  # jax takes a whole number beyond 32 bits for no number at all.
+  spec = {key: float(value) if key in ('learning_rate', 'factor') else value
+          for key, value in spec.items()}
   return registry.build(SCHEDULES, spec, what='schedule', steps=steps)
 
 

@@ -132,10 +132,11 @@ def prepare(
   Raises:
     ValueError: as `check`; the folder cannot be written, or the disk is too full.
   """
+  workdir = os.path.abspath(workdir)
+  other = check(workdir, config, overwrite)  # by all: opening checkpoints awaits all
   if jax.process_index():
     return
-  workdir = os.path.abspath(workdir)
-  if check(workdir, config, overwrite):
+  if other:
     aside = f'{workdir}.old-{time.strftime("%Y%m%d-%H%M%S")}'
     os.rename(workdir, aside)
     print(f'moved the run in {workdir} to {aside}', flush=True)

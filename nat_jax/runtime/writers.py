@@ -38,19 +38,47 @@ def open_writers(
     return
   path = os.path.join(workdir, METRICS)
   _drop_after(path, step)
-  events = _event_writer(workdir) if tensorboard else None
-  with open(path, 'a', encoding='utf-8') as file:
+  with _events(workdir if tensorboard else None) as write_events:
 
     def write(record):
-      file.write(json.dumps(finite(record)) + '\n')
-      file.flush()
-      if events is not None:
-        scalars = {f'{record["kind"]}/{k}': v for k, v in flat(record)}
-        events.write_scalars(record['step'], scalars)
+      # Opened for each record: nothing is left in a buffer when the disk is full.
+      with files.named(path), open(path, 'a', encoding='utf-8') as file:
+        file.write(json.dumps(finite(record)) + '\n')
+      write_events(record)
 
     yield write
-  if events is not None:
-    events.close()
+
+
+@contextlib.contextmanager
+def _events(workdir):
+  """Yields a function that writes a record as TensorBoard events, if it can.
+
+  They repeat what metrics.jsonl holds: a failure is told once and stops nothing.
+  """
+  events = None
+
+  def attempt(what):
+    nonlocal events
+    try:
+      return what()
+    except Exception as error:  # TensorFlow raises kinds of its own
+      logging.warning(
+          'TensorBoard events cannot be written to %s (%s); metrics.jsonl has every '
+          'figure.', workdir, ' '.join((str(error) or repr(error)).split())[:200])
+      events = None
+
+  def write(record):
+    if events is not None:
+      scalars = {f'{record["kind"]}/{k}': v for k, v in flat(record)}
+      attempt(lambda: events.write_scalars(record['step'], scalars))
+
+  if workdir is not None:
+    events = attempt(lambda: _event_writer(workdir))
+  try:
+    yield write
+  finally:
+    if events is not None:
+      attempt(events.close)
 
 
 def has_record(workdir: str, step: int, kind: str) -> bool:

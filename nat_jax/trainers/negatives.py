@@ -170,7 +170,7 @@ def _partners(batch, key, portion, axis) -> tuple[Any, ...]:
   count = positive.sum()
   draw = jax.vmap(lambda k: jax.random.randint(k, (), 0, jnp.maximum(count, 1)))
   rows = jnp.argsort(~positive)[draw(keys[:, 0])]  # positives come first
-  chosen = jax.vmap(lambda k: jax.random.bernoulli(k, portion))(keys[:, 1])
+  chosen = jax.vmap(lambda k: jax.random.bernoulli(k, float(portion)))(keys[:, 1])
   chosen = chosen & _negative(batch) & (count > 0)
   return chosen, images[rows], labels[rows], keys[:, 2]
 

@@ -5,6 +5,7 @@
     state, metrics = trainer.step(state, trainer.frozen(), batch)
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ import optax
 from clu import metrics as clu_metrics
 
 from nat_jax import losses, task
+from nat_jax.metrics import THRESHOLDS, informative
 from nat_jax.task import GLOBAL, Axis, Net, State
 from nat_jax.trainers import negatives as treatments
 from nat_jax.trainers import players
@@ -50,7 +52,7 @@ def supervised(
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
     ema_decay: float = 0.0,
-    threshold: float = 0.4,
+    threshold: float | None = None,
     treat: treatments.Treatment | None = None,
     extra_loss: Callable[..., jax.Array] | None = None,
     metrics: type[clu_metrics.Collection] = TrainMetrics,
@@ -66,7 +68,8 @@ def supervised(
     augment: (images [n, h, w, c] uint8, keys [n]) -> images.
     normalise: images of any dtype -> float32 images, as the model takes them.
     ema_decay: of the moving average of parameters and statistics; 0: none kept.
-    threshold: t of the running NCR_t that `step` reports.
+    threshold: t of the running NCR_t that `step` reports; None: the smallest of the
+      paper's that says something of so many classes.
     treat: changes the negatives of a batch; see `trainers.negatives`.
     extra_loss: (frozen, normalised images, aux of the model) -> [n]; its mean over the
       filled slots is added to the loss, its values go to the metrics as `extra`.
@@ -75,6 +78,9 @@ def supervised(
   Returns:
     A `Trainer` over a `State` of one net, 'model'.
   """
+  if threshold is None:
+    threshold = informative(
+        THRESHOLDS, num_classes, background=objective.num_outputs > num_classes)[0]
 
   def init(key: jax.Array) -> State:
     init_key, step_key = jax.random.split(key)
@@ -144,7 +150,7 @@ def supervised(
           'aux': lambda state, images: forward(state, images)[1],
       },
       figures=figures,
-      line=line,
+      line=functools.partial(line, threshold=threshold),
   )
 
 
@@ -154,11 +160,13 @@ def figures(metrics: TrainMetrics) -> dict[str, float]:
   return {**task.figures(metrics), 'images': float(images)}
 
 
-def line(record: dict[str, float]) -> str:
-  """Losses, accuracy and NCR of the updates; what there were no examples for is out."""
+def line(record: dict[str, float], threshold: float) -> str:
+  """Losses, accuracy and NCR_t of the updates; what had no examples is left out."""
   parts = {'pos': 'loss_positive', 'neg': 'loss_negative', 'maps': 'loss_attention'}
   losses_ = ' '.join(f'{short} {record[name]:.4f}' for short, name in parts.items()
                      if math.isfinite(record.get(name, math.nan)))
   text = f'loss {record["loss"]:.4f} ({losses_})  accuracy {record["accuracy"]:.3f}'
-  return text + (f'  NCR {record["ncr"]:.3f}' if math.isfinite(record['ncr']) else '')
+  if math.isfinite(record['ncr']):
+    text += f'  NCR_{threshold} {record["ncr"]:.3f}'
+  return text
 

@@ -1,12 +1,13 @@
 """Pictures of every kind in folders, and what is wrong with some of them."""
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax.data import load
+from nat_jax.data import list_pictures, load, read_pictures
 
 
 def save(path, image, **kwargs):
@@ -38,13 +39,12 @@ def test_class_folders(tmp_path):
   np.testing.assert_array_equal(np.bincount(out.label), [5, 4, 4])
   for image, label in zip(out.image, out.label, strict=True):
     np.testing.assert_array_equal(image, plain(colours[out.names[label]], (4, 6)))
-  # One fixed shuffle; slices and classes of it.
-  assert (np.diff(out.label) < 0).any()
-  again = [read(tmp_path, size=(4, 6), split=s) for s in ('all[:5]', 'all[5:]')]
-  np.testing.assert_array_equal(np.concatenate([a.label for a in again]), out.label)
+  np.testing.assert_array_equal(out.label, [*(0, 1, 2) * 4, 0])  # they take turns
   some = read(tmp_path, size=2, classes=(2, 0))
   assert some.names == ('dog', 'ant')
-  np.testing.assert_array_equal(some.label, (out.label[out.label != 1] == 0))
+  np.testing.assert_array_equal(some.label, [*(0, 1) * 4, 1])
+  shown = some.image[:, 0, 0, [2, 1]].argmax(1)  # blue or green
+  np.testing.assert_array_equal(shown, some.label)
 
 
 def test_flat_folder_is_one_class(tmp_path):
@@ -55,6 +55,72 @@ def test_flat_folder_is_one_class(tmp_path):
   assert out.image.shape == (3, 6, 8, 3)
   np.testing.assert_array_equal(out.label, [0, 0, 0])
   assert out.names == (tmp_path.name,)
+
+
+def numbered(path, **counts):
+  """Class folders of pictures of one pixel, each of a grey of its own, all shuffled."""
+  for first, (name, count) in enumerate(counts.items()):
+    for k in range(count):
+      save(path / name / f'{k:03d}.png', np.full((1, 1), 80 * first + k, np.uint8))
+
+
+def pixels_of(path, split, **kwargs):
+  """label -> the greys of the pictures of a split, sorted."""
+  out = read(path, split=split, mode='L', **kwargs)
+  return {
+      int(label): sorted(out.image[out.label == label].ravel().tolist())
+      for label in np.unique(out.label)}
+
+
+@pytest.mark.parametrize(
+    'edges', [(0, 80, 100), (0, 60, 70, 85, 100), (0, 33, 67, 100)])
+def test_slices_tile_every_class_in_proportion(tmp_path, edges):
+  counts = {'a': 7, 'b': 60, 'c': 13, 'd': 10}
+  numbered(tmp_path, **counts)
+  parts = [
+      pixels_of(tmp_path, f'all[{low}%:{high}%]')
+      for low, high in zip(edges, edges[1:], strict=False)]
+  for label, count in enumerate(counts.values()):
+    together = sum((part[label] for part in parts), [])
+    assert sorted(together) == [80 * label + k for k in range(count)]
+    for part, share in zip(parts, np.diff(edges), strict=True):
+      assert abs(len(part[label]) - count * share / 100) <= 1
+    assert parts[0][label] != [80 * label + k for k in range(len(parts[0][label]))]
+  sum_of_two = pixels_of(tmp_path, f'all[:{edges[1]}%]+all[{edges[1]}%:]')
+  assert sum_of_two == pixels_of(tmp_path, 'all')
+
+
+def test_a_small_class_is_in_every_part(tmp_path):
+  numbered(tmp_path, few=4, many=60)
+  for split, counts in (('all[:80%]', [3, 48]), ('all[80%:]', [1, 12])):
+    out = read(tmp_path, split=split)
+    np.testing.assert_array_equal(np.bincount(out.label), counts)
+
+
+def test_a_class_without_a_picture_in_a_part_is_named(tmp_path):
+  numbered(tmp_path, few=4, many=60)
+  with pytest.raises(ValueError, match=r"class 'few' has 4 picture.*'all\[90%:\]'"):
+    read(tmp_path, split='all[90%:]')
+  # Not where it is not asked for.
+  assert read(tmp_path, split='all[90%:]', classes=(1,)).image.shape[0] == 6
+  (tmp_path / 'many' / '007.png').write_text('no picture')
+  for file in (tmp_path / 'few').iterdir():
+    file.write_text('no picture')
+  with pytest.raises(ValueError, match="one of the 4 picture.*class 'few'.*'all'"):
+    read(tmp_path, skip_unreadable=True)
+
+
+def test_numbers_cut_a_flat_folder_only(tmp_path):
+  numbered(tmp_path, one=9, other=9)
+  for split in ('all[:5]', 'all[5:]', 'all[:50%]+all[-3:]'):
+    with pytest.raises(ValueError, match='counts pictures, .* 2 classes .*all.:80%'):
+      read(tmp_path, split=split)
+  parts = [pixels_of(tmp_path / 'one', s)[0] for s in ('all[:5]', 'all[5:]')]
+  assert [len(part) for part in parts] == [5, 4]
+  assert sorted(sum(parts, [])) == list(range(9))
+  for split, message in (('train', 'there is: all'), ('all[:99]', 'cannot be taken')):
+    with pytest.raises(ValueError, match=message):
+      read(tmp_path / 'one', split=split)
 
 
 def test_kinds_of_pictures(tmp_path):
@@ -159,6 +225,72 @@ def test_unreadable_picture_is_named(tmp_path, damage, caplog):
   (tmp_path / 'good.png').unlink()
   with pytest.raises(ValueError, match='not one of the 1 pictures'):
     read(tmp_path, size=4, skip_unreadable=True)
+
+
+def test_too_large_pictures_are_unreadable_and_large_ones_are_not(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 40)  # Pillow refuses twice as many
+  save(tmp_path / 'large.png', plain(size=(6, 8)))
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    assert read(tmp_path).image.shape == (1, 6, 8, 3)
+    assert read_pictures([tmp_path / 'large.png'])[1] == {}
+  bomb = tmp_path / 'bomb.png'
+  save(bomb, plain(size=(9, 9)))
+  with pytest.raises(ValueError, match=f'{bomb} cannot be read as a picture .*81 pix'):
+    read(tmp_path, size=4)
+  assert read(tmp_path, size=4, skip_unreadable=True).image.shape == (1, 4, 4, 3)
+  _, unreadable = read_pictures(
+      [bomb, tmp_path / 'large.png'], 4, skip_unreadable=True)
+  assert list(unreadable) == [0] and '81 pixels' in unreadable[0]
+
+
+@pytest.mark.parametrize('error', [MemoryError(), KeyError('tag'), RecursionError('')])
+def test_whatever_pillow_raises_is_an_unreadable_picture(tmp_path, monkeypatch, error):
+  save(tmp_path / 'a.png', plain())
+  save(tmp_path / 'b.png', plain())
+  real = Image.open
+
+  def broken(file):
+    if file.name == 'b.png':
+      raise error
+    return real(file)
+
+  monkeypatch.setattr(Image, 'open', broken)
+  with pytest.raises(ValueError, match=r'b.png cannot be read as a picture \(.+\)'):
+    read(tmp_path)
+  assert read(tmp_path, skip_unreadable=True).image.shape == (1, 6, 8, 3)
+
+
+def test_damaged_bytes_of_every_format(tmp_path, monkeypatch):
+  """Truncated, overwritten and shortened files are read or passed over."""
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10_000)  # little memory for a lie
+  rng = np.random.default_rng(0)
+  noise = rng.integers(0, 256, (24, 32, 3), np.uint8)
+  save(tmp_path / 'good.png', noise)
+  for suffix in ('png', 'jpg', 'gif', 'tif', 'webp', 'bmp'):
+    save(tmp_path / f'whole.{suffix}', noise)
+    whole = (tmp_path / f'whole.{suffix}').read_bytes()
+    for k in range(50):
+      data = bytearray(whole)
+      where = int(rng.integers(len(data) if k % 2 else 64))
+      if k < 10:
+        del data[where:]
+      elif k < 20:
+        del data[where:where + int(rng.integers(1, 9))]
+      else:
+        for place in where + rng.integers(0, 6, int(rng.integers(1, 5))):
+          data[min(place, len(data) - 1)] = rng.choice([0, 1, 127, 255])
+      (tmp_path / f'{k}.{suffix}').write_bytes(data)
+  lie = bytearray((tmp_path / 'whole.bmp').read_bytes())
+  lie[18:26] = np.array([60_000, 60_000], np.int32).tobytes()  # width, height
+  (tmp_path / 'lie.bmp').write_bytes(lie)
+  files = list_pictures(tmp_path).image
+  image, unreadable = read_pictures(files, 8, skip_unreadable=True)
+  assert len(image) + len(unreadable) == len(files) == 6 * 51 + 2
+  assert 50 < len(unreadable) < 300  # the decoders forgive more or less
+  place = files.tolist().index(tmp_path / 'lie.bmp')
+  assert 'decompression bomb' in unreadable[place]
 
 
 def test_bad_folders(tmp_path):

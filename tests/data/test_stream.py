@@ -1,9 +1,11 @@
 """Streams: pure in the step, epochs that are permutations, even and exact mixes."""
 
+from concurrent import futures
+
 import numpy as np
 import pytest
 
-from nat_jax.data import make_stream
+from nat_jax.data import apart, make_stream
 
 
 def stream(num_positives=100, negatives=None, weights=None, **kwargs):
@@ -13,6 +15,10 @@ def stream(num_positives=100, negatives=None, weights=None, **kwargs):
   }
   negatives = {'a': 40} if negatives is None else negatives
   return make_stream(num_positives, negatives, weights or {}, **kwargs)
+
+
+def drop_empty(rows):
+  return rows[rows >= 0]
 
 
 def positives(rows, num_positives=100):
@@ -64,17 +70,69 @@ def test_numbers_on_top_reach_both_ends():
   np.testing.assert_allclose(np.mean(counts), 5, atol=0.3)
 
 
-def test_numbers_inside_fill_the_batch_and_repeat_no_positive_in_an_epoch():
-  source = stream(num_positives=320, inside=True)  # 10 steps an epoch
+def test_numbers_inside_fill_the_batch_and_pass_over_no_positive():
+  source = stream(num_positives=320, inside=True)
   assert source.num_slots == 32
-  counts = []
-  for epoch in range(30):
-    rows = np.concatenate([source.index(10 * epoch + k) for k in range(10)])
-    assert (rows >= 0).all()
-    own = positives(rows, 320)
-    assert len(np.unique(own)) == len(own)
-    counts += (rows.reshape(10, 32) >= 320).sum(1).tolist()
-  assert set(counts) == set(range(2, 9))
+  rows = np.stack([source.index(step) for step in range(300)])
+  assert (rows >= 0).all()
+  assert set((rows >= 320).sum(1)) == set(range(2, 9))
+  own = rows[rows < 320]  # in the order in which they are taken
+  epochs = own[: len(own) // 320 * 320].reshape(-1, 320)
+  np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(320), (25, 1)))
+  assert (epochs[0] != epochs[1]).any()
+
+
+@pytest.mark.parametrize('inside', [False, True])
+@pytest.mark.parametrize('count', [(2, 8), (0, 3), 6])
+@pytest.mark.parametrize('negatives', [{'a': 40}, {'a': 40, 'b': 3, 'c': 111}])
+def test_every_example_of_every_set_is_seen_in_each_epoch(inside, count, negatives):
+  source = stream(
+      negatives=negatives, weights={'a': 2.0}, negatives_per_batch=count, inside=inside)
+  edges = 100 + np.cumsum([-100, 100, *negatives.values()])
+  seen = np.zeros(edges[-1], int)
+  for step in range(530):  # the numbers of a third block of steps are begun
+    rows = source.index(step)
+    np.add.at(seen, rows[rows >= 0], 1)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+      assert np.ptp(seen[low:high]) <= 1  # floor or ceil of their mean
+  assert seen.min() >= 2
+
+
+def test_a_fixed_number_of_one_set_keeps_its_rows():
+  """Written down when README's figures were made: these must be the same rows."""
+  source = stream(10, {'a': 7}, batch_size=4, negatives_per_batch=3, seed=5)
+  for step, rows in {
+      0: [6, 10, 7, 14, 4, 15, 2],
+      1: [5, 13, 0, 11, 9, 12, 8],
+      2: [3, 16, 1, 13, 7, 14, 3],
+      300: [9, 14, 5, 16, 3, 11, 8],
+      78_000: [2, 12, 0, 10, 9, 14, 3],
+  }.items():
+    np.testing.assert_array_equal(source.index(step), rows)
+  rows = apart(source, 10, 4, 3, repeats=2).index(150)
+  np.testing.assert_array_equal(rows['positive'].T, [[9, 5, 3, 8], [2, 4, 6, 1]])
+  np.testing.assert_array_equal(rows['negative'].T, [[14, 16, 11], [14, 12, 13]])
+
+
+def test_apart_holds_the_same_rows():
+  source = stream(negatives={'a': 40, 'b': 9})
+  split = apart(source, 100, 32, 8, repeats=2, multiple_of=3)
+  for step in (0, 1, 200):
+    rows = split.index(step)
+    assert rows['positive'].shape == (32, 2) and rows['negative'].shape == (9, 2)
+    for j in range(2):
+      both = np.concatenate([rows['positive'][:, j], rows['negative'][:, j]])
+      np.testing.assert_array_equal(
+          np.sort(both[both >= 0]), np.sort(drop_empty(source.index(2 * step + j))))
+
+
+def test_threads_share_a_stream():
+  steps = np.random.default_rng(0).permutation(3000)[:400]
+  shared, own = (stream(negatives={'a': 40, 'b': 9}, inside=True) for _ in range(2))
+  with futures.ThreadPoolExecutor(8) as pool:
+    found = list(pool.map(shared.index, steps))
+  for step, rows in zip(steps, found, strict=True):
+    np.testing.assert_array_equal(rows, own.index(step))
 
 
 def test_no_negatives():

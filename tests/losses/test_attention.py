@@ -51,7 +51,7 @@ def test_equal_features_give_zero_and_others_do_not():
 
 
 def test_gradient_is_finite_at_zero_features():
-  target = [attention_map(random_features(2, 2, 2, 3))]
+  target = [attention_map(random_features(2, 2, 2, 3)[::-1])]
   features = random_features(2, 2, 2, 3)
   features[0] = 0
 
@@ -61,7 +61,7 @@ def test_gradient_is_finite_at_zero_features():
   np.testing.assert_array_equal(attention_map(features)[0], np.zeros(4))
   gradient = jax.jit(jax.grad(loss))(features)
   np.testing.assert_array_equal(gradient[0], np.zeros((2, 2, 3)))
-  assert np.isfinite(gradient).all() and np.abs(gradient[1]).max() > 0
+  assert np.isfinite(gradient).all() and np.abs(gradient[1]).max() > 0.01
 
 
 def test_jit_is_eager():

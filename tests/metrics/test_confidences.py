@@ -81,7 +81,8 @@ def test_vim_without_a_residual_is_the_energy():
 def test_ash_keeps_the_largest_and_their_sum():
   features = [[4.0, 1, 3, 0, 2], [0, 0, 0, 0, 7]]
   kernel, bias = np.arange(15.0).reshape(5, 3) / 7, [0.5, 0, -1]
-  shaped = np.array([[5.0, 0, 5, 0, 0], [3.5, 0, 0, 0, 3.5]])  # 2 of 5, sums 10 and 7
+  # 2 of 5, sums 10 and 7; where only one is not 0, only that.
+  shaped = np.array([[5.0, 0, 5, 0, 0], [0, 0, 0, 0, 7]])
   np.testing.assert_allclose(
       confidences.ash(features, kernel, bias, 60),
       confidences.energy(shaped @ kernel + bias), rtol=1e-12)
@@ -91,3 +92,17 @@ def test_ash_keeps_the_largest_and_their_sum():
       confidences.energy(one @ kernel + bias))
   with pytest.raises(ValueError, match='below 100; got 100'):
     confidences.ash(features, kernel, bias, 100)
+
+
+def test_ash_does_not_depend_on_the_numbering_of_features():
+  rng = np.random.default_rng(0)
+  features = rng.integers(1, 4, (30, 20)) * (rng.random((30, 20)) < 0.2)  # many ties
+  features[0] = 0
+  kernel, bias = rng.normal(size=(20, 3)), rng.normal(size=3)
+  found = confidences.ash(features, kernel, bias)
+  for _ in range(5):
+    order = rng.permutation(20)
+    np.testing.assert_allclose(
+        confidences.ash(features[:, order], kernel[order], bias), found,
+        rtol=0, atol=1e-12)  # sums of numbers around 10, in another order
+  assert found[0] == pytest.approx(confidences.energy(bias[None])[0])

@@ -423,6 +423,21 @@ def test_prdc_on_the_edge_of_a_ball_is_outside():
   assert metrics.prdc(x[1:], y, 1)['recall'] == 0.25  # 3 is 1 from 4, and 2 is 2
 
 
+@pytest.mark.parametrize('dim', [1, 3, 64])
+def test_prdc_of_exact_copies(dim):
+  """The k-th neighbour of a copied image is on the edge of its ball, so outside."""
+  y = np.float32(rng(1).normal(size=(300, dim)))
+  assert metrics.prdc(y[::-1], y)['density'] == 1
+  # Of every image another copy is in its own set: no distance is below a radius of 0.
+  twice = metrics.prdc(y, np.concatenate([y, y]), k=1)
+  assert [twice[name] for name in ('precision', 'density', 'coverage')] == [0, 0, 0]
+  assert twice['recall'] == 1
+  one = metrics.prdc(np.repeat(y[:1], 50, axis=0), y)
+  assert one['density'] == sum(  # balls that hold the one image
+      math.dist(y[0], other) < radius
+      for other, radius in zip(y, kth_other(y, 5), strict=True)) / 5
+
+
 def test_prdc_of_dropped_modes_and_of_rubbish():
   modes = 20 * np.eye(4)
   y = modes[np.arange(400) % 4] + rng(1).normal(size=(400, 4))

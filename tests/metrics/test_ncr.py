@@ -33,6 +33,21 @@ def test_never_rises_with_the_threshold_and_is_zero_at_one():
   assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
 
 
+def test_thresholds_that_say_something():
+  """At t <= 1 / K both rates are 1 for every network without a background output."""
+  thresholds = (0.1, 0.2, 0.4, 0.5, 0.6)
+  for num_classes, kept in ((2, (0.6,)), (3, (0.4, 0.5, 0.6)), (5, (0.4, 0.5, 0.6)),
+                            (10, (0.2, 0.4, 0.5, 0.6)), (11, thresholds)):
+    assert metrics.informative(thresholds, num_classes) == kept
+    assert metrics.informative(thresholds, num_classes, background=True) == thresholds
+  logits = np.random.default_rng(0).normal(size=(300, 2))
+  rates = [metrics.negative_confidence_rate(
+      metrics.scores_from_logits(x, 2)['max_prob'], thresholds)
+           for x in (logits, np.c_[logits, logits[:, 0]])]  # and with a background
+  assert [rates[0][str(t)] for t in (0.1, 0.2, 0.4)] == [1, 1, 1] > [rates[0]['0.6']]
+  assert rates[1]['0.4'] < 0.9
+
+
 def test_order_of_the_images_does_not_matter():
   max_prob = np.random.default_rng(0).uniform(size=100)
   shuffled = np.random.default_rng(1).permutation(max_prob)

@@ -26,16 +26,48 @@ def update(spec, grads, learning_rate=0.5, params=None, steps=1, **kwargs):
     ({'name': 'cosine', 'learning_rate': 0.2}, {0: 0.2, 50: 0.1, 100: 0.0}),
     ({'name': 'cosine', 'learning_rate': 0.2, 'end': 0.02}, {0: 0.2, 100: 0.02}),
     ({'name': 'cosine', 'learning_rate': 0.2, 'warmup': 20},
-     {0: 0.0, 10: 0.1, 20: 0.2, 60: 0.1, 100: 0.0}),
+     {0: 0.01, 9: 0.1, 19: 0.2, 20: 0.2, 60: 0.1, 100: 0.0}),
+    ({'name': 'constant', 'learning_rate': 0.2, 'warmup': 1}, {0: 0.2, 1: 0.2}),
+    ({'name': 'linear', 'learning_rate': 0.2, 'warmup': 20},
+     {0: 0.01, 19: 0.2, 20: 0.2, 60: 0.1, 100: 0.0}),
     ({'name': 'step', 'learning_rate': 1.0, 'factor': 0.2, 'at': [0.3, 0.6]},
      {0: 1.0, 29: 1.0, 31: 0.2, 59: 0.2, 61: 0.04, 100: 0.04}),
     ({'name': 'step', 'learning_rate': 1.0, 'at': [0.5], 'warmup': 10},
-     {5: 0.5, 49: 1.0, 51: 0.1}),
+     {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 49: 1.0, 51: 0.1}),
 ])
 def test_schedules(spec, expected):
   schedule = optim.make_schedule(spec, 100)
   for step, value in expected.items():
     np.testing.assert_allclose(schedule(step), value, atol=1e-6, err_msg=str(step))
+
+
+def test_the_first_update_of_a_warm_up_moves_the_parameters():
+  schedule = optim.make_schedule(
+      {'name': 'constant', 'learning_rate': 1.0, 'warmup': 4}, 100)
+  tx = optim.make_optimizer(
+      {'name': 'sgd', 'momentum': 0.0, 'nesterov': False}, schedule)
+  grads, state = jax.tree.map(jnp.ones_like, PARAMS), tx.init(PARAMS)
+  for rate in (0.25, 0.5, 0.75, 1.0, 1.0):
+    updates, state = tx.update(grads, state, PARAMS)
+    np.testing.assert_allclose(updates['bias'], -rate, rtol=1e-6)
+
+
+def test_large_whole_numbers_are_numbers():
+  for name in optim.SCHEDULES:
+    schedule = optim.make_schedule({'name': name, 'learning_rate': 10**30}, 10)
+    np.testing.assert_allclose(schedule(0), 1e30, rtol=1e-6)
+  schedule = optim.make_schedule(
+      {'name': 'step', 'learning_rate': 1, 'factor': 10**30}, 10)
+  np.testing.assert_allclose(schedule(5), 1e30, rtol=1e-6)
+
+
+@pytest.mark.parametrize('at, warmup', [
+    ((0.5, 0.5), 0), ((0.6, 0.5), 0), ((0.5, 0.51), 0), ((0.01,), 0), ((0.5,), 5)])
+def test_drops_are_apart_and_after_the_warmup(at, warmup):
+  """Two at one update would be one, and one within the warm-up no drop."""
+  with pytest.raises(ValueError, match='in rising order'):
+    optim.make_schedule({'name': 'step', 'learning_rate': 1.0, 'at': at,
+                         'warmup': warmup}, 10)
 
 
 def test_weight_decay_is_of_kernels_unless_asked():

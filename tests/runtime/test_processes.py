@@ -34,7 +34,7 @@ def test_join(env, expected, monkeypatch):
   monkeypatch.setattr(
       jax.distributed, 'initialize', lambda **kwargs: called.append(kwargs))
   processes.join()
-  assert called == [expected]
+  assert called == [{**expected, 'heartbeat_timeout_seconds': processes.HEARTBEAT}]
 
 
 def test_one_process_counts_itself():

@@ -104,3 +104,18 @@ def test_tensorboard_events_when_asked_for(events, tmp_path):
   with writers.open_writers(str(tmp_path), 0, tensorboard=events) as write:
     write({'step': 1, 'kind': 'train', 'loss': 0.5})
   assert any(tmp_path.glob('tensorboard/events*')) == events
+
+
+def test_events_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch, caplog):
+  """They are told of once, and metrics.jsonl has every record."""
+  class Full:
+    def write_scalars(self, step, scalars):
+      raise RuntimeError('No space left on device')
+
+  monkeypatch.setattr(writers, '_event_writer', lambda workdir: Full())
+  with writers.open_writers(str(tmp_path), 0) as write:
+    for step in (1, 2):
+      write({'step': step, 'kind': 'train', 'loss': 0.5})
+  assert [r['step'] for r in read(tmp_path)] == [1, 2]
+  assert caplog.text.count('TensorBoard events cannot be written') == 1
+  assert 'No space left on device' in caplog.text

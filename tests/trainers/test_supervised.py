@@ -16,13 +16,13 @@ NUM_CLASSES = 3
 SHAPE = (8, 8, 1)
 
 
-def make_trainer(objective=None, **kwargs):
-  objective = objective or losses.nat(NUM_CLASSES)
+def make_trainer(objective=None, num_classes=NUM_CLASSES, **kwargs):
+  objective = objective or losses.nat(num_classes)
   return trainers.supervised(
       model=models.SmallConv(objective.num_outputs, widths=(4, 8)),
       objective=objective,
       tx=optax.sgd(0.1, momentum=0.9),
-      num_classes=NUM_CLASSES,
+      num_classes=num_classes,
       image_shape=SHAPE,
       augment=lambda images, keys: images + jax.vmap(jax.random.normal)(keys)[
           :, None, None, None],
@@ -159,6 +159,25 @@ def test_metrics_are_of_positives_and_negatives():
   assert metrics.loss_positive.count == (filled & (batch['label'] >= 0)).sum()
   assert metrics.loss_negative.count == (filled & (batch['label'] < 0)).sum()
   assert metrics.compute()['ncr'] == 1
+
+
+@pytest.mark.parametrize('objective, threshold', [
+    ('nat', 0.6), ('background', 0.4)])
+def test_progress_shows_an_ncr_that_can_move(objective, threshold):
+  """Of two classes NCR_0.4 is 1 whatever happens, but with a background class."""
+  trainer = make_trainer(losses.OBJECTIVES[objective](2), num_classes=2)
+  batch = make_batch()
+  batch['label'] = np.minimum(batch['label'], 1)
+  state = trainer.init(jax.random.key(0))
+  after, collected = jax.jit(trainer.step)(state, {}, batch)
+  found = trainer.figures(collected)
+  assert found['ncr'] < 1
+  assert f'NCR_{threshold} {found["ncr"]:.3f}' in trainer.line(found)
+  other, collected = jax.jit(make_trainer(
+      losses.OBJECTIVES[objective](2), num_classes=2, threshold=0.0).step)(
+          state, {}, batch)
+  assert collected.compute()['ncr'] == 1
+  jax.tree.map(np.testing.assert_array_equal, after.net, other.net)  # bit for bit
 
 
 def test_ema_is_the_average_and_is_what_the_head_uses():

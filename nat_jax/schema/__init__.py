@@ -1,15 +1,20 @@
 """Every key that a config may have, its default, and what it means.
 
     base = base_of(config)      # CLASSIFIER, GAN or POINTS, by the name of the trainer
-    check_config(config)        # ValueError: an unknown key, a senseless value
+    config = plain(config)      # a dict; ValueError: an unknown key, a senseless value
 
-Specs are `{'name': ..., **arguments}` and are looked up in the table that the comment
-beside them names.
+What each value may be stands in `nat_jax.schema.bounds`. Specs are
+`{'name': ..., **arguments}` and are looked up in the table that the comment beside them
+names.
 """
 
 import copy
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from nat_jax.schema import bounds
 
 RUN: dict[str, Any] = dict(  # how it is run; may change when a run is resumed
     mode='jit',  # or 'pmap'
@@ -46,10 +51,15 @@ CLASSIFIER: dict[str, Any] = dict(
         augment=[],  # nat_jax.data.AUGMENTS, in this order
         treatment={},  # of the negatives, in the step: nat_jax.trainers.TREATMENTS
     ),
-    evals={},  # name -> {'source': ..., 'positive': bool, 'seen': True|False|None}
-    reference='test',  # the positive eval that negatives are compared with
+    # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS}
+    evals={},
+    # The positive eval that the negatives of part 'test' are compared with; those of
+    # the other parts are compared with the one positive eval of their part.
+    reference='test',
     eval_batch_size=512,
-    best='',  # figure whose best checkpoint is kept too, e.g. 'val/accuracy'; '': none
+    # Figure of an eval of part 'validation' whose best checkpoint is kept too, such as
+    # 'validation/accuracy'; '': none.
+    best='',
     compare_with='',  # variant of this config file to train too and print beside
     run=RUN,
 )
@@ -130,7 +140,7 @@ def base_of(config: dict[str, Any]) -> dict[str, Any]:
   """The keys and defaults that a config is held against, by its trainer."""
   trainer = config.get('trainer')
   name = trainer.get('name') if isinstance(trainer, dict) else None
-  return BASES.get(name, CLASSIFIER)
+  return BASES[name] if isinstance(name, str) and name in BASES else CLASSIFIER
 
 
 def groups(base: dict[str, Any]) -> list[str]:
@@ -139,8 +149,12 @@ def groups(base: dict[str, Any]) -> list[str]:
 
 
 def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -> None:
-  """Raises ValueError for a key of `given` that is not in `known`."""
-  unknown = sorted(set(given) - set(known))
+  """Raises ValueError for a key of `given` that is not in `known`, or no dict."""
+  if not hasattr(given, 'keys'):  # a ConfigDict is no Mapping
+    raise ValueError(
+        f'{prefix[:-1] or "a config"} must be a dict with keys of '
+        f'{", ".join(sorted(known))}, got {bounds.shown(given)}')
+  unknown = sorted(set(given) - set(known), key=str)
   if unknown:
     raise ValueError(
         f'unknown config key {prefix}{unknown[0]!r}; valid keys: '
@@ -151,12 +165,12 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
 def check_override(key: str) -> None:
   """Raises ValueError for --config.KEY of a key that no config has."""
   first, _, rest = key.partition('.')
-  check_keys([first], dict.fromkeys(k for base in ALL for k in base))
+  check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
   inner = [base[first] for base in ALL if first in groups(base)]
   if rest and len(inner) == sum(first in base for base in ALL):
+    second = re.split(r'[.\[]', rest)[0]
     check_keys(
-        [rest.split('.')[0]], dict.fromkeys(k for one in inner for k in one),
-        f'{first}.')
+        {second: 0}, dict.fromkeys(k for one in inner for k in one), f'{first}.')
 
 
 ALL = (CLASSIFIER, *BASES.values())
@@ -169,18 +183,10 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
   return copy.deepcopy({**base, **config, **merged})
 
 
-# Numbers that must be at least so much.
-LEAST = {
-    'seed': 0, 'steps': 1, 'num_classes': 2, 'grad_clip': 0, 'ema_decay': 0,
-    'eval_batch_size': 1, 'data.batch_size': 1, 'run.updates_per_call': 1,
-    'run.log_every': 1, 'run.eval_every': 0, 'run.checkpoint_every': 0, 'run.keep': 1,
-    'measures.num_samples': 2, 'measures.batch_size': 2, 'measures.splits': 1,
-    'measures.neighbours': 1, 'generator.latent': 1, 'num_seeds': 1, 'snapshots': 2,
-    'batch_size': 1,
-    'num_samples': 2, 'negatives_per_batch': 1, 'negative_weight': 0, 'tolerance': 0,
-}
-EVAL_KEYS = ('source', 'positive', 'seen')
+EVAL_KEYS = ('source', 'positive', 'seen', 'part')
+PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 NEGATIVE_KEYS = ('source', 'weight')
+SETS = {'evals': EVAL_KEYS, 'data.negatives': NEGATIVE_KEYS}  # name -> such an entry
 
 
 def check_config(config: dict[str, Any]) -> None:
@@ -196,47 +202,55 @@ def check_config(config: dict[str, Any]) -> None:
           f'config key {prefix}{missing[0]!r} is missing; start the config from '
           'nat_jax.presets.experiment(...), which fills in every default'
       )
-  for key, least in LEAST.items():
-    default = _at(base, key)
-    if default is None:
-      continue
-    value, kind = _at(config, key), type(default)
-    kinds = (int, float) if kind is float else int
-    if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
-      what = 'a number' if kind is float else 'a whole number'
-      raise ValueError(f'{key} must be {what} of {least} or more, got {value!r}')
-  specs = {key: config[key] for key, value in base.items()
-           if isinstance(value, dict) and 'name' in value}
-  if 'positives' in base['data']:
-    specs.update(_check_data(config))
-  for key, spec in specs.items():
-    if not isinstance(spec, dict) or not isinstance(spec.get('name'), str):
-      raise ValueError(f"{key} must be {{'name': ..., arguments}}, got {spec!r}")
+  for key in base:
+    if key in groups(base):
+      for inner in base[key]:
+        _check_value(f'{key}.{inner}', config[key][inner])
+    else:
+      _check_value(key, config[key])
 
 
-def _check_data(config):
-  """Checks the sets of images; returns their specs."""
-  count = config['data']['negatives_per_batch']
-  pair = [count] if isinstance(count, int) else count
-  if not (1 <= len(pair) <= 2 and all(isinstance(n, int) for n in pair)):
-    raise ValueError(
-        'data.negatives_per_batch must be a whole number or a pair (lowest, highest), '
-        f'got {count}'
-    )
-  specs = {'data.positives': config['data']['positives']}
-  for group, sets, keys in (
-      ('evals', config.get('evals', {}), EVAL_KEYS),
-      ('data.negatives', config['data']['negatives'], NEGATIVE_KEYS)):
-    for name, entry in sets.items():
-      if not re.fullmatch(r'\w[\w.+-]*', name):  # there will be files of this name
+def _check_value(key, value):
+  """Checks the value of a key: a set of entries, a list of specs, or one by itself."""
+  if key in SETS:
+    if not isinstance(value, dict):
+      raise ValueError(
+          f'{key} must be a dict, name -> {{{", ".join(SETS[key])}}}, got '
+          f'{bounds.shown(value)}')
+    for name, entry in value.items():
+      # There will be files of this name.
+      if not re.fullmatch(r'\w[\w.+-]*', name) or not bounds.NAME.holds(name):
         raise ValueError(
-            f'{group}: {name!r} must be of letters, digits, and _ . + - alone')
-      check_keys(entry, dict.fromkeys(keys), f'{group}.{name}.')
-      specs[f'{group}.{name}.source'] = entry.get('source')
-  return specs
+            f'{key}: {bounds.shown(name)} must be of letters, digits, and _ . + - '
+            'alone, and at most 100 bytes long')
+      check_keys(entry, dict.fromkeys(SETS[key]), f'{key}.{name}.')
+      for inner, one in {'source': None, **entry}.items():
+        bounds.check(f'{key}.{name}.{inner}', f'{key}.*.{inner}', one)
+  elif key == 'data.augment':
+    if not isinstance(value, list | tuple):
+      raise ValueError(f'{key} must be a list of specs, got {bounds.shown(value)}')
+    for i, spec in enumerate(value):
+      bounds.check(f'{key}[{i}]', f'{key}.*', spec)
+  else:
+    bounds.check(key, key, value)
 
 
-def _at(config, key):
-  for part in key.split('.'):
-    config = config.get(part) if isinstance(config, dict) else None
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config (a ConfigDict or a dict) as JSON would give it back, checked.
+
+  Raises:
+    ValueError: as `check_config`, or it holds what JSON cannot.
+  """
+  config = config.to_dict() if hasattr(config, 'to_dict') else config
+  if not isinstance(config, dict):
+    raise ValueError(
+        'a config must be what nat_jax.presets.experiment(...) returns, got '
+        f'{bounds.shown(config)}')
+  try:
+    config = json.loads(json.dumps(config))
+  except (TypeError, ValueError, RecursionError) as error:
+    raise ValueError(
+        f'a config holds numbers, text, True, False, None, lists and dicts: {error}'
+    ) from error
+  check_config(config)
   return config

@@ -1,0 +1,300 @@
+"""What each value of a config may be: its type, and the least and most of a number.
+
+    fits(BOUNDS['schedule.learning_rate'], 0.1)             # True
+    check('optimizer.momentum', 'optimizer.momentum', 2)    # ValueError
+
+Numbers are finite and bounded on both sides: none of them is infinite in float32, and
+none makes a loop or an array without end. What a number may be beside others, as the
+size of a batch beside the memory, is checked where both are known.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Bound(NamedTuple):
+  """Which values are allowed.
+
+  Attributes:
+    what: the same in words, as they follow 'must be'.
+    holds: value -> whether it is one of them.
+  """
+
+  what: str
+  holds: Callable[[Any], bool]
+
+
+def number(interval: str) -> Bound:
+  """A number in an interval such as '(0, 1]'; neither NaN nor a truth value."""
+  inside = _inside(interval)
+  return Bound(f'a number in {interval}', lambda x: (
+      isinstance(x, int | float) and not isinstance(x, bool) and inside(x)))
+
+
+def whole(interval: str) -> Bound:
+  """A whole number, written without a point, in an interval such as '[1, 1e9]'."""
+  inside = _inside(interval)
+  return Bound(f'a whole number in {interval}', lambda x: (
+      isinstance(x, int) and not isinstance(x, bool) and inside(x)))
+
+
+def text(most: int) -> Bound:
+  """Text on one line that takes at most so many bytes."""
+  return Bound(f'text of one line and at most {most} bytes', lambda x: (
+      isinstance(x, str) and not re.search(r'[\x00-\x1f\x7f]', x)
+      and len(x.encode(errors='surrogatepass')) <= most))
+
+
+def listed(item: Bound, least: int = 0, most: int = 1000) -> Bound:
+  """A list of so many values, each of which fits `item`."""
+  count = f'{least}' if least == most else f'{least} to {most}'
+  return Bound(f'a list of {count}, each {item.what}', lambda x: (
+      isinstance(x, list | tuple) and least <= len(x) <= most
+      and all(map(item.holds, x))))
+
+
+def either(*bounds: Bound) -> Bound:
+  """Whatever fits one of the bounds."""
+  return Bound(', or '.join(bound.what for bound in bounds), lambda x: any(
+      bound.holds(x) for bound in bounds))
+
+
+def _inside(interval):
+  low, high = (float(end) for end in interval[1:-1].split(','))
+  return lambda x: (
+      (x > low if interval[0] == '(' else x >= low)
+      and (x < high if interval[-1] == ')' else x <= high))
+
+
+def one_of(names: tuple[str, ...]) -> Bound:
+  """One of some texts."""
+  return Bound(f'one of {", ".join(map(repr, names))}', lambda x: (
+      isinstance(x, str) and x in names))
+
+
+# What an evaluation set is for: its figures are reported; checkpoints are chosen by it;
+# thresholds are. The first is the default.
+PARTS = ('test', 'validation', 'calibration')
+
+FLAG = Bound('True or False', lambda x: isinstance(x, bool))
+NONE = Bound('None', lambda x: x is None)
+PROGRAM = Bound('left out: the program sets it', lambda x: False)
+NAME = text(100)  # becomes a part of the names of files
+TEXT = text(4096)
+SEED = whole('[0, 4294967295]')  # beyond 32 bits jax takes two seeds for one
+UPDATES = whole('[1, 1e9]')
+PERIOD = whole('[0, 1e9]')
+COUNT = whole('[1, 1e6]')  # of examples side by side
+WIDTH = whole('[1, 65536]')
+WIDTHS = listed(WIDTH, most=64)
+WEIGHT = number('[0, 1e6]')
+SHARE = number('(0, 1]')
+
+BOUNDS: dict[str, Bound] = {
+    'name': NAME,
+    'variant': NAME,
+    'seed': SEED,
+    'steps': UPDATES,
+    'num_classes': whole('[2, 1e5]'),
+    'grad_clip': number('[0, 1e9]'),
+    'ema_decay': number('[0, 1)'),
+    'eval_batch_size': COUNT,
+    'reference': NAME,
+    'best': TEXT,
+    'compare_with': NAME,
+
+    'run.mode': NAME,
+    'run.placement': NAME,
+    'run.updates_per_call': whole('[1, 1e5]'),
+    'run.log_every': UPDATES,
+    'run.eval_every': PERIOD,
+    'run.checkpoint_every': PERIOD,
+    'run.keep': whole('[1, 1e5]'),
+    'run.tensorboard': FLAG,
+
+    'data.mean': listed(number('[-1e3, 1e3]'), 1),
+    'data.std': listed(number('[1e-6, 1e3]'), 1),
+    'data.batch_size': COUNT,
+    'data.negatives_per_batch': either(
+        whole('[0, 1e5]'),
+        listed(whole('[0, 1e5]'), 2, 2)._replace(what='a pair (lowest, highest)')),
+    'data.inside': FLAG,
+    'data.negatives.*.weight': number('(0, 1e6]'),
+    'evals.*.positive': FLAG,
+    'evals.*.seen': either(FLAG, NONE),
+    'evals.*.part': one_of(PARTS),
+
+    'measures.num_samples': whole('[2, 1e7]'),
+    'measures.batch_size': whole('[2, 1e5]'),
+    'measures.splits': COUNT,
+    'measures.neighbours': COUNT,
+
+    # GANs of points.
+    'num_seeds': whole('[1, 1e4]'),
+    'snapshots': whole('[2, 1e5]'),
+    'batch_size': COUNT,
+    'negatives': FLAG,
+    'negatives_per_batch': COUNT,
+    'negative_weight': WEIGHT,
+    'num_samples': whole('[2, 1e6]'),
+    'tolerance': number('[0, 1e9]'),
+
+    # Arguments of specs, 'what is chosen'.'argument', of all that bear a name there.
+    'trainer.threshold': number('[0, 1]'),
+    'trainer.teacher': TEXT,
+    'trainer.teacher_step': either(PERIOD, NONE),
+    'trainer.teacher_crc32': either(whole('[0, 4294967295]'), NONE),
+    'trainer.beta': WEIGHT,
+    'trainer.groups': listed(NAME),
+    'trainer.n_critic': whole('[1, 100]'),  # each is a part of the program
+    'trainer.negatives_every': UPDATES,
+    'trainer.joint': FLAG,
+    'trainer.negative_weight': WEIGHT,
+    'trainer.simultaneous': FLAG,
+    'trainer.labels': NAME,
+    'trainer.extra_loss': PROGRAM,
+    'trainer.metrics': PROGRAM,
+
+    'loss.direction': NAME,
+    'loss.weight': WEIGHT,
+    'loss.m_in': number('[-1e6, 1e6]'),
+    'loss.m_out': number('[-1e6, 1e6]'),
+    'loss.fakes_labelled': FLAG,
+    'loss.labelled': WEIGHT,
+    'loss.marginal': WEIGHT,
+
+    'optimizer.momentum': number('[0, 1)'),
+    'optimizer.nesterov': FLAG,
+    'optimizer.weight_decay': number('[0, 1e3]'),
+    'optimizer.decay': NAME,
+    'optimizer.b1': number('[0, 1)'),
+    'optimizer.b2': number('[0, 1)'),
+    'optimizer.eps': number('[1e-30, 1]'),  # in float32 less would be 0
+
+    'schedule.learning_rate': number('[1e-30, 1e38]'),  # within float32
+    'schedule.end': number('[0, 1e6]'),
+    # May be longer than the run: a run that is cut short for a trial keeps its recipe.
+    'schedule.warmup': PERIOD,
+    'schedule.over': PERIOD,
+    'schedule.factor': number('(0, 1e38]'),
+    'schedule.at': listed(number('(0, 1)'), 1),
+
+    'treatment.alpha': number('[1e-3, 1e6]'),
+    'treatment.mode': NAME,
+    'treatment.portion': SHARE,
+    'treatment.keep': either(whole('[1, 1e6]'), SHARE),
+
+    'augment.pad': whole('[0, 1000]'),
+    'augment.mode': NAME,
+    'augment.size': whole('[1, 1e4]'),
+
+    'source.num': whole('[1, 1e9]'),
+    'source.shape': listed(whole('[1, 1e5]'), 3, 3),
+    'source.num_classes': whole('[1, 1e5]'),
+    'source.seed': SEED,
+    'source.patches': whole('[2, 1e4]'),
+    'source.classes': either(listed(whole('[0, 1e9]'), 1, 100_000), NONE),
+    'source.split': TEXT,
+    'source.path': TEXT,
+    'source.size': either(
+        whole('[1, 1e4]'), listed(whole('[1, 1e4]'), 2, 2), NONE),
+    'source.mode': NAME,
+    'source.skip_unreadable': FLAG,
+    'source.dataset': TEXT,
+    'source.data_dir': either(TEXT, NONE),
+    'source.cache_dir': either(TEXT, NONE),
+
+    'features.workdir': TEXT,
+    'features.step': either(PERIOD, NONE),
+    'features.config': TEXT,
+    'features.path': TEXT,
+    'features.bias': FLAG,
+
+    'model.width': WIDTH,
+    'model.widths': WIDTHS,
+    'model.depth': whole('[0, 1000]'),
+    'model.widen': whole('[1, 1000]'),
+    'model.blocks': listed(whole('[0, 1000]'), 1, 10),
+    'model.stem_stride': whole('[1, 1000]'),
+    'model.dtype': NAME,
+    'model.parent': PROGRAM,
+
+    'generator.latent': WIDTH,
+    'generator.width': WIDTH,
+    'generator.widths': WIDTHS,
+    'generator.activation': NAME,
+    'generator.dtype': NAME,
+    'generator.parent': PROGRAM,
+
+    'discriminator.width': WIDTH,
+    'discriminator.widths': WIDTHS,
+    'discriminator.norm': NAME,
+    'discriminator.batch_norm': FLAG,
+    'discriminator.noise': number('[0, 1e3]'),
+    'discriminator.dropout': number('[0, 0.99]'),  # 1 would keep nothing
+    'discriminator.black': number('[-1e3, 1e3]'),
+    'discriminator.dtype': NAME,
+    'discriminator.parent': PROGRAM,
+
+    'points.num': whole('[1, 1e9]'),
+    'points.mean': number('[-1e6, 1e6]'),
+    'points.std': number('(0, 1e6]'),
+    'points.radius': number('(0, 1e6]'),
+    'points.noise': number('[0, 1e3]'),
+    'points.negatives': listed(listed(number('[-1e6, 1e6]'), 2, 2), 1),
+    'points.seed': SEED,
+    'noise.reach': number('(0, 1e6]'),
+    'noise.jitter': number('[0, 1e6]'),
+}
+
+# Where a spec stands -> what is chosen there, of which its arguments are. An entry of a
+# set, or of a list, stands for them all as '*'.
+SPECS = {
+    **{key: key for key in (
+        'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
+        'discriminator', 'noise')},
+    'disc_schedule': 'schedule',
+    'data': 'points',
+    'data.positives': 'source',
+    'data.negatives.*.source': 'source',
+    'data.augment.*': 'augment',
+    'data.treatment': 'treatment',
+    'evals.*.source': 'source',
+    'measures.reference': 'source',
+    'measures.features': 'features',
+    'measures.independent': 'features',
+}
+OPTIONAL = ('disc_schedule', 'data.treatment', 'measures.reference',
+            'measures.independent')  # specs that may be {}
+
+
+def check(path: str, key: str, value: Any) -> None:
+  """Raises ValueError unless `value` is what may stand at a place of a config.
+
+  Args:
+    path: of the value, for the message.
+    key: of `BOUNDS` or `SPECS`; one of neither is left to the function that takes it,
+      which lists what it takes.
+    value: plain.
+  """
+  if key in SPECS:
+    _check_spec(path, key, value)
+  elif key in BOUNDS and not BOUNDS[key].holds(value):
+    raise ValueError(f'{path} must be {BOUNDS[key].what}, got {shown(value)}')
+
+
+def _check_spec(path, key, spec):
+  if spec == {} and key in OPTIONAL:
+    return
+  if not isinstance(spec, dict) or not isinstance(spec.get('name'), str):
+    raise ValueError(f"{path} must be {{'name': ..., arguments}}, got {shown(spec)}")
+  for argument, value in spec.items():
+    if argument != 'name':
+      check(f'{path}.{argument}', f'{SPECS[key]}.{argument}', value)
+
+
+def shown(value: Any) -> str:
+  """A value as it is written, cut off where it is long."""
+  written = repr(value)
+  return written if len(written) <= 200 else f'{written[:200]}...'

@@ -1,0 +1,274 @@
+"""What a config may hold: each value has its bounds, and nonsense gets a message."""
+
+import copy
+import inspect
+import json
+import math
+import random
+
+import jax
+import pytest
+
+from nat_jax import (
+    data,
+    experiment,
+    features,
+    feed,
+    inputs,
+    losses,
+    models,
+    presets,
+    registry,
+    schema,
+    trainers,
+)
+from nat_jax.points import run as points
+from nat_jax.points import training
+from nat_jax.runtime import optim, parallel
+from nat_jax.schema import bounds
+
+NAN, INF = float('nan'), float('inf')
+
+
+@pytest.mark.parametrize('interval, inside, outside', [
+    ('[0, 1)', (0, 0.5, 0.999, -0.0), (1, -1e-9)),
+    ('(0, 1]', (1e-9, 1), (0, 1.001)),
+    ('[1, 1e9]', (1, 10**9), (0, 10**9 + 1, 10**400)),
+])
+def test_intervals_hold_their_ends_and_numbers_alone(interval, inside, outside):
+  for bound in (bounds.number(interval), bounds.whole(interval)):
+    for x in (*outside, NAN, INF, -INF, None, True, '1', [], {}):
+      assert not bound.holds(x), x
+  assert all(map(bounds.number(interval).holds, inside))
+  assert [x for x in inside if bounds.whole(interval).holds(x)] == [
+      x for x in inside if isinstance(x, int)]
+
+
+def test_lists_and_texts():
+  pair = bounds.listed(bounds.whole('[0, 9]'), 2, 2)
+  assert pair.holds([1, 2]) and pair.holds((1, 2))
+  assert not any(map(pair.holds, ([1], [1, 2, 3], [1, 0.5], '12', {1: 2}, 12)))
+  text = bounds.text(4)
+  assert text.holds('éé') and not any(map(text.holds, ('ééé', 'a\nb', 'a\0', None, 1)))
+
+
+# What is chosen -> all that may be, and the arguments that the program adds.
+IMAGE = {'image_shape', 'num_classes', 'num_outputs', 'axis_name'}
+SECTIONS = {
+    'trainer': (trainers.TRAINERS, IMAGE | {
+        'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator', 'discriminator',
+        'augment', 'normalise', 'treat', 'ema_decay', 'student'}),
+    'model': (models.MODELS, IMAGE),
+    'generator': (models.GENERATORS, IMAGE),
+    'discriminator': (models.DISCRIMINATORS, IMAGE),
+    'loss': (losses.OBJECTIVES | losses.GAN_OBJECTIVES, {'num_classes'}),
+    'optimizer': (optim.OPTIMIZERS, {'learning_rate'}),
+    'schedule': (optim.SCHEDULES, {'steps'}),
+    'treatment': (trainers.TREATMENTS, set()),
+    'augment': (data.AUGMENTS, set()),
+    'source': (data.SOURCES | data.SYNTHETIC, {'like'}),
+    'features': (features.FEATURES, {'mesh', 'image_shape'}),
+    'points': (data.POINTS, set()),
+    'noise': ({'grid': training.GridNoise},
+              {'generator', 'axis_name', 'parent', 'name'}),
+}
+
+
+def test_every_key_and_every_argument_is_bounded():
+  known = {f'{section}.{argument}' for section, (table, program) in SECTIONS.items()
+           for made in table.values()
+           for argument in set(inspect.signature(made).parameters) - program}
+  for section in ('model', 'generator', 'discriminator'):
+    known.discard(f'{section}.name')  # flax's, which registry.build takes away
+  for base in schema.ALL:
+    for key in base:
+      inner = base[key] if key in schema.groups(base) else ()
+      known |= {f'{key}.{one}' for one in inner} or {key}
+  for group, keys in schema.SETS.items():
+    known.discard(group)
+    known |= {f'{group}.*.{key}' for key in keys}
+  known = known - {'data.augment'} | {'data.augment.*'}
+  assert known - set(bounds.BOUNDS) == {
+      key for key in bounds.SPECS if key in known}
+  # Nothing is left over but what experiment.py reads itself.
+  assert set(bounds.BOUNDS) - known == {'trainer.teacher_step', 'trainer.teacher_crc32'}
+  assert set(bounds.SPECS.values()) == set(SECTIONS)
+
+
+FAKE = {'name': 'fake', 'num': 16, 'shape': (8, 8, 1), 'num_classes': 4, 'seed': 0,
+        'classes': (0, 1, 2, 3)}
+DATA = dict(
+    positives=FAKE, batch_size=8, negatives_per_batch=(2, 4),
+    negatives={'n': {'source': FAKE, 'weight': 1.0},
+               's': {'source': {'name': 'patch_shuffle', 'num': 4, 'patches': 2}}})
+CONFIGS = {
+    'classifier': dict(
+        steps=4, num_classes=4,
+        model={'name': 'mlp', 'width': 4, 'depth': 1, 'dtype': 'float32'},
+        loss={'name': 'energy', 'weight': 0.1, 'm_in': -2.0, 'm_out': 1.0},
+        optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': True,
+                   'weight_decay': 0.1, 'decay': 'all'},
+        schedule={'name': 'cosine', 'learning_rate': 0.1, 'warmup': 1, 'end': 0.01},
+        trainer={'name': 'supervised', 'threshold': 0.4},
+        data=dict(
+            DATA, augment=[{'name': 'crop', 'pad': 1, 'mode': 'reflect'},
+                           {'name': 'cutout', 'size': 2}],
+            treatment={'name': 'mix', 'alpha': 1.0, 'mode': 'cutmix', 'portion': 0.5}),
+        evals={'test': {'source': FAKE, 'positive': True, 'seen': None}}),
+    'convolutions': dict(
+        steps=4, num_classes=4,
+        model={'name': 'resnet', 'blocks': [0, 1], 'width': 4, 'stem_stride': 2},
+        optimizer={'name': 'adamw', 'b1': 0.9, 'b2': 0.9, 'eps': 1e-8},
+        schedule={
+            'name': 'step', 'learning_rate': 0.1, 'factor': 0.1, 'at': [0.5, 0.75]},
+        data=dict(DATA, treatment={'name': 'mine', 'keep': 0.5}),
+        evals={'test': {'source': FAKE, 'positive': True}}),
+    'gan': dict(
+        trainer=schema.GAN['trainer'], steps=4, num_classes=4,
+        generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
+        discriminator={
+            'name': 'mlp_discriminator', 'widths': (4,), 'norm': 'weight',
+            'batch_norm': True, 'noise': 0.1, 'dropout': 0.3},
+        loss={'name': 'nat_gan', 'direction': 'uniform_first', 'marginal': 0.0},
+        disc_schedule={'name': 'linear', 'learning_rate': 0.1, 'over': 0},
+        data=dict(DATA, negatives_per_batch=3)),
+    'points': dict(
+        trainer={'name': 'points'}, steps=4, snapshots=2, num_seeds=2, num_samples=10,
+        data={'name': 'gaussian1d', 'num': 20, 'mean': 1.0, 'std': 1.0, 'seed': 0,
+              'negatives': ((1.0, 1.0),)},
+        noise={'name': 'grid', 'reach': 8.0, 'jitter': 0.1},
+        generator={'name': 'toy_generator', 'latent': 1, 'widths': (4,)},
+        discriminator={'name': 'toy_discriminator', 'widths': (4,), 'norm': 'none'}),
+}
+NONSENSE = (None, [], {}, 'x', -1, 0, 0.5, NAN, INF, 1e300, 10**30, True, '', [None],
+            {'name': 'x'})
+
+
+def try_out(config):
+  """All that is done with a config before anything is written."""
+  config = experiment.plain(config)
+  if config['trainer']['name'] == 'points':
+    points.check(config)
+    training.check(config, registry.build(data.POINTS, config['data'], what='points'))
+    return
+  loaded = inputs.load_training(config)
+  trainer, _ = experiment.build_trainer(config, loaded.image_shape)
+  feed.make_feed(config, loaded, trainer, parallel.make_mesh(jax.devices()[:1]))
+  if 'evals' in config:
+    inputs.load_evals(config, loaded.negatives)
+
+
+def places(node, prefix=()):
+  for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+    yield (*prefix, key)
+    if isinstance(value, dict | list):
+      yield from places(value, (*prefix, key))
+
+
+def replaced(config, place, value):
+  config = node = copy.deepcopy(config)
+  for key in place[:-1]:
+    node = node[key]
+  node[place[-1]] = value
+  return config
+
+
+@pytest.mark.parametrize('kind', CONFIGS)
+def test_nonsense_is_told_or_harmless(kind):
+  """Each value in turn by a piece of it: a message, or a config that builds."""
+  config = json.loads(json.dumps(presets.experiment(**CONFIGS[kind]).to_dict()))
+  try_out(config)
+  rng, told = random.Random(0), 0
+  for place in places(config):
+    value = rng.choice(NONSENSE)
+    try:
+      try_out(replaced(config, place, value))
+    except (ValueError, TypeError) as error:
+      assert str(error), (place, value)
+      told += 1
+    except Exception as error:
+      raise AssertionError(f'{place} = {value!r} ends in {error!r}') from error
+  assert told > 40
+
+
+NUMBERS = {  # of each config, and what they may not be beyond the nonsense above
+    'classifier': {
+        'optimizer.momentum': (1, 2), 'optimizer.weight_decay': (-1,),
+        'schedule.learning_rate': (0, -1), 'schedule.warmup': (-1, 0.5),
+        'ema_decay': (1, 1.5), 'trainer.threshold': (2,), 'seed': (2**64, 2**32),
+        'data.positives.classes': ((0.5,),), 'evals.test.positive': ('no', 1),
+        'data.mean': ((NAN,), (1e300,)), 'data.std': ((0.0,), (1e-300,)),
+        'data.treatment.portion': (0, 2), 'data.batch_size': (10**12,),
+        'run.updates_per_call': (10**12,), 'data.positives.num': (10**12,),
+        'num_classes': (1,), 'name': ('a' * 300,)},
+    'convolutions': {
+        'optimizer.b1': (1, 2), 'optimizer.eps': (0, -1), 'schedule.factor': (0, -1),
+        'schedule.at': ((2, -1), (0.5, 0.5), (0.75, 0.5), (0.01,), (0.5, 0.51)),
+        'data.treatment.keep': (NAN, 2.0, 0), 'model.width': (0,),
+        'model.blocks': ((-1,),)},
+    'gan': {
+        'discriminator.dropout': (1, 0.999), 'generator.latent': (0,),
+        'trainer.negative_weight': (-1,), 'discriminator.widths': ((0,),),
+        'measures.num_samples': (10**12,), 'disc_schedule.learning_rate': (0,)},
+    'points': {
+        'num_seeds': (0, 10**12), 'data.std': (0,), 'data.num': (10**12,),
+        'snapshots': (3, 10**12), 'negatives': ('no',),
+        'data.negatives': ((), ((1,),))},
+}
+
+
+@pytest.mark.parametrize('kind', NUMBERS)
+def test_numbers_that_make_no_sense(kind):
+  for key, values in NUMBERS[kind].items():
+    config = presets.experiment(**CONFIGS[kind]).to_dict()
+    for value in values:
+      with pytest.raises(ValueError, match=key.rpartition('.')[2]):
+        try_out(replaced(config, key.split('.'), value))
+
+
+@pytest.mark.parametrize('key, value', [
+    ('data.batch_size', 10**6), ('run.updates_per_call', 10**5),
+    ('eval_batch_size', 10**6)])
+def test_arrays_beyond_the_memory_are_refused(key, value, monkeypatch):
+  config = presets.experiment(**CONFIGS['classifier']).to_dict()
+  config = replaced(config, ('steps',), 10**6)
+  for period in ('log_every', 'checkpoint_every'):
+    config = replaced(config, ('run', period), 10**6)
+  monkeypatch.setattr(data.memory.os, 'sysconf', lambda name: 1000)  # 1 MB in all
+  try_out(config)
+  with pytest.raises(ValueError, match=f'arrays of {key}.* take about .*lower {key}'):
+    try_out(replaced(config, key.split('.'), value))
+
+
+def test_sources_beyond_the_memory_are_refused(monkeypatch):
+  positives = data.load(FAKE)
+  monkeypatch.setattr(data.memory.os, 'sysconf', lambda name: 1000)
+  for spec in (dict(FAKE, num=2000), *({'name': name, 'num': 20_000}
+                                       for name in data.SYNTHETIC)):
+    with pytest.raises(ValueError, match=f'{spec["num"]} .* would take .*lower num'):
+      data.load(spec, positives)
+  for name in data.POINTS:
+    with pytest.raises(ValueError, match='lower num'):
+      data.POINTS[name](num=100_000)
+
+
+def test_seeds_up_to_the_bound_differ():
+  keys = [jax.random.key_data(jax.random.key(s)).tolist() for s in (0, 1, 2**32 - 1)]
+  assert len({tuple(key) for key in keys}) == 3
+  assert bounds.SEED.holds(2**32 - 1) and not bounds.SEED.holds(2**32)
+
+
+def test_a_config_is_a_dict():
+  for wrong in (None, [], 'x', 3):
+    with pytest.raises(ValueError, match='a config must be what .*experiment'):
+      schema.plain(wrong)
+  config = presets.experiment(**CONFIGS['classifier']).to_dict()
+  with pytest.raises(ValueError, match='a config holds numbers, text.*set'):
+    schema.plain(config | {'name': {1}})
+  for group in ('data', 'run'):
+    for wrong in (None, [], 'x', 3):
+      with pytest.raises(ValueError, match=f'{group} must be a dict with keys of'):
+        presets.experiment(**{group: wrong})
+      with pytest.raises(ValueError, match=f'{group} must be a dict with keys of'):
+        schema.plain(config | {group: wrong})
+  assert math.isfinite(schema.plain(config)['grad_clip'])
