@@ -8,6 +8,7 @@ white where transparent, converted to `mode`, resized so that it just covers `si
 (bicubic, antialiased), cropped in the middle. Of an animation the first frame is taken.
 """
 
+import os
 import pathlib
 import re
 import warnings
@@ -186,7 +187,9 @@ def list_pictures(path: str) -> sources.Arrays:
     raise ValueError(f'{root}: no picture in the class folder {empty[0]!r}; remove it')
   files = [file for group in groups.values() for file in group]
   label = np.repeat(np.arange(len(groups)), [len(g) for g in groups.values()])
-  names = tuple(groups)
+  # A name that is not UTF-8 is shown with escapes: no report could write it.
+  names = tuple(
+      os.fsencode(name).decode('utf-8', 'backslashreplace') for name in groups)
   return sources.Arrays(np.array(files, object), label.astype(np.int32), names)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nat_jax.reports import tables
-from nat_jax.runtime import results
+from nat_jax.runtime import files, results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -38,8 +38,8 @@ STYLE = {
 def save(figure: Any, path: str | Path) -> None:
   """Writes a figure as PNG."""
   import matplotlib
-  with matplotlib.rc_context(STYLE):
-    figure.savefig(path, dpi=120, facecolor='white')
+  with matplotlib.rc_context(STYLE), files.replacing(path, 'wb') as file:
+    figure.savefig(file, format='png', dpi=120, facecolor='white')
 
 
 def colours(groups: Groups) -> dict[str, str]:

@@ -143,9 +143,10 @@ def report(workdirs: Sequence[str], out_dir: str | None = None) -> str:
   runs = [run for same in groups.values() for run in same]
   title = 'Report on ' + ', '.join(dict.fromkeys(run['name'] for run in runs))
   about = title, _tables(groups), drawn
-  (out / 'report.md').write_text(page.markdown(*about), encoding='utf-8')
-  (out / 'report.html').write_text(page.html(*about), encoding='utf-8')
-  with open(out / 'report.csv', 'w', newline='', encoding='utf-8') as file:
+  for name, text in (('md', page.markdown(*about)), ('html', page.html(*about))):
+    with files.replacing(out / f'report.{name}') as file:
+      file.write(text)
+  with files.replacing(out / 'report.csv', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(CSV_COLUMNS)
     for run in runs:

@@ -1,6 +1,7 @@
 """Pictures of every kind in folders, and what is wrong with some of them."""
 
 import logging
+import os
 import warnings
 
 import numpy as np
@@ -308,3 +309,15 @@ def test_bad_folders(tmp_path):
   for bad in ({'mode': 'HSV'}, {'size': 0}, {'size': (4, 4, 3)}):
     with pytest.raises(ValueError, match=next(iter(bad))):
       read(tmp_path, **bad)
+
+
+def test_names_of_classes_that_are_not_utf8_can_be_shown(tmp_path):
+  try:
+    os.mkdir(os.path.join(os.fsencode(tmp_path), b'caf\xe9'))
+  except OSError:
+    pytest.skip('a file system that takes UTF-8 only')
+  (tmp_path / 'dog').mkdir()
+  for name in (os.fsdecode(b'caf\xe9'), 'dog'):
+    Image.new('L', (4, 4)).save(tmp_path / name / 'a.png')
+  found = load({'name': 'folder', 'path': str(tmp_path)})
+  assert found.names == ('caf\\xe9', 'dog')
