@@ -23,7 +23,7 @@ Variants:
 Measured: README, "Digits" and "Negatives that generalise"; a quarter of a minute a run.
 """
 
-from nat_jax import presets
+from nat_jax.schema import presets
 
 NAT = {'name': 'nat'}
 CUTMIX = {'name': 'mix', 'mode': 'cutmix'}

@@ -18,7 +18,7 @@ For other sizes and longer training copy this file and change it.
 
 import os
 
-from nat_jax import presets, recipes
+from nat_jax.schema import presets, recipes
 
 SIZE = 32
 

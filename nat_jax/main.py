@@ -16,7 +16,6 @@ Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -26,156 +25,18 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import generate, generation, plan, posthoc, predict, schema, train
-from nat_jax.points import run as points
-from nat_jax.reports import report
-from nat_jax.runtime import checkpoint, console, files, processes, signals
-from nat_jax.runtime import workdir as workdirs
+from nat_jax import schema, train
+from nat_jax.commands import COMMANDS, plan
+from nat_jax.commands.flags import CONFIG, MISTAKES
+from nat_jax.runtime import console, processes, signals
 
-CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A config file of configs/, with a variant after a colon: '
-    'configs/digits.py:baseline. Keys are changed with --config.KEY=VALUE.',
-    lock_config=True,
-)
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
-MODE = flags.DEFINE_enum(
-    'mode', 'train',
-    ['train', 'evaluate', 'predict', 'posthoc', 'generate', 'report'],
-    'What to do.',
-)
-STEP = flags.DEFINE_integer('step', None, 'Checkpoint to use (default: the newest).')
-OVERWRITE = flags.DEFINE_bool(
-    'overwrite', False, 'Move a run of another config in --workdir aside first.'
-)
-IMAGES = flags.DEFINE_string('images', None, 'predict: a folder of pictures.')
-THRESHOLD = flags.DEFINE_float(
-    'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: keeps 95 % of the positives held out for calibration).',
-)
-NUM = flags.DEFINE_integer('num', 64, 'generate: how many images.')
-LABELS = flags.DEFINE_list(
-    'labels', None, 'generate: classes, by name or number (default: whatever comes).')
-SEED = flags.DEFINE_integer('seed', 0, 'generate: of the noise.')
-INTERPOLATE = flags.DEFINE_integer(
-    'interpolate', 0, 'generate: rows of a sheet that lead from image to image.')
-NEIGHBOURS = flags.DEFINE_integer(
-    'neighbours', 0, 'generate: training images beside each, the nearest ones.')
+MODE = flags.DEFINE_enum('mode', 'train', list(COMMANDS), 'What to do.')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', os.environ.get('NAT_JAX_DISTRIBUTED') == '1',
     'Join the other processes: found by itself on TPU pods and under Slurm, else told '
     'by NAT_JAX_COORDINATOR (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID. '
     'See launch/.',
 )
-MISTAKES = (ValueError, TypeError, OSError)  # of the user, most likely
-
-
-def run_train() -> None:
-  """Trains the config, and first the variant it is to be compared with."""
-  config, flag = CONFIG.value, flags.FLAGS['config']
-  if config is None or not WORKDIR.value:
-    raise ValueError('--mode=train needs --config and --workdir')
-  path, _, variant = config_flags.get_config_filename(flag).partition(':')
-  judges, runs = plan.plan(
-      config, path, variant or None, config_flags.get_override_values(flag),
-      WORKDIR.value.rstrip('/'))
-  for run_config, workdir in runs:  # before any work is spent on the first
-    train.check(run_config, workdir, OVERWRITE.value)
-  for i, (run_config, workdir) in enumerate([*judges, *runs]):
-    run = points.train if run_config.trainer.name == 'points' else train.train
-    with _interrupted(workdir):
-      if jax.process_index() == 0:
-        print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
-      # Several GANs may be started at once and want one judge.
-      with workdirs.hold(workdir, wait=i < len(judges)):
-        run(run_config, workdir, OVERWRITE.value)
-  if jax.process_index() == 0:
-    _report([workdir for _, workdir in runs[::-1]])
-
-
-@contextlib.contextmanager
-def _interrupted(workdir):
-  """Says what an interrupted run has saved."""
-  try:
-    yield
-  except KeyboardInterrupt:
-    steps = checkpoint.list_steps(workdir)
-    raise KeyboardInterrupt(
-        f'interrupted; the same command goes on from step {steps[-1]} in {workdir}'
-        if steps else
-        f'interrupted; nothing of {workdir} is saved yet, so the same command begins '
-        'it anew') from None
-
-
-def _report(workdirs, out=None):
-  print()
-  try:
-    with files.named(out or workdirs[0]):
-      _write_report(workdirs, out)
-  except OSError as error:
-    raise OSError(
-        f'the report cannot be written: {error}. Nothing of the runs is lost; free '
-        f'some space and give --mode=report {" ".join(workdirs)}') from error
-
-
-def _write_report(workdirs, out):
-  if points.owns(workdirs[0]):
-    print(points.report(workdirs, out))
-    return
-  print(report.tables([report.load_run(workdir) for workdir in workdirs]))
-  print(f'\nreport: {report.report(workdirs, out)}')
-  for workdir in workdirs:
-    print(f'run: {workdir}  (eval.json, metrics.jsonl, checkpoints/, figures)')
-
-
-def run_evaluate() -> None:
-  """Evaluates a checkpoint."""
-  generation.evaluate_run(_needed(WORKDIR, 'evaluate'), STEP.value)
-  if jax.process_index() == 0:
-    print(report.tables([report.load_run(WORKDIR.value)]))
-
-
-def run_predict() -> None:
-  """Classifies a folder of pictures."""
-  workdir, images = _needed(WORKDIR, 'predict'), _needed(IMAGES, 'predict')
-  path = predict.predict_folder(workdir, images, STEP.value, THRESHOLD.value)
-  with open(path, encoding='utf-8', errors='backslashreplace') as file:
-    print(file.read(), end='')
-  print(f'written: {path}')
-
-
-def run_posthoc() -> None:
-  """Scores a checkpoint's evaluation sets by other confidences."""
-  workdir = _needed(WORKDIR, 'posthoc')
-  found = posthoc.posthoc(workdir, STEP.value)
-  if jax.process_index() == 0:
-    print(posthoc.text(found))
-    print(f'written: {os.path.join(workdir, posthoc.POSTHOC)}')
-
-
-def run_generate() -> None:
-  """Makes images with a GAN."""
-  path = generate.generate(
-      _needed(WORKDIR, 'generate'), NUM.value, LABELS.value, SEED.value, STEP.value,
-      INTERPOLATE.value, NEIGHBOURS.value)
-  if jax.process_index() == 0:
-    print(f'written: {path} and the sheets beside it')
-
-
-def run_report(workdirs: list[str]) -> None:
-  """Compares runs; the report goes to --workdir, or into the first run."""
-  _report(workdirs or [_needed(WORKDIR, 'report')], WORKDIR.value)
-
-
-MODES = {
-    'train': run_train, 'evaluate': run_evaluate, 'predict': run_predict,
-    'posthoc': run_posthoc, 'generate': run_generate,
-}
-
-
-def _needed(flag, mode):
-  if not flag.value:
-    raise ValueError(f'--mode={mode} needs --{flag.name}')
-  return flag.value
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -229,13 +90,7 @@ def main(argv: list[str]) -> None:
       if not _wants_traceback():
         processes.read_errors()
       processes.join()
-    if MODE.value not in ('train', 'report') and points.owns(WORKDIR.value or ''):
-      raise ValueError(f'{WORKDIR.value} holds GANs of points, which are measured as '
-                       'they are trained: for them there is --mode=report')
-    if MODE.value == 'report':
-      run_report(argv[1:])
-    else:
-      MODES[MODE.value]()
+    COMMANDS[MODE.value](argv[1:])
   except train.Preempted as stopped:
     if jax.process_index() == 0:
       print(stopped, flush=True)

@@ -1,5 +1,9 @@
 """The contracts: what a run is made of, whatever family (task) it belongs to.
 
+    task = TASKS[config['task']]                               # nat_jax.tasks
+    inputs = task.load(config, num_devices)
+    trainer = task.build(config, inputs.shape, others)
+    evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, others)
     state = trainer.init(key)                                  # State of named nets
     state, metrics = trainer.step(state, frozen, batch, axis=GLOBAL)
     passes = {'real': Pass(...), 'fake': Pass(...)}            # what losses look at
@@ -9,6 +13,7 @@ devices (jit), or as one program per device (pmap); `Axis` is all that differs.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -127,6 +132,7 @@ class Trainer(NamedTuple):
       the network's named feature maps; 'samples' takes noise instead of images.
     figures: clu Collection -> floats, among them `images`, the number that was seen.
     line: (those floats) -> what the line of progress says of them.
+    learning_rate: (number of an update) -> its learning rate, for the records.
     watch: names of figures that must be finite, or the run has diverged.
   """
 
@@ -136,7 +142,92 @@ class Trainer(NamedTuple):
   heads: dict[str, Callable[..., jax.Array]]
   figures: Callable[[clu_metrics.Collection], dict[str, float]]
   line: Callable[[dict[str, float]], str]
+  learning_rate: Callable[[int], Any] = lambda update: math.nan
   watch: tuple[str, ...] = ('loss', 'grad_norm')
+
+
+class Inputs(NamedTuple):
+  """What the updates read, and what is known of it.
+
+  Attributes:
+    pool: all examples (numpy arrays), of which `data.gather` takes rows; None where a
+      restored run is evaluated.
+    stream: which rows each step takes; None likewise.
+    shape: of one example: (height, width, channels), or (d,) of points.
+    class_names: of the positives; () where the source has none.
+    negatives: the sets of negatives in the pool, by name; None: not loaded.
+  """
+
+  pool: Any
+  stream: Any
+  shape: tuple[int, ...]
+  class_names: tuple[str, ...] = ()
+  negatives: Mapping[str, Any] | None = None
+
+
+class Evaluator(NamedTuple):
+  """How the loop looks at what it trains.
+
+  Attributes:
+    run: (state, step, final) -> (figures by set, what `save` needs besides); unless
+      `final`, of the sets alone that choices on the way are made by.
+    save: (state, step, figures, the same) -> what it wrote to eval.json.
+    summary: figures -> a line for the terminal.
+    num_bytes: disk space that `save` will need, at most.
+  """
+
+  run: Callable[..., tuple[dict[str, Any], Any]]
+  save: Callable[..., dict[str, Any]]
+  summary: Callable[[Mapping[str, Any]], str]
+  num_bytes: int
+
+
+class Run(NamedTuple):
+  """A run that was restored from a checkpoint, and what is known of it."""
+
+  config: dict[str, Any]
+  shape: tuple[int, ...]
+  class_names: tuple[str, ...]
+  trainer: Trainer
+  state: Any
+  step: int
+  mesh: jax.sharding.Mesh
+
+
+class Others(NamedTuple):
+  """How a task reads other runs: a teacher, a classifier that judges samples.
+
+  Attributes:
+    about: (workdir, step or None) -> the step, 'config' and 'crc32' of a checkpoint.
+    restore: (workdir, step or None, name of the task) -> Run.
+  """
+
+  about: Callable[..., dict[str, Any]]
+  restore: Callable[..., Run]
+
+
+class Task(NamedTuple):
+  """A family of runs: one row of `nat_jax.tasks.TASKS`.
+
+  Attributes:
+    title: what its runs are called, in the plural.
+    load: (config, number of devices) -> Inputs.
+    build: (config, shape of an example, others) -> Trainer.
+    evaluator: (config, workdir, inputs, trainer, mesh, others) -> Evaluator.
+    tables: groups of runs (`reports.group`) -> the tables of their report.
+    figures: groups of runs -> (file name, caption, note, figure or None) of each.
+    commands: the modes of `nat_jax.main` for its runs, besides train and report.
+    resolve: (config, others) -> the config with what it takes from other runs.
+  """
+
+  title: str
+  load: Callable[..., Inputs]
+  build: Callable[..., Trainer]
+  evaluator: Callable[..., Evaluator]
+  tables: Callable[..., list[Any]]
+  figures: Callable[..., Any]
+  commands: tuple[str, ...] = ('evaluate',)
+  resolve: Callable[..., dict[str, Any]] = lambda config, others: config
 
 
 def figures(metrics: clu_metrics.Collection) -> dict[str, float]:

@@ -27,7 +27,7 @@ A tenth of the training images is held out, as in configs/nat/cifar10.py; with `
 (`_small_paper`, which the figures of the README are of) all are trained on.
 """
 
-from nat_jax import presets, recipes
+from nat_jax.schema import presets, recipes
 
 VARIANTS = {  # -> (loss, teacher)
     'teacher_baseline': ('cross_entropy', ''),

@@ -14,7 +14,7 @@ A demonstration of the machinery: maps of 4x4 and 2x2 positions say little. beta
 the full recipe: 1000 / (8 x 8 positions) = 62.5 / (2 x 2).
 """
 
-from nat_jax import presets
+from nat_jax.schema import presets
 
 VARIANTS = {  # -> (loss, widths of the network, teacher)
     'teacher_baseline': ('cross_entropy', (32, 64), ''),

@@ -3,8 +3,8 @@
     python -m nat_jax.main --config configs/gan/cifar10.py:nat3 --workdir runs/nat3
 
 Variants: am, catgan, catgan1, catgan3, catgan10, nat0, nat1, nat3, nat10, and any other
-objective of nat_jax/gan_recipes.py; natm0 and natm3 have a marginal-entropy term in the
-generator's loss.
+objective of nat_jax/schema/gan_recipes.py; natm0 and natm3 have a marginal-entropy term
+in the generator's loss.
 
 Full: 1,000,000 updates, as the code it builds on (the paper's curves end at 700,000).
 Expected (paper): IS 9.26 and FID 14.58 for nat3, 8.88 and 13.49 for am, by the original
@@ -15,7 +15,7 @@ With `_small`: networks a quarter as wide, 3,000 updates, of which 1,200 take 8 
 minutes on one CPU core and give blurs (README).
 """
 
-from nat_jax import gan_recipes, presets
+from nat_jax.schema import gan_recipes, presets
 
 
 def get_config(variant='nat3'):

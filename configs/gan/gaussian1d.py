@@ -23,7 +23,7 @@ boundary .021, .007 (p .002); 5 and 7 of ten seeds converge. About two minutes e
 two CPU cores that had other work to do.
 """
 
-from nat_jax import presets
+from nat_jax.schema import presets
 
 VARIANTS = {  # -> the variant it is compared with
     'nat': 'gan', 'gan': '', 'nat_wide': 'gan_wide', 'gan_wide': ''}
@@ -45,7 +45,7 @@ def get_config(variant='nat'):
       name='gaussian1d',
       variant=variant,
       compare_with=VARIANTS[variant],
-      trainer={'name': 'points'},
+      task='points',
       data={'name': 'gaussian1d'},
       negatives=variant.startswith('nat'),
       steps=5000,

@@ -15,7 +15,7 @@ take configs/nat/cifar10.py:baseline (it needs a GPU) and name its workdir in
 measures.features.workdir. digits: scikit-learn's 0-5.
 """
 
-from nat_jax import presets, recipes
+from nat_jax.schema import presets, recipes
 
 SETS = {  # -> data set, classes, examples, epochs, augmentation
     'mnist': ('mnist', 10, 60_000, 2, []),

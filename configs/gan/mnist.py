@@ -3,9 +3,9 @@
     python -m nat_jax.main --config configs/gan/mnist.py:nat3 --workdir runs/nat3
     launch/sweep.sh runs/gan-mnist '0 1 2' configs/gan/mnist.py:{am,nat0,nat3}_small
 
-Variants: am, catgan, nat0, nat1, nat3, nat10 (the number: external negatives a batch of
-100), and any other objective of nat_jax/gan_recipes.py. The classifier that the samples
-are measured by (configs/gan/judge.py:mnist) is trained first, once.
+Variants: am, catgan, nat0, nat1, nat3, nat10 (the number: external negatives per batch
+of 100), and any other objective of nat_jax/schema/gan_recipes.py. The classifier that
+the samples are measured by (configs/gan/judge.py:mnist) is trained first, once.
 
 Full: 100,000 updates. Expected (read off the paper's figure): generator loss .743 for
 nat0 and .690 for nat3 at the end. Not measured here: it needs a GPU.
@@ -14,7 +14,7 @@ Measured, three seeds (README): IS by our own classifier 7.2 for am, 5.3 for nat
 for nat3, 8.8 for real images; at this length the paper's order is reversed.
 """
 
-from nat_jax import gan_recipes, presets
+from nat_jax.schema import gan_recipes, presets
 
 
 def get_config(variant='nat3'):

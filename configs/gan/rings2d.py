@@ -19,7 +19,7 @@ snapshot .058, .013 (.002), .021 (.002). All seeds converge. Three minutes on tw
 CPU cores that had other work to do.
 """
 
-from nat_jax import presets
+from nat_jax.schema import presets
 
 WEIGHTS = {'nat': 0.0, 'nat_light': 0.1, 'gan': 0.0}  # of the negatives
 
@@ -31,7 +31,7 @@ def get_config(variant='nat'):
       name='rings2d',
       variant=variant,
       compare_with='' if variant == 'gan' else 'gan',
-      trainer={'name': 'points'},
+      task='points',
       data={'name': 'rings2d'},
       negatives=variant != 'gan',
       steps=5000,

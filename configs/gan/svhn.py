@@ -7,7 +7,7 @@ paper's figure): generator loss .962 for nat0, .918 for nat3 at the end. Not mea
 here. With `_small`: networks a quarter as wide, 3,000 updates; not measured.
 """
 
-from nat_jax import gan_recipes, presets
+from nat_jax.schema import gan_recipes, presets
 
 
 def get_config(variant='nat3'):

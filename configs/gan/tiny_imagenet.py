@@ -11,7 +11,7 @@ at 500,000). Expected (paper): IS 11.78 and FID 24.38 for nat3, 5.91 and 43.85 f
 Not measured here. With `_small`: a quarter as wide, 3,000 updates; not measured.
 """
 
-from nat_jax import gan_recipes, presets
+from nat_jax.schema import gan_recipes, presets
 
 FIRST, LAST = tuple(range(100)), tuple(range(180, 200))
 

@@ -32,7 +32,7 @@ and half for calibration. With `_paper` all are trained on, as in the paper: not
 be chosen by what is held out then, and --mode=predict asks for --threshold.
 """
 
-from nat_jax import presets, recipes
+from nat_jax.schema import presets, recipes
 
 
 def get_config(variant='nat'):

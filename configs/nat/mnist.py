@@ -13,7 +13,7 @@ accuracy .993 for both, NCR_0.4 on held-out letters .97 baseline, .04 letters. T
 has no MNIST classifiers; its GANs do.
 """
 
-from nat_jax import presets, recipes
+from nat_jax.schema import presets, recipes
 
 
 def get_config(variant='nat'):

@@ -10,7 +10,7 @@ CPU core: accuracy .93 for both, NCR_0.4 on CIFAR-100 test .76 baseline, .04 NAT
 and no flips: digits have a side.
 """
 
-from nat_jax import presets, recipes
+from nat_jax.schema import presets, recipes
 
 
 def get_config(variant='nat'):

@@ -38,7 +38,11 @@ from nat_jax.metrics.ncr import (
     positive_acceptance_rate,
 )
 from nat_jax.metrics.scores import scores_from_logits
-from nat_jax.metrics.summary import negative_summary, positive_summary
+from nat_jax.metrics.summary import (
+    lower_is_better,
+    negative_summary,
+    positive_summary,
+)
 
 __all__ = [
     'THRESHOLDS',
@@ -61,6 +65,7 @@ __all__ = [
     'informative',
     'intra_class_diversity',
     'kid',
+    'lower_is_better',
     'nearest_neighbours',
     'negative_confidence_rate',
     'negative_summary',

@@ -9,6 +9,7 @@ are made without pyplot, so that neither a backend nor any other state is set.
 """
 
 import functools
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,16 @@ STYLE = {
 
 
 def save(figure: Any, path: str | Path) -> None:
-  """Writes a figure as PNG."""
+  """Writes a figure as PNG, or an animation as GIF."""
   import matplotlib
   with matplotlib.rc_context(STYLE), files.replacing(path, 'wb') as file:
-    figure.savefig(file, format='png', dpi=120, facecolor='white')
+    if hasattr(figure, 'savefig'):
+      figure.savefig(file, format='png', dpi=120, facecolor='white')
+      return
+    from matplotlib.animation import PillowWriter
+    with tempfile.NamedTemporaryFile(suffix='.gif') as moving:  # Pillow wants a name
+      figure.save(moving.name, writer=PillowWriter(fps=8), dpi=60)
+      file.write(moving.read())
 
 
 def colours(groups: Groups) -> dict[str, str]:

@@ -46,6 +46,7 @@ def html(title: str, tables: Sequence[Table], drawn: Drawn) -> str:
     caption = escape(caption)
     parts += [f'<h2>{caption}</h2>', f'<p>{escape(note)}</p>' if note else '']
     if path:
+      kind = path.suffix[1:]
       data = base64.b64encode(path.read_bytes()).decode()
-      parts.append(f'<img alt="{caption}" src="data:image/png;base64,{data}">')
+      parts.append(f'<img alt="{caption}" src="data:image/{kind};base64,{data}">')
   return '\n'.join([*parts, '</body></html>', ''])

@@ -1,8 +1,7 @@
-"""Many workdirs -> tables and figures: report.html, report.md, report.csv.
+"""Many workdirs -> groups of runs -> report.html, report.md, report.csv.
 
-    runs = [load_run('runs/digits-baseline'), load_run('runs/digits')]
-    print(tables(runs))                                     # Markdown for a terminal
-    path = report(['runs/digits-baseline', 'runs/digits'])  # 'runs/.../report.html'
+    groups = group([load_run('runs/digits-baseline'), load_run('runs/digits')])
+    path = write(groups, tables, figures, 'runs/digits')    # 'runs/.../report.html'
 
 Runs that differ in the seed alone are one group: mean and spread in the tables, one
 colour in the figures.
@@ -11,29 +10,20 @@ colour in the figures.
 import csv
 import functools
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_jax import metrics
-from nat_jax.reports import claims, figures, gan_report, page, pictures
-from nat_jax.reports.tables import (
-    Table,
-    eval_tables,
-    interval_table,
-    ncr_table,
-    part_of,
-)
+from nat_jax import metrics, schema
+from nat_jax.reports import figures, page
+from nat_jax.reports.tables import Table, part_of
 from nat_jax.runtime import files, results, writers
 from nat_jax.runtime import workdir as workdirs
 
-__all__ = ['load_run', 'ncr_table', 'report', 'tables']
-
 Run = dict[str, Any]
 
-FIRST = ('baseline', 'am')  # variants that the others are compared with
-FAMILIES = {'gan': 'GANs', 'points': 'GANs of points'}  # by trainer; else classifiers
+# Variants that the others are compared with.
+FIRST = ('baseline', 'am', 'gan', 'gan_wide')
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
 GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
 RATES = ('ncr', 'ncr_interval', 'par')  # figures by threshold
@@ -52,10 +42,10 @@ def load_run(workdir: str) -> Run:
     workdir: holds eval.json, and usually config.json, metrics.jsonl and scores/.
 
   Returns:
-    {'workdir', 'name', 'variant', 'seed', 'label', 'config', 'step', 'evals',
+    {'workdir', 'task', 'name', 'variant', 'seed', 'label', 'config', 'step', 'evals',
     'reference', 'num_classes', 'class_names', 'conventions', 'history'}; label is
     '<name>:<variant> seed <s>', history {'train': [(step, record)], 'eval': [(step,
-    evals)]}, conventions those of a GAN's measures.
+    evals)]}, conventions those of a GAN's measures, evaluation all of eval.json.
 
   Raises:
     ValueError: there is no eval.json, or a file cannot be read.
@@ -76,12 +66,14 @@ def load_run(workdir: str) -> Run:
       'background', config.get('loss', {}).get('name') == 'background')
   told = functools.partial(_informative, classes, background)
   return {
-      'workdir': str(workdir), 'name': name, 'variant': variant, 'seed': seed,
+      'workdir': str(workdir), 'task': schema.upgrade(config)['task'],
+      'name': name, 'variant': variant, 'seed': seed,
       'label': f'{name}:{variant} seed {seed}', 'config': config,
       'step': evaluation['step'], 'evals': told(evaluation.get('evals', {})),
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),
+      'evaluation': evaluation,
       'history': _history(folder / writers.METRICS, told),
   }
 
@@ -100,49 +92,34 @@ def _informative(num_classes, background, evals):
       for name, figures_ in evals.items()}
 
 
-def tables(runs: Sequence[Run]) -> str:
-  """All tables of some runs as Markdown, aligned for a terminal.
-
-  See `ncr_table` for classifiers and `gan_report.tables` for GANs.
-
-  Raises:
-    ValueError: runs of both kinds.
-  """
-  return '\n'.join(table.markdown() for table in _tables(group(runs)))
-
-
-def report(workdirs: Sequence[str], out_dir: str | None = None) -> str:
+def write(
+    groups: Mapping[str, Sequence[Run]], tables: Sequence[Table],
+    drawn: Iterable[tuple[str, str, str, Any]], out_dir: str,
+) -> str:
   """Writes report.html (self-contained), report.md, report.csv and figures/*.png.
 
-  What runs have no data for is left out, with a sentence that says so.
-
   Args:
-    workdirs: of the runs; one given twice counts once.
-    out_dir: where to write; default: the first workdir.
+    groups: of `group`.
+    tables: of the runs.
+    drawn: (file name, of a PNG without its end, caption, note on what is missing or '',
+      figure or None) of each figure.
+    out_dir: where to write.
 
   Returns:
     The path of report.html.
-
-  Raises:
-    ValueError: no workdirs, one without eval.json, or GANs and classifiers together.
   """
-  if not workdirs:
-    raise ValueError('expected at least one workdir to report on, got none')
-  distinct = {os.path.realpath(workdir): workdir for workdir in workdirs}
-  groups = group([load_run(workdir) for workdir in distinct.values()])
-  out = Path(out_dir or workdirs[0])
+  out = Path(out_dir)
   (out / 'figures').mkdir(parents=True, exist_ok=True)
-  drawn = []
-  gans = _family(groups) == FAMILIES['gan']
-  for name, caption, note, figure in (gan_report.figures if gans else _figures)(groups):
-    path = out / 'figures' / f'{name}.png'
+  shown = []
+  for name, caption, note, figure in drawn:
+    path = out / 'figures' / (name if '.' in name else f'{name}.png')
     path.unlink(missing_ok=True)  # of an earlier report
     if figure:
       figures.save(figure, path)
-    drawn.append((caption, note, path if figure else None))
+    shown.append((caption, note, path if figure else None))
   runs = [run for same in groups.values() for run in same]
   title = 'Report on ' + ', '.join(dict.fromkeys(run['name'] for run in runs))
-  about = title, _tables(groups), drawn
+  about = title, tables, shown
   for name, text in (('md', page.markdown(*about)), ('html', page.html(*about))):
     with files.replacing(out / f'report.{name}') as file:
       file.write(text)
@@ -182,67 +159,6 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
       same = [run | {'label': f'{run["label"]} ({run["workdir"]})'} for run in same]
     groups[label] = same
   return groups
-
-
-def _family(groups) -> str:
-  """What all the runs are; raises ValueError where that is not one thing."""
-  found: dict[str, list[str]] = {}
-  for runs in groups.values():
-    name = runs[0]['config'].get('trainer', {}).get('name')
-    found.setdefault(FAMILIES.get(name, 'classifiers'), []).append(runs[0]['workdir'])
-  if len(found) > 1:
-    kinds = '; '.join(f'{kind}: {", ".join(dirs)}' for kind, dirs in found.items())
-    raise ValueError(
-        f'expected runs of one kind, got {kinds}; report on each kind apart')
-  return next(iter(found))
-
-
-def _tables(groups) -> list[Table]:
-  if _family(groups) == FAMILIES['gan']:
-    return gan_report.tables(groups)
-  found = eval_tables({label: [run['evals'] for run in runs]
-                       for label, runs in groups.items()})
-  single = {label: runs[0]['evals'] for label, runs in groups.items() if len(runs) == 1}
-  intervals = interval_table(single)
-  about = [[run['label'], str(run['step']),
-            *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
-            run['workdir']] for runs in groups.values() for run in runs]
-  return [*found, *([intervals] if intervals else []), *claims.claim_tables(groups),
-          Table('Runs.', ['run', 'step', 'loss', 'model', 'workdir'], about, left=5)]
-
-
-def _figures(groups) -> Iterator[tuple[str, str, str, Any]]:
-  """(file name, caption, note on what is missing or '', figure or None)."""
-  runs = [run for same in groups.values() for run in same]
-
-  def note(what, has):
-    without = [run['label'] for run in runs if not has(run)]
-    if len(without) == len(runs):
-      return f'Left out: no run has {what}.'
-    return f'Without {what}: {", ".join(without)}.' if without else ''
-
-  def has_scores(run):
-    return any(Path(run['workdir'], 'scores', f'{name}.npz').exists()
-               for name in run['evals'])
-
-  no_metrics = note('metrics.jsonl', lambda run: any(run['history'].values()))
-  no_scores = note('scores/*.npz', has_scores)
-  yield 'training', 'Training curves', no_metrics, figures.training_curves(groups)
-  yield ('histogram', 'Maximum predictions of each set, as shares of its images',
-         no_scores, figures.histograms(groups))
-  yield ('rates', 'NCR_t (lower is better) and PAR_t (higher is better) against t',
-         no_scores, figures.rates(groups))
-  if any(run['config'].get('trainer', {}).get('teacher') for run in runs):
-    figure = pictures.attention(groups)
-    yield ('attention', 'Attention maps of the groups, low to high',
-           'Test images above, negatives below; brighter where activation is stronger.'
-           if figure else 'Left out: fewer than two runs have attention.npz.',
-           figure)
-  for i, run in enumerate(runs):
-    figure = pictures.mistakes(run)
-    yield (f'mistakes_{i}', f'Most confidently mistaken negatives: {run["label"]}',
-           'Below each: the predicted class and its probability.' if figure else
-           'Left out: the run has no mistakes/*.npz.', figure)
 
 
 def _csv_rows(run) -> Iterator[tuple]:

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
-from nat_jax.runtime import processes
+from nat_jax.runtime import migrate, processes
 
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
@@ -144,9 +144,14 @@ def restore(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
       abstract, target,
   )
   expected = _checksums(manager, step)['crc32']
+  old = migrate.is_old(read_about(manager, step)['config'])
+  if old:
+    abstract = migrate.to_old(abstract)
   state = _read(manager, step, state=ocp.args.StandardRestore(abstract)).state
   if checksum(state) != expected:
     raise Damaged(f'checkpoint {step} is damaged: its checksum does not match')
+  if old:
+    state = migrate.from_old(state)
   return jax.tree.map(
       lambda t, x: jax.random.wrap_key_data(x) if _is_key(t) else x, target, state)
 

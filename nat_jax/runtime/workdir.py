@@ -80,7 +80,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
   try:
     there[path] = files.read_json(
         path, 'choose another --workdir, or mend or remove that file')
-    schema.check_config(schema.with_defaults(there[path]))
+    schema.check_config(schema.upgrade(there[path]))
   except (FileNotFoundError, NotADirectoryError):
     pass
   except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -98,7 +98,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
     there[os.path.join(workdir, checkpoint.FOLDER, str(step))] = one['config']
   differences = {
       place: found for place, one in there.items()
-      if (found := differing_keys(_learned(schema.with_defaults(one)),
+      if (found := differing_keys(_learned(schema.upgrade(one)),
                                   _learned(config)))}
   beyond = [step for step in about if step > config['steps']]
   if overwrite or not (differences or beyond):

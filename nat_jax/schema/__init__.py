@@ -1,6 +1,6 @@
 """Every key that a config may have, its default, and what it means.
 
-    base = base_of(config)      # CLASSIFIER, GAN or POINTS, by the name of the trainer
+    base = base_of(config)      # one of DEFAULTS, by config['task']
     config = plain(config)      # a dict; ValueError: an unknown key, a senseless value
 
 What each value may be stands in `nat_jax.schema.bounds`. Specs are
@@ -27,10 +27,11 @@ RUN: dict[str, Any] = dict(  # how it is run; may change when a run is resumed
     tensorboard=True,
 )
 
-CLASSIFIER: dict[str, Any] = dict(
+CLASSIFY: dict[str, Any] = dict(
+    task='classify',  # nat_jax.tasks.TASKS
     name='experiment',  # printed in reports
     variant='',  # what this run is among its siblings: 'nat', 'baseline', ...
-    trainer={'name': 'supervised'},  # nat_jax.trainers.TRAINERS
+    trainer={'name': 'supervised'},  # nat_jax.tasks.classify.TRAINERS
     seed=0,  # of the parameters, the batches and the augmentation
     steps=1000,  # updates in all
     num_classes=10,
@@ -45,11 +46,11 @@ CLASSIFIER: dict[str, Any] = dict(
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
         mean=(0.5,),  # per channel, of pixels in [0, 1]
         std=(0.5,),
-        batch_size=128,  # positives a batch (with inside=True: examples a batch)
+        batch_size=128,  # positives per batch (with inside=True: examples)
         negatives_per_batch=(5, 25),  # drawn uniformly, both ends included
         inside=False,  # True: negatives take the places of positives
         augment=[],  # nat_jax.data.AUGMENTS, in this order
-        treatment={},  # of the negatives, in the step: nat_jax.trainers.TREATMENTS
+        treatment={},  # of the negatives, in the step: tasks.classify.TREATMENTS
     ),
     # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS}
     evals={},
@@ -65,14 +66,15 @@ CLASSIFIER: dict[str, Any] = dict(
 )
 
 GAN: dict[str, Any] = dict(
+    task='gan',
     name='experiment',
     variant='',  # 'am', 'nat3', ...
     trainer=dict(
-        name='gan',
+        name='gan',  # nat_jax.tasks.gan.TRAINERS
         n_critic=1,  # updates of the discriminator for one of the generator
-        negatives_every=1,  # external negatives in each so-manieth step
+        negatives_every=1,  # external negatives take part in one of so many steps
         joint=True,  # negatives in one pass with generated images; False: in their own
-        negative_weight=0.0,  # of their mean; 0: one mean over them and generated ones
+        negative_weight=None,  # of their mean; None: one mean with generated images
         simultaneous=False,  # the generator learns from D as it was before the step
         labels='dynamic',  # of generated images; or 'predefined'
     ),
@@ -82,6 +84,7 @@ GAN: dict[str, Any] = dict(
     generator={'name': 'dcgan_generator', 'latent': 100},  # nat_jax.models.GENERATORS
     discriminator={'name': 'dcgan_discriminator'},  # nat_jax.models.DISCRIMINATORS
     loss={'name': 'nat_gan'},  # nat_jax.losses.GAN_OBJECTIVES
+    penalties=[],  # of the discriminator: nat_jax.losses.PENALTIES
     optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of both networks
     # To 0 at update `over` (0: the last).
     schedule={'name': 'linear', 'learning_rate': 4e-4, 'over': 0},
@@ -101,7 +104,7 @@ GAN: dict[str, Any] = dict(
         reference={},  # a source of real images to compare with; {}: the positives
         num_samples=10_000,  # generated; at most as many real images
         batch_size=100,  # of sampling: batch statistics depend on it
-        features={'name': 'pixels'},  # nat_jax.features.FEATURES
+        features={'name': 'pixels'},  # nat_jax.tasks.gan.FEATURES
         independent={},  # the same, for a second Inception Score: of other labels
         splits=1,  # of the Inception Score
         neighbours=5,  # k of precision, recall, density, coverage
@@ -111,19 +114,18 @@ GAN: dict[str, Any] = dict(
 )
 
 POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
+    task='points',
     name='experiment',
     variant='nat',
-    trainer={'name': 'points'},
     seed=0,  # the first of num_seeds
     num_seeds=10,  # trained side by side
     steps=5000,
-    snapshots=50,  # looks at density and boundary; divides steps
     data={'name': 'gaussian1d'},  # nat_jax.data.POINTS
     batch_size=8,
     negatives=True,  # False: the original GAN
     negatives_per_batch=8,
-    negative_weight=0.0,  # of their mean; 0: one mean over them and generated points
-    noise={'name': 'normal'},  # nat_jax.points.training.NOISES
+    negative_weight=None,  # of their mean; None: one mean with generated points
+    noise={'name': 'normal'},  # nat_jax.tasks.points.NOISES
     generator={'name': 'toy_generator', 'latent': 1},
     discriminator={'name': 'toy_discriminator'},
     optimizer={'name': 'adam'},  # of both networks
@@ -131,16 +133,23 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     num_samples=2000,  # for the figures of merit
     tolerance=10.0,  # converged: distance below so many times that of two data samples
     compare_with='',
+    # eval_every: looks at samples and boundary, which divide the steps
+    run={**RUN, 'log_every': 500, 'eval_every': 100, 'checkpoint_every': 1000},
 )
-BASES = {'gan': GAN, 'points': POINTS}
+DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'points': POINTS}
 GROUPS = ('data', 'measures', 'run')
 
 
 def base_of(config: dict[str, Any]) -> dict[str, Any]:
-  """The keys and defaults that a config is held against, by its trainer."""
-  trainer = config.get('trainer')
-  name = trainer.get('name') if isinstance(trainer, dict) else None
-  return BASES[name] if isinstance(name, str) and name in BASES else CLASSIFIER
+  """The keys and defaults that a config is held against, by its task.
+
+  Raises:
+    ValueError: a task that does not exist.
+  """
+  name = config.get('task', 'classify')
+  if not isinstance(name, str) or name not in DEFAULTS:
+    raise ValueError(f'unknown task {name!r}; valid: {", ".join(DEFAULTS)}')
+  return DEFAULTS[name]
 
 
 def groups(base: dict[str, Any]) -> list[str]:
@@ -173,11 +182,24 @@ def check_override(key: str) -> None:
         {second: 0}, dict.fromkeys(k for one in inner for k in one), f'{first}.')
 
 
-ALL = (CLASSIFIER, *BASES.values())
+ALL = tuple(DEFAULTS.values())
 
 
-def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-  """Adds what the base has and a config saved by an earlier version lacks."""
+def upgrade(config: dict[str, Any]) -> dict[str, Any]:
+  """A config saved by any version in the form of this one.
+
+  Version 0.1 had no key `task` (the name of the trainer told it) and a weight of 0
+  where negatives share one mean with generated examples. What a config lacks is added.
+  """
+  config = copy.deepcopy(config)
+  if 'task' not in config:
+    trainer = config.get('trainer', {})
+    config['task'] = {'gan': 'gan', 'points': 'points'}.get(
+        trainer.get('name'), 'classify')
+    for group in {'gan': [trainer], 'points': [config]}.get(config['task'], []):
+      group['negative_weight'] = group.get('negative_weight') or None
+    if config['task'] == 'points':
+      del config['trainer']
   base = base_of(config)
   merged = {key: {**base[key], **config.get(key, {})} for key in groups(base)}
   return copy.deepcopy({**base, **config, **merged})
@@ -186,6 +208,7 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
 EVAL_KEYS = ('source', 'positive', 'seen', 'part')
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 NEGATIVE_KEYS = ('source', 'weight')
+LISTS = ('data.augment', 'penalties')  # of specs
 SETS = {'evals': EVAL_KEYS, 'data.negatives': NEGATIVE_KEYS}  # name -> such an entry
 
 
@@ -226,7 +249,7 @@ def _check_value(key, value):
       check_keys(entry, dict.fromkeys(SETS[key]), f'{key}.{name}.')
       for inner, one in {'source': None, **entry}.items():
         bounds.check(f'{key}.{name}.{inner}', f'{key}.*.{inner}', one)
-  elif key == 'data.augment':
+  elif key in LISTS:
     if not isinstance(value, list | tuple):
       raise ValueError(f'{key} must be a list of specs, got {bounds.shown(value)}')
     for i, spec in enumerate(value):

@@ -92,6 +92,7 @@ WEIGHT = number('[0, 1e6]')
 SHARE = number('(0, 1]')
 
 BOUNDS: dict[str, Bound] = {
+    'task': NAME,
     'name': NAME,
     'variant': NAME,
     'seed': SEED,
@@ -132,11 +133,10 @@ BOUNDS: dict[str, Bound] = {
 
     # GANs of points.
     'num_seeds': whole('[1, 1e4]'),
-    'snapshots': whole('[2, 1e5]'),
     'batch_size': COUNT,
     'negatives': FLAG,
     'negatives_per_batch': COUNT,
-    'negative_weight': WEIGHT,
+    'negative_weight': either(WEIGHT, NONE),
     'num_samples': whole('[2, 1e6]'),
     'tolerance': number('[0, 1e9]'),
 
@@ -150,7 +150,7 @@ BOUNDS: dict[str, Bound] = {
     'trainer.n_critic': whole('[1, 100]'),  # each is a part of the program
     'trainer.negatives_every': UPDATES,
     'trainer.joint': FLAG,
-    'trainer.negative_weight': WEIGHT,
+    'trainer.negative_weight': either(WEIGHT, NONE),
     'trainer.simultaneous': FLAG,
     'trainer.labels': NAME,
     'trainer.extra_loss': PROGRAM,
@@ -163,6 +163,13 @@ BOUNDS: dict[str, Bound] = {
     'loss.fakes_labelled': FLAG,
     'loss.labelled': WEIGHT,
     'loss.marginal': WEIGHT,
+    'loss.disc': NAME,
+    'loss.layer': NAME,
+    'loss.num_outputs': WIDTH,
+    'loss.sigma': number('[1e-6, 1e6]'),
+    'loss.bounds': listed(number('[0, 1e6]'), 2, 2),
+    'penalty.weight': WEIGHT,
+    'penalty.target': WEIGHT,
 
     'optimizer.momentum': number('[0, 1)'),
     'optimizer.nesterov': FLAG,
@@ -225,6 +232,7 @@ BOUNDS: dict[str, Bound] = {
     'generator.widths': WIDTHS,
     'generator.activation': NAME,
     'generator.dtype': NAME,
+    'generator.num': whole('[1, 1000]'),
     'generator.parent': PROGRAM,
 
     'discriminator.width': WIDTH,
@@ -255,6 +263,8 @@ SPECS = {
         'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
+    'penalties.*': 'penalty',
+    'generator.generator': 'generator',
     'data': 'points',
     'data.positives': 'source',
     'data.negatives.*.source': 'source',

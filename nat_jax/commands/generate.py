@@ -1,0 +1,254 @@
+"""A trained GAN -> samples, of classes that are asked for; is it memorising?
+
+    path = generate('runs/gan', num=20, labels=['0', '3'])  # 'runs/gan/generated/...'
+
+Each file's name holds all that its content depends on: a call with other settings
+writes other files, and the same call writes the same bytes again.
+"""
+
+import itertools
+import json
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from nat_jax import data, runs
+from nat_jax.commands import flags
+from nat_jax.runtime import files, inference
+from nat_jax.schema import bounds
+from nat_jax.tasks.gan import evaluate as generation
+from nat_jax.tasks.gan import neighbours as neighbours_lib
+
+NUM = absl_flags.DEFINE_integer('num', 64, 'generate: how many images.')
+LABELS = absl_flags.DEFINE_list(
+    'labels', None, 'generate: classes, by name or number (default: whatever comes).')
+SEED = absl_flags.DEFINE_integer('seed', 0, 'generate: of the noise.')
+INTERPOLATE = absl_flags.DEFINE_integer(
+    'interpolate', 0, 'generate: rows of a sheet that lead from image to image.')
+NEIGHBOURS = absl_flags.DEFINE_integer(
+    'neighbours', 0, 'generate: training images beside each, the nearest ones.')
+FOLDER = 'generated'
+COLUMNS = 10  # images in a row of a sheet, and steps of an interpolation
+MOST = 200  # samples drawn for each that is wanted, where classes are selected
+
+
+class Samples(NamedTuple):
+  """image uint8 [n, h, w, c], label int32 [n], z float32 [n, latent].
+
+  A label is the class given to the generator, else the discriminator's own answer, and
+  -1 where the loss knows no classes.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  z: np.ndarray
+
+
+def generate(
+    workdir: str, num: int = 64, labels: Sequence[int | str] | None = None,
+    seed: int = 0, step: int | None = None, interpolate: int = 0, neighbours: int = 0,
+    out: str | None = None,
+) -> str:
+  """Writes a sheet (.png) and the samples (.npz) of a GAN's checkpoint.
+
+  The .npz holds image, label and z as in `Samples`, and settings, a string of JSON.
+
+  Args:
+    workdir: of the run.
+    num: how many samples.
+    labels: wanted classes, by index or by name, which take turns. They are given to a
+      generator that takes them (trainer.labels='predefined'); else samples are drawn
+      until the discriminator finds enough of each.
+    seed: of the noise.
+    step: of the checkpoint; None: the newest.
+    interpolate: rows of a sheet that lead from sample 2i to sample 2i + 1 on the
+      sphere; class labels, where given, stay those of sample 2i.
+    neighbours: how many of the nearest training images a sheet shows beside each of
+      the first samples, by `measures.features`.
+    out: folder; None: generated/ in the workdir.
+
+  Returns:
+    The path of the .npz; the others lie beside it.
+
+  Raises:
+    ValueError: no checkpoint of a GAN, a class that it does not have or never makes,
+      or numbers that make no sense. Nothing is written.
+  """
+  _check_numbers(num, seed, interpolate, neighbours)
+  gan = runs.restore(workdir, step, 'gan')
+  data.check_memory(
+      num * (math.prod(gan.shape) + 4 * gan.config['generator']['latent']),
+      f'{num} samples', 'ask for fewer')
+  wanted = _wanted(labels, gan)
+  search = neighbours_lib.make_search(
+      gan, neighbours, runs.OTHERS) if neighbours else None
+  samples = _draw(gan, num, seed, wanted)
+
+  classes = None if wanted is None else wanted.tolist()
+  settings = dict(
+      name=gan.config['name'], variant=gan.config['variant'], step=gan.step, seed=seed,
+      num=num, labels=classes)
+  tag = f'step{gan.step}_seed{seed}_num{num}' + _class_tag(classes)
+  out = out or os.path.join(workdir, FOLDER)
+
+  def sheet(images, name, columns=COLUMNS):
+    generation.sheet(images, os.path.join(out, f'{name}.png'), columns)
+
+  turns = min(len(classes or [0]), COLUMNS)
+  sheet(samples.image, f'sheet_{tag}', COLUMNS // turns * turns)
+  if interpolate:
+    images = interpolation(gan, samples, interpolate, seed)
+    sheet(images, f'interpolation{interpolate}_{tag}')
+  line = ''
+  if search:
+    images, line = search(samples.image)
+    sheet(images, f'neighbours{neighbours}_{tag}', neighbours + 1)
+  path = os.path.join(out, f'samples_{tag}.npz')
+  if jax.process_index() == 0:
+    files.write_npz(path, **samples._asdict(), settings=json.dumps(settings))
+    print(line, end='\n' if line else '')
+  return path
+
+
+def interpolation(gan, samples: Samples, rows: int, seed: int) -> np.ndarray:
+  """[rows * COLUMNS] images, each row from sample 2i to sample 2i + 1.
+
+  Each column is made in a batch of its own, beside the same other noise: the statistics
+  of a batch are then those of independent samples, as in training.
+  """
+  sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
+  first, last = samples.z[0 : 2 * rows : 2], samples.z[1 : 2 * rows : 2]
+  labels = samples.label[0 : 2 * rows : 2] if _predefined(gan) else None
+  images = [sample(gan.state, rows, seed, labels, slerp(first, last, t))
+            for t in np.linspace(0, 1, COLUMNS)]
+  return np.stack(images, 1).reshape(-1, *gan.shape)
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
+  """(sin((1 - t) w) a + sin(t w) b) / sin w, w the angle between a and b, [n, d].
+
+  Straight on where they are (anti-)parallel. Normal noise lies near a sphere, and the
+  straight line between two points would leave it.
+
+  Reference: White, "Sampling Generative Networks", arXiv:1609.04468.
+  """
+  length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+  w = np.arccos(np.clip((a * b).sum(1) / np.maximum(length, 1e-12), -1, 1))[:, None]
+  flat = np.sin(w) < 1e-4
+  sin = np.where(flat, 1, np.sin(w))
+  return np.where(flat, 1 - t, np.sin((1 - t) * w) / sin) * a + np.where(
+      flat, t, np.sin(t * w) / sin) * b
+
+
+def _draw(gan, num, seed, wanted) -> Samples:
+  """The first samples of the seed's noise, or the first that are of the classes."""
+  stream = _stream(gan, seed, wanted)
+  if wanted is None or _predefined(gan):
+    found = [next(stream)]
+    while sum(len(batch.z) for batch in found) < num:
+      found.append(next(stream))
+    image, label, z = (np.concatenate(x)[:num] for x in zip(*found, strict=True))
+    return Samples(image, label, z)
+  turns, drawn = np.resize(wanted, num).tolist(), 0
+  found = {c: [] for c in turns}
+  while missing := {gan.class_names[c] if gan.class_names else c: n for c in found
+                    if (n := turns.count(c) - len(found[c])) > 0}:
+    if drawn >= MOST * num:
+      raise ValueError(
+          f'among {drawn} samples the discriminator found too few of some classes; '
+          f'missing: {missing}. Ask for other classes or for fewer samples, take '
+          "another checkpoint, or train with trainer.labels='predefined'")
+    batch = next(stream)
+    drawn += len(batch.z)
+    for i, c in enumerate(batch.label.tolist()):
+      if c in found:
+        found[c].append(tuple(part[i] for part in batch))
+  image, label, z = zip(*(found[c].pop(0) for c in turns), strict=True)
+  if jax.process_index() == 0:
+    print(f'{num} samples of {drawn} that were drawn: the discriminator chose')
+  return Samples(np.stack(image), np.asarray(label, np.int32), np.stack(z))
+
+
+def _stream(gan, seed, wanted):
+  """Yields whole batches of samples; the classes that a generator takes, in turn."""
+  size = generation.sampling_batch(gan.config, gan.mesh)
+  sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
+  latent, label = gan.config['generator']['latent'], np.full(size, -1, np.int32)
+  turns = itertools.cycle(() if wanted is None else wanted.tolist())
+  rng, classify = np.random.default_rng(seed), None
+  if 'logits' in gan.trainer.heads:
+    classify = inference.make_predict(gan.trainer.heads['logits'], gan.mesh, size)
+  while True:
+    z = rng.standard_normal((size, latent), np.float32)
+    if _predefined(gan):
+      label = np.asarray(list(itertools.islice(turns, size)), np.int32)
+    image = sample(gan.state, size, seed, label if _predefined(gan) else None, z)
+    if classify and not _predefined(gan):
+      label = classify(gan.state, image).argmax(-1).astype(np.int32)
+    yield Samples(image, label, z)
+
+
+def _wanted(labels, gan):
+  """Class indices, distinct; a string is a name first and a number second."""
+  if labels is None:
+    return np.arange(gan.config['num_classes']) if _predefined(gan) else None
+  k, names = gan.config['num_classes'], list(gan.class_names)
+  if 'logits' not in gan.trainer.heads:
+    raise ValueError(
+        f'the loss {gan.config["loss"]["name"]!r} of this run knows no classes, so '
+        'none can be asked for: leave labels out, or train with a loss that has '
+        "classes (loss={'name': 'nat_gan'}, 'am_gan', 'ac_gan', ...)")
+  wanted = []
+  for label in labels:
+    if label in names:
+      label = names.index(label)
+    elif isinstance(label, str) and label.strip().lstrip('-').isdigit():
+      label = int(label)
+    if isinstance(label, str) or not 0 <= label < k:
+      known = f' ({", ".join(names)})' if names else ''
+      raise ValueError(
+          f'labels must be of the classes 0..{k - 1}{known}, got {label!r}')
+    wanted.append(int(label))
+  if not wanted:
+    raise ValueError('labels must name at least one class, got none')
+  return np.asarray(list(dict.fromkeys(wanted)))
+
+
+def _check_numbers(num, seed, interpolate, neighbours):
+  for name, value, bound in (
+      ('num', num, bounds.whole('[1, 1e7]')), ('seed', seed, bounds.SEED),
+      ('interpolate', interpolate, bounds.whole('[0, 1e6]')),
+      ('neighbours', neighbours, bounds.whole('[0, 1e6]'))):
+    if not bound.holds(value):
+      raise ValueError(f'{name} must be {bound.what}, got {value}')
+  if 2 * interpolate > num:
+    raise ValueError(
+        f'{interpolate} rows of interpolation lead between pairs of samples and need '
+        f'{2 * interpolate} of them, got num={num}; ask for more samples')
+
+
+def _class_tag(classes):
+  if classes is None:
+    return ''
+  text = '-'.join(map(str, classes))
+  return f'_labels{text if len(text) <= 40 else zlib.crc32(text.encode())}'
+
+
+def _predefined(gan):
+  return gan.config['trainer'].get('labels') == 'predefined'
+
+
+def run(argv: Sequence[str] = ()) -> None:
+  """--mode=generate: makes images with a GAN."""
+  del argv
+  path = generate(
+      flags.needed(flags.WORKDIR, 'generate'), NUM.value, LABELS.value, SEED.value,
+      flags.STEP.value, INTERPOLATE.value, NEIGHBOURS.value)
+  if jax.process_index() == 0:
+    print(f'written: {path} and the sheets beside it')

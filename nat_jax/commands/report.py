@@ -1,0 +1,84 @@
+"""Many workdirs of one task -> one report.
+
+    print(tables(['runs/digits-baseline', 'runs/digits']))  # Markdown for a terminal
+    path = write(['runs/digits-baseline', 'runs/digits'])   # 'runs/.../report.html'
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from nat_jax import reports
+from nat_jax.commands import flags
+from nat_jax.runtime import files
+from nat_jax.task import Task
+from nat_jax.tasks import TASKS
+
+
+def tables(workdirs: Sequence[str]) -> str:
+  """All tables of some runs as Markdown, aligned for a terminal.
+
+  Raises:
+    ValueError: a workdir without eval.json, or runs of several tasks.
+  """
+  task, groups = _load(workdirs)
+  return '\n'.join(table.markdown() for table in task.tables(groups))
+
+
+def write(workdirs: Sequence[str], out: str | None = None) -> str:
+  """Writes report.html (self-contained), report.md, report.csv and figures/*.png.
+
+  What runs have no data for is left out, with a sentence that says so.
+
+  Args:
+    workdirs: of the runs; one given twice counts once.
+    out: where to write; default: the first workdir.
+
+  Returns:
+    The path of report.html.
+
+  Raises:
+    ValueError: no workdirs, one without eval.json, or runs of several tasks.
+  """
+  task, groups = _load(workdirs)
+  return reports.write(
+      groups, task.tables(groups), task.figures(groups), out or workdirs[0])
+
+
+def _load(workdirs) -> tuple[Task, Mapping]:
+  if not workdirs:
+    raise ValueError('expected at least one workdir to report on, got none')
+  distinct = {os.path.realpath(workdir): workdir for workdir in workdirs}
+  runs = [reports.load_run(workdir) for workdir in distinct.values()]
+  found: dict[str, list[str]] = {}
+  for run_ in runs:
+    found.setdefault(run_['task'], []).append(run_['workdir'])
+  if len(found) > 1:
+    kinds = '; '.join(
+        f'{TASKS[task].title}: {", ".join(dirs)}' for task, dirs in found.items())
+    raise ValueError(
+        f'expected runs of one kind, got {kinds}; report on each kind apart')
+  return TASKS[next(iter(found))], reports.group(runs)
+
+
+def show(workdirs: Sequence[str], out: str | None = None) -> None:
+  """Prints the tables, writes the report and says where everything is.
+
+  Raises:
+    OSError: the report cannot be written; nothing of the runs is lost.
+  """
+  print()
+  try:
+    with files.named(out or workdirs[0]):
+      print(tables(workdirs))
+      print(f'\nreport: {write(workdirs, out)}')
+  except OSError as error:
+    raise OSError(
+        f'the report cannot be written: {error}. Nothing of the runs is lost; free '
+        f'some space and give --mode=report {" ".join(workdirs)}') from error
+  for workdir in workdirs:
+    print(f'run: {workdir}  (eval.json, metrics.jsonl, checkpoints/, figures)')
+
+
+def run(argv: Sequence[str] = ()) -> None:
+  """--mode=report: of the workdirs given, into --workdir or the first of them."""
+  show(list(argv) or [flags.needed(flags.WORKDIR, 'report')], flags.WORKDIR.value)

@@ -1,0 +1,36 @@
+"""A network applied to any number of examples, batch by batch.
+
+    predict = make_predict(trainer.heads['logits'], mesh, batch_size=512)
+    logits = predict(state, images)                # numpy [n, k]
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nat_jax.runtime import parallel
+
+
+def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
+  """Returns (state, any number of images) -> what the head makes of them, [n, ...].
+
+  The tail is padded to a whole batch and cut off again: every image counts once.
+  """
+  num_devices = mesh.devices.size
+  batch_size = -(-batch_size // num_devices) * num_devices
+  run = parallel.wrap_head(head, mesh)
+
+  def predict(state, images):
+    pending, done = [], []
+    for start in range(0, len(images), batch_size):
+      batch = np.asarray(images[start : start + batch_size])
+      missing = batch_size - len(batch)
+      batch = np.pad(batch, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
+      pending.append(run(state, batch))
+      if len(pending) > 2:  # the device is kept two batches ahead
+        done.append(np.asarray(pending.pop(0)))
+    done += [np.asarray(logits) for logits in pending]
+    return np.concatenate(done)[: len(images)]
+
+  return predict

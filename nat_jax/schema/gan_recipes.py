@@ -1,0 +1,114 @@
+"""The GAN recipes that the configs of configs/gan/ share, full size and small.
+
+    gan_recipes.dcgan('gan_mnist', 'nat3_small', positives=..., negatives=..., ...)
+
+A variant is an objective of `OBJECTIVES` and the number of external negatives a batch:
+'nat3', 'catgan', 'am'. Source of the full recipe: AM-GAN's code, which the NAT paper
+builds on.
+"""
+
+import re
+from typing import Any
+
+import ml_collections
+
+from nat_jax.schema import presets
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    'gan': {'name': 'gan'},
+    'hinge': {'name': 'hinge'},
+    'labelgan': {'name': 'label_gan'},
+    'acgan': {'name': 'ac_gan'},
+    'acganplus': {'name': 'ac_gan_plus'},
+    'am': {'name': 'am_gan'},
+    'catgan': {'name': 'cat_gan'},
+    'springenberg': {'name': 'cat_gan_springenberg'},
+    'nat': {'name': 'nat_gan', 'direction': 'uniform_first', 'marginal': 0.0},
+    # With a marginal-entropy term in G, as CatGAN has: ours, not the paper's.
+    'natm': {'name': 'nat_gan', 'marginal': 1.0},
+}
+PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
+
+FULL = dict(
+    widths=(96, 64), updates_per_call=200, log_every=1000, eval_every=10_000,
+    checkpoint_every=5000, num_samples=50_000)
+SMALL = dict(  # two CPU cores
+    widths=(24, 16), updates_per_call=10, log_every=50, eval_every=400,
+    checkpoint_every=200, num_samples=5000)
+
+
+def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
+  """'nat3_small' -> ('nat', 3, True); without a number, 0.
+
+  Args:
+    variant: an objective, the number of negatives if there are any, the size.
+    sizes: whether there is a small form.
+
+  Raises:
+    ValueError: an unknown variant.
+  """
+  found = re.fullmatch(r'([a-z]+?)(\d*)(_small)?', variant)
+  if not found or found[1] not in OBJECTIVES or (found[3] and not sizes):
+    raise ValueError(
+        f'unknown variant {variant!r} (any of {", ".join(OBJECTIVES)} with any number '
+        f'of negatives behind it will do); valid: {", ".join(PAPER)}'
+        + (', each also with _small' if sizes else ''))
+  return found[1], int(found[2] or 0), bool(found[3])
+
+
+def dcgan(
+    name: str,
+    variant: str,
+    *,
+    steps: int,
+    small_steps: int,
+    positives: dict[str, Any],
+    negatives: dict[str, Any],
+    judge: str,
+    independent: str = '',
+    num_classes: int = 10,
+) -> ml_collections.ConfigDict:
+  """AM-GAN's DCGAN pair, Adam 4e-4 decaying to 0, batches of 100.
+
+  Args:
+    name: of the experiment; `_small` is added to it for the small form.
+    variant: see `parse`.
+    steps: updates of the full form.
+    small_steps: of the small form, whose networks are a quarter as wide.
+    positives: source of the real images.
+    negatives: the external ones, as in `data.negatives`.
+    judge: config of the classifier that the samples are measured by; it is trained
+      first, in runs/judges.
+    independent: likewise a classifier of other labels, for a second Inception Score.
+    num_classes: of the positives.
+  """
+  objective, count, small = parse(variant)
+  size = SMALL if small else FULL
+  gen_width, disc_width = size['widths']
+  return presets.experiment(
+      task='gan',
+      name=f'{name}_small' if small else name,
+      variant=variant.removesuffix('_small'),
+      num_classes=num_classes,
+      steps=small_steps if small else steps,
+      generator={'name': 'dcgan_generator', 'latent': 100, 'width': gen_width},
+      discriminator={'name': 'dcgan_discriminator', 'width': disc_width},
+      loss=OBJECTIVES[objective],
+      data=dict(
+          positives=positives,
+          negatives=negatives if count else {},
+          negatives_per_batch=count,
+      ),
+      measures=dict(
+          num_samples=size['num_samples'],
+          features=_checkpoint(judge),
+          independent=_checkpoint(independent) if independent else {},
+      ),
+      run={key: size[key] for key in (
+          'updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')},
+  )
+
+
+def _checkpoint(judge):
+  workdir = f'runs/judges/{judge.rpartition(":")[2]}'
+  return {'name': 'checkpoint', 'config': judge, 'workdir': workdir}

@@ -1,0 +1,85 @@
+"""From the config of a classifier to its trainer.
+
+    config = resolve(config, others)               # knows its teacher's step
+    trainer = build(config, image_shape, others)
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from nat_jax import losses, models, registry
+from nat_jax.runtime import optim
+from nat_jax.task import Others, Run, Trainer
+from nat_jax.tasks import images
+from nat_jax.tasks.classify.attention_transfer import attention_transfer
+from nat_jax.tasks.classify.step import supervised
+from nat_jax.tasks.classify.treatments import TREATMENTS
+
+TRAINERS = {'attention_transfer': attention_transfer, 'supervised': supervised}
+
+
+def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
+  """Writes the step and the checksum of a teacher into the config.
+
+  Raises:
+    ValueError: there is no such teacher, or it is not trained to its end.
+  """
+  spec = config['trainer']
+  if 'teacher' not in spec:
+    return config
+  about = others.about(spec['teacher'], spec.get('teacher_step'))
+  step, steps = about['step'], about['config']['steps']
+  if spec.get('teacher_step') is None and step != steps:
+    raise ValueError(
+        f'the teacher in {spec["teacher"]} stopped at step {step} of {steps}; train it '
+        f'to its end, or say that this is what you want: trainer.teacher_step={step}')
+  identity = {'teacher_step': step, 'teacher_crc32': about['crc32']}
+  return {**config, 'trainer': {**spec, **identity}}
+
+
+def build(
+    config: Mapping[str, Any], image_shape: tuple[int, int, int], others: Others
+) -> Trainer:
+  """Builds the trainer of a config.
+
+  Raises:
+    ValueError, TypeError: a name or an argument that does not exist.
+  """
+  objective = losses.make_objective(config['loss'], config['num_classes'])
+  model = registry.build(
+      models.MODELS, config['model'], what='model',
+      num_outputs=objective.num_outputs, axis_name=None)
+  schedule = optim.make_schedule(config['schedule'], config['steps'])
+  tx = optim.make_optimizer(config['optimizer'], schedule, config['grad_clip'])
+  settings, treat = config['data'], None
+  if settings['treatment'] and objective.uses_negatives:
+    treat = registry.build(TREATMENTS, settings['treatment'], what='treatment')
+  trainer = registry.build(
+      TRAINERS, _trainer_spec(config, others), what='trainer',
+      model=model, objective=objective, tx=tx,
+      num_classes=config['num_classes'], image_shape=tuple(image_shape),
+      ema_decay=config['ema_decay'], treat=treat, **images.transforms(settings))
+  return trainer._replace(learning_rate=schedule)
+
+
+def _trainer_spec(config, others):
+  """The trainer's spec with a function that restores the teacher for its workdir."""
+  spec = dict(config['trainer'])
+  if 'teacher' in spec:
+    spec.pop('teacher_crc32', None)
+    spec['teacher'] = functools.partial(
+        _restore_teacher, config, spec['teacher'], spec.pop('teacher_step', None),
+        others)
+  return spec
+
+
+def _restore_teacher(config, workdir, step, others) -> Run:
+  found = others.restore(workdir, step, 'classify')
+  for key in ('mean', 'std'):
+    own, other = config['data'][key], found.config['data'][key]
+    if list(own) != list(other):
+      raise ValueError(
+          f'the teacher in {workdir} was trained with data.{key}={other}, the student '
+          f'has {own}; they see the same normalised images: use the same data.{key}')
+  return found

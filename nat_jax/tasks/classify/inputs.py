@@ -1,0 +1,170 @@
+"""From the config of a classifier to its images: for training and for evaluation.
+
+    inputs = load(config, num_devices=1)     # pool of pixels, stream of indices
+    sets = load_evals(config, inputs.negatives)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from nat_jax import data, losses, schema
+from nat_jax.task import Inputs
+from nat_jax.tasks import images
+
+
+class EvalSet(NamedTuple):
+  """One set of images to evaluate on.
+
+  Attributes:
+    arrays: images and labels (-1 in a negative set).
+    positive: whether its images belong to the classes.
+    seen: a negative set from a source whose classes were training negatives.
+    overlap: how many images of a negative set are, pixel by pixel, training negatives.
+    part: one of `schema.PARTS`: what it may be used for.
+  """
+
+  arrays: data.Arrays
+  positive: bool
+  seen: bool
+  overlap: int
+  part: str
+
+
+def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
+  """Loads positives and negatives and lays out the batches.
+
+  An objective that does not use negatives gets none, whatever the config lists.
+
+  Raises:
+    ValueError: what is wrong with the data or the batch, and how to mend it.
+  """
+  settings = config['data']
+  images.check_devices('data.batch_size', settings['batch_size'], num_devices)
+  uses_negatives = _uses_negatives(config)
+  if uses_negatives and not (
+      settings['negatives'] and images.most_negatives(settings)):
+    raise ValueError(
+        f'the loss {config["loss"]["name"]!r} learns from negatives, and the config '
+        f'gives it none (data.negatives: {sorted(settings["negatives"])}, '
+        f'data.negatives_per_batch: {settings["negatives_per_batch"]}); add some, or '
+        "train the plain classifier with loss={'name': 'cross_entropy'}"
+    )
+  return images.make_inputs(
+      config, *images.load_sets(config, uses_negatives), num_devices)
+
+
+def references(config: Mapping[str, Any]) -> dict[str, str]:
+  """The positive set that the negative sets of each part are compared with.
+
+  Returns:
+    part -> name: of part 'test' `config['reference']`, of another part its positive
+    set, where there is one and no more.
+
+  Raises:
+    ValueError: no positive set of part 'test' has the name `config['reference']`, or a
+      part with negative sets does not hold one positive set.
+  """
+  name = config['reference']
+  members: dict[str, dict[str, bool]] = {part: {} for part in schema.PARTS}
+  for each, spec in config['evals'].items():
+    members[spec.get('part', schema.TEST)][each] = bool(spec.get('positive'))
+  if not members[schema.TEST].get(name):
+    raise ValueError(
+        f'evals must hold a positive set named {name!r} (the config key reference) of '
+        f'part {schema.TEST!r}, which the negative sets are compared with; of that '
+        f'part it holds: {sorted(members[schema.TEST])}'
+    )
+  found = {schema.TEST: name}
+  for part in (schema.VALIDATION, schema.CALIBRATION):
+    positive = [each for each, is_positive in members[part].items() if is_positive]
+    if len(positive) == 1:
+      found[part] = positive[0]
+    elif len(members[part]) > len(positive):
+      raise ValueError(
+          f'evals must hold one positive set of part {part!r}, which the negative sets '
+          f'of that part are compared with, got {len(positive)}: {positive}; add one '
+          f"({{'source': ..., 'positive': True, 'part': {part!r}}}) or leave only one"
+      )
+  return found
+
+
+def load_evals(
+    config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None,
+    parts: Sequence[str] = schema.PARTS,
+) -> dict[str, EvalSet]:
+  """Loads the evaluation sets of a config, those that others are compared with first.
+
+  Warns of every negative set that holds training negatives.
+
+  Args:
+    config: of the run.
+    trained: its training negatives; None: they are loaded.
+    parts: of which sets are wanted; 'test' among them.
+
+  Raises:
+    ValueError: as `references`; labels out of range, or images of different shapes.
+  """
+  compared = references(config)
+  specs = {name: config['evals'][name] for name in compared.values()} | config['evals']
+  if trained is None:
+    trained = {}
+    if _uses_negatives(config):
+      _, trained = images.load_sets(config, uses_negatives=True)
+  sets: dict[str, EvalSet] = {}
+  for name, spec in specs.items():
+    part = spec.get('part', schema.TEST)
+    if part not in parts:
+      continue
+    # Synthetic negatives imitate the positives of their own part, and no others.
+    like = sets.get(compared.get(part))
+    arrays = data.load(spec['source'], like=like.arrays if like else None)
+    shape = sets[compared[schema.TEST]].arrays.image.shape[1:] if sets else None
+    if shape and arrays.image.shape[1:] != shape:
+      raise ValueError(
+          f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
+          f'positives {shape}; choose the size and mode of its source to match'
+      )
+    positive = bool(spec.get('positive', False))
+    overlap = 0
+    if not positive:
+      overlap = sum(data.count_overlap(arrays, other) for other in trained.values())
+    if overlap:
+      logging.warning(
+          'Evaluation set %r: %d of its %d images are training negatives; its figures '
+          'tell nothing about new images.', name, overlap, len(arrays.label),
+      )
+    seen = spec.get('seen')
+    if seen is None:
+      seen = bool(trained) and any(
+          _same_kind(spec['source'], other['source'])
+          for other in config['data']['negatives'].values()
+      )
+    if positive:
+      _check_labels(name, arrays, config['num_classes'])
+    else:
+      arrays = arrays._replace(label=arrays.label * 0 - 1)
+    sets[name] = EvalSet(arrays, positive, bool(seen) and not positive, overlap, part)
+  return sets
+
+
+def _check_labels(name, arrays, num_classes):
+  low, high = arrays.label.min(), arrays.label.max()
+  if low < 0 or high >= num_classes:
+    raise ValueError(
+        f'labels of the positive evaluation set {name!r} must be 0..{num_classes - 1}, '
+        f'got {low}..{high}; give its source the same classes=(...) as the positives'
+    )
+
+
+def _uses_negatives(config) -> bool:
+  return losses.make_objective(config['loss'], config['num_classes']).uses_negatives
+
+
+def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  """Whether two sources draw from one data set and share a class of it."""
+  if any(one.get(key) != other.get(key) for key in ('name', 'dataset', 'path')):
+    return False
+  classes, others = one.get('classes'), other.get('classes')
+  return classes is None or others is None or bool(set(classes) & set(others))

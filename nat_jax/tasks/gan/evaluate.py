@@ -1,0 +1,191 @@
+"""A trained generator -> samples, and the measures of them.
+
+    sample = make_sampler(config, trainer, mesh)
+    images = sample(state, num=64, seed=0)                 # uint8 [64, h, w, c]
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from nat_jax import data, metrics, registry
+from nat_jax.reports import pictures
+from nat_jax.runtime import parallel, results, writers
+from nat_jax.task import Evaluator, Inputs, Others, Trainer
+from nat_jax.tasks.gan import features
+from nat_jax.tasks.gan.metrics import COLLAPSED
+
+SHEET = 100  # images on a sheet of samples
+
+
+def make_sampler(
+    config: Mapping[str, Any], trainer, mesh
+) -> Callable[..., np.ndarray]:
+  """Returns sample(state, num, seed, labels=None, z=None) -> uint8 images.
+
+  Samples are made in whole batches of `measures.batch_size` (the generator uses the
+  statistics of its batch), and what is too many is cut off. `labels` [num] are given
+  to a generator that takes them (default: all classes in turn); `z` [num, latent]
+  stands for the seed's normal noise.
+  """
+  run = parallel.wrap_head(trainer.heads['samples'], mesh)
+  size, settings = sampling_batch(config, mesh), config['data']
+  latent = config['generator']['latent']
+
+  def sample(state, num, seed=0, labels=None, z=None):
+    whole = -(-num // size) * size
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((whole, latent), np.float32)
+    if z is not None:
+      noise[:num] = z
+    label = np.arange(whole, dtype=np.int32) % config['num_classes']
+    if labels is not None:
+      label[:num] = labels
+    images = []
+    for start in range(0, whole, size):
+      rows = slice(start, start + size)
+      batch = np.asarray(run(state, {'z': noise[rows], 'label': label[rows]}))
+      images.append(data.quantise(batch, settings['mean'], settings['std']))
+    return np.concatenate(images)[:num]
+
+  return sample
+
+
+def sampling_batch(config: Mapping[str, Any], mesh) -> int:
+  """How many samples are made at once: `measures.batch_size`, a share a device."""
+  return -(-config['measures']['batch_size'] // mesh.devices.size) * mesh.devices.size
+
+
+def make_evaluator(
+    config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
+    others: Others,
+) -> Evaluator:
+  """The `Evaluator` of a GAN: a sheet of fixed noise, and the measures of the samples.
+
+  Raises:
+    ValueError: what is wrong with the features or the reference images.
+  """
+  settings = config['measures']
+  judge = registry.build(
+      features.FEATURES, settings['features'], what='features', mesh=mesh,
+      image_shape=given.shape, others=others)
+  source = settings['reference'] or config['data']['positives']
+  arrays, real = features.reference(
+      source, settings['num_samples'], judge, given.shape)
+  _check_numbers(settings, *real['features'].shape)
+  real = {**real, 'labels': _classes(real)}
+  independent = _independent(settings, arrays.image, given.shape, mesh, others)
+  sample = make_sampler(config, trainer, mesh)
+
+  def run(state, step, final):
+    del final
+    images = sample(state, settings['num_samples'], config['seed'])
+    sheet(images[:SHEET], os.path.join(workdir, 'figures', f'samples_{step:07d}.png'))
+    found = judge.apply(images)
+    figures, conventions = metrics.generative_summary(
+        {**found, 'labels': _classes(found)}, real, judge.num_classes,
+        splits=settings['splits'], k=settings['neighbours'], seed=config['seed'])
+    if judge.num_classes:
+      figures['reference_class_shares'] = metrics.class_histogram(
+          real['labels'], judge.num_classes).tolist()
+    for part, more in zip((figures, conventions), independent(images), strict=True):
+      part.update(more)
+    figures['spread'] = float(_spread(images) / _spread(arrays.image))
+    figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
+    return {'samples': figures}, (images[:SHEET], conventions)
+
+  def save(state, step, figures, details):
+    del state
+    images, conventions = details
+    evaluation = {
+        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
+        'step': step, 'num_classes': config['num_classes'],
+        'class_names': list(given.class_names), 'evals': figures,
+        'conventions': {'judge': judge.convention, **conventions},
+    }
+    results.write_evaluation(
+        workdir, writers.finite(evaluation), {results.SAMPLES: {'image': images}})
+    return evaluation
+
+  # Those of samples.npz, and a sheet of them (a PNG) for each evaluation.
+  every = config['run']['eval_every'] or config['steps']
+  num_bytes = (2 + config['steps'] // every) * SHEET * arrays.image[0].size
+  return Evaluator(run, save, summary, num_bytes)
+
+
+def _independent(settings, real, image_shape, mesh, others):
+  """Returns images -> (figures, conventions) of the second Inception Score.
+
+  A score by a classifier of the labels that the discriminator was trained with is not
+  independent of them.
+  """
+  if not settings['independent']:
+    return lambda images: ({}, {})
+  judge = registry.build(
+      features.FEATURES, settings['independent'], what='features', mesh=mesh,
+      image_shape=image_shape, others=others)
+  if not judge.num_classes:
+    raise ValueError(
+        'measures.independent needs features that know classes (checkpoint, '
+        f'inception), got {settings["independent"]["name"]!r}')
+
+  def score(images):
+    return metrics.inception_score(judge.apply(images)['probs'], settings['splits'])[0]
+
+  name = 'independent_inception_score'
+  of_real = score(real)
+  return lambda images: (
+      {name: score(images), f'reference_{name}': of_real}, {name: judge.convention})
+
+
+SUMMARY = {
+    'inception_score': 'IS {:.2f}', 'am_score': 'AM {:.3f}', 'fid': 'FID {:.2f}',
+    'kid': 'KID {:.4f}', 'precision': 'precision {:.2f}', 'recall': 'recall {:.2f}',
+}
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+  """The measures in one line."""
+  values = figures['samples']
+  text = ' '.join(form.format(values[name]) for name, form in SUMMARY.items()
+                  if values.get(name) is not None)
+  return text + ('  COLLAPSED: the samples are nearly all alike'
+                 if values['collapsed'] else '')
+
+
+def sheet(images: np.ndarray, path: str, columns: int = 10) -> None:
+  """Writes a PNG of images in rows; of several processes the first does."""
+  if jax.process_index() == 0:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    pictures.save_sheet(images, path, columns)
+
+
+def _check_numbers(settings, num_real, dim):
+  """Raises ValueError for what the measures cannot be taken of; warns of the others."""
+  num = min(settings['num_samples'], num_real)
+  for key, most in (('splits', settings['num_samples']), ('neighbours', num - 1)):
+    if settings[key] > most:
+      raise ValueError(
+          f'measures.{key} must be {most} or less, got {settings[key]}: there are '
+          f'measures.num_samples={settings["num_samples"]} samples and {num_real} real '
+          'images to compare with; ask for more, or lower it')
+  note = metrics.rank_note(num, dim)
+  if note:
+    logging.warning(
+        'FID: %s Raise measures.num_samples (now %d; there are %d real images).', note,
+        settings['num_samples'], num_real)
+
+
+def _classes(found: Mapping[str, np.ndarray]) -> np.ndarray | None:
+  """The class that the judge gives each image; None if it knows none."""
+  return found['probs'].argmax(-1) if 'probs' in found else None
+
+
+def _spread(images: Sequence[np.ndarray]) -> float:
+  """Root mean square distance from the mean image."""
+  flat = np.asarray(images, np.float32).reshape(len(images), -1)
+  return float(np.sqrt(np.square(flat - flat.mean(0)).sum(1).mean()))

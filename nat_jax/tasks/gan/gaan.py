@@ -1,0 +1,162 @@
+"""GAAN (Dist-GAN): an encoder as third player, whose reconstructions D sees as well.
+
+    trainer = gaan(encoder=..., generator=..., discriminator=..., enc_tx=tx, ...)
+    state, metrics = trainer.step(state, {}, {'positive': batch})
+
+Reference: Tran, Bui, Cheung, "Dist-GAN: An Improved GAN using Distance Constraints",
+ECCV 2018 (and "Generative Adversarial Autoencoder Networks", arXiv:1803.08887).
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from nat_jax import losses, task
+from nat_jax.task import GLOBAL, Axis, Net, State
+from nat_jax.tasks import updates
+from nat_jax.tasks.gan import metrics as gan_metrics
+from nat_jax.tasks.gan import players
+from nat_jax.tasks.gan.step import gan
+
+
+def gaan(
+    *,
+    encoder: nn.Module,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    enc_tx: optax.GradientTransformation,
+    gen_tx: optax.GradientTransformation,
+    disc_tx: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    normalise: Callable[[jax.Array], jax.Array],
+    penalties: Sequence[losses.Penalty] = (),
+    recon_weight: float = 0.05,
+    distance_weight: float = 1.0,
+) -> task.Trainer:
+  """Returns the trainer of encoder E, generator G and discriminator D, in this order.
+
+  With f the features and D the one logit of the discriminator, and x_r = G(E(x)):
+  E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
+     - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions.
+  D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
+     + mean -log(1 - D(G(z))) + penalties.
+  G: |mean D(x) - mean D(G(z))|.
+
+  Args:
+    encoder: `apply({'params'}, images, train=False) -> (codes [n, latent], aux)`.
+    generator, discriminator: as for `gan`.
+    enc_tx, gen_tx, disc_tx: the optimisers.
+    image_shape: of one image (or point).
+    augment, normalise: as in `supervised`.
+    penalties: added to D's loss; see `losses.penalties`.
+    recon_weight: of the reconstructions among what D takes for real.
+    distance_weight: of the distances between codes in E's loss.
+
+  Returns:
+    A `Trainer` over a `State` of 'enc', 'gen' and 'disc'.
+  """
+  objective = losses.make_gan_objective({'name': 'gan'}, 1)
+  pair = gan(
+      generator=generator, discriminator=discriminator, objective=objective,
+      gen_tx=gen_tx, disc_tx=disc_tx, num_classes=1, image_shape=image_shape,
+      augment=augment, normalise=normalise)
+
+  def init(key: jax.Array) -> State:
+    state = pair.init(key)
+    params = encoder.init(
+        jax.random.fold_in(key, 3), jnp.zeros((2, *image_shape)), train=False)['params']
+    enc = Net(params, {}, enc_tx.init(params))
+    return state.replace(nets=state.nets | {'enc': enc})
+
+  def step(state, frozen, batch, *, axis: Axis = GLOBAL):
+    del frozen
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+    nets = state.nets
+    one = jax.tree.map(lambda x: x[:, 0], batch['positive'])
+    images = augment(one['image'], axis.keys(keys[0], len(one['label'])))
+    real = {**one, 'image': normalise(images)}
+    enc, loss_recon = update_enc(nets['enc'], nets['gen'], nets['disc'], real, keys[1],
+                                 axis)
+    disc, seen = update_disc(nets['disc'], enc, nets['gen'], real, keys[2], axis)
+    gen, made = update_gen(nets['gen'], disc, real, keys[3], axis)
+    collected = gan_metrics.collect(objective, seen, made, axis)
+    return state.replace(
+        step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc}), collected
+
+  def reconstruct(enc_params, gen_params, real, axis):
+    codes, _ = encoder.clone(axis_name=axis.name).apply(
+        {'params': enc_params}, real['image'], train=False)
+    images = generator.clone(axis_name=axis.name).apply({'params': gen_params}, codes)
+    return {**real, 'image': images}, codes
+
+  def see(variables, sets, key, axis, updating=''):
+    return players.see(
+        discriminator, None, variables, sets, jax.random.split(key, len(sets)), axis,
+        together=[[name] for name in sets], updating=updating)
+
+  def mean(x, axis):
+    flat = x.reshape(len(x), -1)
+    return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])
+
+  def update_enc(enc, gen, disc, real, key, axis):
+    fake_key, key = jax.random.split(key)
+    fake = players.generate(generator, gen.params, fake_key, len(real['label']), axis)
+
+    def loss_fn(params):
+      recon, codes = reconstruct(params, gen.params, real, axis)
+      seen, _ = see(
+          disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
+      f = {name: one.features['features'] for name, one in seen.items()}
+      scale = (codes.shape[1] / f['real'].shape[1]) ** 0.5
+      distance = mean(f['recon'] - f['fake'], axis) - scale * mean(
+          codes - fake['z'], axis)
+      share = len(codes) / axis.sum(jnp.ones(len(codes)))  # of this device
+      error = jnp.square(f['real'] - f['recon']).mean()
+      return share * (error + distance_weight * jnp.square(distance)), ()
+
+    enc, (loss, _), _ = updates.descend(enc, enc_tx, loss_fn, axis)
+    return enc, loss
+
+  def update_disc(disc, enc, gen, real, key, axis):
+    fake_key, key = jax.random.split(key)
+    num = len(real['label'])
+    sets = {
+        'real': real,
+        'fake': players.generate(generator, gen.params, fake_key, num, axis),
+        'recon': reconstruct(enc.params, gen.params, real, axis)[0]}
+    shares = {'real': 1 - recon_weight, 'fake': 1.0, 'recon': recon_weight}
+
+    def loss_fn(params):
+      variables = disc.variables | {'params': params}
+      passes, stats = see(variables, sets, key, axis, updating='real')
+      terms = {name: jax.nn.softplus(one.outputs[:, 0] * (1 if name == 'fake' else -1))
+               for name, one in passes.items()}
+      loss = sum(shares[name] * terms[name].sum() for name in terms)
+      loss += players.penalty_sum(
+          penalties, discriminator, variables, passes, fake_key, axis)
+      return loss / axis.sum(jnp.ones(num)), (passes, terms, stats)
+
+    disc, (loss, (passes, terms, stats)), norm = updates.descend(
+        disc, disc_tx, loss_fn, axis)
+    return disc.replace(batch_stats=stats), gan_metrics.Seen(loss, norm, passes, terms)
+
+  def update_gen(gen, disc, real, key, axis):
+    fake_key, key = jax.random.split(key)
+    num = len(real['label'])
+
+    def loss_fn(params):
+      fake = players.generate(generator, params, fake_key, num, axis)
+      passes, _ = see(disc.variables, {'fake': fake, 'real': real}, key, axis)
+      scores = {name: mean(jax.nn.sigmoid(one.outputs), axis)
+                for name, one in passes.items()}
+      share = num / axis.sum(jnp.ones(num))
+      return share * jnp.abs(scores['real'] - scores['fake']), passes['fake']
+
+    gen, (loss, samples), norm = updates.descend(gen, gen_tx, loss_fn, axis)
+    return gen, gan_metrics.Made(loss, norm, samples)
+
+  return pair._replace(init=init, step=step)

@@ -1,0 +1,81 @@
+"""Samples beside the training images that are nearest to them: is a GAN memorising?
+
+    search = make_search(run, num=3, others=others)
+    images, line = search(samples)     # rows of a sheet, and a sentence of figures
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nat_jax import data, metrics, registry
+from nat_jax.task import Others, Run
+from nat_jax.tasks.gan import features
+
+SHOWN = 10  # samples on the sheet
+QUERIES = 1000  # training images whose own nearest neighbour is looked for
+BLOCK = 10_000  # training images that are searched at once
+
+
+def make_search(
+    gan: Run, num: int, others: Others
+) -> Callable[[np.ndarray], tuple[np.ndarray, str]]:
+  """Returns search(uint8 samples [n, h, w, c]) -> (images of a sheet, a sentence).
+
+  The sheet has rows of num + 1: a sample, and its nearest training positives by the
+  features of `measures.features`. The sentence compares the median distance of the
+  samples to the nearest training image with that of training images to the nearest
+  other one.
+
+  Raises:
+    ValueError: the features or the training images are not to be had, are fewer than
+      `num`, or of another shape.
+  """
+  judge = registry.build(
+      features.FEATURES, gan.config['measures']['features'], what='features',
+      mesh=gan.mesh, image_shape=gan.shape, others=others)
+  train = data.load(gan.config['data']['positives']).image
+  if train.shape[1:] != gan.shape:
+    raise ValueError(
+        f'the run learned from images of {gan.shape}, and its source now '
+        f'has images of {train.shape[1:]}; bring back the data it was trained on')
+  if num > len(train):
+    raise ValueError(
+        f'neighbours must be {len(train)} (the training images) or less, got {num}')
+
+  def search(samples):
+    rows = np.random.default_rng(0).permutation(len(train))[:QUERIES]
+    queries = judge.apply(np.concatenate([samples, train[rows]]))['features']
+    distance, index = _nearest(queries, train, judge, max(num, 2))
+    distance, others = np.split(distance, [len(samples)])
+    index, of_others = np.split(index, [len(samples)])
+    # The image itself is not its neighbour.
+    among = np.where(of_others == rows[:, None], np.inf, others).min(1)
+    images = np.concatenate([samples[:, None], train[index[:, :num]]], 1)[:SHOWN]
+    return images.reshape(-1, *gan.shape), _sentence(distance[:, 0], among, judge)
+
+  return search
+
+
+def _sentence(own, among, judge):
+  ours, theirs = np.median(own), np.median(among)
+  ratio = f'{ours / theirs:.2f}' if theirs > 0 else 'none'
+  return (
+      f'distance to the nearest training image, median: {ours:.4g} of {len(own)} '
+      f'samples, {theirs:.4g} of {len(among)} training images to another one; ratio '
+      f'{ratio} (copies: near 0), exact copies: {(own == 0).sum()}; '
+      f'{judge.convention}')
+
+
+def _nearest(queries, train, judge, num):
+  """(distances, rows of train) of the `num` nearest, nearest first; block by block."""
+  distance = np.zeros((len(queries), 0))
+  index = np.zeros((len(queries), 0), int)
+  for start in range(0, len(train), BLOCK):
+    block = judge.apply(train[start : start + BLOCK])['features']
+    d, i = metrics.nearest_neighbours(queries, block, min(num, len(block)))
+    distance, index = np.hstack([distance, d]), np.hstack([index, i + start])
+    order = np.argsort(distance, 1, kind='stable')[:, :num]
+    distance = np.take_along_axis(distance, order, 1)
+    index = np.take_along_axis(index, order, 1)
+  return distance, index

@@ -1,0 +1,131 @@
+"""What the steps of a GAN's networks are made of: samples, passes, penalties.
+
+    fake = generate(generator, gen.params, key, num, axis)
+    passes, stats = see(discriminator, class_logits, disc.variables, sets, keys, axis)
+
+A set is {'image': [n, ...], 'label': int32 [n] or None (dynamic), 'weight': [n]}.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nat_jax.task import Axis, Pass
+
+Set = dict[str, Any]
+
+
+def generate(
+    generator: nn.Module, params: Any, key: jax.Array, num: int, axis: Axis,
+    num_classes: int = 0,
+) -> Set:
+  """`num` generated examples, each from a key of its own.
+
+  With `num_classes` a class is drawn for each, given to the generator, and returned as
+  its label; else labels are None.
+  """
+  noise_key, label_key = (jax.random.fold_in(key, i) for i in range(2))
+  label = None
+  if num_classes:
+    label = jax.vmap(lambda k: jax.random.randint(k, (), 0, num_classes))(
+        axis.keys(label_key, num))
+  z = jax.vmap(lambda k: jax.random.normal(k, (generator.latent,)))(
+      axis.keys(noise_key, num))
+  images = generator.clone(axis_name=axis.name).apply(
+      {'params': params}, z, labels=label)
+  return {'image': images, 'label': label, 'weight': jnp.ones(num), 'z': z}
+
+
+def see(
+    discriminator: nn.Module,
+    class_logits: Callable[[jax.Array], jax.Array] | None,
+    variables: Mapping[str, Any],
+    sets: Mapping[str, Set],
+    keys: Sequence[jax.Array],
+    axis: Axis,
+    *,
+    together: Sequence[Sequence[str]],
+    updating: str = '',
+) -> tuple[dict[str, Pass], Any]:
+  """Passes of the discriminator over sets of examples.
+
+  Args:
+    discriminator: the network.
+    class_logits: outputs -> class logits, for dynamic labels and the marginal; None: it
+      knows no classes.
+    variables: 'params' and 'batch_stats' of the discriminator.
+    sets: name -> set.
+    keys: one per group of `together`, for noise and dropout.
+    axis: the devices that share the batch.
+    together: groups of names; the sets of a group share a pass, and its statistics.
+    updating: the set whose pass may change `batch_stats` (spectral norm's vector).
+
+  Returns:
+    ({name: Pass}, batch_stats).
+  """
+  passes, stats = {}, variables['batch_stats']
+  model = discriminator.clone(axis_name=axis.name)
+  for names, key in zip(together, keys, strict=False):
+    group = [sets[name] for name in names]
+    sizes = [len(one['image']) for one in group]
+    example_keys = jnp.concatenate([
+        axis.keys(jax.random.fold_in(key, i), size) for i, size in enumerate(sizes)])
+    (outputs, features), changed = model.apply(
+        {'params': variables['params'], 'batch_stats': stats},
+        jnp.concatenate([one['image'] for one in group]), keys=example_keys,
+        mask=jnp.concatenate([one['weight'] for one in group]), train=True,
+        mutable=['batch_stats'] if updating in names else [])
+    stats = changed.get('batch_stats', stats)
+    parts = _split((outputs, features), sizes)
+    for name, one, part in zip(names, group, parts, strict=True):
+      passes[name] = _as_pass(one, *part, class_logits, axis)
+  return {name: passes[name] for name in sets}, stats
+
+
+def penalty_sum(
+    penalties: Sequence[Callable[..., jax.Array]], discriminator: nn.Module,
+    variables: Mapping[str, Any], passes: Mapping[str, Pass], key: jax.Array,
+    axis: Axis,
+) -> jax.Array:
+  """The sum over penalties and real examples of this device, weighted by slot.
+
+  Args:
+    penalties: see `losses.penalties`; they see D without noise and dropout.
+    discriminator, variables: whose gradient is penalised.
+    passes: of all sets.
+    key: of what the penalties draw.
+    axis: the devices that share the batch.
+  """
+  real, total = passes['real'], jnp.zeros(())
+
+  def apply(images):
+    return discriminator.clone(axis_name=axis.name).apply(variables, images)[0]
+
+  for i, penalty in enumerate(penalties):
+    keys = axis.keys(jax.random.fold_in(key, 2 + i), len(real.weight))
+    total += jnp.sum(real.weight * penalty(apply, passes, keys))
+  return total
+
+
+def _split(tree, sizes):
+  """The parts of a concatenation along the first axis."""
+  leaves, structure = jax.tree.flatten(tree)
+  parts = zip(*(jnp.split(x, np.cumsum(sizes)[:-1]) for x in leaves), strict=True)
+  return [jax.tree.unflatten(structure, part) for part in parts]
+
+
+def _as_pass(one, outputs, features, class_logits, axis):
+  label, marginal = one['label'], None
+  if class_logits is None:
+    label = jnp.zeros(len(outputs), jnp.int32) if label is None else label
+  else:
+    logits = jax.lax.stop_gradient(class_logits(outputs))
+    label = logits.argmax(-1) if label is None else label
+    filled = (one['weight'] > 0).astype(jnp.float32)
+    probs = jax.nn.softmax(logits) * filled[:, None]
+    marginal = axis.sums(probs) / jnp.maximum(axis.sum(filled), 1)
+  return Pass(outputs, label, one['weight'], marginal, one['image'], features)

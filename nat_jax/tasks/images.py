@@ -1,0 +1,93 @@
+"""What the tasks on images share: from `config['data']` to a pool and its batches.
+
+    positives, negatives = load_sets(config, uses_negatives=True)
+    inputs = make_inputs(config, positives, negatives, num_devices=1)
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nat_jax import data
+from nat_jax.task import Inputs
+
+
+def load_sets(
+    config: Mapping[str, Any], uses_negatives: bool
+) -> tuple[data.Arrays, dict[str, data.Arrays]]:
+  """Loads the positives and, where they are used, the training negatives by name."""
+  positives = data.load(config['data']['positives'])
+  return positives, load_negatives(config, positives) if uses_negatives else {}
+
+
+def load_negatives(
+    config: Mapping[str, Any], positives: data.Arrays
+) -> dict[str, data.Arrays]:
+  """Loads the training negatives of a config, by name."""
+  return {
+      name: data.load(spec['source'], like=positives)
+      for name, spec in config['data']['negatives'].items()
+  }
+
+
+def make_inputs(
+    config: Mapping[str, Any], positives: data.Arrays,
+    negatives: Mapping[str, data.Arrays], num_devices: int,
+) -> Inputs:
+  """Joins the sets in one pool and lays out the batches.
+
+  Raises:
+    ValueError: what is wrong with the data or the batch, and how to mend it.
+  """
+  settings = config['data']
+  check_devices('data.batch_size', settings['batch_size'], num_devices)
+  pool = data.make_pool(
+      positives, negatives, config['num_classes'], settings['mean'], settings['std'])
+  _check_normalisation(settings, pool.image.shape[-1])
+  stream = data.make_stream(
+      len(positives.label),
+      {name: len(arrays.label) for name, arrays in negatives.items()},
+      {name: settings['negatives'][name].get('weight', 1.0) for name in negatives},
+      batch_size=settings['batch_size'],
+      negatives_per_batch=settings['negatives_per_batch'] if negatives else 0,
+      inside=settings.get('inside', False),
+      seed=config['seed'],
+      multiple_of=num_devices,
+  )
+  return Inputs(
+      pool, stream, tuple(pool.image.shape[1:]), positives.names, negatives)
+
+
+def check_devices(key: str, batch_size: int, num_devices: int) -> None:
+  """Raises ValueError unless a batch can be split over the devices."""
+  if batch_size % num_devices:
+    raise ValueError(
+        f'{key} {batch_size} does not divide over {num_devices} devices; choose a '
+        f'multiple of {num_devices}, or show the program fewer devices '
+        '(CUDA_VISIBLE_DEVICES=0)')
+
+
+def most_negatives(settings: Mapping[str, Any]) -> int:
+  """The most negatives per batch."""
+  count = settings['negatives_per_batch']
+  return count if isinstance(count, int) else max(count)
+
+
+def transforms(settings: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+  """What is done to images on the device: 'augment' and 'normalise'."""
+  return {
+      'augment': data.make_augment(settings['augment']),
+      'normalise': functools.partial(
+          data.normalise, mean=settings['mean'], std=settings['std']),
+  }
+
+
+def _check_normalisation(settings, channels):
+  for key in ('mean', 'std'):
+    if len(settings[key]) not in (1, channels):
+      raise ValueError(
+          f'data.{key} must hold one number, or one for each of the {channels} '
+          f'channels, got {settings[key]}'
+      )
+  if min(settings['std']) <= 0:
+    raise ValueError(f'data.std must be above 0, got {settings["std"]}')

@@ -1,0 +1,133 @@
+"""GANs of points looked at on the way: samples, the boundary, distances to the data.
+
+    evaluator = make_evaluator(config, workdir, inputs, trainer, mesh, others)
+    figures, _ = evaluator.run(state, step, final=False)
+    figures['samples']['distance']                       # of each seed
+
+Each look is kept in snapshots/ of the workdir: a run that is resumed ends with all.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nat_jax import data, registry
+from nat_jax.runtime import files, parallel, results, writers
+from nat_jax.task import Evaluator, Inputs, Others, Trainer
+from nat_jax.tasks.points import measures
+from nat_jax.tasks.points.step import seeds_of
+
+GRID = {1: 301, 2: 61}  # points of an axis on which D is looked at
+DRAWN = 400  # samples of a seed kept for figures
+SNAPSHOTS = 'snapshots'  # folder of the workdir
+KEYS = ('distance', 'samples', 'boundary')  # of a snapshot
+
+
+def make_evaluator(
+    config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
+    others: Others,
+) -> Evaluator:
+  """The `Evaluator` of GANs of points.
+
+  Raises:
+    ValueError: evaluations that do not divide the run, more than the memory holds.
+  """
+  del others
+  every = config['run']['eval_every'] or config['steps']
+  if config['steps'] % every:
+    raise ValueError(
+        f'steps {config["steps"]} must be a multiple of run.eval_every {every}, so '
+        'that the looks at the run are equally far apart')
+  points = registry.build(data.POINTS, config['data'], what='set of points')
+  held_out = measures.hold_out(config['data'], config['num_samples'])
+  where = grid(points)
+  data.check_memory(
+      8 * config['num_seeds'] * (config['num_samples'] * 4 * given.shape[0]
+                                 + len(where)),
+      f'the samples of {config["num_seeds"]} seeds', 'lower num_seeds or num_samples')
+  # The same noise for all seeds and looks.
+  z = np.random.default_rng(0).standard_normal(
+      (config['num_samples'], config['generator']['latent'])).astype(np.float32)
+  heads = {name: parallel.wrap_head(
+      lambda state, nothing, head=head, x=x: head(state, x), mesh)
+      for name, head, x in (('samples', trainer.heads['samples'], {'z': z}),
+                            ('boundary', trainer.heads['boundary'], where))}
+
+  def look(state):
+    """(distance [seeds], samples [seeds, n, d], boundary [seeds, grid])."""
+    samples, boundary = (
+        np.asarray(heads[name](state, {})) for name in ('samples', 'boundary'))
+    return measures.wasserstein(samples, held_out.points), samples, boundary
+
+  def keep(step, distance, samples, boundary):
+    thin = -(-config['num_samples'] // DRAWN)
+    path = _place(workdir, step)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    files.write_npz(
+        path, distance=distance, samples=samples[:, ::thin].astype(np.float16),
+        boundary=boundary.astype(np.float16))
+
+  def run(state, step, final):
+    del final
+    found = look(state)
+    if jax.process_index() == 0:
+      keep(step, *found)
+    distance, samples, _ = found
+    spread = measures.spread(samples) / measures.spread(held_out.points)
+    return {'samples': {'distance': distance.tolist(), 'spread': spread.tolist(),
+                        'mean_distance': float(distance.mean())}}, samples
+
+  def save(state, step, figures, samples):
+    del state, figures
+    steps = list(range(0, step + 1, every))
+    start = _place(workdir, 0)
+    if jax.process_index() == 0 and not os.path.exists(start):
+      first = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
+      keep(0, *look(first))
+    seen = [files.read_npz(_place(workdir, at), AGAIN.format(workdir), KEYS)
+            for at in steps]
+    distance, drawn, boundary = (np.stack([one[key] for one in seen]) for key in KEYS)
+    threshold = config['tolerance'] * held_out.floor
+    merit = measures.measure(
+        np.array(steps), distance, boundary, samples, held_out, threshold)
+    evaluation = writers.finite({
+        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
+        'step': step, 'seeds': seeds_of(config), 'num_samples': config['num_samples'],
+        'measure': ('' if given.shape[0] == 1 else 'sliced ') + 'Wasserstein distance',
+        'floor': held_out.floor, 'threshold': threshold,
+        'evals': {'samples': {name: x.tolist() for name, x in merit.items()}},
+        'curve': {'step': steps, 'distance': distance.tolist()},
+    })
+    rows = np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)
+    results.write_evaluation(workdir, evaluation, {results.POINTS: dict(
+        steps=np.array(steps), samples=drawn, boundary=boundary, grid=where,
+        data=held_out.points[:DRAWN], negative=points.negative[rows])})
+    return evaluation
+
+  # Half-precision numbers of every look, once in snapshots/ and once in points.npz.
+  size = config['num_seeds'] * (2 * DRAWN * given.shape[0] + len(where)) * 2
+  return Evaluator(run, save, summary, 2 * size * (1 + config['steps'] // every))
+
+
+AGAIN = ('move {} away and train the run again: its snapshots belong together')
+
+
+def _place(workdir, step):
+  return os.path.join(workdir, SNAPSHOTS, f'{step:09d}.npz')
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+  """The distance of the samples from the data, over seeds."""
+  distance = np.array(figures['samples']['distance'])
+  return (f'distance from the data {distance.mean():.3f} '
+          f'({distance.min():.3f} to {distance.max():.3f} over {len(distance)} seeds)')
+
+
+def grid(points: data.Points) -> np.ndarray:
+  """The points [g, d] on which D is looked at; in a plane x changes fastest."""
+  dimension = points.positive.shape[1]
+  axis = np.linspace(*points.window, GRID[dimension], dtype=np.float32)
+  return np.stack([x.ravel() for x in np.meshgrid(*[axis] * dimension)], -1)

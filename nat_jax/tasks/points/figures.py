@@ -1,0 +1,149 @@
+"""The figures of GANs of points: density and boundary over time, and an animation.
+
+    figure = overview({'gan': run, 'nat': run})
+    moving = animation({'gan': run, 'nat': run})
+
+A run is its evaluation with `arrays`, what stands in points.npz. The first run is
+above, or on the left. Density and points are of the first seed, boundaries of all.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nat_jax.reports import figures
+
+Runs = Mapping[str, Mapping[str, Any]]
+
+TIMES = (0.0, 0.1, 0.25, 0.5, 1.0)  # shares of the run that the figure shows
+COLOURS = {'gan': '#D55E00', 'nat': '#0072B2'}
+OTHERS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+DATA, NEGATIVE = '#333333', '#b9a36b'
+BINS = 60
+TALLEST = 1.2  # of the density axis, with the tallest bar of the data as 1
+
+
+def overview(runs: Runs) -> Any:
+  """One row of snapshots per run, and below the distance against steps."""
+  import matplotlib
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import LogFormatter
+
+  num = len(next(iter(runs.values()))['arrays']['steps'])
+  times = [round(share * (num - 1)) for share in TIMES]
+  plane = _is_plane(runs)
+  with matplotlib.rc_context(figures.STYLE):
+    height = 2.3 if plane else 1.7
+    figure = Figure(figsize=(9.6, height * len(runs) + 2.5), layout='constrained')
+    figure.suptitle(
+        'grey: data; brown: negatives; in colour: samples of the first seed, and '
+        + ('where D = 0.5' if plane else 'D') + ' for all seeds', fontsize=10)
+    *rows, last = figure.subfigures(
+        len(runs) + 1, 1, height_ratios=[height] * len(runs) + [2.2])
+    for row, (label, run) in zip(rows, runs.items(), strict=True):
+      axes = row.subplots(1, len(times), sharey=True)
+      for ax, t in zip(axes, times, strict=True):
+        _snapshot(ax, run, t, _colour(runs, label))
+        ax.set_title(f'step {run["arrays"]["steps"][t]}')
+      axes[0].set_ylabel(label, fontweight='bold')
+    ax, other = last.subplots(1, 2)
+    for label, run in runs.items():
+      _curve(ax, run['curve']['step'], np.array(run['curve']['distance'], float),
+             _colour(runs, label), label)
+      boundary = run['arrays']['boundary'].astype(np.float32)
+      _curve(other, run['curve']['step'][1:], np.abs(np.diff(boundary, axis=0)).mean(2),
+             _colour(runs, label), label)
+    one = next(iter(runs.values()))
+    ax.axhline(one['threshold'], color=DATA, lw=1, ls=':', label='converged below')
+    ax.set(xlabel='step', yscale='log', title='distance (band: sd over seeds)')
+    other.set(xlabel='step', yscale='log', title='change of D between snapshots')
+    for panel in (ax, other):  # the powers of the default formatter are math text
+      panel.yaxis.set_major_formatter(LogFormatter())
+      panel.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    ax.legend()
+  return figure
+
+
+def animation(runs: Runs) -> Any:
+  """One frame per snapshot and one panel per run."""
+  import matplotlib
+  from matplotlib.animation import FuncAnimation
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  steps = next(iter(runs.values()))['arrays']['steps']
+  with matplotlib.rc_context(figures.STYLE):
+    width = 3.0 if _is_plane(runs) else 3.6
+    figure = Figure(figsize=(width * len(runs), 3.0), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
+
+    def draw(t):
+      for ax, (label, run) in zip(axes, runs.items(), strict=True):
+        ax.clear()
+        _snapshot(ax, run, t, _colour(runs, label))
+        ax.set_title(f'{label}, step {steps[t]}')
+
+    return FuncAnimation(figure, draw, frames=len(steps), init_func=lambda: None)
+
+
+def _snapshot(ax, run, t, colour):
+  arrays = run['arrays']
+  low, high = arrays['grid'].min(), arrays['grid'].max()
+  draw = _plane if arrays['grid'].shape[1] == 2 else _line
+  draw(ax, arrays, arrays['samples'][t, 0].astype(np.float32),
+       arrays['boundary'][t].astype(np.float32), colour)
+  ax.set_xlim(low, high)
+
+
+def _line(ax, arrays, samples, boundary, colour):
+  """Histograms, and the curves of D of all seeds, that of the first one thick."""
+  grid = arrays['grid'][:, 0]
+  bins = np.linspace(grid[0], grid[-1], BINS + 1)
+  data, _ = np.histogram(arrays['data'][:, 0], bins)
+  top = data.max() / len(arrays['data'])
+  for points, face, alpha in (
+      (arrays['negative'], NEGATIVE, 0.6), (arrays['data'], DATA, 0.5),
+      (samples, colour, 0.6)):
+    height = np.histogram(points[:, 0], bins)[0] / len(points) / top
+    ax.fill_between(bins, np.append(height, 0).clip(0, TALLEST), step='post',
+                    color=face, alpha=alpha, lw=0)
+  for curve in boundary[1:]:
+    ax.plot(grid, curve, color=colour, lw=0.5, alpha=0.5)
+  ax.plot(grid, boundary[0], color=colour, lw=1.8)
+  ax.axhline(0.5, color=DATA, lw=0.6, ls=':')
+  ax.set_ylim(0, TALLEST)
+
+
+def _plane(ax, arrays, samples, boundary, colour):
+  """Points, and where D = 0.5 for each seed, D of the first one shaded."""
+  axis = np.unique(arrays['grid'][:, 0])
+  fields = boundary.reshape(len(boundary), len(axis), len(axis))
+  ax.contourf(axis, axis, fields[0], levels=[0.5, 1.01], colors=[colour], alpha=0.12)
+  for field in fields[1:]:
+    ax.contour(axis, axis, field, levels=[0.5], colors=[colour], linewidths=0.4,
+               alpha=0.5)
+  ax.contour(axis, axis, fields[0], levels=[0.5], colors=[colour], linewidths=1.6)
+  for points, face in (
+      (arrays['negative'], NEGATIVE), (arrays['data'], DATA), (samples, colour)):
+    ax.plot(*points[:: max(1, len(points) // 200)].T, '.', ms=3, color=face, mew=0)
+  ax.set_ylim(axis[0], axis[-1])
+  ax.set_aspect('equal')
+  ax.grid(False)
+
+
+def _curve(ax, steps, values, colour, label):
+  mean, spread = values.mean(1), values.std(1)
+  ax.plot(steps, mean, color=colour, label=label)
+  ax.fill_between(steps, np.maximum(mean - spread, mean / 10), mean + spread,
+                  color=colour, alpha=0.2, lw=0)
+
+
+def _colour(runs, label):
+  others = [name for name in runs if name not in COLOURS]
+  return COLOURS[label] if label in COLOURS else OTHERS[others.index(label) % 4]
+
+
+def _is_plane(runs):
+  return next(iter(runs.values()))['arrays']['grid'].shape[1] == 2

@@ -1,0 +1,200 @@
+"""How near generated points are to the data, and how still the boundary stands.
+
+    held_out = hold_out({'name': 'rings2d'}, num_samples=2000)
+    figures = measure(steps, distances, boundaries, samples, held_out, threshold)
+    for table in compare({'gan': evaluation, 'nat': evaluation}):
+      print(table.markdown())
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nat_jax import data, registry
+from nat_jax.reports import claims
+from nat_jax.reports.tables import Table
+
+DIRECTIONS = 64
+PAIRS = 10  # of samples of the data that the floor is averaged over
+ROWS = {  # figure -> (what the table calls it, how it is written)
+    'distance_end': ('distance at the end', '{:.3f}'),
+    'distance_late': ('distance, mean of the second half', '{:.3f}'),
+    'fluctuation': ('fluctuation of the boundary', '{:.4f}'),
+    'spread': ('spread of samples / of data, at the end', '{:.2f}'),
+    'converged': ('share of seeds converged', '{:.2f}'),
+    'within_5': ('share of seeds within 5 times the floor', '{:.2f}'),
+    'within_2': ('share of seeds within twice the floor', '{:.2f}'),
+    'steps_converged': ('steps until converged (converged seeds)', '{:.0f}'),
+}
+
+
+def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
+  """The 1-Wasserstein distance of point sets of one size; in a plane the sliced one.
+
+  mean_i |a_(i) - b_(i)| over the sorted points; in a plane its mean over the
+  projections on 64 fixed directions, evenly spread over half a turn.
+
+  Args:
+    samples: [..., n, d], d = 1 or 2.
+    others: [n, d].
+
+  Returns:
+    [...] in float64.
+
+  Raises:
+    ValueError: other dimensions, or sets of different sizes.
+
+  Reference: Bonneel et al., "Sliced and Radon Wasserstein Barycenters", 2015.
+  """
+  if samples.shape[-2:] != others.shape or others.shape[-1] not in (1, 2):
+    raise ValueError(
+        'two sets of as many points on a line or in a plane are compared, got shapes '
+        f'{samples.shape} and {others.shape}')
+  if others.shape[-1] == 1:
+    directions = np.ones((1, 1))
+  else:
+    angles = np.arange(DIRECTIONS) * np.pi / DIRECTIONS
+    directions = np.stack([np.cos(angles), np.sin(angles)], -1)
+  one, other = (np.sort(directions @ np.asarray(x, np.float64).swapaxes(-1, -2))
+                for x in (samples, others))
+  return np.abs(one - other).mean((-2, -1))
+
+
+class HeldOut(NamedTuple):
+  """What generated points are compared with.
+
+  Attributes:
+    points: of the data, not those of training, [n, d].
+    floor: mean distance of two such samples.
+  """
+
+  points: np.ndarray
+  floor: float
+
+
+def hold_out(spec: Mapping[str, Any], num_samples: int) -> HeldOut:
+  """Draws as many points as are generated from the data, with another seed."""
+  spec = {**spec, 'num': 2 * PAIRS * num_samples, 'seed': spec.get('seed', 0) + 1}
+  points = registry.build(data.POINTS, spec, what='set of points').positive
+  order = np.random.default_rng(0).permutation(len(points))
+  sets = points[order].reshape(2 * PAIRS, num_samples, -1)
+  floors = [wasserstein(a, b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
+  return HeldOut(sets[0], float(np.mean(floors)))
+
+
+def measure(
+    steps: np.ndarray, distances: np.ndarray, boundaries: np.ndarray,
+    samples: np.ndarray, held_out: HeldOut, threshold: float,
+) -> dict[str, np.ndarray]:
+  """The figures of merit of each seed.
+
+  A seed has converged if its last distance is below `threshold`; steps_converged is
+  the first snapshot from which on it stays there (NaN if it has not converged). The
+  fluctuation is the mean change |D(x) - D'(x)| from snapshot to snapshot in the second
+  half, D in [0, 1], over the points x of the grid. Spread is the root mean square
+  distance from the mean, as a share of that of the data: near 0 all samples are alike.
+
+  Args:
+    steps: [t] of the snapshots.
+    distances: [t, seeds].
+    boundaries: [t, seeds, points of the grid].
+    samples: the last ones, [seeds, n, d].
+    held_out: what the distances are from.
+    threshold: of convergence.
+
+  Returns:
+    The figures of `ROWS`, each [seeds].
+  """
+  half = len(steps) // 2
+  below = distances < threshold
+  stays = np.flip(np.logical_and.accumulate(np.flip(below, 0)), 0)
+  first = np.asarray(steps, np.float64)[stays.argmax(0)]
+  changes = np.abs(np.diff(np.asarray(boundaries[half:], np.float64), axis=0))
+  return {
+      'distance_end': distances[-1],
+      'distance_late': distances[half:].mean(0),
+      'fluctuation': changes.mean((0, 2)),
+      'spread': spread(samples) / spread(held_out.points),
+      'converged': below[-1].astype(np.float64),
+      **{f'within_{n}': (distances[-1] < n * held_out.floor).astype(np.float64)
+         for n in (5, 2)},
+      'steps_converged': np.where(below[-1], first, np.nan),
+  }
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+  """Root mean square distance from the mean, [..., n, d] -> [...]."""
+  return np.sqrt(np.asarray(points, np.float64).var(-2).sum(-1))
+
+
+def paired_test(one: np.ndarray, other: np.ndarray) -> float:
+  """Two-sided p-value of the sign-flip permutation test over pairs; NaN without two.
+
+  Exact up to 13 seeds. It is 1 where no pair differs.
+  """
+  from scipy import stats
+
+  both = np.isfinite(one) & np.isfinite(other)
+  if both.sum() < 2:
+    return float('nan')
+  if np.array_equal(one[both], other[both]):
+    return 1.0
+  found = stats.permutation_test(
+      (one[both], other[both]), lambda a, b, axis: np.mean(a - b, axis=axis),
+      permutation_type='samples', vectorized=True, rng=np.random.default_rng(0))
+  return float(found.pvalue)
+
+
+def compare(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+  """Tables of figures of merit, and of the distance against steps.
+
+  Args:
+    evaluations: label -> what stands in eval.json; with two or more the first is what
+      the last is tested against, seed by seed. The rows of a table are one family of
+      tests, corrected as in `claims.holm`.
+  """
+  labels, found = list(evaluations), list(evaluations.values())
+  test = len(found) > 1 and found[0]['seeds'] == found[-1]['seeds']
+  head = [*labels, *([f'p ({labels[-1]} = {labels[0]})'] if test else [])]
+
+  def rows(given):
+    """A row for each (title, form, the values of each run)."""
+    given = [(title, form, [np.array(one, np.float64) for one in values])
+             for title, form, values in given]  # None becomes NaN
+    cells = [[title, *(_mean_sd(one, form) for one in values)]
+             for title, form, values in given]
+    if test:
+      adjusted = claims.holm([paired_test(v[0], v[-1]) for *_, v in given])
+      for row, p in zip(cells, adjusted, strict=True):
+        row.append('-' if np.isnan(p) else f'{p:.2g}')
+    return cells
+
+  one = found[0]
+  every = max(1, (len(one['curve']['step']) - 1) // 10)
+  chosen = range(0, len(one['curve']['step']), every)
+  corrected = "Holm's correction over the rows of the table"
+  merit = Table(
+      f'{one["name"]}: mean +- sd over seeds {one["seeds"][0]}..{one["seeds"][-1]}. '
+      f'Converged: distance at the end below {one["threshold"]:.3f}, '
+      f'{one["threshold"] / one["floor"]:g} times that of two samples of '
+      f'{one["num_samples"]} points of the data (the floor, {one["floor"]:.4f}). p: '
+      f'paired permutation test over seeds, two-sided, with {corrected}.',
+      ['figure', *head],
+      rows((title, form, [e['evals']['samples'][key] for e in found])
+           for key, (title, form) in ROWS.items()))
+  distance = Table(
+      f'{one["name"]}: {one["measure"]} from the data against steps.'
+      + (f' p: with {corrected}.' if test else ''),
+      ['step', *head],
+      rows((str(one['curve']['step'][t]), '{:.3f}',
+            [e['curve']['distance'][t] for e in found]) for t in chosen))
+  return [merit, distance]
+
+
+def _mean_sd(values, form):
+  values = values[np.isfinite(values)]
+  if not len(values):
+    return '-'
+  mean = form.format(values.mean())
+  return mean if len(values) < 2 else f'{mean} +- {form.format(values.std(ddof=1))}'
