@@ -94,6 +94,7 @@ def logged(workdir, kind='train'):
   return [r['step'] for r in records(workdir, kind)]
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   """Stopped by three signals, kill -9 three times at random, then left to finish."""
   undisturbed = start(folder, 'undisturbed')
@@ -163,6 +164,7 @@ def test_lost_viewer_does_not_stop_training(folder):
   assert (folder / 'viewed' / 'report.html').exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(folder):
   """launch/local.sh: two processes of two devices; files are written by the first."""
   steps = '--config.steps=40'
@@ -183,6 +185,7 @@ def test_two_processes_train_as_one(folder):
   assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
 
 
+@pytest.mark.slow
 def test_lost_processes(folder):
   """kill -9 of either: the other says so and ends, and the same command goes on."""
   args = command(folder, 'lost', '--config.steps=120', '--config.run.log_every=10',

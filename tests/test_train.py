@@ -648,7 +648,8 @@ def test_progress_shows_what_can_move(done):
 def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tmp_path):
   config = experiment.plain(make_config(num_classes=2))
   logits = np.zeros((4, num_outputs))
-  sets = {'test': inputs.EvalSet(None, positive=True, seen=False, overlap=0)}
+  sets = {'test': inputs.EvalSet(
+      None, positive=True, seen=False, overlap=0, part='test')}
   evaluation = evaluate.save_evaluation(
       str(tmp_path), config, 1, ['a', 'b'], sets, {}, {'test': {'logits': logits}}, {})
   assert evaluation['background'] == (num_outputs > 2)
