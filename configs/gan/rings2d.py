@@ -21,7 +21,7 @@ CPU cores that had other work to do.
 
 from nat_jax.schema import presets
 
-WEIGHTS = {'nat': 0.0, 'nat_light': 0.1, 'gan': 0.0}  # of the negatives
+WEIGHTS = {'nat': None, 'nat_light': 0.1, 'gan': None}  # None: one mean
 
 
 def get_config(variant='nat'):

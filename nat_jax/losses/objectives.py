@@ -196,7 +196,7 @@ def example_weights(
 
 def _share(weight: jax.Array, axis: Axis) -> jax.Array:
   count = axis.sum((weight > 0).astype(jnp.float32))
-  return weight / jnp.maximum(count, 1.0)
+  return weight / jnp.where(count > 0, count, 1.0)
 
 
 def _check_num_classes(num_classes: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from nat_jax.task import Axis, Net
@@ -23,15 +24,20 @@ def descend(
   Args:
     net: its `batch_stats` stay as they are.
     tx: its optimiser.
-    loss_fn: params -> (sum over the examples of this device, aux).
+    loss_fn: params -> (terms of the examples of this device, whose sum over all devices
+      is minimised: an array of any shape, aux).
     axis: the devices that share the batch.
 
   Returns:
     (net, (loss over the global batch, aux), global norm of the gradient).
   """
-  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(net.params)
+  def total(params):
+    terms, aux = loss_fn(params)
+    return jnp.sum(terms), (terms, aux)
+
+  grads, (terms, aux) = jax.grad(total, has_aux=True)(net.params)
   grads = axis.all(grads)
   updates, opt_state = tx.update(grads, net.opt_state, net.params)
   params = optax.apply_updates(net.params, updates)
   net = net.replace(params=params, opt_state=opt_state)
-  return net, (axis.all(loss), aux), optax.tree.norm(grads)
+  return net, (axis.sum(terms), aux), optax.tree.norm(grads)

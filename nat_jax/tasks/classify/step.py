@@ -112,7 +112,7 @@ def supervised(
       if extra_loss is not None:
         extra = extra_loss(frozen, images, aux)
         terms += weight / jnp.maximum(axis.sum(weight > 0), 1) * extra
-      return terms.sum(), (logits, per_example, extra, updates.get('batch_stats', {}))
+      return terms, (logits, per_example, extra, updates.get('batch_stats', {}))
 
     net, (loss, (logits, per_example, extra, batch_stats)), norm = updates.descend(
         net, tx, loss_fn, axis)
