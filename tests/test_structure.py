@@ -75,6 +75,16 @@ def used(path):
       yield ast.unparse(node)
 
 
+def test_functions_fit_on_a_screen():
+  """At most 80 lines each, its signature and its docstring left out."""
+  for path in SOURCES:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.FunctionDef):
+        body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+        lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+        assert lines <= 80, f'{path}: {node.name} has {lines} lines'
+
+
 def room(path):
   """The top-level module or package that a file belongs to."""
   return path.relative_to(PACKAGE).parts[0].removesuffix('.py')

@@ -223,7 +223,7 @@ def check_config(config: dict[str, Any]) -> None:
     if missing:
       raise ValueError(
           f'config key {prefix}{missing[0]!r} is missing; start the config from '
-          'nat_jax.presets.experiment(...), which fills in every default'
+          'nat_jax.schema.presets.experiment(...), which fills in every default'
       )
   for key in base:
     if key in groups(base):
@@ -267,7 +267,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
   config = config.to_dict() if hasattr(config, 'to_dict') else config
   if not isinstance(config, dict):
     raise ValueError(
-        'a config must be what nat_jax.presets.experiment(...) returns, got '
+        'a config must be what nat_jax.schema.presets.experiment(...) returns, got '
         f'{bounds.shown(config)}')
   try:
     config = json.loads(json.dumps(config))

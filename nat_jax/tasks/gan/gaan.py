@@ -7,7 +7,9 @@ Reference: Tran, Bui, Cheung, "Dist-GAN: An Improved GAN using Distance Constrai
 ECCV 2018 (and "Generative Adversarial Autoencoder Networks", arXiv:1803.08887).
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -66,19 +68,16 @@ def gaan(
       augment=augment, normalise=normalise)
 
   def init(key: jax.Array) -> State:
-    state = pair.init(key)
-    params = encoder.init(
-        jax.random.fold_in(key, 3), jnp.zeros((2, *image_shape)), train=False)['params']
-    enc = Net(params, {}, enc_tx.init(params))
-    return state.replace(nets=state.nets | {'enc': enc})
+    state, images = pair.init(key), jnp.zeros((2, *image_shape))
+    params = encoder.init(jax.random.fold_in(key, 3), images, train=False)['params']
+    return state.replace(
+        nets=state.nets | {'enc': Net(params, {}, enc_tx.init(params))})
 
   def step(state, frozen, batch, *, axis: Axis = GLOBAL):
     del frozen
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
     nets = state.nets
-    one = jax.tree.map(lambda x: x[:, 0], batch['positive'])
-    images = augment(one['image'], axis.keys(keys[0], len(one['label'])))
-    real = {**one, 'image': normalise(images)}
+    real = players.prepare(batch, 0, keys[0], axis, augment, normalise)['real']
     enc, loss_recon = update_enc(nets['enc'], nets['gen'], nets['disc'], real, keys[1],
                                  axis)
     disc, seen = update_disc(nets['disc'], enc, nets['gen'], real, keys[2], axis)
@@ -87,27 +86,15 @@ def gaan(
     return state.replace(
         step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc}), collected
 
-  def reconstruct(enc_params, gen_params, real, axis):
-    codes, _ = encoder.clone(axis_name=axis.name).apply(
-        {'params': enc_params}, real['image'], train=False)
-    images = generator.clone(axis_name=axis.name).apply({'params': gen_params}, codes)
-    return {**real, 'image': images}, codes
-
-  def see(variables, sets, key, axis, updating=''):
-    return players.see(
-        discriminator, None, variables, sets, jax.random.split(key, len(sets)), axis,
-        together=[[name] for name in sets], updating=updating)
-
-  def mean(x, axis):
-    flat = x.reshape(len(x), -1)
-    return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])
+  see = functools.partial(_see_apart, discriminator)
 
   def update_enc(enc, gen, disc, real, key, axis):
     fake_key, key = jax.random.split(key)
     fake = players.generate(generator, gen.params, fake_key, len(real['label']), axis)
 
     def loss_fn(params):
-      recon, codes = reconstruct(params, gen.params, real, axis)
+      recon, codes = reconstruct(
+          encoder, generator, params, gen.params, real, axis)
       seen, _ = see(
           disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
       f = {name: one.features['features'] for name, one in seen.items()}
@@ -127,7 +114,8 @@ def gaan(
     sets = {
         'real': real,
         'fake': players.generate(generator, gen.params, fake_key, num, axis),
-        'recon': reconstruct(enc.params, gen.params, real, axis)[0]}
+        'recon': reconstruct(
+            encoder, generator, enc.params, gen.params, real, axis)[0]}
     shares = {'real': 1 - recon_weight, 'fake': 1.0, 'recon': recon_weight}
 
     def loss_fn(params):
@@ -160,3 +148,27 @@ def gaan(
     return gen, gan_metrics.Made(loss, norm, samples)
 
   return pair._replace(init=init, step=step)
+
+
+def reconstruct(
+    encoder: nn.Module, generator: nn.Module, enc_params: Any, gen_params: Any,
+    real: players.Set, axis: Axis,
+) -> tuple[players.Set, jax.Array]:
+  """The set G(E(x)) of real images x, and their codes E(x) [n, latent]."""
+  codes, _ = encoder.clone(axis_name=axis.name).apply(
+      {'params': enc_params}, real['image'], train=False)
+  images = generator.clone(axis_name=axis.name).apply({'params': gen_params}, codes)
+  return {**real, 'image': images}, codes
+
+
+def _see_apart(discriminator, variables, sets, key, axis, updating=''):
+  """Passes of the discriminator, one for each set."""
+  return players.see(
+      discriminator, None, variables, sets, jax.random.split(key, len(sets)), axis,
+      together=[[name] for name in sets], updating=updating)
+
+
+def mean(x: jax.Array, axis: Axis) -> jax.Array:
+  """The mean of [n, ...] over all dimensions and the global batch."""
+  flat = x.reshape(len(x), -1)
+  return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])

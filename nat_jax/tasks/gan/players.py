@@ -1,5 +1,6 @@
-"""What the steps of a GAN's networks are made of: samples, passes, penalties.
+"""What the steps of a GAN's networks are made of: sets, samples, passes, penalties.
 
+    sets = prepare(batch, 0, key, axis, augment, normalise)
     fake = generate(generator, gen.params, key, num, axis)
     passes, stats = see(discriminator, class_logits, disc.variables, sets, keys, axis)
 
@@ -17,6 +18,36 @@ import numpy as np
 from nat_jax.task import Axis, Pass
 
 Set = dict[str, Any]
+SOURCES = {'real': 'positive', 'negative': 'negative'}  # set -> part of a batch
+
+
+def prepare(
+    batch: Mapping[str, Any], j: int, key: jax.Array, axis: Axis,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    normalise: Callable[[jax.Array], jax.Array],
+    with_negatives: bool | jax.Array = True,
+) -> dict[str, Set]:
+  """Part j of a batch as sets: real images, and negatives where there are any.
+
+  Args:
+    batch: of `data.apart`, each leaf [n, repeats, ...].
+    j: which of the repeats.
+    key: of the augmentation.
+    axis: the devices that share the batch.
+    augment, normalise: as in `gan`.
+    with_negatives: False: the weights of the negatives become 0.
+  """
+  sets = {}
+  for i, (name, source) in enumerate(SOURCES.items()):
+    if source not in batch:
+      continue
+    one = jax.tree.map(lambda x: x[:, j], batch[source])
+    keys = axis.keys(jax.random.fold_in(key, i), len(one['label']))
+    sets[name] = {**one, 'image': normalise(augment(one['image'], keys))}
+  if 'negative' in sets:
+    weight = sets['negative']['weight'] * with_negatives
+    sets['negative'] |= {'weight': weight, 'label': None}
+  return sets
 
 
 def generate(

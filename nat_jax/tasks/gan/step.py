@@ -84,7 +84,8 @@ def gan(
     gen, disc = state.nets['gen'], state.nets['disc']
     for j in range(n_critic):
       key = jax.random.fold_in(step_key, j)
-      sets = prepare(batch, j, state.step, key, axis)
+      sets = players.prepare(
+          batch, j, key, axis, augment, normalise, state.step % negatives_every == 0)
       disc, seen = update_disc(disc, gen, sets, jax.random.fold_in(key, 2), axis)
     gen, made = update_gen(
         gen, state.nets['disc'] if simultaneous else disc, sets,
@@ -95,21 +96,6 @@ def gan(
     state = state.replace(
         step=state.step + 1, nets={'gen': gen, 'disc': disc}, ema=ema)
     return state, gan_metrics.collect(objective, seen, made, axis)
-
-  def prepare(batch, j, step, key, axis):
-    """Batch j of a step as sets: real images, and negatives where there are any."""
-    sets = {}
-    for i, (name, source) in enumerate(
-        {'real': 'positive', 'negative': 'negative'}.items()):
-      if source not in batch:
-        continue
-      one = jax.tree.map(lambda x: x[:, j], batch[source])
-      keys = axis.keys(jax.random.fold_in(key, i), len(one['label']))
-      sets[name] = {**one, 'image': normalise(augment(one['image'], keys))}
-    if 'negative' in sets:
-      weight = sets['negative']['weight'] * (step % negatives_every == 0)
-      sets['negative'] |= {'weight': weight, 'label': None}
-    return sets
 
   def update_disc(disc, gen, sets, key, axis):
     fake_key, *keys = jax.random.split(key, 4)
