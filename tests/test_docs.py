@@ -1,6 +1,7 @@
 """README.md and docs/: their links and paths exist, their examples run."""
 
 import contextlib
+import importlib
 import importlib.util
 import pathlib
 import re
@@ -8,8 +9,10 @@ from urllib import parse
 
 import jax
 import pytest
+from absl import flags
 
 from nat_jax import data, losses, models, runs, schema
+from nat_jax.commands import COMMANDS
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
@@ -84,11 +87,24 @@ def test_named_variants_exist(page):
       assert module.get_config(variant).variant
 
 
-def test_commands_of_the_program_parse():
-  """Modes and flags that pages name."""
-  from nat_jax.commands import COMMANDS
-  for page in PAGES:
-    assert set(re.findall(r'--mode=(\w+)', page.read_text())) <= set(COMMANDS)
+def test_modes_and_flags_exist(page):
+  importlib.import_module('nat_jax.main')  # defines the flags
+  text = page.read_text()
+  assert set(re.findall(r'--mode=(\w+)', text)) <= set(COMMANDS)
+  lines = re.sub(r'\\\n', ' ', text).splitlines()
+  for line in (line for line in lines if 'nat_jax.main' in line):
+    for name in re.findall(r'(?<= --)\w+', line):
+      assert name == 'help' or name in flags.FLAGS, line
+
+
+def test_tables_of_names_stand_where_extending_says():
+  text = (ROOT / 'docs' / 'extending.md').read_text()
+  rows = re.findall(r'^\|[^|]*\|(.*)\|(.*)\|$', text, re.M)[2:]
+  assert len(rows) == 9
+  for tables, files in rows:
+    code = ''.join((ROOT / path).read_text() for path in re.findall(r'`(.*?)`', files))
+    for name in re.findall(r'`(\w+)`', tables):
+      assert re.search(rf'^{name}\b.*= \{{', code, re.M), name
 
 
 @contextlib.contextmanager
