@@ -1,0 +1,166 @@
+"""README.md and docs/: their links and paths exist, their examples run."""
+
+import contextlib
+import importlib
+import importlib.util
+import pathlib
+import re
+from urllib import parse
+
+import jax
+import pytest
+from absl import flags
+
+from nat_jax import data, losses, models, runs, schema
+from nat_jax.commands import COMMANDS
+from nat_jax.runtime import parallel
+from nat_jax.schema import presets
+from nat_jax.tasks import TASKS
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / 'README.md'
+PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
+TABLES = (
+    losses.OBJECTIVES, losses.GAN_OBJECTIVES, models.MODELS, data.SOURCES,
+    schema.DEFAULTS, TASKS)
+TRAINED = ('brier', 'with_entropy', 'build')  # examples; the others are traced
+PLACES = ('configs', 'docs', 'launch', 'nat_jax', 'tests')
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+def page(request):
+  return request.param
+
+
+def drawing():
+  """docs/draw_architecture.py, which is no part of the package."""
+  spec = importlib.util.spec_from_file_location(
+      'draw_architecture', ROOT / 'docs' / 'draw_architecture.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def anchors(page):
+  """The anchors of a page's headings, as GitHub makes them."""
+  headings = re.findall(r'^#+ (.*)$', page.read_text(), re.M)
+  return {re.sub(r'[^\w -]', '', one.lower()).replace(' ', '-') for one in headings}
+
+
+def test_readme_is_short():
+  assert len(README.read_text().splitlines()) <= 250
+
+
+def test_links_and_images_exist(page):
+  links = re.findall(r'\]\(([^)\s]+)\)', page.read_text())
+  relative = [link for link in links if not parse.urlparse(link).scheme]
+  assert relative
+  for link in relative:
+    path, _, anchor = link.partition('#')
+    target = page.parent / path if path else page
+    assert target.exists(), link
+    if anchor:
+      assert anchor in anchors(target), link
+
+
+def test_named_paths_exist(page):
+  """But what a variant or a list in braces follows, or what is written as CAPITALS."""
+  text = re.sub(r'https?://\S+', '', page.read_text())
+  named = re.findall(rf'(?<![\w/.-])(?:{"|".join(PLACES)})/[\w./-]*', text)
+  for path in {one.rstrip('./-') for one in named}:
+    assert (ROOT / path).exists(), f'{page.name} names {path}'
+  assert named
+
+
+def test_named_variants_exist(page):
+  """configs/digits.py:nat and configs/digits.py:{nat,baseline}."""
+  # attention_transfer.sh takes the form of all variants instead of one variant.
+  text = re.sub(r'launch/attention_transfer\.sh[^`]*', '', page.read_text())
+  for path, variants in re.findall(
+      r'(configs/[\w/]+\.py):(\{[\w,/]+\}|\w+)', text):
+    spec = importlib.util.spec_from_file_location('a_config', ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if 'pictures.py' in path:  # whose variants are folders
+      continue
+    for variant in variants.strip('{}').split(','):
+      assert module.get_config(variant).variant
+
+
+def test_modes_and_flags_exist(page):
+  importlib.import_module('nat_jax.main')  # defines the flags
+  text = page.read_text()
+  assert set(re.findall(r'--mode=(\w+)', text)) <= set(COMMANDS)
+  lines = re.sub(r'\\\n', ' ', text).splitlines()
+  for line in (line for line in lines if 'nat_jax.main' in line):
+    for name in re.findall(r'(?<= --)\w+', line):
+      assert name == 'help' or name in flags.FLAGS, line
+
+
+def test_tables_of_names_stand_where_extending_says():
+  text = (ROOT / 'docs' / 'extending.md').read_text()
+  rows = re.findall(r'^\|[^|]*\|(.*)\|(.*)\|$', text, re.M)[2:]
+  assert len(rows) == 9
+  for tables, files in rows:
+    code = ''.join((ROOT / path).read_text() for path in re.findall(r'`(.*?)`', files))
+    for name in re.findall(r'`(\w+)`', tables):
+      assert re.search(rf'^{name}\b.*= \{{', code, re.M), name
+
+
+@contextlib.contextmanager
+def as_they_are(tables):
+  """Gives tables back what they held."""
+  before = [dict(table) for table in tables]
+  try:
+    yield
+  finally:
+    for table, held in zip(tables, before, strict=True):
+      table.clear()
+      table.update(held)
+
+
+def trace(**config):
+  """Loads, builds and traces a step: what a trial run does, but for the compilation."""
+  config = runs.resolve(presets.experiment(steps=2, num_classes=4, **config))
+  task = TASKS[config['task']]
+  inputs = task.load(config, 1)
+  trainer = task.build(config, inputs.shape, runs.OTHERS)
+  state = jax.eval_shape(trainer.init, jax.random.key(0))
+  batch = data.gather(inputs.pool, inputs.stream.index(0))
+  after, _ = jax.eval_shape(trainer.step, state, trainer.frozen(), batch)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), state)
+
+
+def test_examples_run(tmp_path, monkeypatch, quick_compilation):
+  one = parallel.make_mesh(jax.devices()[:1])  # compiled in half the time
+  monkeypatch.setattr(parallel, 'make_mesh', lambda: one)
+  text = (ROOT / 'docs' / 'extending.md').read_text()
+  first, *examples = re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)
+  assert len(examples) == 6
+  monkeypatch.chdir(tmp_path)
+  space = {'__name__': 'extending'}
+  exec(compile(first, 'docs/extending.md', 'exec'), space)
+  trial = space['trial']
+  with as_they_are(TABLES):
+    for block in examples:
+      assert block.count('\n') < 20, block
+      trains = any(f'def {name}(' in block for name in TRAINED)
+      space['trial'] = trial if trains else trace
+      exec(compile(block, 'docs/extending.md', 'exec'), space)
+    assert {'brier', 'least_squares', 'linear', 'npz', 'late'} <= set().union(*TABLES)
+  assert 'late' not in TASKS
+
+
+def test_drawing_is_of_the_package_and_points_downwards(tmp_path):
+  draw = drawing()
+  assert set(draw.RANK_OF) == set(draw.rooms())
+  found = draw.arrows()
+  assert {('train', 'runs'), ('tasks', 'losses'), ('main', 'commands')} <= set(found)
+  for one, other in found:
+    assert draw.RANK_OF[other] < draw.RANK_OF[one], f'{one} imports {other}'
+  for name in ('one.png', 'other.png'):
+    draw.draw(tmp_path / name)
+  assert (tmp_path / 'one.png').read_bytes() == (tmp_path / 'other.png').read_bytes()
+
+
