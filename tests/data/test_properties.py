@@ -54,7 +54,7 @@ def at_least(mix):
 
 
 @PROPERTIES
-@hypothesis.given(mix=mixes(), num_steps=st.integers(1, 40) | st.integers(500, 600))
+@hypothesis.given(mix=mixes(), num_steps=st.sampled_from([1, 7, 40, 600]))
 def test_every_example_is_seen_as_often_as_the_others(mix, num_steps):
   stream = make_stream(**mix)
   rows = np.stack([stream.index(step) for step in range(num_steps)])
@@ -408,7 +408,7 @@ WORDS = st.sampled_from(sorted({key.split('.')[-1] for key in bounds.BOUNDS}))
 NAMES = st.one_of(ANY_TEXT, WORDS, st.just('name'))
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), ANY_TEXT,
-              st.sampled_from([0, 1, -1, 2**32, 10**400, -0.0, 1e-320, 'digits', '\ud800'])),
+              st.sampled_from([0, 1, -1, 2**32, 10**400, -0.0, 1e-320, 'digits'])),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4),
         st.dictionaries(NAMES, inner, max_size=3).map(lambda x: {**x, 'name': 'x'})),
@@ -417,6 +417,9 @@ JSON = st.recursive(
 
 @PROPERTIES
 @hypothesis.given(value=JSON)
+@hypothesis.example(value='\ud800')
+@hypothesis.example(value=[10**400, math.nan])
+@hypothesis.example(value={'name': 'x', 'generator': {'name': []}})
 def test_any_value_in_any_place_fits_or_is_a_value_error(value):
   for key in [*bounds.BOUNDS, *bounds.SPECS]:
     try:
