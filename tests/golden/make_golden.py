@@ -1,7 +1,7 @@
-"""Writes the golden arrays that `tests/models/test_golden.py` holds the networks to.
+"""Writes the arrays of `tests/models/test_golden.py`, beside this file.
 
     python3 -m venv torchvenv && torchvenv/bin/pip install torch numpy
-    torchvenv/bin/python tests/golden/make_golden.py          # beside this file
+    torchvenv/bin/python tests/golden/make_golden.py
 
 The networks here are written for PyTorch from the papers, and share no code with
 `nat_jax`. PyTorch is needed by this script alone, and never by a test.
