@@ -14,7 +14,7 @@ Each file holds one forward and one backward pass:
   outputs * cotangent, computed in float64. Of an array of more than 256 elements only
   its sketch is kept: 64 sums of its elements with random signs, divided by 8. The
   distance of two sketches is that of the arrays to within a tenth or so (Johnson and
-  Lindenstrauss), so nothing escapes the comparison.
+  Lindenstrauss), so that every element takes part in the comparison.
 
 Layouts and names are PyTorch's. PyTorch keeps the *unbiased* variance of a batch in
 BatchNorm's running statistics, flax and `nat_jax` the biased one: `given/count/...`
