@@ -73,9 +73,10 @@ def folder(
 
 def _rows(listing: sources.Arrays, split: str, path: str) -> np.ndarray:
   """The rows of a split, the same share of every class; the classes take turns."""
-  sources.split_slices(split, {'all': len(listing.label)})  # what is wrong with it
+  whole = {'all': len(listing.label)}
   bounds = ':'.join(re.findall(r'\[(.*?)\]', split)).split(':')
   if len(listing.names) > 1 and not all(re.fullmatch(r'\s*|.*%\s*', b) for b in bounds):
+    sources.split_slices(split, whole)  # any other mistake is told first
     raise ValueError(
         f'split {split!r} counts pictures, but {path} has {len(listing.names)} classes '
         'and each is split by itself; write shares, such as all[:80%]')
@@ -85,7 +86,10 @@ def _rows(listing: sources.Arrays, split: str, path: str) -> np.ndarray:
     of_class = of_class[np.random.default_rng(0).permutation(len(of_class))]
     try:
       slices = sources.split_slices(split, {'all': len(of_class)})
-    except ValueError:  # as the whole can be split, there is only this that is wrong
+    except ValueError:
+      # If the split itself is wrong, this says how. Shares of the whole are not asked
+      # for first: one that rounds to no picture may hold one of each class.
+      sources.split_slices(split, whole)
       raise ValueError(
           f'{path}: the class {name!r} has {len(of_class)} picture(s), too few for one '
           f'to fall into the split {split!r}; add some, or remove the class (negatives '

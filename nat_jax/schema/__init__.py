@@ -275,5 +275,8 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(
         f'a config holds numbers, text, True, False, None, lists and dicts: {error}'
     ) from error
-  check_config(config)
+  try:
+    check_config(config)
+  except RecursionError:
+    raise ValueError('a config must not be nested hundreds of levels deep') from None
   return config
