@@ -8,7 +8,7 @@ ECCV 2018 (and "Generative Adversarial Autoencoder Networks", arXiv:1803.08887).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -87,23 +87,18 @@ def gaan(
         step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc}), collected
 
   see = functools.partial(_see_apart, discriminator)
+  remake = functools.partial(reconstruct, encoder, generator)
 
   def update_enc(enc, gen, disc, real, key, axis):
     fake_key, key = jax.random.split(key)
     fake = players.generate(generator, gen.params, fake_key, len(real['label']), axis)
 
     def loss_fn(params):
-      recon, codes = reconstruct(
-          encoder, generator, params, gen.params, real, axis)
+      recon, codes = remake(params, gen.params, real, axis)
       seen, _ = see(
           disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
-      f = {name: one.features['features'] for name, one in seen.items()}
-      scale = (codes.shape[1] / f['real'].shape[1]) ** 0.5
-      distance = mean(f['recon'] - f['fake'], axis) - scale * mean(
-          codes - fake['z'], axis)
-      share = len(codes) / axis.sum(jnp.ones(len(codes)))  # of this device
-      error = jnp.square(f['real'] - f['recon']).mean()
-      return share * (error + distance_weight * jnp.square(distance)), ()
+      features = {name: one.features['features'] for name, one in seen.items()}
+      return encoder_loss(features, codes, fake['z'], distance_weight, axis), ()
 
     enc, (loss, _), _ = updates.descend(enc, enc_tx, loss_fn, axis)
     return enc, loss
@@ -114,8 +109,7 @@ def gaan(
     sets = {
         'real': real,
         'fake': players.generate(generator, gen.params, fake_key, num, axis),
-        'recon': reconstruct(
-            encoder, generator, enc.params, gen.params, real, axis)[0]}
+        'recon': remake(enc.params, gen.params, real, axis)[0]}
     shares = {'real': 1 - recon_weight, 'fake': 1.0, 'recon': recon_weight}
 
     def loss_fn(params):
@@ -148,6 +142,27 @@ def gaan(
     return gen, gan_metrics.Made(loss, norm, samples)
 
   return pair._replace(init=init, step=step)
+
+
+def encoder_loss(
+    features: Mapping[str, jax.Array], codes: jax.Array, z: jax.Array,
+    distance_weight: float, axis: Axis,
+) -> jax.Array:
+  """The part of E's loss that the examples of this device make up; see `gaan`.
+
+  Args:
+    features: of the sets 'real', 'recon' and 'fake', [n, d_f] each.
+    codes: E(x), [n, d_z].
+    z: noise of the set 'fake', [n, d_z].
+    distance_weight: of the distances between codes.
+    axis: the devices that share the batch.
+  """
+  f = features
+  scale = (codes.shape[1] / f['real'].shape[1]) ** 0.5
+  distance = mean(f['recon'] - f['fake'], axis) - scale * mean(codes - z, axis)
+  share = len(codes) / axis.sum(jnp.ones(len(codes)))  # of this device
+  error = jnp.square(f['real'] - f['recon']).mean()
+  return share * (error + distance_weight * jnp.square(distance))
 
 
 def reconstruct(
