@@ -69,8 +69,8 @@ def load(path: str, variant: str | None = None) -> ml_collections.ConfigDict:
     raise ValueError(f'{_place(error, path)}: {_message(error)}') from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
-        f'{path}: get_config must return what nat_jax.schema.presets.experiment(...) returns, '
-        f'got {type(config).__name__} (is there a return statement?)')
+        f'{path}: get_config must return what nat_jax.schema.presets.experiment(...) '
+        f'returns, got {type(config).__name__} (is there a return statement?)')
   return config
 
 

@@ -75,16 +75,15 @@ def gaan(
 
   def step(state, frozen, batch, *, axis: Axis = GLOBAL):
     del frozen
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-    nets = state.nets
+    nets, keys = state.nets, jax.random.split(
+        jax.random.fold_in(state.key, state.step), 4)
     real = players.prepare(batch, 0, keys[0], axis, augment, normalise)['real']
-    enc, loss_recon = update_enc(nets['enc'], nets['gen'], nets['disc'], real, keys[1],
-                                 axis)
+    enc = update_enc(nets['enc'], nets['gen'], nets['disc'], real, keys[1], axis)
     disc, seen = update_disc(nets['disc'], enc, nets['gen'], real, keys[2], axis)
     gen, made = update_gen(nets['gen'], disc, real, keys[3], axis)
-    collected = gan_metrics.collect(objective, seen, made, axis)
-    return state.replace(
-        step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc}), collected
+    state = state.replace(
+        step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc})
+    return state, gan_metrics.collect(objective, seen, made, axis)
 
   see = functools.partial(_see_apart, discriminator)
   remake = functools.partial(reconstruct, encoder, generator)
@@ -100,8 +99,7 @@ def gaan(
       features = {name: one.features['features'] for name, one in seen.items()}
       return encoder_loss(features, codes, fake['z'], distance_weight, axis), ()
 
-    enc, (loss, _), _ = updates.descend(enc, enc_tx, loss_fn, axis)
-    return enc, loss
+    return updates.descend(enc, enc_tx, loss_fn, axis)[0]
 
   def update_disc(disc, enc, gen, real, key, axis):
     fake_key, key = jax.random.split(key)
