@@ -57,6 +57,10 @@ def _sigma(module, kernel, train):
 
   No gradient flows through u and v. u is kept if `train` and where 'batch_stats' is
   mutable.
+
+  flax.linen.SpectralNorm gives the same values where products of float32 are float32.
+  It multiplies at the precision of the layer that it wraps: in bfloat16 (TPU) sigma is
+  off by some 5e-4, in TF32 (GPU) by some 4e-5 (288x64 matrices, operands rounded).
   """
   u = module.variable('batch_stats', 'u', lambda: jax.random.normal(
       module.make_rng('params'), kernel.shape[-1:]))
