@@ -330,13 +330,13 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(
         'a config must be what nat_jax.presets.experiment(...) returns, got '
         f'{bounds.shown(config)}')
+  check_format(config, 'a config')
+  config = {key: value for key, value in config.items() if key != 'format'}
   try:
     config = json.loads(json.dumps(config))
   except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(
         f'a config holds numbers, text, True, False, None, lists and dicts: {error}'
     ) from error
-  check_format(config, 'a config')
-  config.pop('format', None)
   check_config(config)
   return config
