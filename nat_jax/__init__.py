@@ -1,3 +1,3 @@
 """Negative-Aware Training in JAX: classifiers that know what they do not know."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

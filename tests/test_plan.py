@@ -1,6 +1,9 @@
 """What one command trains: the runs needed, the one compared with, the config."""
 
+import errno
+import fcntl
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -136,7 +139,8 @@ with workdir.hold(sys.argv[1], wait='wait' in sys.argv):
 
 def test_one_run_at_a_time_in_a_workdir(tmp_path):
   """Another start is refused, or waits until the first has ended or was killed."""
-  workdir = tmp_path / 'run'
+  workdir, link = tmp_path / 'run', tmp_path / 'link'
+  link.symlink_to(tmp_path, target_is_directory=True)
 
   def start(*args):
     return subprocess.Popen(
@@ -145,9 +149,10 @@ def test_one_run_at_a_time_in_a_workdir(tmp_path):
 
   first = start()
   assert first.stdout.readline() == 'held\n'
-  with pytest.raises(ValueError, match='a run is under way in .*run; wait'):
-    with workdirs.hold(str(workdir)):
-      pass
+  for path in (workdir, link / 'run'):
+    with pytest.raises(ValueError, match='a run is under way in .*run; wait'):
+      with workdirs.hold(str(path)):
+        pass
   with workdirs.hold(str(tmp_path / 'other')):
     pass
   second = start('wait')
@@ -158,4 +163,35 @@ def test_one_run_at_a_time_in_a_workdir(tmp_path):
   first.communicate()
   with workdirs.hold(str(workdir)):
     pass
-  assert list(tmp_path.iterdir()) == []
+  # Where no run came to be nothing is left, for a workdir may have been a mistake.
+  assert list(tmp_path.iterdir()) == [link]
+
+
+def test_the_lock_lies_beside_the_workdir(tmp_path, monkeypatch, caplog):
+  """On the disk of the run, where other hosts see it; it is not taken for a run."""
+  workdir, config = tmp_path / 'deep' / 'run', {'steps': 1}
+  lock = tmp_path / 'deep' / '.run.lock'
+  with workdirs.hold(str(workdir)):
+    assert lock.exists() and not workdir.exists()
+    assert not workdirs.check(str(workdir), config)
+    workdirs.prepare(str(workdir), config)
+  assert sorted(path.name for path in workdir.parent.iterdir()) == ['.run.lock', 'run']
+  assert [path.name for path in workdir.iterdir()] == ['config.json']
+  # A folder that is a disk by itself, in one that cannot be written.
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'access', lambda path, mode: False)
+    with workdirs.hold(str(workdir)):
+      assert (workdir / '.run.lock').exists()
+  # A disk without locks: runs are not kept apart, and the log says so.
+  with monkeypatch.context() as patch:
+    patch.setattr(fcntl, 'flock', _no_locks)
+    with workdirs.hold(str(workdir)):
+      assert 'has no locks' in caplog.text
+  (tmp_path / 'file').write_text('mine')
+  with pytest.raises(ValueError, match='cannot write to --workdir'):
+    with workdirs.hold(str(tmp_path / 'file' / 'run')):
+      pass
+
+
+def _no_locks(*args):
+  raise OSError(errno.ENOLCK, 'No locks available')

@@ -45,11 +45,10 @@ def scores_from_logits(logits: ArrayLike, num_classes: int) -> dict[str, np.ndar
     raise ValueError('expected finite logits, got NaN or infinity; did it diverge?')
   rows = np.arange(len(logits))
   top = logits[:, :num_classes].argmax(axis=1)
-  p = np.exp(logits - logits.max(axis=1, keepdims=True))
   against = logits - logits[rows, top][:, None]
   against[rows, top] = -np.inf
   return {
-      'max_prob': p[rows, top] / p.sum(axis=1),
+      'max_prob': special.softmax(logits, axis=1)[rows, top],
       'score': -special.logsumexp(against, axis=1),
       'prediction': logits.argmax(axis=1).astype(np.int32),
   }

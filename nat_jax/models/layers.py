@@ -65,62 +65,93 @@ class BatchNorm(nn.Module):
   running statistics too (as flax; PyTorch keeps the unbiased one there).
 
   Attributes:
-    momentum: share of the running statistics that an update keeps.
+    momentum: share of the running statistics that an update keeps; None: there are
+      none, and the statistics are always those of the batch.
     epsilon: added to the variance.
     dtype: of the output.
     axis_name: the pmap axis whose devices share their statistics; None for one
       device and under jit, which sees the global batch.
   """
 
-  momentum: float = 0.9
+  momentum: float | None = 0.9
   epsilon: float = 1e-5
   dtype: Any = jnp.float32
   axis_name: str | None = None
 
   @nn.compact
   def __call__(
-      self, x: jax.Array, *, use_running_average: bool, mask: jax.Array | None = None,
+      self, x: jax.Array, mask: jax.Array | None = None, *,
+      use_running_average: bool | None = None,
   ) -> jax.Array:
     """Normalises x.
 
     Args:
       x: [n, ..., c].
-      use_running_average: normalise by the running statistics (evaluation) and not
-        by the batch's. `mask` has no effect then.
       mask: [n], bool or float; above 0: a filled slot. None: all are filled. A
         batch without a filled slot is normalised by the running statistics and
-        leaves them as they are.
+        leaves them as they are; without such statistics the output is finite.
+      use_running_average: normalise by the running statistics (evaluation) and not
+        by the batch's, whatever the mask. To be given where there are such statistics,
+        and only there.
 
     Returns:
       [n, ..., c] in `dtype`.
+
+    Raises:
+      ValueError: `use_running_average` given or not, against `momentum`.
     """
+    if (use_running_average is None) != (self.momentum is None):
+      raise ValueError(
+          'use_running_average must be True or False with a momentum, and not be given '
+          f'without; got {use_running_average} and momentum {self.momentum}')
     c = x.shape[-1]
-    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, c, jnp.float32)
-    running_var = self.variable('batch_stats', 'var', jnp.ones, c, jnp.float32)
     scale = self.param('scale', nn.initializers.ones, (c,), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
     x = x.astype(jnp.float32)
     row = (1,) * (x.ndim - 1) + (c,)
-
-    if use_running_average:
-      mean, var = running_mean.value, running_var.value
+    if self.momentum is None:
+      mean, var = self._in_two_passes(x, mask)
     else:
-      # One pass over x and one psum. E[d^2] - E[d]^2 loses its digits where the
-      # mean is large beside the spread, hence d = x - running mean, not x.
-      shift = running_mean.value
-      mean, var = self._moments(x - shift.reshape(row), mask, running_var.value)
-      mean = shift + mean
-      if not self.is_initializing():
-        # In this form an unchanged mean stays unchanged to the last bit.
-        rate = 1 - self.momentum
-        running_mean.value = shift + rate * (mean - shift)
-        running_var.value += rate * (var - running_var.value)
-
+      mean, var = self._running(x, mask, use_running_average)
     gain = scale * jax.lax.rsqrt(var + self.epsilon)
     y = (x - mean.reshape(row)) * gain.reshape(row) + bias.reshape(row)
     return y.astype(self.dtype)
 
-  def _moments(self, d, mask, empty_var):
+  def _in_two_passes(self, x, mask):
+    """Mean and variance [c] of the batch: E[x^2] - E[x]^2 would lose digits."""
+    n, c = len(x), x.shape[-1]
+    x = x.reshape(n, -1, c)
+    filled = jnp.ones(n, bool) if mask is None else mask > 0
+
+    def mean(values):
+      total = jnp.where(filled[:, None], values.sum(1), 0).sum(0)
+      return self._over_devices(total) / jnp.maximum(count, 1)
+
+    count = self._over_devices(filled.sum() * float(x.shape[1]))
+    center = mean(x)
+    return center, mean(jnp.square(x - center.reshape(1, 1, c)))
+
+  def _running(self, x, mask, use_running_average):
+    """Mean and variance [c]: the running ones, or the batch's, which update those."""
+    c = x.shape[-1]
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, c, jnp.float32)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, c, jnp.float32)
+    if use_running_average:
+      return running_mean.value, running_var.value
+    # One pass over x and one psum. E[d^2] - E[d]^2 loses its digits where the
+    # mean is large beside the spread, hence d = x - running mean, not x.
+    shift = running_mean.value
+    mean, var = self._in_one_pass(
+        x - shift.reshape((1,) * (x.ndim - 1) + (c,)), mask, running_var.value)
+    mean = shift + mean
+    if not self.is_initializing():
+      # In this form an unchanged mean stays unchanged to the last bit.
+      rate = 1 - self.momentum
+      running_mean.value = shift + rate * (mean - shift)
+      running_var.value += rate * (var - running_var.value)
+    return mean, var
+
+  def _in_one_pass(self, d, mask, empty_var):
     """Mean and variance [c] of d [n, ..., c]; 0 and empty_var if nothing is filled."""
     n, c = d.shape[0], d.shape[-1]
     d = d.reshape(n, -1, c)
@@ -133,11 +164,14 @@ class BatchNorm(nn.Module):
       filled = (mask > 0).astype(jnp.float32)
     # With the product XLA's CPU backend sums by a matrix product, which is faster.
     totals = (filled[:, None] * sums).sum(0), (filled[:, None] * squares).sum(0)
-    totals = (*totals, d.shape[1] * filled.sum())
-    if self.axis_name is not None and not self.is_initializing():
-      totals = jax.lax.psum(totals, self.axis_name)
-    total, total_squares, count = totals
+    total, total_squares, count = self._over_devices(
+        (*totals, d.shape[1] * filled.sum()))
     divisor = jnp.where(count > 0, count, 1)
     mean = total / divisor
     var = jnp.maximum(total_squares / divisor - jnp.square(mean), 0)
     return mean, jnp.where(count > 0, var, empty_var)
+
+  def _over_devices(self, sums):
+    if self.axis_name is None or self.is_initializing():
+      return sums
+    return jax.lax.psum(sums, self.axis_name)

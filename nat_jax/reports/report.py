@@ -198,6 +198,8 @@ def _read_config(workdir):
     config = files.read_json(path, remedy)
   except FileNotFoundError:
     return {}
+  schema.check_format(config, path)
+  config.pop('format', None)
   wrong = [key for key in GROUPS if not isinstance(config.get(key, {}), dict)]
   if wrong:
     raise files.Unreadable(path, f'its {wrong[0]} is not an object', remedy)

@@ -7,7 +7,9 @@
 
 A checkpoint holds the state, what is to be known about it (`ABOUT`: the config that
 made it, the shape of an image, ...) and checksums of both: a checkpoint that was cut
-short, changed or renamed is found out before it is used.
+short, changed or renamed is found out before it is used. Checkpoints of version 0.1 are
+brought into the form of this one (`nat_jax.runtime.migrate`); the config in them has no
+checksum and is used unverified, with a warning.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from nat_jax import schema
 from nat_jax.runtime import migrate, processes
 
 FOLDER = 'checkpoints'
@@ -86,14 +89,15 @@ def save(
     manager: of `open_manager`.
     state: tree of arrays.
     step: completed updates.
-    about: what JSON can hold, with the keys of `ABOUT`; `step` is added to it.
+    about: what JSON can hold, with the keys of `ABOUT`; `step` and the number of the
+      `format` are added to it.
     figures: of the evaluation at this step, for the choice of the best.
 
   Raises:
     NotSaved: this checkpoint, or the one before it, could not be written.
   """
   arrays = _without_keys(state)
-  about = json.loads(json.dumps({**about, 'step': step}))
+  about = json.loads(json.dumps({**about, 'step': step, 'format': schema.FORMAT}))
   crc32 = checksum(arrays)
   checksums = {'crc32': crc32, 'about_crc32': _about_checksum(about, crc32)}
   with _saving(manager):
@@ -214,6 +218,7 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
   Raises:
     Damaged: it cannot be read, or is not what was saved.
+    schema.Newer: a later version of nat_jax saved it.
   """
   checksums = _checksums(manager, step)
   about = _read(manager, step, about=ocp.args.JsonRestore()).about
@@ -225,12 +230,14 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
       raise Damaged(f'checkpoint {step} was saved as that of step {about["step"]}')
   else:
     logging.warning(
-        'Checkpoint %d is of version 0.1, which kept no checksum of the config in it: '
-        'that is taken as it stands.', step)
+        'Checkpoint %d is of version 0.1, which kept no checksum of the config in a '
+        'checkpoint: the config is used unverified.', step)
     wrong = [key for key, kind in ABOUT.items()
              if not isinstance(about, dict) or not isinstance(about.get(key), kind)]
-    if wrong:
-      raise Damaged(f'checkpoint {step} is damaged: it has no {wrong[0]}')
+    if wrong or 'format' in about:
+      raise Damaged(f'checkpoint {step} is damaged: it has no '
+                    f'{wrong[0] if wrong else "checksum of its config"}')
+  schema.check_format(about, f'checkpoint {step} in {manager.directory}')
   return {**about, 'step': step, 'crc32': checksums['crc32']}
 
 

@@ -3,8 +3,12 @@
     if is_old(config):
       state = from_old(restore(to_old(target)))
 
-Version 0.1 had one class for classifiers (`net`) and one for GANs (`gen`, `disc`); the
-moving average was that of the network or of the generator, or None.
+Version 0.1 had one class of states for classifiers (`net`) and one for GANs (`gen`,
+`disc`); the moving average was that of the classifier or of the generator, or None.
+Configs of version 0.1 are brought up to date by `nat_jax.schema.upgrade`. A run
+that goes on from such a checkpoint ends where version 0.1 would have ended, unless it
+has a range of `negatives_per_batch`, which means other batches now, or a warm-up, which
+means other learning rates.
 """
 
 from collections.abc import Mapping
@@ -37,7 +41,7 @@ class GanState:
 
 
 def is_old(config: Mapping[str, Any]) -> bool:
-  """Whether a config, as a checkpoint has it, is of version 0.1."""
+  """Whether a config, as it stands in a checkpoint, is of version 0.1."""
   return 'task' not in config
 
 

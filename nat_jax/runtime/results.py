@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nat_jax import schema
 from nat_jax.runtime import files
 
 EVALUATION = 'eval.json'
@@ -28,7 +29,7 @@ TEXT = ('part',)  # entries of a set that are text
 def write_evaluation(
     workdir: str, evaluation: Mapping[str, Any],
     arrays: Mapping[str, Mapping[str, np.ndarray]],
-) -> None:
+) -> dict[str, Any]:
   """Writes the .npz files and then eval.json; of several processes the first does.
 
   All are written under other names first and put in their places together: an
@@ -39,13 +40,18 @@ def write_evaluation(
     evaluation: what eval.json will hold; its 'step' goes into every .npz file too.
     arrays: from the name of a file without '.npz', such as 'scores/test', to what it
       holds.
+
+  Returns:
+    What eval.json holds: the evaluation and the number of its `format`.
   """
+  evaluation = {'format': schema.FORMAT, **evaluation}
   if jax.process_index():
-    return
+    return evaluation
   with files.writing_together(workdir) as path:
     for name, values in arrays.items():
       files.write_npz(path(f'{name}.npz'), **values, step=evaluation['step'])
     files.write_json(path(EVALUATION), evaluation)
+  return evaluation
 
 
 def read_evaluation(
@@ -59,6 +65,7 @@ def read_evaluation(
 
   Raises:
     files.Unreadable: it is damaged.
+    schema.Newer: a later version of nat_jax wrote it.
   """
   path = os.path.join(workdir, EVALUATION)
   remedy = remedy or _again(workdir)
@@ -66,6 +73,7 @@ def read_evaluation(
     found = files.read_json(path, remedy)
   except FileNotFoundError:
     return None
+  schema.check_format(found, path)
   evals = found.get('evals', {})
   if type(found.get(STEP)) is not int or not _are_figures(evals):
     raise files.Unreadable(path, 'it holds no evaluation', remedy)

@@ -1,14 +1,13 @@
 """The folder of a run: what may be started there, and what must not be lost.
 
-    with hold(workdir):                                 # no other run of this machine
+    with hold(workdir):                                 # no other run meanwhile
       ...
     check(workdir, config)                              # changes nothing
     prepare(workdir, config, overwrite=False, num_bytes=1_000_000)
 """
 
 import contextlib
-import fcntl
-import hashlib
+import errno
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import jax
 from absl import logging
 
@@ -24,36 +24,74 @@ from nat_jax.runtime import checkpoint, files
 
 CONFIG = 'config.json'
 FREE_TO_CHANGE = ('run', 'compare_with')  # keys that do not change what is learned
+LOCK = '.{}.lock'  # beside the workdir of this name
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+POLL = 0.2  # seconds between two tries to take a lock
 
 
 @contextlib.contextmanager
 def hold(workdir: str, wait: bool = False) -> Iterator[None]:
-  """Keeps other runs of this user and machine out of `workdir`; writes nothing there.
+  """Keeps other runs out of `workdir`, those of all hosts that share its disk.
+
+  The lock is one of the operating system (`flock`) on the file `.NAME.lock` beside the
+  workdir, or in it where the folder above cannot be written; it ends with the process,
+  however that ends. The file stays beside a run and is removed where there is none. Of
+  several processes of one run the first holds the lock.
+
+  It does not hold between hosts that mount a shared disk with local locks (NFS with
+  `nolock` or `local_lock=flock`, Lustre with `localflock`): neither sees the other. On
+  a disk without any locks a warning says so, and nothing keeps other runs out.
 
   Args:
     workdir: of a run, there or not.
     wait: wait until a run that is under way there has ended.
 
   Raises:
-    ValueError: one is, and `wait` is not set.
+    ValueError: one is, and `wait` is not set; or the lock file cannot be written.
   """
   if jax.process_index():
     yield
     return
-  folder = os.path.join(tempfile.gettempdir(), f'nat_jax-{os.getuid()}')
-  os.makedirs(folder, mode=0o700, exist_ok=True)
-  name = hashlib.sha256(os.path.realpath(workdir).encode()).hexdigest()
-  with open(os.path.join(folder, f'{name[:32]}.lock'), 'w') as file:
+  lock = _make_lock(workdir)
+  try:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+      lock.acquire(timeout=0)
+    except filelock.Timeout as error:
       if not wait:
         raise ValueError(
             f'a run is under way in {workdir}; wait for its end, or choose another '
             '--workdir') from error
       print(f'waiting for the run that is under way in {workdir}', flush=True)
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield  # the lock ends with the file, or with the process
+      lock.acquire(timeout=-1, poll_interval=POLL)
+  except OSError as error:
+    if error.errno not in NO_LOCKS:
+      raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
+    logging.warning(
+        'The disk of %s has no locks (%s): nothing keeps a second run out of it.',
+        workdir, error)
+  try:
+    yield
+  finally:
+    if lock.is_locked and not os.path.isdir(workdir):
+      # While it is held: whoever waits for it finds that it is gone and makes another.
+      with contextlib.suppress(OSError):
+        os.remove(lock.lock_file)
+    lock.release()
+
+
+def _make_lock(workdir):
+  """The lock of a workdir, by whichever of its paths it is named; not yet taken."""
+  workdir = os.path.realpath(workdir)
+  folder, name = os.path.split(workdir)
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError as error:
+    raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
+  if not os.access(folder, os.W_OK):  # a disk that is mounted there
+    folder = workdir
+  # Soft locks would outlive a process that is killed.
+  return filelock.FileLock(
+      os.path.join(folder, LOCK.format(name)), fallback_to_soft=False)
 
 
 def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool:
@@ -73,16 +111,22 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
   Raises:
     ValueError: that is so, and overwrite is not set (the keys that differ are named);
       or config.json cannot be read and there is no checkpoint.
+    schema.Newer: that run is of a later version, and overwrite is not set.
   """
   there: dict[str, dict[str, Any]] = {}  # where a config stands -> config
-  about = checkpoint.read_all_about(workdir)
   path = os.path.join(workdir, CONFIG)
   try:
+    about = checkpoint.read_all_about(workdir)
     there[path] = files.read_json(
         path, 'choose another --workdir, or mend or remove that file')
+    schema.check_format(there[path], path)
     schema.check_config(schema.upgrade(there[path]))
   except (FileNotFoundError, NotADirectoryError):
     pass
+  except schema.Newer:
+    if not overwrite:
+      raise
+    return True
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     there.pop(path, None)
     if not (about or overwrite):
@@ -121,6 +165,8 @@ def prepare(
 ) -> None:
   """Makes `workdir` ready for a run of `config` and writes config.json there.
 
+  config.json holds the config and the number of its format.
+
   Of several processes the first does it.
 
   Args:
@@ -153,7 +199,8 @@ def prepare(
       pass
   except OSError as error:
     raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
-  files.write_json(os.path.join(workdir, CONFIG), config)
+  files.write_json(
+      os.path.join(workdir, CONFIG), {'format': schema.FORMAT, **config})
 
 
 def _existing(path):

@@ -185,24 +185,82 @@ def check_override(key: str) -> None:
 ALL = tuple(DEFAULTS.values())
 
 
+# Of config.json, eval.json and checkpoints, under the key 'format'. Format 1, which
+# version 0.1 wrote, has no such key.
+FORMAT = 2
+
+
+class Newer(ValueError):
+  """A later version wrote something in a format that this one does not know."""
+
+
+def check_format(found: Mapping[str, Any], where: str) -> None:
+  """Raises Newer unless this version knows the format of what was read.
+
+  Args:
+    found: what was read, with or without the key 'format'.
+    where: it was read, for the message.
+  """
+  number = found.get('format', 1)
+  if number not in range(1, FORMAT + 1):
+    raise Newer(
+        f'{where} has format {bounds.shown(number)}, and this version of nat_jax knows '
+        f'formats up to {FORMAT}: take the version that wrote it, or a later one')
+
+
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
   """A config saved by any version in the form of this one.
 
-  Version 0.1 had no key `task` (the name of the trainer told it) and a weight of 0
-  where negatives share one mean with generated examples. What a config lacks is added.
+  What a config lacks is added, and the number of its format is removed. Version 0.1
+
+  - had no key `task`: the name of the trainer told it;
+  - had a weight of 0 where negatives share one mean with generated examples;
+  - gave GANs of points a number of looks, `snapshots`, where there is a period now;
+  - chose the best checkpoint by any evaluation set, where it must be one of part
+    'validation' now. The set that `best` names becomes one, unless it is the reference
+    or a negative set: such a choice is dropped.
+
+  Raises:
+    Newer: a later version saved it.
   """
+  check_format(config, 'a config')
   config = copy.deepcopy(config)
+  config.pop('format', None)
   if 'task' not in config:
     trainer = config.get('trainer', {})
     config['task'] = {'gan': 'gan', 'points': 'points'}.get(
         trainer.get('name'), 'classify')
-    for group in {'gan': [trainer], 'points': [config]}.get(config['task'], []):
-      group['negative_weight'] = group.get('negative_weight') or None
-    if config['task'] == 'points':
-      del config['trainer']
+    {'classify': _upgrade_best, 'gan': _upgrade_weight, 'points': _upgrade_points}[
+        config['task']](config)
   base = base_of(config)
   merged = {key: {**base[key], **config.get(key, {})} for key in groups(base)}
   return copy.deepcopy({**base, **config, **merged})
+
+
+def _upgrade_best(config):
+  evals, best = config.get('evals', {}), config.get('best', '')
+  chosen = evals.get(best.partition('/')[0], {})
+  if not best or chosen.get('part'):
+    return
+  if chosen.get('positive') and chosen is not evals.get(
+      config.get('reference', CLASSIFY['reference'])):
+    chosen['part'] = VALIDATION
+  else:
+    config['best'] = ''
+
+
+def _upgrade_weight(config):
+  trainer = config['trainer']
+  if 'negative_weight' in trainer:
+    trainer['negative_weight'] = trainer['negative_weight'] or None
+
+
+def _upgrade_points(config):
+  del config['trainer']
+  config['negative_weight'] = config.get('negative_weight') or None
+  snapshots = config.pop('snapshots', None)
+  if snapshots:
+    config['run'] = {'eval_every': config['steps'] // snapshots}
 
 
 EVAL_KEYS = ('source', 'positive', 'seen', 'part')
@@ -261,14 +319,19 @@ def _check_value(key, value):
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a config (a ConfigDict or a dict) as JSON would give it back, checked.
 
+  It may be what config.json holds: the number of the format is removed.
+
   Raises:
     ValueError: as `check_config`, or it holds what JSON cannot.
+    Newer: it was read from a config.json that a later version wrote.
   """
   config = config.to_dict() if hasattr(config, 'to_dict') else config
   if not isinstance(config, dict):
     raise ValueError(
         'a config must be what nat_jax.schema.presets.experiment(...) returns, got '
         f'{bounds.shown(config)}')
+  check_format(config, 'a config')
+  config = {key: value for key, value in config.items() if key != 'format'}
   try:
     config = json.loads(json.dumps(config))
   except (TypeError, ValueError, RecursionError) as error:

@@ -174,8 +174,7 @@ def save_evaluation(
       arrays[f'{results.MISTAKES}/{name}'] = _worst(config, sets[name], values)
   if maps:
     arrays[results.ATTENTION] = maps
-  results.write_evaluation(workdir, evaluation, arrays)
-  return evaluation
+  return results.write_evaluation(workdir, evaluation, arrays)
 
 
 def _worst(config, eval_set, scores):

@@ -107,9 +107,8 @@ def make_evaluator(
         'class_names': list(given.class_names), 'evals': figures,
         'conventions': {'judge': judge.convention, **conventions},
     }
-    results.write_evaluation(
+    return results.write_evaluation(
         workdir, writers.finite(evaluation), {results.SAMPLES: {'image': images}})
-    return evaluation
 
   # Those of samples.npz, and a sheet of them (a PNG) for each evaluation.
   every = config['run']['eval_every'] or config['steps']

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from scipy import special
 
 from nat_jax import data
 from nat_jax.models import inception as inception_net
@@ -85,7 +86,8 @@ def checkpoint(
 
   def apply(images):
     found = predict(restored.state, images)
-    return {'features': found[:, k:], 'probs': _softmax(found[:, :k])}
+    return {'features': found[:, k:], 'probs': special.softmax(
+        found[:, :k].astype(np.float64), axis=1)}
 
   name = f'{restored.config["name"]}:{restored.config["variant"]}'
   return Features(
@@ -128,7 +130,8 @@ def inception(
 
   def apply(images):
     found = predict(variables, images)
-    return {'features': found[:, -2048:], 'probs': _softmax(found[:, :-2048])}
+    return {'features': found[:, -2048:], 'probs': special.softmax(
+        found[:, :-2048].astype(np.float64), axis=1)}
 
   with_bias = 'with' if bias else 'without'
   return Features(
@@ -188,10 +191,3 @@ def _read_cached(path, num):
     logging.warning('%s is not of %d images; it is made again.', path, num)
     return None
   return found
-
-
-def _softmax(logits):
-  logits = logits.astype(np.float64)
-  logits -= logits.max(-1, keepdims=True)
-  probs = np.exp(logits)
-  return probs / probs.sum(-1, keepdims=True)

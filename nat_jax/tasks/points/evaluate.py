@@ -102,10 +102,9 @@ def make_evaluator(
         'curve': {'step': steps, 'distance': distance.tolist()},
     })
     rows = np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)
-    results.write_evaluation(workdir, evaluation, {results.POINTS: dict(
+    return results.write_evaluation(workdir, evaluation, {results.POINTS: dict(
         steps=np.array(steps), samples=drawn, boundary=boundary, grid=where,
         data=held_out.points[:DRAWN], negative=points.negative[rows])})
-    return evaluation
 
   # Half-precision numbers of every look, once in snapshots/ and once in points.npz.
   size = config['num_seeds'] * (2 * DRAWN * given.shape[0] + len(where)) * 2
