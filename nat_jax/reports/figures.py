@@ -1,4 +1,4 @@
-"""The figures of a report; beside it gan_figures.py and pictures.py use matplotlib.
+"""The figures of a report on classifiers, and what those of all tasks share.
 
     figure = training_curves({'baseline': [run], 'nat': [run_0, run_1]})
     save(figure, 'figures/training.png')
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from nat_jax.reports import tables
+from nat_jax.reports.frames import THRESHOLDS, VALIDATION, set_names
 from nat_jax.runtime import files, results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
-COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2', 'am': '#D55E00', 'nat0': '#0072B2'}
+COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2', 'am': '#D55E00', 'nat0': '#0072B2',
+           'gan': '#D55E00'}
 OTHER_COLOURS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255',
                  '#999933', '#888888')
 STYLE = {
@@ -107,18 +108,18 @@ def _watched(run):
   Of the test where there is no validation.
   """
   seen = [evals for _, evals in run['history']['eval']]
-  positives, negatives = tables.set_names([seen], tables.VALIDATION)
+  positives, negatives = set_names(seen, VALIDATION)
   if positives:
     return positives[0], negatives
-  return run['reference'], tables.set_names([seen])[1]
+  return run['reference'], set_names(seen)[1]
 
 
 def _smallest_threshold(runs, name):
   """The smallest t at which every evaluation of the set has an NCR_t."""
   seen = [evals[name]['ncr'] for run in runs for _, evals in run['history']['eval']
           if 'ncr' in evals.get(name, {})]
-  return next((t for t in tables.THRESHOLDS if all(t in rates for rates in seen)),
-              tables.THRESHOLDS[-1])
+  return next((t for t in THRESHOLDS if all(t in rates for rates in seen)),
+              THRESHOLDS[-1])
 
 
 def histograms(groups: Groups) -> Any:
@@ -231,7 +232,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 def _sets(groups) -> dict[str, str]:
   """Sets with scores: {name: title}, the negative sets and then the reference."""
   members = [run for runs in groups.values() for run in runs]
-  names = {name: name for name in tables.set_names([r['evals']] for r in members)[1]}
+  names = {name: name for name in set_names(r['evals'] for r in members)[1]}
   names[members[0]['reference']] = f'{members[0]["reference"]} (positives)'
   return {name: title for name, title in names.items()
           if next(_scores(members, name), None) is not None}

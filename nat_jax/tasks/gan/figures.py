@@ -7,13 +7,13 @@ One colour for each variant: a line for the mean over seeds, a band from the low
 the highest of them. A figure for which there is nothing to draw is None.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nat_jax.reports import figures, paper
+from nat_jax import metrics
+from nat_jax.reports import figures, paper, pictures
 from nat_jax.runtime import results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -23,12 +23,8 @@ LOOKS = {  # of the batches
     'spread': 'spread of the samples (1: as real images)',
     'top_class': 'largest share of a class in the samples',
 }
-MEASURES = {  # of the evaluations
-    'inception_score': 'Inception Score (higher is better)',
-    'am_score': 'AM score (lower is better)', 'fid': 'FID (lower is better)',
-    'cafd': 'class-aware FID (lower is better)',
-    'precision': 'precision (higher is better)', 'recall': 'recall (higher is better)',
-}
+# of the evaluations
+MEASURES = ('inception_score', 'am_score', 'fid', 'cafd', 'precision', 'recall')
 SHEET = 64  # images of a variant
 
 
@@ -44,7 +40,10 @@ def training_curves(groups: Groups) -> Any:
 
 def measures(groups: Groups) -> Any:
   """The measures of the samples at each evaluation."""
-  return _curves(groups, MEASURES, ('eval', 'samples'), smooth=False)
+  known = {name: metrics.METRICS[name] for name in MEASURES}
+  titles = {name: f'{metric.title} ({metric.better} is better)'
+            for name, metric in known.items()}
+  return _curves(groups, titles, ('eval', 'samples'), smooth=False)
 
 
 def samples(groups: Groups) -> Any:
@@ -69,25 +68,10 @@ def samples(groups: Groups) -> Any:
     for ax in axes:
       ax.axis('off')
     for ax, (title, images) in zip(axes, sheets.items(), strict=False):
-      ax.imshow(mosaic(images), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+      ax.imshow(pictures.mosaic(images), cmap='gray', vmin=0, vmax=255,
+                interpolation='nearest')
       ax.set_title(title)
   return figure
-
-
-def mosaic(images: np.ndarray) -> np.ndarray:
-  """uint8 images [n, h, w, c] in a square of rows, white where it is not filled.
-
-  Returns:
-    [side * (h + 1), side * (w + 1), 3], or without the last axis for c = 1.
-  """
-  n, height, width, channels = images.shape
-  side = math.ceil(math.sqrt(n))
-  canvas = np.full((side * side, height + 1, width + 1, channels), 255, np.uint8)
-  canvas[:n, :height, :width] = images
-  canvas = canvas.reshape(side, side, height + 1, width + 1, channels)
-  canvas = canvas.transpose(0, 2, 1, 3, 4).reshape(
-      side * (height + 1), side * (width + 1), channels)
-  return canvas[..., 0] if channels == 1 else canvas
 
 
 def over_seeds(
