@@ -83,7 +83,7 @@ def arrange(
     corner: head of the first column.
 
   Returns:
-    A table. A row that is the same for all of several groups stands there once.
+    A table. A row that is the same for all groups stands there once.
   """
   def line(group, row):
     keys = ({'group': group, 'threshold': '', **row, **column}
@@ -102,8 +102,9 @@ def arrange(
                  [[head, *of_group[only]] for head, of_group in lines.items()])
   laid = []
   for head, of_group in lines.items():
-    if len(set(map(tuple, of_group.values()))) == 1:
-      of_group = {'all': next(iter(of_group.values()))}
+    one, *others = of_group.values()
+    if all(row == one for row in others) and '±' not in ''.join(one):
+      of_group = {'all': one}  # with '±' it would pass for a mean over all groups
     laid += [['' if i else head, label, *row]
              for i, (label, row) in enumerate(of_group.items())]
   return Table(title, [corner, 'run', *columns], laid, left=2)
