@@ -25,7 +25,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import schema, train
+from nat_jax import commands, schema, train
 from nat_jax.commands import COMMANDS, plan
 from nat_jax.commands.flags import CONFIG, MISTAKES
 from nat_jax.runtime import console, processes, signals
@@ -37,6 +37,8 @@ DISTRIBUTED = flags.DEFINE_bool(
     'by NAT_JAX_COORDINATOR (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID. '
     'See launch/.',
 )
+for _module in (commands.flags, commands.train, commands.predict, commands.generate):
+  flags.adopt_module_key_flags(_module)  # --help shows the flags of this module
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from absl import logging
 
 from nat_jax import schema
 from nat_jax.runtime import checkpoint, parallel
-from nat_jax.task import Others, Run
+from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import TASKS
 
 
@@ -27,6 +27,15 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   """
   config = schema.plain(config)
   return TASKS[config['task']].resolve(config, OTHERS)
+
+
+def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:
+  """Builds the trainer of a resolved config, for examples of a shape.
+
+  Raises:
+    ValueError, TypeError: a name or an argument that does not exist.
+  """
+  return TASKS[config['task']].build(config, shape, OTHERS)
 
 
 def restore(workdir: str, step: int | None = None, task: str | None = None) -> Run:
@@ -48,7 +57,7 @@ def restore(workdir: str, step: int | None = None, task: str | None = None) -> R
     about = checkpoint.read_about(manager, candidate)
     config, shape = schema.upgrade(about['config']), tuple(about['image_shape'])
     _check_task(workdir, config, task)
-    trainer = TASKS[config['task']].build(config, shape, OTHERS)
+    trainer = build_trainer(config, shape)
     target = parallel.abstract_state(trainer.init, mesh)
     state = checkpoint.restore(manager, candidate, target)
     return Run(

@@ -169,7 +169,7 @@ def open_run(
   workdirs.check(workdir, config, overwrite)
   task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
   inputs = task.load(config, mesh.devices.size)
-  trainer = task.build(config, inputs.shape, runs.OTHERS)
+  trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
   evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)

@@ -1,5 +1,7 @@
 """Eight CPU devices, strict ranks, the checker for reused keys, a cache of its own."""
 
+import signal
+
 import jax
 import pytest
 
@@ -7,6 +9,13 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+
+# A shell has jobs in the background ignore SIGINT, and `nohup` SIGHUP; the processes
+# that tests start would inherit it.
+for number, handler in ((signal.SIGINT, signal.default_int_handler),
+                        (signal.SIGHUP, signal.SIG_DFL)):
+  if signal.getsignal(number) == signal.SIG_IGN:
+    signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session', autouse=True)

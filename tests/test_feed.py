@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from nat_jax import feed
+from nat_jax.runtime import feed
 
 
 def make(adapt, monkeypatch=None, seconds=0.0, **run):

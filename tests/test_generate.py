@@ -11,20 +11,15 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from nat_jax import (
-  experiment,
-  features,
-  generate,
-  generation,
-  main,
-  neighbours,
-  posthoc,
-  predict,
-  presets,
-  train,
-)
+from nat_jax import main, runs, train
+from nat_jax.commands import generate, posthoc, predict
+from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
 from nat_jax.runtime import checkpoint, parallel
+from nat_jax.schema import presets
+from nat_jax.task import Inputs
+from nat_jax.tasks.gan import evaluate as generation
+from nat_jax.tasks.gan import features, neighbours
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -41,7 +36,7 @@ def make_config(**changes):
   """A tiny GAN with two sets of negatives; keys 'a__b' change what is nested."""
   config = dict(
       name='toy', variant='nat2', steps=STEPS, num_classes=NUM_CLASSES,
-      trainer={'name': 'gan'},
+      task='gan', trainer={'name': 'gan'},
       generator={'name': 'mlp_generator', 'latent': 5, 'widths': [8]},
       discriminator={'name': 'mlp_discriminator', 'widths': [8]},
       schedule={'name': 'linear', 'learning_rate': 0.01}, ema_decay=0.5,
@@ -72,8 +67,8 @@ def make_classifier():
 
 def untrained(workdir, config, shape=SHAPE):
   """A checkpoint of networks as they are at the start."""
-  config, mesh = experiment.plain(config), parallel.make_mesh()
-  trainer, _ = experiment.build_trainer(config, shape)
+  config, mesh = runs.resolve(config), parallel.make_mesh()
+  trainer = runs.build_trainer(config, shape)
   state = parallel.init_state(trainer.init, jax.random.key(0), mesh)
   manager = checkpoint.open_manager(str(workdir))
   checkpoint.save(manager, state, 1, {
@@ -84,7 +79,7 @@ def untrained(workdir, config, shape=SHAPE):
 
 
 def final_state(workdir):
-  state = checkpoint._without_keys(experiment.restore(str(workdir)).state)
+  state = checkpoint._without_keys(runs.restore(str(workdir)).state)
   return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
@@ -159,9 +154,9 @@ def test_resumed_run_is_the_same_bit_for_bit(done, copy):
 
 def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
   (copy / 'eval.json').unlink()
-  generation.evaluate_run(str(copy))
+  evaluate_run(str(copy))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
-  earlier = generation.evaluate_run(str(copy), step=16)
+  earlier = evaluate_run(str(copy), step=16)
   assert earlier['step'] == 16
   now = json.loads((done / 'eval.json').read_text())['evals']
   assert earlier['evals']['samples']['fid'] != now['samples']['fid']
@@ -207,7 +202,7 @@ def fake_classes(monkeypatch, num_classes=NUM_CLASSES):
   def make_predict(head, mesh, batch_size):
     return lambda state, images: np.eye(num_classes)[
         np.arange(len(images)) % num_classes]
-  monkeypatch.setattr(generate.evaluate, 'make_predict', make_predict)
+  monkeypatch.setattr(generate.inference, 'make_predict', make_predict)
 
 
 def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
@@ -224,7 +219,7 @@ def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
 
 def test_labels_of_the_discriminator_are_its_own(copy):
   found = load(generate.generate(str(copy), num=8))
-  gan = experiment.restore(str(copy))
+  gan = runs.restore(str(copy))
   logits = gan.trainer.heads['logits'](gan.state, found['image'])
   np.testing.assert_array_equal(found['label'], np.argmax(logits, -1))
 
@@ -242,7 +237,7 @@ def test_interpolation_leads_from_sample_to_sample(copy):
   sheet = copy / 'generated' / f'interpolation2_step{STEPS}_seed0_num8.png'
   width, height = Image.open(sheet).size
   assert width / height == pytest.approx(10 / 2)
-  gan = experiment.restore(str(copy))
+  gan = runs.restore(str(copy))
   found = load(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
   samples = generate.Samples(found['image'], found['label'], found['z'])
   images = generate.interpolation(gan, samples, 4, 0).reshape(4, 10, *SHAPE)
@@ -269,9 +264,9 @@ def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys
   assert width / height == pytest.approx(4 / 6)
   assert 'of 6 samples' in capsys.readouterr().out
 
-  gan = experiment.restore(str(done))
+  gan = runs.restore(str(done))
   images = features.data.load(gan.config['data']['positives']).image
-  search = neighbours.make_search(gan, 2)
+  search = neighbours.make_search(gan, 2, runs.OTHERS)
   rows, line = search(images[:4])  # copies of training images
   np.testing.assert_array_equal(rows.reshape(4, 3, *SHAPE)[:, 0], images[:4])
   np.testing.assert_array_equal(rows.reshape(4, 3, *SHAPE)[:, 1], images[:4])
@@ -324,16 +319,16 @@ def test_loss_without_classes(tmp_path):
 def test_runs_of_another_kind(done, judge, tmp_path):
   before = sorted(done.rglob('*'))
   for use in (posthoc.posthoc, lambda workdir: predict.predict_folder(workdir, '.')):
-    with pytest.raises(ValueError, match='expected a classifier in .*is a GAN.*=gener'):
+    with pytest.raises(ValueError, match='expected classifiers .*of GANs.*generate'):
       use(str(done))
   assert sorted(done.rglob('*')) == before
-  with pytest.raises(ValueError, match='a GAN in .*is a classifier.*, predict'):
+  with pytest.raises(ValueError, match='expected GANs .*of classifiers.*, predict'):
     generate.generate(str(judge))
   with pytest.raises(ValueError, match='no checkpoints in .*train first'):
     generate.generate(str(tmp_path))
   with pytest.raises(ValueError, match='no checkpoints in .*train first'):
-    generation.evaluate_run(str(tmp_path / 'nowhere'))
-  assert generation.evaluate_run(str(judge)) == json.loads(
+    evaluate_run(str(tmp_path / 'nowhere'))
+  assert evaluate_run(str(judge)) == json.loads(
       (judge / 'eval.json').read_text())
 
 
@@ -390,7 +385,7 @@ def test_mistakes_in_a_config(mistake, tmp_path):
 def test_judges_that_do_not_fit(done, judge, tmp_path):
   larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
   for workdir, message in (
-      (done, 'expected a classifier in .*is a GAN'),
+      (done, 'expected classifiers in .*one of GANs'),
       (larger, r'takes images of \(6, 6, 1\), those to be judged are \(4, 4, 1\)')):
     spec = {'name': 'checkpoint', 'workdir': str(workdir)}
     with pytest.raises(ValueError, match=message):
@@ -418,10 +413,11 @@ def test_weight_file_of_another_network(content, message, tmp_path):
 
 def test_fewer_samples_than_dimensions_is_said(done, tmp_path, caplog):
   """At the start, on the terminal, and beside the number."""
-  gan = experiment.restore(str(done))
+  gan = runs.restore(str(done))
   config = make_config(measures__num_samples=15).to_dict()
   evaluator = generation.make_evaluator(
-      config, str(tmp_path), gan, gan.trainer, gan.mesh)
+      config, str(tmp_path), Inputs(None, None, gan.shape, gan.class_names),
+      gan.trainer, gan.mesh, runs.OTHERS)
   assert 'FID: 15 samples do not fill 16 feature dimensions' in caplog.text
   evaluation = evaluator.save(gan.state, 1, *evaluator.run(gan.state, 1, True))
   assert '15 samples do not fill 16 feature dim' in evaluation['conventions']['fid']
@@ -447,8 +443,8 @@ def test_command_line(copy, judge, monkeypatch, capsys):
   assert names == {f'samples_{tag}.npz', f'sheet_{tag}.png',
                    f'interpolation1_{tag}.png', f'neighbours2_{tag}.png'}
   for mode, where, message in (
-      ('generate', judge, 'expected a GAN'), ('predict', copy, 'expected a classifier'),
-      ('posthoc', copy, 'expected a classifier')):
+      ('generate', judge, 'expected GANs'), ('predict', copy, 'expected classifiers'),
+      ('posthoc', copy, 'expected classifiers')):
     with pytest.raises(SystemExit, match=f'^error: {message}'):
       run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
 

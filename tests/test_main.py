@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from absl import flags
 
-from nat_jax import experiment, main, train
+from nat_jax import main, runs, train
+from nat_jax.commands import report
 from nat_jax.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 3000
 
 CONFIG = """
-from nat_jax import presets
+from nat_jax.schema import presets
 
 def source(seed, *classes):
   return {'name': 'fake', 'num': 64, 'shape': (6, 6, 1), 'seed': seed,
@@ -81,7 +82,7 @@ def wait_for(process, text):
 
 
 def state_of(workdir):
-  state = checkpoint._without_keys(experiment.restore(str(workdir)).state)
+  state = checkpoint._without_keys(runs.restore(str(workdir)).state)
   return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
@@ -235,10 +236,11 @@ def find_other(name, *args):
 machinery.PathFinder.find_spec = find_other
 from absl import app
 from nat_jax import main
+from nat_jax.commands import COMMANDS, flags
 def run(argv):
   main.main(argv)
-  main.run_evaluate()
-  main.run_report([main.WORKDIR.value])
+  COMMANDS['evaluate']()
+  COMMANDS['report']([flags.WORKDIR.value])
 app.run(run, flags_parser=main.parse)
 """
 
@@ -303,8 +305,6 @@ def run_here(monkeypatch, *args):
     (['--mode=evaluate', '--config.seed=2'],
      'goes by the config in the workdir; leave out --config.seed'),
     (['--mode=predict'], '--mode=predict needs --images'),
-    (['--mode=evaluate', '--workdir={folder}/points'],
-     'points holds GANs of points, .*--mode=report'),
     (['--mode=report'], 'nowhere holds no eval.json'),
     (['--config.run.log_every=0'], 'run.log_every must be'),
 ])
@@ -313,8 +313,6 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   (folder / 'broken.py').write_text('def get_config(:')
   (folder / 'nothing.py').write_text('def get_config():\n  pass')
   (folder / 'division.py').write_text('def get_config():\n  return 1 / 0')
-  (folder / 'points').mkdir(exist_ok=True)
-  (folder / 'points' / 'config.json').write_text('{"trainer": {"name": "points"}}')
   before = {p for p in folder.iterdir()}
   args = [arg.format(folder=folder) for arg in args]
   with pytest.raises(SystemExit, match=f'(?s)^error: .*{message}'):
@@ -346,10 +344,10 @@ def test_report_that_cannot_be_written(tmp_path, monkeypatch):
   def full(*args):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(main, '_write_report', full)
+  monkeypatch.setattr(report, 'tables', full)
   with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*Nothing "
                      f"of the runs is lost; .*--mode=report {tmp_path}"):
-    main._report([str(tmp_path)])
+    report.show([str(tmp_path)])
 
 
 def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeypatch):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax import data, evaluate, predict, presets, train
+from nat_jax import data, train
+from nat_jax.commands import predict, report
+from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.data import cache
-from nat_jax.reports import report
 from nat_jax.runtime import results
 from nat_jax.runtime import workdir as workdirs
+from nat_jax.schema import presets
 
 FAKE = {'name': 'fake', 'num': 16, 'shape': (4, 4, 1)}
 NAN = float('nan')
@@ -175,7 +177,7 @@ def test_a_set_may_be_called_as_the_mistakes_of_another(tmp_path):
   for name in ('x', 'x_mistakes'):
     assert results.read_arrays(tmp_path, f'{results.SCORES}/{name}', 1, ['max_prob'])
     assert results.read_arrays(tmp_path, f'{results.MISTAKES}/{name}', 1, ['image'])
-  assert os.path.isfile(report.report([str(tmp_path)]))
+  assert os.path.isfile(report.write([str(tmp_path)]))
 
 
 def test_data_that_is_not_prepared(tmp_path):
@@ -253,7 +255,7 @@ def test_workdir_with_a_broken_config(tmp_path):
 def test_evaluating_what_is_not_there(tmp_path):
   for workdir in (tmp_path, tmp_path / 'nowhere'):
     with pytest.raises(ValueError, match='no checkpoints in .*train first'):
-      evaluate.evaluate(str(workdir))
+      evaluate_run(str(workdir))
     with pytest.raises(ValueError, match='no checkpoints in .*train first'):
       predict.predict_folder(str(workdir), str(tmp_path))
   assert list(pathlib.Path(tmp_path).iterdir()) == []

@@ -7,10 +7,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from nat_jax import data, evaluate, experiment, inputs, presets, recipes, schema, train
+from nat_jax import data, runs, schema, train
+from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.data import cache
 from nat_jax.reports import paper
 from nat_jax.runtime import checkpoint
+from nat_jax.schema import presets, recipes
+from nat_jax.tasks.classify import inputs
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 PARTS = schema.PARTS
@@ -20,7 +23,7 @@ def load_config(file, variant):
   spec = importlib.util.spec_from_file_location('a_config', CONFIGS / file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return experiment.plain(module.get_config(variant))
+  return runs.resolve(module.get_config(variant))
 
 
 def test_hold_out():
@@ -213,7 +216,7 @@ def test_negatives_are_compared_with_positives_of_their_part(run):
 
 
 def test_synthetic_negatives_are_made_of_positives_of_their_part():
-  sets = inputs.load_evals(experiment.plain(make_config()))
+  sets = inputs.load_evals(runs.resolve(make_config()))
   for start, reference in (('', 'test'), ('validation_', 'validation'),
                            ('calibration_', 'calibration')):
     expected = data.patch_shuffle(sets[reference].arrays, 9).image
@@ -249,12 +252,12 @@ def test_nothing_of_the_test_chooses(run, tmp_path):
   assert checkpoint.list_steps(tmp_path) == [best, last] and best < last
   one, other = evaluations(run), evaluations(tmp_path)
   assert one.pop(last)['validation'] == other.pop(last)['validation'] and one == other
-  accuracy = [evaluate.evaluate(workdir, step)['evals']['test']['accuracy']
+  accuracy = [evaluate_run(workdir, step)['evals']['test']['accuracy']
               for step in (best, last)]
   assert accuracy[0] < 0.1 < accuracy[1]  # the test would have chosen otherwise
 
 
 def test_evaluation_of_a_checkpoint_looks_at_every_part(run):
   before = (run / 'eval.json').read_bytes()
-  evaluate.evaluate(str(run))
+  evaluate_run(str(run))
   assert (run / 'eval.json').read_bytes() == before

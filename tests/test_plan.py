@@ -1,5 +1,6 @@
-"""What one command trains: judges, the variant that is compared with, the config."""
+"""What one command trains: the runs needed, the one compared with, the config."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import sys
 import ml_collections
 import pytest
 
-from nat_jax import plan
+from nat_jax import schema
+from nat_jax.commands import plan
 from nat_jax.runtime import processes, results
 from nat_jax.runtime import workdir as workdirs
 
@@ -15,7 +17,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
 def planned(file, which=None, **changes):
-  """The judges and the runs, with changes of 'a__b' made as the command line does."""
+  """The runs needed and asked for; changes of 'a__b' as of the command line."""
   path = str(CONFIGS / file)
   changes = {key.replace('__', '.'): value for key, value in changes.items()}
   config = plan.load(path, which)
@@ -24,8 +26,8 @@ def planned(file, which=None, **changes):
 
 
 def test_rival_comes_first_and_has_none_of_its_own():
-  judges, runs = planned('digits.py')
-  assert judges == []
+  needed, runs = planned('digits.py')
+  assert needed == []
   assert [(c.variant, c.loss.name, c.compare_with, w) for c, w in runs] == [
       ('baseline', 'cross_entropy', '', 'runs/x-baseline'),
       ('nat', 'nat', 'baseline', 'runs/x')]
@@ -52,7 +54,7 @@ def test_plain_gan_of_points_gets_no_negatives():
   assert (config.steps, rival.steps) == (100, 100)
 
 
-def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
+def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   path = CONFIGS / 'gan' / 'digits.py'
   config = plan.load(str(path), 'nat3')
@@ -60,21 +62,27 @@ def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
   spec.config = str(CONFIGS.parent / spec.config)
   workdir = tmp_path / spec.workdir
 
-  def judges():
+  def needed():
     return [(c.name, c.variant, w) for c, w in plan.plan(
         config, str(path), 'nat3', {}, 'runs/x')[0]]
 
-  assert judges() == [('judge', 'digits', spec.workdir)]
+  assert needed() == [('judge', 'digits', spec.workdir)]
   workdir.mkdir(parents=True)
-  assert len(judges()) == 1
+  assert len(needed()) == 1
   (workdir / results.EVALUATION).write_text('{')  # damaged: it is evaluated again
-  assert len(judges()) == 1
+  assert len(needed()) == 1
   (workdir / results.EVALUATION).write_text('{"step": 1, "evals": {}}')
-  assert judges() == []
+  assert needed() == []
+  path_of, _, which = spec.config.partition(':')
+  other = schema.plain(plan.load(path_of, which)) | {'seed': 7}
+  (workdir / 'config.json').write_text(json.dumps(other))
+  with pytest.raises(ValueError, match='holds a run with another config.*seed: 7 -> 0'):
+    needed()  # not any evaluation that happens to lie there
+  (workdir / 'config.json').unlink()
   monkeypatch.setattr(processes, 'total', lambda: 4)
   monkeypatch.setattr(processes, 'count', lambda done: 3)
   with pytest.raises(ValueError, match='for 3 of 4 processes.*that all hosts share'):
-    judges()
+    needed()
 
 
 @pytest.mark.parametrize('text, message', [
@@ -86,7 +94,8 @@ def test_missing_and_unfinished_judges_come_first(tmp_path, monkeypatch):
     ('def get_config():\n  pass', 'get_config must return .* got NoneType'),
     ('def get_config():\n  return {}', 'get_config must return .* got dict'),
     ('def get_config():\n  return 3', 'get_config must return .* got int'),
-    ('from nat_jax import presets\ndef get_config():\n  return presets.experiment(\n'
+    ('from nat_jax.schema import presets\ndef get_config():\n'
+     '  return presets.experiment(\n'
      '    data=None)', 'line 3: data must be a dict .* got None'),
 ])
 def test_mistakes_in_a_config_file_are_placed(text, message, tmp_path):
@@ -109,10 +118,10 @@ def test_a_config_of_its_own_making_is_checked_first():
     plan.plan(config, 'x.py', None, {}, 'runs/x')
 
 
-def test_a_judge_needs_a_workdir():
+def test_a_needed_run_has_a_workdir():
   config = plan.load(str(CONFIGS / 'gan' / 'digits.py'), 'nat3')
   config.measures.features.workdir = ''
-  with pytest.raises(ValueError, match='need the workdir of their classifier'):
+  with pytest.raises(ValueError, match='measures.features needs the workdir of its'):
     plan.plan(config, 'x.py', None, {}, 'runs/x')
 
 

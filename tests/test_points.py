@@ -1,41 +1,54 @@
 """GANs of points: the data, seeds side by side, figures of merit, files, mistakes."""
 
-import functools
 import json
 import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
 
-from nat_jax import data, experiment, presets, registry, schema
-from nat_jax.points import measures, training
-from nat_jax.points import run as points
-from nat_jax.runtime import parallel
+from nat_jax import data, runs, train
+from nat_jax.commands import report
+from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.runtime import checkpoint, results
+from nat_jax.schema import presets
+from nat_jax.tasks import TASKS
+from nat_jax.tasks.points import evaluate, measures, step
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
-def make_config(**changes):
+def make_config(run=None, **changes):
   settings = dict(
-      name='toy', trainer={'name': 'points'}, steps=200, snapshots=50, num_seeds=2,
+      name='toy', variant='nat', task='points', steps=200, num_seeds=2,
       num_samples=50, data={'name': 'gaussian1d', 'num': 200},
       noise={'name': 'grid'}, batch_size=16, negatives_per_batch=12,
-      schedule={'name': 'constant', 'learning_rate': 0.01})
+      schedule={'name': 'constant', 'learning_rate': 0.01},
+      run={'log_every': 100, 'eval_every': 4, 'tensorboard': False} | (run or {}))
   return presets.experiment(**settings | changes)
 
 
 def plane(**changes):
-  return make_config(
+  return make_config(**dict(
       data={'name': 'rings2d', 'num': 100}, noise={'name': 'normal'},
-      generator={'name': 'toy_generator', 'latent': 2}, steps=4, snapshots=2, **changes)
+      generator={'name': 'toy_generator', 'latent': 2}, steps=4,
+      run={'eval_every': 2, 'checkpoint_every': 2}) | changes)
 
 
-def run(config):
-  config = experiment.plain(config)
-  return training.run_seeds(config, registry.build(data.POINTS, config['data']))
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """The run `nat` of a line: two seeds, a look every 4 steps."""
+  path = tmp_path_factory.mktemp('points')
+  train.train(make_config(), str(path / 'nat'))
+  return path
+
+
+def arrays(workdir):
+  with np.load(workdir / f'{results.POINTS}.npz') as found:
+    return dict(found)
 
 
 def test_normal_data_and_negatives_on_both_sides():
@@ -61,44 +74,43 @@ def test_rings_have_their_radius_and_noise():
       np.square(blob).sum(1).mean(), 0.7**2 + 2 * 0.35**2, rtol=0.1)
 
 
-@functools.cache
-def trained():
-  """Two seeds of a line, 4 steps between snapshots."""
-  return run(make_config())
-
-
-def test_a_seed_is_the_same_alone_and_among_others():
-  both = trained()
-  alone = run(make_config(seed=1, num_seeds=1, steps=8, snapshots=2))
+def test_a_seed_is_the_same_alone_and_among_others(folder, tmp_path):
+  both = arrays(folder / 'nat')
+  train.train(make_config(seed=1, num_seeds=1, steps=8), str(tmp_path))
+  alone = arrays(tmp_path)
   for name in ('samples', 'boundary'):
-    np.testing.assert_allclose(both[name][:3, 1:], alone[name], atol=1e-5)
+    np.testing.assert_allclose(both[name][:3, 1:], alone[name], atol=2e-3)  # float16
     assert np.abs(both[name][2, 0] - both[name][2, 1]).max() > 1e-2
-    assert np.abs(both[name][0] - both[name][2]).max() > 1e-4  # it learns
+    assert np.abs(both[name][0] - both[name][2]).max() > 1e-2  # it learns
 
 
-def test_negatives_are_pushed_below_one_half():
-  boundary = trained()['boundary'][-1].mean(0)
-  axis = training.grid(data.POINTS['gaussian1d'](num=1))[:, 0]
-  at = {x: boundary[np.abs(axis - x).argmin()] for x in (4, 13, -6)}
+def test_negatives_are_pushed_below_one_half(folder):
+  found = arrays(folder / 'nat')
+  boundary = found['boundary'][-1].astype(float).mean(0)
+  at = {x: boundary[np.abs(found['grid'][:, 0] - x).argmin()] for x in (4, 13, -6)}
   assert at[4] > 0.5 and at[13] < 0.3 and at[-6] < 0.3, at
 
 
 def test_the_original_gan_has_no_negatives():
-  config = make_config(negatives=False).to_dict()
-  pools = {'positive': np.zeros((5, 1), np.float32), 'negative': np.ones((9, 1))}
-  batch = training.make_batch(config, jax.random.key(0), pools)
-  assert batch.keys() == {'positive'} and batch['positive']['image'].shape == (16, 1, 1)
-  config['negatives'] = True
-  batch = training.make_batch(config, jax.random.key(0), pools)
-  assert batch['negative']['image'].shape == (12, 1, 1)
-  assert (batch['negative']['image'] == 1).all()
-  assert (batch['negative']['label'] == -1).all()
+  """And each seed has batches of its own, which are passes through the points."""
+  def batches(steps, **changes):
+    given = step.load(runs.resolve(make_config(**changes)))
+    rows = [given.stream.index(i) for i in range(steps)]
+    return {name: np.stack([one[name] for one in rows]) for name in rows[0]}
+
+  found = batches(12, negatives=False)
+  assert found.keys() == {'positive'} and found['positive'].shape == (12, 16, 1, 2)
+  assert (found['positive'][..., 0] != found['positive'][..., 1]).any()
+  assert all(len(np.unique(found['positive'][..., i])) == 12 * 16 for i in (0, 1))
+  found = batches(12)
+  assert found['negative'].shape == (12, 12, 1, 2)
+  assert found['positive'].max() < 200 <= found['negative'].min()
   one, other = (data.POINTS['gaussian1d'](num=9, negatives=n) for n in (
       ((1.0, 1.0),), ((2.0, 3.0), (1.0, 1.0))))
   np.testing.assert_array_equal(one.positive, other.positive)
 
 
-class Identity(training.nn.Module):
+class Identity(nn.Module):
   latent: int = 1
 
   def __call__(self, z, labels=None, mask=None):
@@ -107,7 +119,7 @@ class Identity(training.nn.Module):
 
 def test_noise_is_a_jittered_grid():
   z = jax.random.normal(jax.random.key(0), (9, 1))
-  found = training.NOISES['grid'](Identity(), reach=8.0, jitter=0.5).apply({}, z)
+  found = step.NOISES['grid'](Identity(), reach=8.0, jitter=0.5).apply({}, z)
   rest = np.asarray(found)[:, 0] - np.arange(-8, 9, 2)
   np.testing.assert_allclose(rest, 0.5 * stats.norm.cdf(z[:, 0]), atol=1e-5)
 
@@ -160,8 +172,8 @@ def test_the_rows_of_a_table_are_one_family_of_tests():
     return {
         'name': 'toy', 'measure': 'distance', 'floor': 1.0, 'threshold': 2.0,
         'num_samples': 5, 'seeds': list(range(10)),
-        'figures': {name: values for name in measures.ROWS} | {
-            'steps_converged': [None] * 10},  # of no pair: no test
+        'evals': {'samples': {name: values for name in measures.ROWS} | {
+            'steps_converged': [None] * 10}},  # of no pair: no test
         'curve': {'step': [0, 1, 2], 'distance': [values] * 3}}
 
   merit, distance = measures.compare({'gan': evaluation(0), 'nat': evaluation(1)})
@@ -172,86 +184,90 @@ def test_the_rows_of_a_table_are_one_family_of_tests():
     assert "Holm's correction over the rows" in table.title
 
 
-class Recorder(dict):
-  def __init__(self, config, read):
-    super().__init__(config)
-    self.read = read
-
-  def __getitem__(self, key):
-    self.read.add(key)
-    return super().__getitem__(key)
+def times(workdir):
+  """When each file was written; config.json is, with what it holds, by each start."""
+  return {path: path.stat().st_mtime_ns for path in workdir.rglob('*')
+          if path.name != 'config.json'}
 
 
 def variant_beside(workdir, name):
   """A copy of a run that passes for another variant."""
-  path = shutil.copytree(workdir, workdir.with_name(name)) / 'eval.json'
-  path.write_text(json.dumps(json.loads(path.read_text()) | {'variant': name}))
-  return str(path.parent)
+  path = shutil.copytree(workdir, workdir.with_name(name))
+  for file in ('config.json', 'eval.json'):
+    content = json.loads((path / file).read_text())
+    (path / file).write_text(json.dumps(content | {'variant': name}))
+  return str(path)
 
 
-def assert_reported(workdir, num_frames):
-  text = points.report([str(workdir), variant_beside(workdir, 'gan')])
-  assert 'p (nat = gan)' in text and 'distance at the end' in text
-  figures = json.loads((workdir / 'eval.json').read_text())['figures']
-  assert f'{np.mean(figures["distance_end"]):.3f} +- ' in text
-  assert Image.open(workdir / 'figure.png').width > 500
-  assert Image.open(workdir / 'animation.gif').n_frames == num_frames
-  assert (workdir / 'report.md').read_text() in text
-  assert points.owns(str(workdir)) and not points.owns(str(workdir.parent))
-  with pytest.raises(ValueError, match='different variants'):
-    points.report([str(workdir), str(workdir)])
+def assert_reported(workdir, other, num_frames):
+  text = report.tables([other, str(workdir)])
+  assert 'distance at the end' in text
+  found = json.loads((workdir / 'eval.json').read_text())['evals']['samples']
+  assert f'{np.mean(found["distance_end"]):.3f} +- ' in text
+  page = report.write([other, str(workdir)], str(workdir))
+  assert 'distance at the end' in open(page).read()
+  assert Image.open(workdir / 'figures' / 'points.png').width > 500
+  moving = Image.open(workdir / 'figures' / 'animation.gif')
+  assert moving.n_frames == num_frames
+  return text
 
 
-def test_a_run_in_the_plane_from_config_to_report(tmp_path, monkeypatch):
-  read, plain = set(), experiment.plain
-  monkeypatch.setattr(experiment, 'plain', lambda c: Recorder(plain(c), read))
-  found = points.train(plane(), str(tmp_path / 'nat'))
+def test_a_run_in_the_plane_from_config_to_report(tmp_path):
+  found = train.train(plane(), str(tmp_path / 'nat'))
   assert np.shape(found['curve']['distance']) == (3, 2) and found['seeds'] == [0, 1]
-  assert set(schema.POINTS) - read == {'trainer', 'compare_with'}  # main.py reads them
-  assert_reported(tmp_path / 'nat', 3)
+  assert found['curve']['step'] == [0, 2, 4]
+  other = variant_beside(tmp_path / 'nat', 'gan')
+  text = assert_reported(tmp_path / 'nat', other, 3)
+  assert 'p (nat = gan)' in text
+  again = evaluate_run(str(tmp_path / 'nat'))
+  assert again == found
 
 
-def test_a_finished_run_is_kept(tmp_path, monkeypatch, capsys):
-  seen = {name: values[:3] for name, values in trained().items()}
-  monkeypatch.setattr(training, 'run_seeds', lambda *args: seen)
-  workdir = tmp_path / 'nat'
-  first = points.train(make_config(), str(workdir))
-  assert_reported(workdir, 3)
-  points.report([str(workdir), variant_beside(workdir, '$_$')])  # is no mathematics
-  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
-  assert points.train(make_config(), str(workdir)) == first
-  assert 'nothing to do' in capsys.readouterr().out
+def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  undisturbed = train.train(plane(), str(whole))
+  advance = train.advance
+
+  def stop(job, course, *args):
+    if course.step >= 2:
+      raise KeyboardInterrupt
+    advance(job, course, *args)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(train, 'advance', stop)
+    train.train(plane(), str(stopped))
+  assert checkpoint.list_steps(str(stopped)) == [2]
+  assert train.train(plane(), str(stopped)) == undisturbed
+  one, other = (arrays(path) for path in (whole, stopped))
+  for name in one:
+    np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_finished_run_is_kept(folder, capsys):
+  workdir = folder / 'nat'
+  other = variant_beside(workdir, '$_$')  # is no mathematics
+  assert_reported(workdir, other, 51)
+  first = json.loads((workdir / 'eval.json').read_text())
+  before = times(workdir)
+  assert train.train(make_config(), str(workdir)) == first
   with pytest.raises(ValueError, match='batch_size: 16 -> 5'):
-    points.train(make_config(batch_size=5), str(workdir))
-  assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+    train.train(make_config(batch_size=5), str(workdir))
+  assert before == times(workdir)
 
 
-@pytest.mark.parametrize('file, content', [
-    ('eval.json', b'{"step": 200}'), ('eval.json', b'[]'), ('points.npz', b'PK'),
-    ('points.npz', None)])
-def test_a_damaged_run_is_trained_again(file, content, tmp_path, monkeypatch):
-  seen = {name: values[:3] for name, values in trained().items()}
-  monkeypatch.setattr(training, 'run_seeds', lambda *args: seen)
-  points.train(make_config(), str(tmp_path / 'nat'))
-  before = {name: (tmp_path / 'nat' / name).read_bytes()
-            for name in ('eval.json', 'points.npz')}
-  if content is None:
-    (tmp_path / 'nat' / file).unlink()
-    with pytest.raises(OSError, match='nat holds no finished run.*train it first'):
-      points.report([str(tmp_path / 'nat')])
-  else:
-    (tmp_path / 'nat' / file).write_bytes(content)
-    with pytest.raises(ValueError, match=f'{file} cannot be read.*train the run again'):
-      points.report([str(tmp_path / 'nat')])
-  again = points.train(make_config(), str(tmp_path / 'nat'))
-  same = [key for key in again if key != 'seconds']
-  first = json.loads(before['eval.json'])
-  assert {k: again[k] for k in same} == {k: first[k] for k in same}
-  assert (tmp_path / 'nat' / 'points.npz').read_bytes() == before['points.npz']
+def test_a_lost_look_is_told(folder):
+  """What the report shows is made of the looks; none of them is made up."""
+  workdir = shutil.copytree(folder / 'nat', folder / 'damaged')
+  (workdir / evaluate.SNAPSHOTS / f'{8:09d}.npz').write_bytes(b'PK')
+  with pytest.raises(ValueError, match=r'000000008\.npz.*train the run again'):
+    evaluate_run(str(workdir))
+  (workdir / f'{results.POINTS}.npz').unlink()
+  assert 'Left out: no run has points.npz' in open(report.write([str(workdir)])).read()
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(steps=5), 'steps 5 must be a multiple of snapshots 50'),
+    (dict(steps=5, run={'eval_every': 2}),
+     'steps 5 must be a multiple of run.eval_every 2'),
     (dict(num_seeds=0), r'num_seeds must be a whole number in \[1, 1e4\]'),
     (dict(negative_weight=-1.0), r'negative_weight must be a number in \[0, 1e6\]'),
     (dict(data={'name': 'spiral'}), 'unknown set of points .*valid names: gaussian1d'),
@@ -262,20 +278,13 @@ def test_a_damaged_run_is_trained_again(file, content, tmp_path, monkeypatch):
 ])
 def test_a_mistake_is_told_before_anything_is_written(changes, message, tmp_path):
   with pytest.raises(ValueError, match=message):
-    points.train(make_config(**changes), str(tmp_path / 'run'))
+    train.train(make_config(**changes), str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_seed_that_diverges_is_named(tmp_path, monkeypatch):
-  def wrap(fn, mesh):
-    samples = np.ones((2, 50, 1), np.float32)
-    if fn.__name__ == 'look':
-      return lambda state, given: (samples, samples)
-    samples[1, 3] = np.nan
-    return lambda state, given: (state, (samples, samples))
-
-  monkeypatch.setattr(parallel, 'wrap_head', wrap)
-  monkeypatch.setattr(parallel, 'init_state', lambda *args: None)
-  with pytest.raises(ValueError, match='seed 8 diverged by step 4:'):
-    points.train(make_config(seed=7), str(tmp_path))
+def test_a_run_that_diverges_stops(tmp_path):
+  config = plane(schedule={'name': 'constant', 'learning_rate': 1e38})
+  with pytest.raises(train.Diverged, match='gradient|loss'):
+    train.train(config, str(tmp_path))
   assert not (tmp_path / 'eval.json').exists()
+  assert TASKS['points'].title == 'GANs of points'

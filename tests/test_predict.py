@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax import data, evaluate, main, predict, presets, train
+from nat_jax import data, train
+from nat_jax.commands import predict
+from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import console
+from nat_jax.schema import presets
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -58,7 +61,7 @@ def scores_of(workdir):
 
 def test_keeps_the_share_it_promises(run):
   workdir, images = run
-  evaluate.evaluate(workdir)
+  evaluate_run(workdir)
   rows, scores = rows_of(predict.predict_folder(workdir, images)), scores_of(workdir)
   names = data.load(CALIBRATION).names
   assert [pathlib.Path(row['file']).name for row in rows] == [
@@ -90,11 +93,11 @@ def test_threshold_is_a_probability(threshold, tmp_path):
 
 def test_threshold_is_never_that_of_another_checkpoint(run):
   workdir, images = run
-  evaluate.evaluate(workdir)
+  evaluate_run(workdir)
   with pytest.raises(ValueError, match='of checkpoint 2, and .*has that of step 8; .*'
                                        '--mode=evaluate .*--step 2'):
     predict.predict_folder(workdir, images, step=2)
-  evaluate.evaluate(workdir, step=2)
+  evaluate_run(workdir, step=2)
   predict.predict_folder(workdir, images, step=2)
   with pytest.raises(ValueError, match='of checkpoint 8, and .*has that of step 2'):
     predict.predict_folder(workdir, images)
@@ -103,7 +106,7 @@ def test_threshold_is_never_that_of_another_checkpoint(run):
 def test_threshold_is_never_that_of_the_test(run, tmp_path, capsys):
   """Another test set: the same threshold, byte for byte the same answers."""
   workdir, images = run
-  evaluate.evaluate(workdir)
+  evaluate_run(workdir)
   expected = rows_of(predict.predict_folder(workdir, images))
   threshold = capsys.readouterr().out
   assert 'keeps 95% of the positives that were held out for calibration' in threshold
@@ -130,7 +133,7 @@ def test_without_calibration_a_threshold_is_asked_for(run, tmp_path):
 
 def test_lost_scores_are_asked_for(run, tmp_path):
   workdir, images = run
-  evaluate.evaluate(workdir)
+  evaluate_run(workdir)
   copy = shutil.copytree(workdir, tmp_path / 'run')
   (copy / 'scores' / 'calibration.npz').unlink()
   with pytest.raises(ValueError, match='has no scores/calibration.npz; .*--step 8'):
@@ -183,10 +186,10 @@ def test_cells_are_no_formulas_and_can_be_taken_back(run, tmp_path, monkeypatch)
     cell = row['file']
     assert cell.startswith("'") == (folder != 'plain=1')
     assert cell.removeprefix("'") == f'{folder}/a.png'
-  restored = predict.experiment.restore(run[0], None, 'classifier')
+  restored = predict.runs.restore(run[0], None, 'classify')
   names = ('=A1', '-b', "'c")
   monkeypatch.setattr(
-      predict.experiment, 'restore',
+      predict.runs, 'restore',
       lambda *args: restored._replace(class_names=names))
   for threshold in (0.0, 1.0):
     rows = rows_of(predict.predict_folder(*run, threshold=threshold))
@@ -210,11 +213,13 @@ def test_names_that_are_not_utf8_survive(run, tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'stdout', shown)
   monkeypatch.setattr(sys, 'stderr', sys.stderr)
   console.guard()  # as the program does first
-  given = dict(MODE='predict', WORKDIR=run[0], IMAGES=str(tmp_path / 'in'),
-               THRESHOLD=0.0, STEP=None, CONFIG=None, DISTRIBUTED=False)
-  for flag, value in given.items():
-    monkeypatch.setattr(main, flag, types.SimpleNamespace(value=value))
-  main.main(['main'])
+  given = {
+      predict.flags: dict(WORKDIR=run[0], STEP=None),
+      predict: dict(IMAGES=str(tmp_path / 'in'), THRESHOLD=0.0)}
+  for module, values in given.items():
+    for flag, value in values.items():
+      monkeypatch.setattr(module, flag, types.SimpleNamespace(value=value))
+  predict.run()
   shown.flush()
   text = shown.buffer.getvalue().decode('ascii')
   assert '\\xff\\xfe.png' in text and '\\xe9\\u732b.png' in text

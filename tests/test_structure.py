@@ -16,7 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 from PIL import Image
 
-from nat_jax import data, experiment, inputs, presets, schema, train
+from nat_jax import data, runs, schema, train
+from nat_jax.schema import presets
+from nat_jax.tasks.classify import inputs
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'nat_jax'
@@ -24,20 +26,21 @@ PACKAGE = ROOT / 'nat_jax'
 # A module imports strictly lower ranks and its own package.
 RANKS = {
     'schema': 0, 'registry': 0, 'task': 0,
-    'losses': 1, 'models': 1, 'data': 1, 'metrics': 1, 'presets': 1,
-    'trainers': 2, 'runtime': 2, 'gan_recipes': 2, 'recipes': 2,
-    'attention_maps': 3, 'experiment': 3, 'inputs': 3, 'reports': 3,
-    'evaluate': 4, 'feed': 4,
-    'features': 5, 'points': 5, 'posthoc': 5, 'predict': 5,
-    'generation': 6, 'neighbours': 6,
-    'generate': 7, 'plan': 7, 'train': 7,
+    'losses': 1, 'models': 1, 'data': 1, 'metrics': 1,
+    'runtime': 2,
+    'reports': 3,
+    'tasks': 4,
+    'runs': 5,
+    'train': 6,
+    'commands': 7,
     'main': 8,
 }
 
 # Library -> the only files that may import it or use it.
 PLACES = {
-    'matplotlib': {'points/figures.py', *(
-        f'reports/{name}.py' for name in ('figures', 'gan_figures', 'pictures'))},
+    'matplotlib': {
+        'reports/figures.py', 'reports/pictures.py', 'tasks/gan/figures.py',
+        'tasks/points/figures.py'},
     'orbax': {'runtime/checkpoint.py'},
     'clu.metric_writers': {'runtime/writers.py'},
     'jax.jit': {'runtime/parallel.py'},
@@ -174,18 +177,19 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
   traced, key = set(), jax.random.key(0)
   for name, config in all_configs(pictures(tmp_path)):
     config = config.to_dict()
-    if config['trainer']['name'] == 'points':  # tests/test_points.py
+    if config['task'] == 'points':  # tests/test_points.py
       continue
     if 'teacher' in config['trainer']:  # which is another run: not here
       config['trainer'] = {'name': 'supervised'}
-    config = experiment.plain(config)
+    config = runs.resolve(config)
     if config['compare_with']:
       assert name.partition(':')[2] != config['compare_with']
     shape = shape_of(config['data']['positives'])
     assert len(config['data']['mean']) in (1, shape[2]), name
-    gan = config['trainer']['name'] == 'gan'
-    trainer, schedule = experiment.build_trainer(config, shape)
-    assert np.isfinite(schedule(0)) and np.isfinite(schedule(config['steps'] - 1)), name
+    gan = config['task'] == 'gan'
+    trainer = runs.build_trainer(config, shape)
+    for update in (0, config['steps'] - 1):
+      assert np.isfinite(trainer.learning_rate(update)), name
     treated = config['loss'], config['data'].get('treatment')
     nets = [config.get(key) for key in ('model', 'generator', 'discriminator')]
     parts = {json.dumps(part) for part in (nets, treated)}
@@ -315,7 +319,7 @@ EXAMPLES = {
                'validation': {
                    'source': SOURCE, 'positive': True, 'part': 'validation'}}),
     'gan': dict(
-        trainer={'name': 'gan'}, data=DATA, measures=dict(num_samples=8, batch_size=8),
+        task='gan', data=DATA, measures=dict(num_samples=8, batch_size=8),
         generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
         discriminator={'name': 'mlp_discriminator', 'widths': (4,)}),
 }
@@ -325,10 +329,10 @@ EXAMPLES = {
 def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   config = presets.experiment(
       steps=2, num_classes=4, compare_with='x', **EXAMPLES[kind])
-  read, plain = set(), experiment.plain
-  monkeypatch.setattr(experiment, 'plain', lambda c: Recorder(plain(c), read))
+  read, resolve = set(), runs.resolve
+  monkeypatch.setattr(runs, 'resolve', lambda c: Recorder(resolve(c), read))
   train.train(config, str(tmp_path))
-  read.add('compare_with')  # by nat_jax.plan: tests/test_plan.py
+  read.add('compare_with')  # by commands/plan.py: tests/test_plan.py
   base = schema.base_of(config.to_dict())
   keys = {*base, *(
       f'{group}.{key}' for group in schema.groups(base) for key in base[group])}

@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_jax import evaluate, experiment, train
-from nat_jax.reports import claims, paper, report
+from nat_jax import reports, train
+from nat_jax import runs as runs_lib
+from nat_jax.commands import report
+from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.reports import claims, paper
 from nat_jax.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,7 +66,7 @@ def test_student_learns_from_the_teachers_maps(runs):
 
 def test_config_names_the_teachers_checkpoint(runs):
   trainer = json.loads((runs / 'student' / 'config.json').read_text())['trainer']
-  restored = experiment.restore(str(runs / 'teacher'))
+  restored = runs_lib.restore(str(runs / 'teacher'))
   assert trainer['teacher_step'] == restored.step == 3
   manager = checkpoint.open_manager(str(runs / 'teacher'), read_only=True)
   assert trainer['teacher_crc32'] == checkpoint.read_about(manager, 3)['crc32']
@@ -71,7 +74,7 @@ def test_config_names_the_teachers_checkpoint(runs):
 
 
 def test_checkpoint_holds_the_student_alone(runs):
-  net = experiment.restore(str(runs / 'student')).state.nets['model']
+  net = runs_lib.restore(str(runs / 'student')).state.nets['model']
   sizes = {path: x.size for path, x in jax.tree_util.tree_leaves_with_path(net)}
   assert sum(sizes.values()) < 2 * 300  # parameters and momentum of 16 + 144 + ...
   assert {x.shape[-1] for x in jax.tree.leaves(net.params)} <= {3, 4, 6}
@@ -82,7 +85,7 @@ def test_student_is_evaluated_without_its_teacher(runs, tmp_path):
   before = json.loads((workdir / 'eval.json').read_text())
   hidden = (runs / 'teacher').rename(runs / 'hidden')
   try:
-    after = evaluate.evaluate(str(workdir))
+    after = evaluate_run(str(workdir))
   finally:
     hidden.rename(runs / 'teacher')
   assert after['evals']['test']['accuracy'] == before['evals']['test']['accuracy']
@@ -94,17 +97,17 @@ def test_report_shows_attention_maps(runs, tmp_path):
     length = np.linalg.norm(data['group1'].reshape(8, -1), axis=-1)
     assert list(data['set']) == ['test'] * 4 + ['digits_8_9'] * 4
   np.testing.assert_allclose(length, np.ones(8), rtol=1e-5)
-  report.report([str(runs / 'teacher'), str(runs / 'student')], str(tmp_path))
+  report.write([str(runs / 'teacher'), str(runs / 'student')], str(tmp_path))
   assert (tmp_path / 'figures' / 'attention.png').exists()
-  report.report([str(runs / 'teacher')], str(tmp_path / 'one'))
+  report.write([str(runs / 'teacher')], str(tmp_path / 'one'))
   assert not (tmp_path / 'one' / 'figures' / 'attention.png').exists()
 
 
 def test_seeds_with_teachers_of_their_own_are_one_group(runs):
-  run = report.load_run(str(runs / 'student'))
+  run = reports.load_run(str(runs / 'student'))
   trainer = run['config']['trainer'] | {'teacher': 'other', 'teacher_crc32': 1}
   other = run | {'seed': 1, 'config': run['config'] | {'seed': 1, 'trainer': trainer}}
-  assert [len(same) for same in report.group([run, other]).values()] == [2]
+  assert [len(same) for same in reports.group([run, other]).values()] == [2]
 
 
 def refused(config, workdir, match):
@@ -124,7 +127,7 @@ def test_unfinished_teacher(runs, tmp_path):
   config = quick('student_nat', teacher)
   refused(config, tmp_path / 's', 'stopped at step 2 of 3.*teacher_step=2')
   config.trainer = dict(config.trainer, teacher_step=2)
-  assert experiment.plain(config)['trainer']['teacher_step'] == 2
+  assert runs_lib.resolve(config)['trainer']['teacher_step'] == 2
 
 
 @pytest.mark.parametrize('changes, match', [
@@ -151,7 +154,7 @@ def test_students_and_teachers_of_the_configs_fit(name, size, suffix):
   def shapes(variant):
     config = get_config(name, variant + suffix).to_dict()
     config['trainer'] = {'name': 'supervised'}
-    trainer, _ = experiment.build_trainer(config, size)
+    trainer = runs_lib.build_trainer(config, size)
     state = jax.eval_shape(trainer.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *size), jnp.float32)
     return jax.eval_shape(trainer.heads['aux'], state, image)

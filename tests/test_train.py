@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from clu import metrics as clu_metrics
 
-from nat_jax import evaluate, experiment, feed, inputs, presets, task, train
-from nat_jax.runtime import checkpoint, files, results, writers
+from nat_jax import runs, task, train
+from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.runtime import checkpoint, feed, files, inference, results, writers
 from nat_jax.runtime import workdir as workdirs
+from nat_jax.schema import presets
+from nat_jax.tasks.classify import evaluate, inputs
 
 SHAPE = (6, 6, 1)
 
@@ -51,7 +54,7 @@ def make_config(steps=6, run=None, data=None, **changes):
 
 def final_state(workdir, step=None):
   """The numpy leaves of a checkpoint."""
-  state = experiment.restore(str(workdir), step).state
+  state = runs.restore(str(workdir), step).state
   return [np.asarray(x) for x in jax.tree.leaves(checkpoint._without_keys(state))]
 
 
@@ -339,12 +342,12 @@ def test_run_killed_before_its_evaluation_is_evaluated(done, copy):
 def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
   (copy / 'eval.json').unlink()
   scores = (copy / 'scores' / 'three.npz').read_bytes()
-  evaluate.evaluate(str(copy))
+  evaluate_run(str(copy))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
   assert (copy / 'scores' / 'three.npz').read_bytes() == scores
-  assert evaluate.evaluate(str(copy), step=3)['step'] == 3
+  assert evaluate_run(str(copy), step=3)['step'] == 3
   with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[3, 6\]'):
-    evaluate.evaluate(str(copy), step=4)
+    evaluate_run(str(copy), step=4)
 
 
 @pytest.mark.parametrize('changes', [
@@ -422,11 +425,11 @@ def test_damaged_checkpoint_is_passed_over(damage, done, copy, caplog):
 
 def test_evaluation_passes_over_damage_and_moves_nothing(copy, caplog):
   cut_short(copy / 'checkpoints' / '6')
-  assert evaluate.evaluate(str(copy))['step'] == 3
+  assert evaluate_run(str(copy))['step'] == 3
   assert 'Using the one before' in caplog.text
   assert checkpoint.list_steps(copy) == [3, 6]
   with pytest.raises(checkpoint.Damaged, match='checkpoint 6'):
-    evaluate.evaluate(str(copy), step=6)
+    evaluate_run(str(copy), step=6)
 
 
 def test_no_changed_byte_of_the_config_in_a_checkpoint_is_used(copy):
@@ -452,7 +455,7 @@ def test_no_changed_byte_of_the_config_in_a_checkpoint_is_used(copy):
 def test_a_renamed_checkpoint_is_found_out(copy):
   (copy / 'checkpoints' / '6').rename(copy / 'checkpoints' / '5')
   with pytest.raises(checkpoint.Damaged, match='5 was saved as that of step 6'):
-    experiment.restore(str(copy), 5)
+    runs.restore(str(copy), 5)
 
 
 def test_a_lost_config_is_that_of_the_checkpoints(done, copy, caplog):
@@ -485,7 +488,7 @@ def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
 def test_a_checkpoint_beyond_the_end_is_refused(copy):
   manager = checkpoint.open_manager(str(copy), keep=9)
   about = checkpoint.read_about(manager, 6)
-  state = experiment.restore(str(copy), 6).state
+  state = runs.restore(str(copy), 6).state
   checkpoint.save(manager, state, 9, about)
   checkpoint.close(manager)
   with pytest.raises(ValueError, match='checkpoint of step 9, beyond the 6 steps'):
@@ -613,10 +616,10 @@ def test_overwrite_moves_a_run_of_another_config_aside(copy, capsys):
 @pytest.mark.parametrize('num', [1, 16, 37])
 def test_evaluation_counts_every_image_once(num, done):
   """Batches of 16 over 8 devices against one direct application."""
-  restored = experiment.restore(str(done))
+  restored = runs.restore(str(done))
   images = np.random.default_rng(0).integers(0, 256, (num, *SHAPE)).astype(np.uint8)
   head = restored.trainer.heads['logits']
-  predict = evaluate.make_predict(head, restored.mesh, 12)
+  predict = inference.make_predict(head, restored.mesh, 12)
   logits = predict(restored.state, images)
   state = restored.state.replace(key=None)
   expected = head(jax.device_get(state), images)
@@ -646,7 +649,7 @@ def test_progress_shows_what_can_move(done):
 
 @pytest.mark.parametrize('num_outputs', [2, 3])
 def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tmp_path):
-  config = experiment.plain(make_config(num_classes=2))
+  config = runs.resolve(make_config(num_classes=2))
   logits = np.zeros((4, num_outputs))
   sets = {'test': inputs.EvalSet(
       None, positive=True, seen=False, overlap=0, part='test')}
@@ -657,7 +660,7 @@ def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tm
 
 def test_seen_and_overlap(caplog):
   """What was among the training negatives is said, by class and by pixel."""
-  config = experiment.plain(make_config(evals={
+  config = runs.resolve(make_config(evals={
       'test': {'source': toy(1), 'positive': True},
       'same': {'source': toy(classes=(3,))},
       'other_class': {'source': toy(classes=(2,))},

@@ -8,7 +8,14 @@
   report     many workdirs -> one report
 """
 
-from nat_jax.commands import evaluate, generate, posthoc, predict, report, train
+from nat_jax.commands import (
+    evaluate,
+    generate,
+    posthoc,
+    predict,
+    report,
+    train,
+)
 
 # Mode -> function of the arguments that are no flags.
 COMMANDS = {

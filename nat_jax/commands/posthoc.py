@@ -25,7 +25,6 @@ from nat_jax.commands import flags
 from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.reports import tables
 from nat_jax.runtime import files, inference, writers
-from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import inputs
 
 POSTHOC = 'posthoc.json'
@@ -204,7 +203,7 @@ def _float32_logits(restored):
   if model.get('dtype', 'float32') == 'float32':
     return restored.trainer.heads['logits']
   config = {**restored.config, 'model': {**model, 'dtype': 'float32'}}
-  trainer = TASKS['classify'].build(config, restored.shape, runs.OTHERS)
+  trainer = runs.build_trainer(config, restored.shape)
   return trainer.heads['logits']
 
 

@@ -27,8 +27,9 @@ import time
 
 import jax
 
-from nat_jax import data, experiment, feed, inputs, presets, train
-from nat_jax.runtime import parallel
+from nat_jax import data, runs, train
+from nat_jax.runtime import feed, parallel
+from nat_jax.schema import presets
 
 
 def digits():
@@ -89,8 +90,8 @@ def timed(run, state, num_images):
 def forms(config, steps):
   """Yields (name, fn) where fn(state) makes `steps` updates."""
   mesh = parallel.make_mesh()
-  training = inputs.load_training(config)
-  trainer, _ = experiment.build_trainer(config, training.image_shape)
+  training = runs.TASKS[config['task']].load(config)
+  trainer = runs.build_trainer(config, training.shape)
   k = config['run']['updates_per_call']
   batch = jax.device_put(data.gather(training.pool, training.stream.index(0)))
   once = jax.jit(lambda state, batch: trainer.step(state, {}, batch), donate_argnums=0)
@@ -150,20 +151,20 @@ def main():
   print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
         f'jax {jax.__version__}, {os.cpu_count()} host cores')
   for name in args.names:
-    config = experiment.plain(BENCHES[name]())
-    runs, state, num_images = forms(config, max(config['steps'] // 10, 10))
-    states = {form: run(state()) for form, run in runs.items()}  # compiles
+    config = runs.resolve(BENCHES[name]())
+    made, state, num_images = forms(config, max(config['steps'] // 10, 10))
+    states = {form: run(state()) for form, run in made.items()}  # compiles
 
     def measure(form):
       if form == 'loop':
         return loop(config)  # noqa: B023  called in this turn alone
-      states[form], rate = timed(runs[form], states[form], num_images)  # noqa: B023
+      states[form], rate = timed(made[form], states[form], num_images)  # noqa: B023
       return rate
 
     def bare():
-      return max(measure(form) for form in runs if form.startswith('bare'))  # noqa: B023
+      return max(measure(form) for form in made if form.startswith('bare'))  # noqa: B023
 
-    rates = {form: [] for form in ['bare', *runs, 'loop']}
+    rates = {form: [] for form in ['bare', *made, 'loop']}
     ratios = {form: [] for form in rates}
     before = bare()
     for _ in range(args.rounds):

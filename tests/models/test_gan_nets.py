@@ -82,8 +82,10 @@ def variables_of(model, *args):
 
 def test_every_network_is_counted():
   for table in (GENERATORS, DISCRIMINATORS):
-    assert {spec['name'] for t, spec, *_ in COUNTS if t is table} == set(table)
-    assert {name.partition('_')[0] for name in table} == set(SMALL)
+    # 'stacked' makes copies of another: tests/tasks/test_contracts.py
+    assert {spec['name'] for t, spec, *_ in COUNTS if t is table} == set(
+        table) - {'stacked'}
+    assert {name.partition('_')[0] for name in table} - {'stacked'} == set(SMALL)
 
 
 @pytest.mark.parametrize('table,spec,shape,kwargs,count', COUNTS)

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from nat_jax import losses, models, registry, trainers
+from nat_jax import losses, models, registry
 from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL, Pass
-from nat_jax.trainers import gaan
+from nat_jax.tasks import classify, gan
+from nat_jax.tasks.gan import gaan
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -39,7 +40,7 @@ ADAM = optax.adam(1e-2, b1=0.5, eps=1e-2)
 
 def make_trainer(loss='nat_gan', stacked=1, penalties=(), gen_tx=ADAM):
   objective = losses.make_gan_objective({'name': loss}, NUM_CLASSES)
-  return trainers.gan(
+  return gan.gan(
       **make_nets(objective.num_outputs, stacked), objective=objective,
       gen_tx=gen_tx, disc_tx=optax.sgd(0.1), num_classes=NUM_CLASSES,
       image_shape=SHAPE, augment=same, normalise=same,
@@ -205,7 +206,7 @@ def test_a_training_is_differentiable_in_the_weights_of_its_examples(kind):
     def metric(state):
       return state.nets['gen'].params['Dense_1']['bias'].sum()
   else:
-    trainer = trainers.supervised(
+    trainer = classify.supervised(
         model=models.SmallConv(num_outputs=NUM_CLASSES, widths=(4,)),
         objective=losses.make_objective({'name': 'nat'}, NUM_CLASSES),
         tx=optax.sgd(0.1, momentum=0.9), num_classes=NUM_CLASSES, image_shape=SHAPE,

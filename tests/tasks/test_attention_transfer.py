@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from nat_jax import losses, models, trainers
+from nat_jax import losses, models
 from nat_jax.runtime import parallel
+from nat_jax.tasks import classify
 
 NUM_CLASSES = 3
 SHAPE = (8, 8, 1)
@@ -28,9 +29,9 @@ def settings(model, **kwargs):
 
 @functools.cache
 def restored_teacher(ema=False):
-  """As `experiment.restore` gives it; statistics that differ from a batch's."""
+  """As `runs.restore` gives it; statistics that differ from a batch's."""
   model = models.SmallConv(NUM_CLASSES, widths=(5, 6))
-  trainer = trainers.supervised(**settings(model, ema_decay=0.9 if ema else 0.0))
+  trainer = classify.supervised(**settings(model, ema_decay=0.9 if ema else 0.0))
   state = jax.jit(trainer.init)(jax.random.key(7))
   stats = jax.tree.map(lambda x: x + 0.1, state.nets['model'].batch_stats)
   state = state.replace(
@@ -41,7 +42,7 @@ def restored_teacher(ema=False):
 def make_trainer(teacher=restored_teacher, model=None, **kwargs):
   model = model or models.SmallConv(NUM_CLASSES, widths=(3, 4))
   kwargs = {'beta': BETA, 'groups': GROUPS, **kwargs}
-  return trainers.attention_transfer(teacher=teacher, **settings(model), **kwargs)
+  return classify.attention_transfer(teacher=teacher, **settings(model), **kwargs)
 
 
 def make_batch(n=16, seed=0):
@@ -150,7 +151,7 @@ def test_teacher_is_called_once_and_only_when_needed():
 def test_teacher_is_no_part_of_the_state():
   """Nothing of it is saved, and its optimiser is not carried along."""
   trainer = make_trainer()
-  alone = trainers.supervised(**settings(models.SmallConv(NUM_CLASSES, widths=(3, 4))))
+  alone = classify.supervised(**settings(models.SmallConv(NUM_CLASSES, widths=(3, 4))))
   shapes = [jax.eval_shape(t.init, jax.random.key(0)) for t in (trainer, alone)]
   assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
   assert not jax.tree.leaves(trainer.frozen().nets['model'].opt_state)

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from nat_jax import losses, models, trainers
+from nat_jax import losses, models
 from nat_jax.runtime import parallel
+from nat_jax.tasks import classify
 
 NUM_CLASSES = 3
 SHAPE = (8, 8, 1)
@@ -18,7 +19,7 @@ SHAPE = (8, 8, 1)
 
 def make_trainer(objective=None, num_classes=NUM_CLASSES, **kwargs):
   objective = objective or losses.nat(num_classes)
-  return trainers.supervised(
+  return classify.supervised(
       model=models.SmallConv(objective.num_outputs, widths=(4, 8)),
       objective=objective,
       tx=optax.sgd(0.1, momentum=0.9),
@@ -127,7 +128,7 @@ def test_empty_slots_touch_nothing():
 
 def test_gradient_is_that_of_equation_4():
   """One step of plain SGD moves the parameters by the gradient of the whole J."""
-  trainer = trainers.supervised(
+  trainer = classify.supervised(
       model=models.MLP(NUM_CLASSES, width=5), objective=losses.nat(NUM_CLASSES),
       tx=optax.sgd(1.0), num_classes=NUM_CLASSES, image_shape=SHAPE,
       augment=lambda images, keys: images, normalise=lambda images: images)
@@ -197,7 +198,7 @@ def test_ema_is_the_average_and_is_what_the_head_uses():
 
 def test_steps_draw_different_noise():
   """The same batch twice: the key of a step depends on its number."""
-  trainer = trainers.supervised(
+  trainer = classify.supervised(
       model=models.MLP(NUM_CLASSES, width=5), objective=losses.nat(NUM_CLASSES),
       tx=optax.sgd(0.0), num_classes=NUM_CLASSES, image_shape=SHAPE,
       augment=lambda images, keys: images + jax.vmap(jax.random.normal)(keys)[

@@ -9,9 +9,12 @@ import optax
 import pytest
 from scipy import stats
 
-from nat_jax import experiment, losses, models, presets, trainers
+from nat_jax import losses, models, runs
 from nat_jax.runtime import parallel
-from nat_jax.trainers import negatives
+from nat_jax.schema import presets
+from nat_jax.task import GLOBAL
+from nat_jax.tasks import classify
+from nat_jax.tasks.classify import treatments as negatives
 
 NUM_CLASSES = 3
 N = 16
@@ -50,7 +53,7 @@ def apply(treat, batch, seed=0, confidence=None):
 
 @functools.cache
 def compiled(treat, confidence):
-  return jax.jit(lambda batch, key: treat(batch, key, confidence, None))
+  return jax.jit(lambda batch, key: treat(batch, key, confidence, GLOBAL))
 
 
 def filled_negatives(batch):
@@ -152,7 +155,7 @@ def make_trainer(name):
   model = models.MLP(NUM_CLASSES, width=5)
   if name == 'mine':  # what it leaves out must not reach BatchNorm
     model = models.SmallConv(NUM_CLASSES, widths=(4,))
-  return trainers.supervised(
+  return classify.supervised(
       model=model, objective=losses.nat(NUM_CLASSES), tx=optax.sgd(0.1),
       num_classes=NUM_CLASSES, image_shape=SHAPE,
       augment=lambda images, keys: images, normalise=lambda images: images,
@@ -202,7 +205,7 @@ def test_empty_slots_touch_nothing(name):
 def test_mining_in_the_step_is_a_step_on_what_it_keeps():
   """The same update and metrics as without the negatives that the network is sure of
   least, BatchNorm included."""
-  trainer, plain = make_trainer('mine'), trainers.supervised(
+  trainer, plain = make_trainer('mine'), classify.supervised(
       model=models.SmallConv(NUM_CLASSES, widths=(4,)),
       objective=losses.nat(NUM_CLASSES), tx=optax.sgd(0.1), num_classes=NUM_CLASSES,
       image_shape=SHAPE, augment=lambda images, keys: images,
@@ -229,7 +232,7 @@ def test_the_config_selects_a_treatment_where_negatives_count():
   def build(treatment, loss='nat'):
     config = presets.experiment(
         num_classes=NUM_CLASSES, loss={'name': loss}, data={'treatment': treatment})
-    return experiment.build_trainer(experiment.plain(config), (8, 8, 1))[0]
+    return runs.build_trainer(runs.resolve(config), (8, 8, 1))
 
   mine = {'name': 'mine', 'keep': 1}
   batch = make_batch()

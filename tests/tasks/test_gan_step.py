@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from nat_jax import experiment, losses, models, presets, trainers
+from nat_jax import losses, models, runs
 from nat_jax.runtime import parallel
+from nat_jax.schema import presets
+from nat_jax.tasks import gan
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -22,7 +24,7 @@ def make_trainer(loss='nat_gan', *, ema_decay=0.9, norm='weight', **kwargs):
   # small eps would make into steps that differ with the number of devices.
   objective = losses.make_gan_objective({'name': loss}, NUM_CLASSES)
   predefined = kwargs.get('labels') == 'predefined'
-  return trainers.gan(
+  return gan.gan(
       generator=models.MLPGenerator(
           latent=4, image_shape=SHAPE, widths=(8,),
           num_classes=NUM_CLASSES if predefined else 0),
@@ -128,14 +130,14 @@ def after_one_step(items, **settings):
 
 def test_discriminator_of_several_updates_learns_to_the_end():
   """Its schedule goes by steps, though its optimiser counts n_critic updates each."""
-  config = experiment.plain(presets.experiment(
-      steps=6, num_classes=3, trainer={'name': 'gan', 'n_critic': 3},
+  config = runs.resolve(presets.experiment(
+      steps=6, num_classes=3, task='gan', trainer={'name': 'gan', 'n_critic': 3},
       generator={'name': 'mlp_generator', 'latent': 2, 'widths': [4]},
       discriminator={'name': 'mlp_discriminator', 'widths': [4]},
       optimizer={'name': 'adam'},
       schedule={'name': 'linear', 'learning_rate': 0.01}))
-  trainer, schedule = experiment.build_trainer(config, (2, 2, 1))
-  assert float(schedule(6)) == 0 < float(schedule(5))
+  trainer = runs.build_trainer(config, (2, 2, 1))
+  assert float(trainer.learning_rate(6)) == 0 < float(trainer.learning_rate(5))
   batch = {'positive': {
       'image': np.zeros((4, 3, 2, 2, 1), np.uint8),
       'label': np.zeros((4, 3), np.int32), 'weight': np.ones((4, 3), np.float32)}}
