@@ -145,7 +145,8 @@ def test_the_frame_has_all_figures_in_long_form(tmp_path):
       figures_of=evals(ncr=0.4 + seed, sets=('cifar100_test',), **interval)))
           for seed in range(2)]
   found = reports.frame(reports.group(runs))
-  assert len(found) == 2 * (2 + 4 + 4 + 4 + 5)  # accuracy, ECE, PAR; NCR, PAR, detection
+  # accuracy, ECE and PAR of the positives; NCR, PAR and detection of the negatives
+  assert len(found) == 2 * (2 + 4 + 4 + 4 + 5)
   rate, = found[(found.seed == 1) & (found.metric == 'ncr')
                 & (found.threshold == '0.6')].itertuples()
   assert (rate.group, rate.run, rate.eval, rate.part) == (
@@ -322,7 +323,8 @@ def test_groups(tmp_path):
   groups = reports.group([n1, n0, b])
   assert list(groups) == ['baseline', 'nat']
   assert [run['seed'] for run in groups['nat']] == [0, 1]
-  assert list(reports.group([n0, load('other', name='svhn')])) == ['toy:nat', 'svhn:nat']
+  assert list(reports.group([n0, load('other', name='svhn')])) == [
+      'toy:nat', 'svhn:nat']
   # The same seed twice, or another config, is not one more seed of the same run.
   again = load('again')
   wider = load('wider', seed=2)

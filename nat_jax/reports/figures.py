@@ -10,7 +10,7 @@ are made without pyplot, so that neither a backend nor any other state is set.
 
 import functools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,22 @@ def save(figure: Any, path: str | Path) -> None:
     with tempfile.NamedTemporaryFile(suffix='.gif') as moving:  # Pillow wants a name
       figure.save(moving.name, writer=PillowWriter(fps=8), dpi=60)
       file.write(moving.read())
+
+
+def missing(
+    runs: Sequence[Mapping[str, Any]], what: str,
+    has: Callable[[Mapping[str, Any]], bool],
+) -> str:
+  """A sentence on the runs that lack what a figure is drawn from, '' if none does."""
+  without = [run['label'] for run in runs if not has(run)]
+  if len(without) == len(runs):
+    return f'Left out: no run has {what}.'
+  return f'Without {what}: {", ".join(without)}.' if without else ''
+
+
+def has_history(run: Mapping[str, Any]) -> bool:
+  """Whether there are records in the metrics.jsonl of a run."""
+  return any(run['history'].values())
 
 
 def colours(groups: Groups) -> dict[str, str]:

@@ -165,18 +165,12 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   """(file name, caption, note on what is missing or '', figure or None)."""
   runs = [run for same in groups.values() for run in same]
 
-  def note(what, has):
-    without = [run['label'] for run in runs if not has(run)]
-    if len(without) == len(runs):
-      return f'Left out: no run has {what}.'
-    return f'Without {what}: {", ".join(without)}.' if without else ''
-
   def has_scores(run):
     return any(Path(run['workdir'], 'scores', f'{name}.npz').exists()
                for name in run['evals'])
 
-  no_metrics = note('metrics.jsonl', lambda run: any(run['history'].values()))
-  no_scores = note('scores/*.npz', has_scores)
+  no_metrics = plots.missing(runs, 'metrics.jsonl', plots.has_history)
+  no_scores = plots.missing(runs, 'scores/*.npz', has_scores)
   yield 'training', 'Training curves', no_metrics, plots.training_curves(groups)
   yield ('histogram', 'Maximum predictions of each set, as shares of its images',
          no_scores, plots.histograms(groups))

@@ -13,6 +13,7 @@ from typing import Any
 
 from nat_jax import metrics
 from nat_jax.reports import claims, paper
+from nat_jax.reports import figures as shared
 from nat_jax.reports.frames import frame
 from nat_jax.reports.tables import Table, arrange, cells, mean_text, of_metrics
 from nat_jax.tasks.gan import figures as plots
@@ -57,11 +58,7 @@ def tables(groups: Groups) -> list[Table]:
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   """(file name, caption, note on what is missing or '', figure or None)."""
   runs = [run for same in groups.values() for run in same]
-  without = [run['label'] for run in runs if not any(run['history'].values())]
-  if len(without) == len(runs):
-    note = 'Left out: no run has metrics.jsonl.'
-  else:
-    note = f'Without metrics.jsonl: {", ".join(without)}.' if without else ''
+  note = shared.missing(runs, 'metrics.jsonl', shared.has_history)
   for name, caption, figure in (
       ('generator_loss', "The generator's loss", plots.generator_losses(groups)),
       ('training', 'Training curves', plots.training_curves(groups)),
