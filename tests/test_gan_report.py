@@ -181,13 +181,17 @@ def test_gans_and_classifiers_do_not_mix(tmp_path):
 def test_curves_over_seeds(tmp_path):
   runs = load(*(write_run(tmp_path / str(s), seed=s, fids=(30.0, 10.0 + s)[:2 - s // 2])
                 for s in range(3)))
-  steps, values = gan_figures.over_seeds(runs, 'eval', 'samples', 'fid')
+
+  def over_seeds(runs, *keys):
+    return figures.over_seeds(figures.series(run, *keys) for run in runs)
+
+  steps, values = over_seeds(runs, 'eval', 'samples', 'fid')
   assert steps.tolist() == [100]  # the third run has no more
   assert values.tolist() == [[30.0], [30.0], [30.0]]
-  steps, values = gan_figures.over_seeds(runs, 'train', 'loss_gen')
+  steps, values = over_seeds(runs, 'train', 'loss_gen')
   assert steps[0] == 20 and values.shape == (3, 18)  # without the NaN of the first
   np.testing.assert_allclose(values[0], 1 + 1 / steps)
-  steps, _ = gan_figures.over_seeds(runs, 'train', 'top_class')
+  steps, _ = over_seeds(runs, 'train', 'top_class')
   assert not len(steps)
 
 
