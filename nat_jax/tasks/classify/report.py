@@ -42,20 +42,16 @@ def tables(groups: Groups) -> list[Table]:
 
 def _figures(found, groups) -> Iterator[Table]:
   """NCR_t in the paper's form with PAR_t beside it, detection, accuracy and ECE."""
-  text = cells(found) | _counts(found)
-  positives, negatives = _set_names(found)
-  of_positives, of_negatives = ({name: {'eval': name} for name in names}
-                                for names in (positives, negatives))
-  named = labels(groups)
-  if negatives:
+  text, named = cells(found) | _counts(found), labels(groups)
+  positives, negatives = found[found.positive], found[~found.positive]
+  if len(negatives):
     spread = (' ±: sample standard deviation over seeds.'
               if any(len(runs) > 1 for runs in groups.values()) else '')
     yield arrange(
         'NCR_t: share of negatives whose maximum prediction exceeds t (lower is '
         'better). PAR_t: the same share of positives (higher is better).'
-        f'{_silent(found)}{spread}', text, BY_THRESHOLD,
-        {name: {'eval': name, 'metric': 'ncr'} for name in negatives}
-        | {f'PAR_t {name}': {'eval': name, 'metric': 'par'} for name in positives},
+        f'{_silent(negatives)}{spread}', text, BY_THRESHOLD,
+        _sets(negatives, '', metric='ncr') | _sets(positives, 'PAR_t ', metric='par'),
         named, 't')
     rows = of_metrics(DETECTION) | {
         'n': {'metric': 'n'}, 'in training': {'metric': 'seen'}}
@@ -65,17 +61,17 @@ def _figures(found, groups) -> Iterator[Table]:
         'Detection of negatives by the maximum prediction. FPR95 (ID-positive): '
         'share of negatives accepted where 95 % of positives are; FPR95 '
         '(OOD-positive): share of positives rejected where 95 % of negatives are.',
-        text, rows, of_negatives, named)
-  if positives:
+        text, rows, _sets(negatives), named)
+  if len(positives):
     yield arrange(
         'Positive sets: accuracy and expected calibration error.', text,
-        of_metrics(['accuracy', 'ece']) | {'n': {'metric': 'n'}}, of_positives, named)
+        of_metrics(['accuracy', 'ece']) | {'n': {'metric': 'n'}}, _sets(positives),
+        named)
 
 
-def _set_names(found):
-  """The names of the positive and of the negative sets, in order."""
-  return [found[found.positive.eq(positive)]['eval'].unique().tolist()
-          for positive in (True, False)]
+def _sets(found, title='', **key):
+  """A column for each evaluation set of some rows."""
+  return {f'{title}{name}': {'eval': name, **key} for name in found['eval'].unique()}
 
 
 def _counts(found) -> dict[tuple, str]:
@@ -93,8 +89,7 @@ def _counts(found) -> dict[tuple, str]:
 
 def _silent(found):
   """Why rows of thresholds are without figures, if some are."""
-  rates = found[found.metric == 'ncr']
-  told = rates.groupby(['run', 'eval']).threshold.agg(set)
+  told = found[found.metric == 'ncr'].groupby(['run', 'eval']).threshold.agg(set)
   silent = [t for t in THRESHOLDS if any(t not in some for some in told)]
   if not silent:
     return ''
@@ -107,7 +102,6 @@ def _intervals(found, groups) -> Iterator[Table]:
   single = {label: label for label, runs in groups.items() if len(runs) == 1}
   found = found[found.group.isin(single) & found.low.notna()]
   if len(found):
-    positives, negatives = _set_names(found)
     yield arrange(
         '95 % intervals over the images of a set, one trained network each: Wilson for '
         'shares, bootstrap for the AUROC.',
@@ -115,22 +109,20 @@ def _intervals(found, groups) -> Iterator[Table]:
          f'{row.low:.3f} to {row.high:.3f}' for row in found.itertuples()},
         of_metrics(['accuracy', 'auroc'])
         | {f'NCR_{t}': {'metric': 'ncr', 'threshold': t} for t in THRESHOLDS},
-        {name: {'eval': name} for name in positives + negatives}, single)
+        _sets(found[found.positive]) | _sets(found[~found.positive]), single)
 
 
 def _claims(found, groups) -> Iterator[Table]:
   """NCR_t over seeds: intervals, and every group against its baseline."""
-  seeds = {label: f'{label} ({len(runs)} seeds)' for label, runs in groups.items()
-           if len(runs) > 1}
-  found = found[found.group.isin(seeds) & ~found.positive & (found.metric == 'ncr')]
+  several = {label: runs for label, runs in groups.items() if len(runs) > 1}
+  found = found[found.group.isin(several) & (found.metric == 'ncr')]
   if not len(found):
     return
-  columns = {name: {'eval': name, 'metric': 'ncr'} for name in _set_names(found)[1]}
+  columns, rivals = _sets(found, metric='ncr'), baselines(several)
   yield arrange(
       'NCR_t: 95 % interval of the mean over seeds (Student), in brackets the figure '
       'the paper printed for its full-size run.',
-      claims.intervals(found), BY_THRESHOLD, columns, seeds, 't')
-  rivals = baselines({label: groups[label] for label in seeds})
+      claims.intervals(found), BY_THRESHOLD, columns, labels(several), 't')
   if rivals:
     yield arrange(
         f'NCR_t against {" and ".join(dict.fromkeys(rivals.values()))}: lower or '

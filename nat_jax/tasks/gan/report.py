@@ -17,14 +17,8 @@ from nat_jax.reports import figures as shared
 from nat_jax.reports.frames import frame
 from nat_jax.reports.tables import Table, arrange, cells, mean_text, of_metrics
 from nat_jax.tasks.gan import figures as plots
-from nat_jax.tasks.gan import tables as gan_tables
-from nat_jax.tasks.gan.tables import (
-    SAMPLES,
-    classifier,
-    classifiers,
-    heads,
-    samples_of,
-)
+from nat_jax.tasks.gan import tables as more
+from nat_jax.tasks.gan.tables import SAMPLES, classifier, samples_of
 
 SCORES = ('inception_score', 'am_score', 'fid')
 DISTANCES = ('kid', 'cafd', 'cafd_left_out', 'diversity')
@@ -50,8 +44,8 @@ def tables(groups: Groups) -> list[Table]:
   found = frame(groups)
   made = [
       _scores_table(found, groups), *_more_measures(found, groups), _best_table(groups),
-      _tests_table(found, groups), gan_tables.class_shares(found, groups),
-      *gan_tables.conventions(groups), gan_tables.about_runs(groups)]
+      _tests_table(found, groups), more.class_shares(found, groups),
+      *more.conventions(groups), more.about_runs(groups)]
   return [table for table in made if table]
 
 
@@ -72,7 +66,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
 
 
 def _scores_table(found, groups):
-  text, known = cells(found), classifiers(groups)
+  text, known = cells(found), more.classifiers(groups)
   columns = of_metrics([*SCORES, 'reference_inception_score'])
   title = ("Measures of the samples at the end of the run, in the form of the paper's "
            f'Table 4. {metrics.directions(SCORES)}')
@@ -92,7 +86,7 @@ def _scores_table(found, groups):
   if len(known) > 1:
     title += ' Only rows of the same evaluation classifier compare.'
     columns['classifier'] = {'metric': 'classifier'}
-  return arrange(title, text, ONE_ROW, columns, heads(groups))
+  return arrange(title, text, ONE_ROW, columns, more.heads(groups))
 
 
 def _more_measures(found, groups) -> Iterator[Table]:
@@ -109,7 +103,7 @@ def _more_measures(found, groups) -> Iterator[Table]:
     names = [name for name in names if name in there]
     if names:
       yield arrange(f'{title} {metrics.directions(names)}', text, ONE_ROW,
-                    of_metrics(names), heads(groups))
+                    of_metrics(names), more.heads(groups))
 
 
 def _best_table(groups):
