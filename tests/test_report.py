@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -364,3 +365,19 @@ def test_colours_are_fixed_for_baseline_and_nat():
   assert palette['nat'] == figures.COLOURS['nat']
   assert palette['baseline'] == figures.COLOURS['baseline']
   assert len(set(palette.values())) == 4
+
+
+def test_the_program_starts_without_the_libraries_of_reports():
+  code = ('import sys, nat_jax.main; '
+          'print(*{"pandas", "jinja2", "sklearn"} & {*sys.modules})')
+  run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert (run.returncode, run.stdout.strip()) == (0, ''), run.stderr
+
+
+def test_a_page_names_its_tables_and_figures(tmp_path):
+  """For those who hear the page, and on a narrow or dark screen."""
+  text = open(report.write([write_run(tmp_path / 'a')])).read()
+  assert text.count('aria-labelledby="table-') == text.count('<table>') == 4
+  assert 'alt="Training curves"' in text
+  assert 'alt="Most confidently mistaken negatives: toy:nat seed 0. Below each' in text
+  assert 'prefers-color-scheme: dark' in text and 'overflow-x: auto' in text
