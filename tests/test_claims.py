@@ -4,19 +4,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nat_jax.reports import claims, paper
+from nat_jax.reports import claims, frame, paper
+from nat_jax.tasks.classify import report
 
 THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
 
 
 def groups(baseline, nat, name='cifar10_small'):
   def runs(variant, values):
-    return [{'name': name, 'variant': variant, 'evals': {
-        'test': {'positive': True, 'accuracy': 0.8, 'n': 10},
-        'cifar100_test': {
-            'positive': False, 'ncr': dict.fromkeys(THRESHOLDS, value)},
-    }} for value in values]
+    return [{
+        'name': name, 'variant': variant, 'label': f'{name}:{variant} {seed}',
+        'seed': seed, 'step': 1, 'config': {}, 'workdir': '',
+        'evals': {
+            'test': {'positive': True, 'accuracy': 0.8, 'n': 10},
+            'cifar100_test': {
+                'positive': False, 'ncr': dict.fromkeys(THRESHOLDS, value)}},
+    } for seed, value in enumerate(values)]
   return {'baseline': runs('baseline', baseline), 'nat': runs('nat', nat)}
+
+
+def claim_tables(groups):
+  return [table for table in report.tables(groups) if table.title.startswith(
+      ('NCR_t: 95 % interval of the mean over seeds', 'NCR_t against'))]
 
 
 def test_interval_is_students():
@@ -59,10 +68,10 @@ def test_the_family_of_a_table_is_all_of_its_cells():
 
 
 def test_constants_that_differ_are_not_tested():
-  _, comparison = claims.claim_tables(groups([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]))
+  _, comparison = claim_tables(groups([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]))
   assert set(cells(comparison, 'cifar100_test')) == {'no test'}
   assert '"no test": two constants that differ' in comparison.title
-  _, comparison = claims.claim_tables(groups([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
+  _, comparison = claim_tables(groups([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
   assert set(cells(comparison, 'cifar100_test')) == {'not shown (p 1)'}
 
 
@@ -72,20 +81,21 @@ def cells(table, column):
 
 def test_a_lower_rate_is_found_and_stands_beside_the_paper():
   one, other = [0.80, 0.82, 0.81], [0.40, 0.41, 0.39]
-  intervals, comparison = claims.claim_tables(groups(one, other))
+  intervals, comparison = claim_tables(groups(one, other))
   p = 4 * stats.ttest_ind(one, other, equal_var=False).pvalue  # Holm: of four cells
   assert cells(comparison, 'cifar100_test')[0] == f'lower as in the paper (p {p:.1g})'
   assert "Holm's correction over all cells" in comparison.title
   assert cells(intervals, 'cifar100_test')[0] == '0.785..0.835 (0.971)'
-  assert cells(intervals, 'cifar100_test')[4].endswith('(0.072)')  # nat, t = .4
+  assert intervals.rows[1][1] == 'nat (3 seeds)'
+  assert cells(intervals, 'cifar100_test')[1].endswith('(0.072)')  # nat, t = .4
 
 
 def test_a_higher_rate_goes_against_the_paper_and_noise_shows_nothing():
-  _, comparison = claims.claim_tables(groups([0.40, 0.41, 0.39], [0.80, 0.82, 0.81]))
+  _, comparison = claim_tables(groups([0.40, 0.41, 0.39], [0.80, 0.82, 0.81]))
   assert cells(comparison, 'cifar100_test')[0].startswith('higher against the paper')
-  _, comparison = claims.claim_tables(groups([0.2, 0.8, 0.5], [0.3, 0.7, 0.4]))
+  _, comparison = claim_tables(groups([0.2, 0.8, 0.5], [0.3, 0.7, 0.4]))
   assert cells(comparison, 'cifar100_test')[0].startswith('not shown')
-  _, comparison = claims.claim_tables(
+  _, comparison = claim_tables(
       groups([0.80, 0.82, 0.81], [0.40, 0.41, 0.39], name='digits'))
   assert cells(comparison, 'cifar100_test')[0].startswith('lower (p ')  # no paper
 
@@ -94,21 +104,34 @@ def test_baselines_are_of_the_same_experiment():
   """Neither the name of another data set nor a suffix of the label leads astray."""
   one = groups([0.80, 0.82, 0.81], [0.40, 0.41, 0.39])
   other = groups([], [0.1, 0.2, 0.1], name='svhn_small')
-  _, table = claims.claim_tables({
+  _, table = claim_tables({
       'cifar10:baseline (a)': one['baseline'], 'cifar10:nat (a)': one['nat'],
       'svhn:nat': other['nat']})
-  assert [row[0] for row in table.rows if row[0]] == ['cifar10:nat (a)']
-  assert len(claims.claim_tables({'a': one['baseline'], 'b': other['nat']})) == 1
+  assert 'Run: cifar10:nat (a).' in table.title and len(table.rows) == 4
+  assert len(claim_tables({'a': one['baseline'], 'b': other['nat']})) == 1
   students = {f'student_{name}': [r | {'variant': f'student_{name}'} for r in runs]
               for name, runs in one.items()}
-  teacher = [r | {'variant': 'teacher_baseline'} for r in other['nat']]
-  _, table = claims.claim_tables({'teacher': [
-      r | {'name': 'cifar10_small'} for r in teacher], **students})
+  teacher = [r | {'variant': 'teacher_baseline', 'name': 'cifar10_small'}
+             for r in other['nat']]
+  assert report.baselines({'teacher': teacher, **students}) == {
+      'student_nat': 'student_baseline'}
+  _, table = claim_tables({'teacher': teacher, **students})
   assert 'against student_baseline:' in table.title
 
 
+def test_comparisons_keep_each_seed_in_its_place():
+  found = frame(groups([0.8, 0.7, 0.6], [0.4, None, 0.2]))
+  tests = claims.comparisons(found[found.metric == 'ncr'], {'nat': 'baseline'})
+  assert set(tests) == {('nat', 'cifar100_test', 'ncr', t) for t in THRESHOLDS}
+  test = tests['nat', 'cifar100_test', 'ncr', '0.4']
+  np.testing.assert_array_equal(test.ours, [0.4, np.nan, 0.2])
+  assert test.theirs == [0.8, 0.7, 0.6] and test.published == [0.072, 0.971]
+  p = stats.ttest_ind([0.4, 0.2], test.theirs, equal_var=False).pvalue
+  assert claims.welch(test.ours, test.theirs) == pytest.approx(p)
+
+
 def test_one_seed_makes_no_claims():
-  assert claims.claim_tables(groups([0.8], [0.4])) == []
+  assert claim_tables(groups([0.8], [0.4])) == []
 
 
 def test_paper_tables():

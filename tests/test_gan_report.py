@@ -6,9 +6,13 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
-from nat_jax.reports import figures, gan_figures, gan_tables, paper, report
+from nat_jax import reports
+from nat_jax.commands import report
+from nat_jax.reports import figures, paper, pictures
+from nat_jax.tasks.gan import figures as gan_figures
 
 OWN = 'classifier and features: our own toy:baseline, step 3; not comparable'
 INCEPTION = 'classifier and features: Inception 2015-12-05 from x.npz'
@@ -61,11 +65,11 @@ def rows(text, head):
 
 
 def load(*workdirs):
-  return [report.load_run(workdir) for workdir in workdirs]
+  return [reports.load_run(workdir) for workdir in workdirs]
 
 
 def test_one_run_without_an_evaluation_on_the_way(tmp_path):
-  text = report.tables(load(write_run(tmp_path / 'a', fids=(10.0,))))
+  text = report.tables([write_run(tmp_path / 'a', fids=(10.0,))])
   scores, distances, near, *_ = rows(text, 'nat3')
   assert scores == ['2.50', '0.250', '10.00', '2.75']
   assert distances == ['0.0125', '20.00', '1', '0.800']
@@ -76,34 +80,38 @@ def test_one_run_without_an_evaluation_on_the_way(tmp_path):
   assert 'paper' not in rows(text, 'run')[0][-1] and 'Welch' not in text
   assert 'Best evaluation' not in text
   assert rows(text, 'precision, recall') == [['k = 5.']]
-  assert f'Judge: {OWN}.' in re.sub(r'\s+', ' ', text)
+  assert f'Evaluation classifier: {OWN}.' in re.sub(r'\s+', ' ', text)
   assert '100 of 100 | nat_gan' in text
   assert max(map(len, text.split('Runs.')[0].splitlines())) <= 110
 
 
 def test_seeds_last_best_and_conventions(tmp_path):
-  runs = load(*(write_run(tmp_path / f'{s}', seed=s, fids=(30.0, 8.0 + s, 10.0 + 2 * s),
-                          fewest=s + 3, collapsed=s == 2) for s in range(3)))
+  runs = [write_run(tmp_path / f'{s}', seed=s, fids=(30.0, 8.0 + s, 10.0 + 2 * s),
+                    fewest=s + 3, collapsed=s == 2) for s in range(3)]
   text = report.tables(runs)
   scores, distances, *_ = rows(text, 'nat3 (3 seeds, 1 collapsed)')
   assert scores[2] == '12.00 ± 2.00'  # 10, 12, 14
   assert distances[1] == '20.00 ± 0.00'
   best, = rows(text, 'nat3')
   assert best == ['3', '12.00 ± 2.00', '2.50 ± 0.00', '-', '9.00 ± 1.00', '200 200 200']
-  assert 'the smallest has 3 to 5.' in text
+  said = [row[0].split(': ') for row in rows(text, 'cafd')]
+  assert [(who, what[-2:]) for who, what in said] == [
+      (f'nat3 seed {s}', f'{s + 3}.') for s in range(3)]  # in which they differ
+  assert rows(text, 'precision, recall') == [['k = 5.']]
   assert text.count('COLLAPSED') == 1
 
 
 def test_the_paper_stands_beside(tmp_path):
-  runs = load(
+  runs = [
       write_run(tmp_path / 'a', 'nat3', name='gan_cifar10', judge=INCEPTION),
-      write_run(tmp_path / 'b', 'am', name='gan_cifar10_small'))
+      write_run(tmp_path / 'b', 'am', name='gan_cifar10_small')]
   text = report.tables(runs)
   assert rows(text, 'gan_cifar10:nat3')[0][-2:] == ['9.26 / 0.043 / 14.58', '2']
   assert rows(text, 'gan_cifar10_small:am')[0][-2:] == [
       '8.88 / 0.073 / 13.49, not comparable', '1']
-  assert 'Only rows of the same judge compare' in re.sub(r'\s+', ' ', text)
-  assert 'Judge 2, of gan_cifar10:nat3: classifier' in re.sub(r'\s+', ' ', text)
+  flat = re.sub(r'\s+', ' ', text)
+  assert 'Only rows of the same evaluation classifier compare' in flat
+  assert 'Evaluation classifier 2, of gan_cifar10:nat3: classifier' in flat
   assert paper.generated('gan_cifar10', 'catgan')['fid'] == 14.20
   assert paper.generated('gan_cifar10', 'hinge') is None
 
@@ -111,9 +119,9 @@ def test_the_paper_stands_beside(tmp_path):
 def test_welch_against_am(tmp_path):
   fids = {'nat0': (10.0, 11.0, 10.5), 'am': (17.0, 18.0, 17.2),
           'nat1': (14.0, 20.0, 9.0)}
-  runs = load(*(
+  runs = [
       write_run(tmp_path / f'{variant}{s}', variant, s, (fid,), 'gan_cifar10_small')
-      for variant, values in fids.items() for s, fid in enumerate(values)))
+      for variant, values in fids.items() for s, fid in enumerate(values)]
   text = report.tables(runs)
   p = stats.ttest_ind(fids['nat0'], fids['am'], equal_var=False).pvalue
   tests = text[text.index('Against am: higher or lower'):]
@@ -126,7 +134,7 @@ def test_welch_against_am(tmp_path):
 def test_report_files(tmp_path):
   workdirs = [write_run(tmp_path / f'{v}{s}', v, s, name='gan_mnist')
               for v in ('am', 'nat0') for s in range(2)]
-  path = report.report(workdirs, str(tmp_path / 'out'))
+  path = report.write(workdirs, str(tmp_path / 'out'))
   names = {p.name for p in (tmp_path / 'out' / 'figures').iterdir()}
   assert names == {'generator_loss.png', 'training.png', 'measures.png', 'samples.png'}
   page = open(path).read()
@@ -138,19 +146,19 @@ def test_report_files(tmp_path):
   found = {(r['eval'], r['metric'], r['threshold']): r['value'] for r in lines}
   assert found['samples', 'fid', ''] == '10.0'
   assert [found['samples', 'class_shares', str(i)] for i in range(4)] == [
-      '0.5', '0.25', '0.25', '0']
+      '0.5', '0.25', '0.25', '0.0']
   assert len(lines) == len(measured()) + 3
 
 
 def test_what_is_missing_is_said(tmp_path):
   bare = write_run(tmp_path / 'bare', full=False, am_score=None, class_shares=None)
-  report.report([bare])
+  report.write([bare])
   text = (tmp_path / 'bare' / 'report.md').read_text()
   assert text.count('Left out: no run has metrics.jsonl.') == 3
   assert text.count('Left out: no run has samples.npz.') == 1
   assert rows(text, 'nat3')[0][1] == '-' and 'Shares' not in text
   full = write_run(tmp_path / 'full', 'am')
-  report.report([bare, full])
+  report.write([bare, full])
   text = (tmp_path / 'bare' / 'report.md').read_text()
   assert 'Without metrics.jsonl: gan_toy:nat3 seed 0.' in text
   assert text.count('](figures/') == 4
@@ -160,32 +168,36 @@ def test_gans_and_classifiers_do_not_mix(tmp_path):
   gan, other = write_run(tmp_path / 'gan'), tmp_path / 'other'
   other.mkdir()
   (other / 'eval.json').write_text('{"step": 1, "evals": {"test": {"accuracy": 1}}}')
-  for call in (lambda: report.report([gan, str(other)]),
-               lambda: report.tables(load(gan, str(other)))):
+  for call in (lambda: report.write([gan, str(other)]),
+               lambda: report.tables([gan, str(other)])):
     with pytest.raises(ValueError, match='GANs: .*classifiers: .*each kind apart'):
       call()
   (other / 'eval.json').write_text('{"step": 1}')
-  (other / 'config.json').write_text('{"trainer": {"name": "points"}}')
+  (other / 'config.json').write_text('{"task": "points"}')
   with pytest.raises(ValueError, match='GANs: .*GANs of points: .*each kind apart'):
-    report.report([gan, str(other)])
+    report.write([gan, str(other)])
 
 
 def test_curves_over_seeds(tmp_path):
   runs = load(*(write_run(tmp_path / str(s), seed=s, fids=(30.0, 10.0 + s)[:2 - s // 2])
                 for s in range(3)))
-  steps, values = gan_figures.over_seeds(runs, 'eval', 'samples', 'fid')
+
+  def over_seeds(runs, *keys):
+    return figures.over_seeds(figures.series(run, *keys) for run in runs)
+
+  steps, values = over_seeds(runs, 'eval', 'samples', 'fid')
   assert steps.tolist() == [100]  # the third run has no more
   assert values.tolist() == [[30.0], [30.0], [30.0]]
-  steps, values = gan_figures.over_seeds(runs, 'train', 'loss_gen')
+  steps, values = over_seeds(runs, 'train', 'loss_gen')
   assert steps[0] == 20 and values.shape == (3, 18)  # without the NaN of the first
   np.testing.assert_allclose(values[0], 1 + 1 / steps)
-  steps, _ = gan_figures.over_seeds(runs, 'train', 'top_class')
+  steps, _ = over_seeds(runs, 'train', 'top_class')
   assert not len(steps)
 
 
 def test_the_papers_curve_is_drawn_for_full_size_alone(tmp_path):
   def dotted(name):
-    groups = report.group(load(write_run(tmp_path / name, 'nat10', name=name)))
+    groups = reports.group(load(write_run(tmp_path / name, 'nat10', name=name)))
     ax, = gan_figures.generator_losses(groups).axes
     return [line.get_xydata() for line in ax.lines if line.get_linestyle() == ':']
 
@@ -196,19 +208,24 @@ def test_the_papers_curve_is_drawn_for_full_size_alone(tmp_path):
     assert {len(curve) for curve in curves.values()} == {len(curves['updates'])}, name
 
 
-def test_merged_sentences():
-  assert gan_tables.merged(['3 of 5.', '3 of 12.', '3 of 7.']) == '3 of 5 to 12.'
-  assert gan_tables.merged(['k = 0.5.', 'k = 0.5.']) == 'k = 0.5.'
-  assert gan_tables.merged(['all', 'over 2']) == 'all Or: over 2'
-
-
 def test_mosaic():
   images = np.arange(5, dtype=np.uint8).repeat(2 * 3 * 3).reshape(5, 2, 3, 3)
-  canvas = gan_figures.mosaic(images)
-  assert canvas.shape == (9, 12, 3)  # 3 rows of 3, each image with a gap of 1
+  canvas = pictures.mosaic(images)
+  assert canvas.shape == (6, 12, 3)  # 2 rows of 3, each image with a gap of 1
   assert canvas[3, 4].tolist() == [4] * 3 and canvas[3, 8].tolist() == [255] * 3
   assert canvas[2, 0].tolist() == [255] * 3
-  assert gan_figures.mosaic(np.zeros((1, 2, 3, 1), np.uint8)).shape == (3, 4)
+  assert pictures.mosaic(np.zeros((1, 2, 3, 1), np.uint8)).shape == (3, 4)
+  assert pictures.mosaic(images, columns=10).shape == (3, 40, 3)
+
+
+def test_a_sheet_is_the_mosaic_enlarged(tmp_path):
+  images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+  pictures.save_sheet(images, tmp_path / 'sheet.png', columns=2)
+  found = np.asarray(Image.open(tmp_path / 'sheet.png'))
+  times = found.shape[1] // 18
+  np.testing.assert_array_equal(
+      found[::times, ::times], pictures.mosaic(images, columns=2))
+  assert times == 640 // 18
 
 
 def test_seven_variants_have_seven_colours():

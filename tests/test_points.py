@@ -151,7 +151,7 @@ def test_figures_of_merit_of_a_drawn_up_case():
       distance_end=[0.4, 1.5], distance_late=[1.2, 1.2], fluctuation=[0, 0.6],
       spread=[2, 0], converged=[1, 0], within_5=[1, 0], within_2=[0, 0],
       steps_converged=[30, np.nan])
-  assert found.keys() == expected.keys() == measures.ROWS.keys()
+  assert found.keys() == expected.keys() == dict.fromkeys(measures.MERIT).keys()
   for name, values in expected.items():
     np.testing.assert_allclose(found[name], values, err_msg=name, rtol=1e-6)
 
@@ -167,19 +167,25 @@ def test_paired_test():
 
 def test_the_rows_of_a_table_are_one_family_of_tests():
   """Ten seeds that all differ alike: p = 2 / 2^10 each, times the number of tests."""
-  def evaluation(shift):
+  def run(variant, shift):
     values = (np.arange(10) + shift).tolist()
-    return {
+    figures = dict.fromkeys(measures.MERIT, values) | {
+        'steps_converged': [None] * 10}  # of no pair: no test
+    evaluation = {
         'name': 'toy', 'measure': 'distance', 'floor': 1.0, 'threshold': 2.0,
-        'num_samples': 5, 'seeds': list(range(10)),
-        'evals': {'samples': {name: values for name in measures.ROWS} | {
-            'steps_converged': [None] * 10}},  # of no pair: no test
+        'num_samples': 5, 'seeds': list(range(10)), 'evals': {'samples': figures},
         'curve': {'step': [0, 1, 2], 'distance': [values] * 3}}
+    return {'name': 'toy', 'variant': variant, 'label': variant, 'seed': 0,
+            'evals': evaluation['evals'], 'evaluation': evaluation}
 
-  merit, distance = measures.compare({'gan': evaluation(0), 'nat': evaluation(1)})
-  tests = len(measures.ROWS) - 1
-  assert [row[-1] for row in merit.rows] == [f'{tests * 2 / 2**10:.2g}'] * tests + ['-']
-  assert [row[-1] for row in distance.rows] == [f'{3 * 2 / 2**10:.2g}'] * 3
+  merit, distance = TASKS['points'].tables(
+      {'gan': [run('gan', 0)], 'nat': [run('nat', 1)]})
+  tests, p = len(measures.MERIT) - 1, 2 / 2**10
+  assert merit.header[-1] == distance.header[-1] == 'nat against gan'
+  assert [row[-1] for row in merit.rows] == [f'higher (p {tests * p:.1g})'] * tests + [
+      '-']
+  assert [row[-1] for row in distance.rows] == [f'higher (p {3 * p:.1g})'] * 3
+  assert merit.rows[0][:3] == ['distance at the end', '4.500 ± 3.028', '5.500 ± 3.028']
   for table in (merit, distance):
     assert "Holm's correction over the rows" in table.title
 
@@ -203,7 +209,7 @@ def assert_reported(workdir, other, num_frames):
   text = report.tables([other, str(workdir)])
   assert 'distance at the end' in text
   found = json.loads((workdir / 'eval.json').read_text())['evals']['samples']
-  assert f'{np.mean(found["distance_end"]):.3f} +- ' in text
+  assert f'{np.mean(found["distance_end"]):.3f} ± ' in text
   page = report.write([other, str(workdir)], str(workdir))
   assert 'distance at the end' in open(page).read()
   assert Image.open(workdir / 'figures' / 'points.png').width > 500
@@ -218,7 +224,7 @@ def test_a_run_in_the_plane_from_config_to_report(tmp_path):
   assert found['curve']['step'] == [0, 2, 4]
   other = variant_beside(tmp_path / 'nat', 'gan')
   text = assert_reported(tmp_path / 'nat', other, 3)
-  assert 'p (nat = gan)' in text
+  assert 'nat against gan' in text
   again = evaluate_run(str(tmp_path / 'nat'))
   assert again == found
 

@@ -7,8 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_jax import experiment, posthoc, presets, train
+from nat_jax import runs, train
+from nat_jax.commands import posthoc
 from nat_jax.metrics import confidences
+from nat_jax.schema import presets
+from nat_jax.task import Run
+from nat_jax.tasks import TASKS
 
 
 def head(state, images):
@@ -32,14 +36,15 @@ def test_odin_moves_towards_the_prediction():
 
 def test_odin_moves_images_in_float32():
   """A step of .0014 is below what bfloat16 can tell apart in most pixels."""
-  config = experiment.plain(presets.experiment(
+  config = runs.resolve(presets.experiment(
       num_classes=3, model={'name': 'small_conv', 'widths': [4], 'dtype': 'bfloat16'}))
-  trainer, _ = experiment.build_trainer(config, (8, 8, 1))
-  exact, _ = experiment.build_trainer(
-      {**config, 'model': {**config['model'], 'dtype': 'float32'}}, (8, 8, 1))
+  build = TASKS['classify'].build
+  trainer = build(config, (8, 8, 1), runs.OTHERS)
+  exact = build({**config, 'model': {**config['model'], 'dtype': 'float32'}}, (8, 8, 1),
+                runs.OTHERS)
   state = trainer.init(jax.random.key(0))
   images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
-  restored = experiment.Restored(config, (8, 8, 1), (), trainer, state, 1, None)
+  restored = Run(config, (8, 8, 1), (), trainer, state, 1, None)
   found, expected, rounded = (head(state, images) for head in (
       posthoc._float32_logits(restored), exact.heads['logits'],
       trainer.heads['logits']))
@@ -90,13 +95,15 @@ def test_posthoc_of_a_run(workdir, monkeypatch):
   assert found['scores']['energy']['seven']['auroc'] == pytest.approx(above, abs=1e-4)
   text = posthoc.text(found)
   assert 'seven (seen)' in text and 'noise (unseen)' in text
+  assert 'AUROC (higher is better)' in text
+  assert 'FPR95 (ID-positive) (lower is better)' in text
   assert f'{found["scores"]["knn"]["noise"]["fpr95_id_positive"]:.3f}' in text
   with pytest.raises(ValueError, match=r'no checkpoint of step 7 .*\[60\]'):
     posthoc.posthoc(workdir, step=7)
 
 
 def test_output_layer_is_the_one_evaluation_uses(workdir):
-  restored = experiment.restore(workdir)
+  restored = runs.restore(workdir)
   images = np.zeros((2, 8, 8, 1), np.uint8)
   features, logits = (np.asarray(restored.trainer.heads[name](restored.state, images))
                       for name in ('features', 'logits'))
@@ -107,7 +114,7 @@ def test_output_layer_is_the_one_evaluation_uses(workdir):
   with pytest.raises(ValueError, match="Dense layer 'head'.*head/kernel"):
     posthoc._output_layer(restored.state, features, logits + 1)
   # Without the average it is the trained layer itself, which is another one.
-  raw = restored.state.replace(ema=None)
+  raw = restored.state.replace(ema={})
   logits = np.asarray(restored.trainer.heads['logits'](raw, images))
   features = np.asarray(restored.trainer.heads['features'](raw, images))
   kernel, _ = posthoc._output_layer(raw, features, logits)

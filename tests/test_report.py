@@ -3,12 +3,16 @@
 import csv
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from nat_jax.reports import figures, report, tables
+from nat_jax import reports
+from nat_jax.commands import report
+from nat_jax.reports import figures, tables
+from nat_jax.tasks.classify import report as classifiers
 
 THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
 
@@ -60,8 +64,19 @@ def cells(text, head, table=0):
   return [cell.strip() for cell in rows[table].split('|')[2:-1]]
 
 
+def text_of(evals_by_label):
+  """The tables of runs of which nothing but the figures is known."""
+  groups = {
+      label: [dict(label=f'{label} {i}', name='toy', variant=label, seed=i, evals=one,
+                   step=1, config={}, workdir='')
+              for i, one in enumerate(found if isinstance(found, list) else [found])]
+      for label, found in evals_by_label.items()}
+  return '\n'.join(table.markdown() for table in classifiers.tables(groups))
+
+
 def test_ncr_table_of_one_run():
-  text = tables.ncr_table({'nat': evals(ncr=0.004)})
+  text = text_of({'nat': evals(ncr=0.004)})
+  assert 'Run: nat.' in text
   assert cells(text, 't') == ['seen', 'unseen', 'PAR_t test']
   assert cells(text, '0.4') == ['0.004', '0.004', '0.900']
   assert cells(text, '0.9') == ['0.0005', '0.0005', '0.900']
@@ -75,42 +90,72 @@ def test_ncr_table_of_one_run():
   assert 'training images in it' not in text
 
 
-def test_ncr_table_side_by_side():
-  text = tables.ncr_table({
+def test_a_line_for_each_of_two_runs():
+  text = text_of({
       'baseline': evals(ncr=0.8, sets=('seen', 'only_baseline')),
       'nat': evals(
           ncr=0.0, sets=('seen', 'only_nat'), overlap_with_training_negatives=3),
   })
-  assert 'Cells: baseline / nat.' in text
-  assert cells(text, 't') == ['seen', 'only_baseline', 'only_nat', 'PAR_t test']
-  assert re.sub(' +', ' ', cells(text, '0.6')[0]) == '0.400 / 0'
-  assert [c.split() for c in cells(text, '0.4')[1:3]] == [
-      ['0.800', '/', '-'], ['-', '/', '0']]
-  assert cells(text, 'training images in it')[0].split() == ['-', '/', '3']
+  assert cells(text, 't') == ['run', 'seen', 'only_baseline', 'only_nat', 'PAR_t test']
+  assert cells(text, '0.6') == ['baseline', '0.400', '0.400', '-', '0.900']
+  assert cells(text, '') == ['nat', '0', '-', '0', '0.900']
+  assert cells(text, 'training images in it') == ['baseline', '-', '-', '-']
+  assert ['nat', '3', '-', '3'] in [cells(text, '', i) for i in range(12)]
+  assert cells(text, 'n', table=1) == ['all', '10']  # what is equal stands once
 
 
 def test_seeds_are_averaged():
   runs = [evals(ncr=x, accuracy=a) for x, a in ((0.2, 0.98), (0.4, 0.99), (0.6, 1.0))]
-  text = tables.ncr_table({'nat': runs})
+  text = text_of({'nat': runs})
   assert 'nat (3 seeds)' in text and 'standard deviation over seeds' in text
   assert cells(text, '0.4')[0] == '0.400 ± 0.200'
   assert cells(text, 'accuracy') == ['0.9900 ± 0.0100']
-  assert cells(tables.ncr_table({'nat': [evals(ncr=0.0)] * 2}), '0.4')[0] == '0'
+  assert cells(text_of({'nat': [evals(ncr=0.0)] * 2}), '0.4')[0] == '0'
 
 
 @pytest.mark.parametrize('seeds', [1, 3])
 def test_two_runs_on_four_sets_fit_a_terminal(seeds):
   names = ('cifar100_test', 'ilsvrc_samples', 'svhn_cropped', 'noise')
-  text = tables.ncr_table({
+  text = text_of({
       label: [evals(ncr=x, sets=names) for x in np.linspace(0.2, 0.9, seeds)]
       for label in ('baseline', 'nat')})
-  assert max(map(len, text.splitlines())) <= tables.MAX_WIDTH
+  assert max(map(len, text.splitlines())) <= 110
   by_table = re.findall(r'(?:^\|.*\n)+', text, flags=re.M)
-  assert len(by_table) == 3
+  assert len(by_table) == (4 if seeds == 1 else 6)
   for table in by_table:
     assert len({len(line) for line in table.splitlines()}) == 1  # aligned
-  if seeds == 3:  # one row a run
+  if seeds == 3:
     assert cells(text, '0.4')[:2] == ['baseline (3 seeds)', '0.550 ± 0.350']
+
+
+def test_long_cells_are_folded():
+  words = 'an evaluation classifier of ten classes ' * 3
+  table = tables.Table('title', ['measure', 'convention'], [['fid', words]], left=2)
+  lines = table.markdown().splitlines()[4:]
+  folded = [line.split('|')[2].strip() for line in lines]
+  assert len(folded) == 2 and ' '.join(folded) == words.strip()
+  assert [line.split('|')[1].strip() for line in lines] == ['fid', '']
+  path = '/' + 'folder/' * 12
+  assert path in tables.Table('title', ['workdir'], [[path]]).markdown()
+
+
+def test_the_frame_has_all_figures_in_long_form(tmp_path):
+  interval = {'ncr_interval': {t: [0.1, 0.75] for t in THRESHOLDS}}
+  runs = [reports.load_run(write_run(
+      tmp_path / str(seed), seed=seed, full=False, name='cifar10',
+      figures_of=evals(ncr=0.4 + seed, sets=('cifar100_test',), **interval)))
+          for seed in range(2)]
+  found = reports.frame(reports.group(runs))
+  # accuracy, ECE and PAR of the positives; NCR, PAR and detection of the negatives
+  assert len(found) == 2 * (2 + 4 + 4 + 4 + 5)
+  rate, = found[(found.seed == 1) & (found.metric == 'ncr')
+                & (found.threshold == '0.6')].itertuples()
+  assert (rate.group, rate.run, rate.eval, rate.part) == (
+      'nat', 'cifar10:nat seed 1', 'cifar100_test', 'test')
+  assert (rate.value, rate.low, rate.high, rate.n) == (0.7, 0.1, 0.75, 8)
+  assert rate.paper == 0.045 and not rate.positive and not rate.seen
+  mean = found[found.metric == 'ncr'].groupby('threshold').value.mean()
+  np.testing.assert_allclose(mean['0.4'], 0.9)
 
 
 def test_report_files(tmp_path):
@@ -120,7 +165,7 @@ def test_report_files(tmp_path):
       write_run(tmp_path / 'n', figures_of=evals(ncr=0.4, **interval)),
       write_run(tmp_path / 'b', 'baseline', figures_of=evals(ncr=0.8))]
   pyplot = 'matplotlib.pyplot' in sys.modules
-  path = report.report(workdirs, str(tmp_path / 'out'))
+  path = report.write(workdirs, str(tmp_path / 'out'))
   assert ('matplotlib.pyplot' in sys.modules) == pyplot  # no backend was chosen
   assert path == str(tmp_path / 'out' / 'report.html')
   pictures = {p.name for p in (tmp_path / 'out' / 'figures').iterdir()}
@@ -131,17 +176,18 @@ def test_report_files(tmp_path):
   assert not re.search(r'https?:|<link|<script|@import|url\(', page)
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert text.count('](figures/') == 5 and 'Left out' not in text
-  assert 'Cells: baseline / nat.' in text  # baselines first
+  assert cells(text, '0.4')[:2] == ['baseline', '0.800']  # baselines first
   assert '0.100 to 0.750' in text
   with open(tmp_path / 'out' / 'report.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   row, = (r for r in rows if (r['variant'], r['eval'], r['metric'], r['threshold'])
           == ('nat', 'seen', 'ncr', '0.6'))
-  assert row == {'run': 'toy:nat seed 0', 'variant': 'nat', 'seed': '0', 'eval': 'seen',
-                 'part': 'test', 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2',
-                 'lo': '0.1', 'hi': '0.75'}
+  assert row == {'group': 'nat', 'run': 'toy:nat seed 0', 'variant': 'nat', 'seed': '0',
+                 'eval': 'seen', 'part': 'test', 'positive': 'False', 'seen': 'True',
+                 'metric': 'ncr', 'threshold': '0.6', 'value': '0.2', 'low': '0.1',
+                 'high': '0.75', 'n': '8', 'paper': ''}
   row, = (r for r in rows if (r['variant'], r['metric']) == ('baseline', 'accuracy'))
-  assert (row['value'], row['lo'], row['hi']) == ('0.99', '', '')
+  assert (row['value'], row['low'], row['high']) == ('0.99', '', '')
 
 
 def with_parts(found):
@@ -163,11 +209,11 @@ def test_what_was_chosen_by_is_not_reported(tmp_path):
         for variant in ('baseline', 'nat') for seed in (0, 1)]
     workdirs.append(write_run(  # one seed: it has intervals over images
         tmp_path / name / 'oe', 'oe', figures_of=change(evals(**interval))))
-    report.report(workdirs, str(tmp_path / name / 'out'))
+    report.write(workdirs, str(tmp_path / name / 'out'))
     text = (tmp_path / name / 'out' / 'report.md').read_text()
     texts[name] = text.replace(str(tmp_path / name), '')
   assert texts['plain'] == texts['parts']
-  figure = figures.histograms({'oe': [report.load_run(workdirs[-1])]})
+  figure = figures.histograms({'oe': [reports.load_run(workdirs[-1])]})
   assert [ax.get_title() for ax in figure.axes] == [
       'seen', 'unseen', 'test (positives)']
   with open(tmp_path / 'parts' / 'out' / 'report.csv', newline='') as file:
@@ -181,7 +227,7 @@ def test_training_curves_are_of_what_is_watched(tmp_path):
   """Of validation; of the test where a run, as all of version 0.1, has none."""
   old = write_run(tmp_path / 'old', 'baseline')
   new = write_run(tmp_path / 'new', figures_of=with_parts(evals(accuracy=0.75)))
-  groups = report.group([report.load_run(old), report.load_run(new)])
+  groups = reports.group([reports.load_run(old), reports.load_run(new)])
   axes = {ax.get_title(): ax for ax in figures.training_curves(groups).axes}
   start = 'NCR at t = 0.4: '
   drawn = {title.removeprefix(start): [len(line.get_xdata()) for line in ax.lines]
@@ -197,24 +243,28 @@ def two_classes(folder, background=False):
   """Two seeds of two variants: rates at t = 0.4 < 1/2, and the same of all."""
   interval = {'ncr_interval': {t: [0.11, 0.77] for t in THRESHOLDS}}
   return [
-      report.load_run(write_run(
+      write_run(
           folder / f'{variant}{seed}', variant, seed, num_classes=2,
-          figures_of=evals(ncr=ncr + seed / 100, **interval), background=background))
+          figures_of=evals(ncr=ncr + seed / 100, **interval), background=background)
       for variant, ncr in (('nat', 0.2), ('baseline', 0.8)) for seed in range(3)]
+
+
+def titles_of(workdirs):
+  groups = reports.group([reports.load_run(workdir) for workdir in workdirs])
+  return [ax.get_title() for ax in figures.training_curves(groups).axes]
 
 
 def test_thresholds_that_say_nothing_are_marked(tmp_path):
   runs = two_classes(tmp_path)
   text = report.tables(runs)
-  assert '"-" at t of 0.4: says nothing, since the largest' in re.sub(r'\s+', ' ', text)
-  assert [cell.split() for cell in cells(text, '0.4')] == [['-', '/', '-']] * 3
-  assert '±' in cells(text, '0.6')[0]
+  assert '"-" at t of 0.4: says nothing' in re.sub(r'\s+', ' ', text)
+  assert cells(text, '0.4') == ['all', '-', '-', '-']
+  assert '±' in cells(text, '0.6')[1]
   comparison = text[text.index('against baseline: lower'):]
-  assert cells(comparison, 'nat') == ['0.4', '-', '-']
-  assert cells(comparison, '')[0] == '0.6' and '(p ' in cells(comparison, '')[1]
-  assert 'NCR_0.4 | - ' in re.sub(' +', ' ', report.tables(runs[:1]))
-  titles = [ax.get_title() for ax in figures.training_curves(report.group(runs)).axes]
-  assert 'NCR at t = 0.6: seen' in titles
+  assert cells(comparison, '0.4') == ['-', '-']
+  assert '(p ' in cells(comparison, '0.6')[0]
+  assert cells(report.tables(runs[:1]), 'NCR_0.4') == ['-', '-']
+  assert 'NCR at t = 0.6: seen' in titles_of(runs)
   assert json.loads((tmp_path / 'nat0' / 'eval.json').read_text())[
       'evals']['seen']['ncr']['0.4'] == 0.2  # the file has all there is
 
@@ -224,19 +274,18 @@ def test_with_a_background_output_every_threshold_says_something(tmp_path):
   text = report.tables(runs)
   assert 'says nothing' not in text
   comparison = text[text.index('against baseline: lower'):]
-  assert cells(comparison, 'nat')[1].startswith('lower (p ')
-  titles = [ax.get_title() for ax in figures.training_curves(report.group(runs)).axes]
-  assert 'NCR at t = 0.4: seen' in titles
+  assert cells(comparison, '0.4')[0].startswith('lower (p ')
+  assert 'NCR at t = 0.4: seen' in titles_of(runs)
 
 
 def test_what_is_missing_is_said(tmp_path):
   bare = write_run(tmp_path / 'bare', full=False)
-  report.report([bare])
+  report.write([bare])
   text = (tmp_path / 'bare' / 'report.md').read_text()
   assert text.count('Left out') == 4 and '](figures/' not in text
   assert list((tmp_path / 'bare' / 'figures').iterdir()) == []
   full = write_run(tmp_path / 'full', 'baseline')
-  report.report([bare, full])
+  report.write([bare, full])
   text = (tmp_path / 'bare' / 'report.md').read_text()
   assert 'Without metrics.jsonl: toy:nat seed 0.' in text
   assert text.count('](figures/') == 4
@@ -247,21 +296,21 @@ def test_dollars_in_names_are_no_mathematics(tmp_path):
   workdirs = [
       write_run(tmp_path / str(i), variant, class_names=['a$b$', '$\\frac$', '$', '$$'])
       for i, variant in enumerate(('a$b$', '$\\frac$'))]
-  report.report(workdirs, str(tmp_path / 'out'))
+  report.write(workdirs, str(tmp_path / 'out'))
   assert len(list((tmp_path / 'out' / 'figures').iterdir())) == 5
   text = {part.get_text(): part for part in figures.histograms({
-      'a$b$': [report.load_run(workdirs[0])]}).legends[0].get_texts()}
+      'a$b$': [reports.load_run(workdirs[0])]}).legends[0].get_texts()}
   assert not text['a$b$'].get_parse_math()
 
 
 def test_html_escapes_names(tmp_path):
-  path = report.report([write_run(tmp_path / 'a', full=False, name='<b>&')])
+  path = report.write([write_run(tmp_path / 'a', full=False, name='<b>&')])
   page = open(path).read()
   assert '<b>' not in page and '&lt;b&gt;&amp;' in page
 
 
 def test_load_run(tmp_path):
-  run = report.load_run(write_run(tmp_path / 'a', seed=3))
+  run = reports.load_run(write_run(tmp_path / 'a', seed=3))
   assert run['label'] == 'toy:nat seed 3' and run['step'] == 40
   assert [step for step, _ in run['history']['train']] == [10, 20]
   assert run['history']['eval'][0][1]['seen']['ncr']['0.4'] == 0.5
@@ -269,18 +318,19 @@ def test_load_run(tmp_path):
 
 def test_groups(tmp_path):
   def load(folder, *args, **kwargs):
-    return report.load_run(write_run(tmp_path / folder, *args, full=False, **kwargs))
+    return reports.load_run(write_run(tmp_path / folder, *args, full=False, **kwargs))
 
   n1, n0, b = load('n1', seed=1), load('n0'), load('b', 'baseline')
-  groups = report.group([n1, n0, b])
+  groups = reports.group([n1, n0, b])
   assert list(groups) == ['baseline', 'nat']
   assert [run['seed'] for run in groups['nat']] == [0, 1]
-  assert list(report.group([n0, load('other', name='svhn')])) == ['toy:nat', 'svhn:nat']
+  assert list(reports.group([n0, load('other', name='svhn')])) == [
+      'toy:nat', 'svhn:nat']
   # The same seed twice, or another config, is not one more seed of the same run.
   again = load('again')
   wider = load('wider', seed=2)
   wider['config'] = dict(wider['config'], model={'name': 'mlp', 'width': 9})
-  groups = report.group([n0, again, wider])
+  groups = reports.group([n0, again, wider])
   assert [len(runs) for runs in groups.values()] == [1, 1, 1]
   assert len({runs[0]['label'] for runs in groups.values()}) == 3
   assert str(tmp_path / 'again') in list(groups)[1]
@@ -288,18 +338,18 @@ def test_groups(tmp_path):
 
 def test_a_workdir_given_twice_counts_once(tmp_path):
   workdir = write_run(tmp_path / 'a', full=False)
-  report.report([workdir, f'{workdir}/'])
+  report.write([workdir, f'{workdir}/'])
   assert (tmp_path / 'a' / 'report.csv').read_text().count('accuracy') == 1
 
 
 def test_errors(tmp_path):
   with pytest.raises(ValueError, match=f'{tmp_path}.*--mode=evaluate --workdir'):
-    report.report([str(tmp_path)])
+    report.write([str(tmp_path)])
   with pytest.raises(ValueError, match='at least one workdir'):
-    report.report([])
+    report.write([])
   (tmp_path / 'eval.json').write_text('{"step": ')
   with pytest.raises(ValueError, match='eval.json cannot be read'):
-    report.load_run(str(tmp_path))
+    reports.load_run(str(tmp_path))
 
 
 def test_share_above_is_strict():
@@ -315,3 +365,19 @@ def test_colours_are_fixed_for_baseline_and_nat():
   assert palette['nat'] == figures.COLOURS['nat']
   assert palette['baseline'] == figures.COLOURS['baseline']
   assert len(set(palette.values())) == 4
+
+
+def test_the_program_starts_without_the_libraries_of_reports():
+  code = ('import sys, nat_jax.main; '
+          'print(*{"pandas", "jinja2", "sklearn"} & {*sys.modules})')
+  run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert (run.returncode, run.stdout.strip()) == (0, ''), run.stderr
+
+
+def test_a_page_names_its_tables_and_figures(tmp_path):
+  """For those who hear the page, and on a narrow or dark screen."""
+  text = open(report.write([write_run(tmp_path / 'a')])).read()
+  assert text.count('aria-labelledby="table-') == text.count('<table>') == 4
+  assert 'alt="Training curves"' in text
+  assert 'alt="Most confidently mistaken negatives: toy:nat seed 0. Below each' in text
+  assert 'prefers-color-scheme: dark' in text and 'overflow-x: auto' in text

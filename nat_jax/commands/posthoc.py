@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_jax import data, runs, schema
+from nat_jax import data, metrics, runs, schema
 from nat_jax.commands import flags
 from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.reports import tables
@@ -147,18 +147,22 @@ def text(found: dict[str, Any]) -> str:
   """Two tables of a `posthoc`: AUROC and FPR95 (ID-positive), score by set."""
   names = {name: f'{name} ({"seen" if seen else "unseen"})'
            for name, seen in found['seen_in_training'].items()}
-  titles = {
-      'auroc': 'AUROC of each confidence (higher is better), against '
-               f'{found["reference"]!r}. knn (k = {found["neighbours"]}) and vim know '
-               f'{found["num_train"]} training positives.',
-      'fpr95_id_positive': 'FPR95 (ID-positive): share of negatives accepted where '
-                           '95 % of positives are (lower is better).',
+  about = {
+      'auroc': f', of each confidence, against {found["reference"]!r}. knn (k = '
+               f'{found["neighbours"]}) and vim know {found["num_train"]} training '
+               'positives.',
+      'fpr95_id_positive': ': share of negatives accepted where 95 % of positives are.',
   }
-  return '\n'.join(
-      tables.Table(title, ['score', *names.values()], [
-          [score, *(f'{figures[name][key]:.3f}' for name in names)]
-          for score, figures in found['scores'].items()]).markdown()
-      for key, title in titles.items())
+
+  def table(key, words):
+    metric = metrics.METRICS[key]
+    return tables.Table(
+        f'{metric.title} ({metric.better} is better){words}',
+        ['score', *names.values()],
+        [[score, *(f'{figures[name][key]:.{metric.digits}f}' for name in names)]
+         for score, figures in found['scores'].items()])
+
+  return '\n'.join(table(key, words).markdown() for key, words in about.items())
 
 
 def odin_head(

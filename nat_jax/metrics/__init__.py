@@ -38,16 +38,15 @@ from nat_jax.metrics.ncr import (
     positive_acceptance_rate,
 )
 from nat_jax.metrics.scores import scores_from_logits
-from nat_jax.metrics.summary import (
-    lower_is_better,
-    negative_summary,
-    positive_summary,
-)
+from nat_jax.metrics.summary import negative_summary, positive_summary
+from nat_jax.metrics.table import METRICS, Metric, directions, lower_is_better
 
 __all__ = [
+    'METRICS',
     'THRESHOLDS',
     'ClassAwareDistance',
     'GaussianStats',
+    'Metric',
     'accuracy',
     'am_score',
     'auroc_interval',
@@ -55,6 +54,7 @@ __all__ = [
     'class_histogram',
     'confidences',
     'detection_metrics',
+    'directions',
     'diversity_ratio',
     'expected_calibration_error',
     'fid',

@@ -7,7 +7,6 @@ Higher scores mean "more like a positive", throughout.
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn import metrics as sk
 
 from nat_jax.metrics import checks
 
@@ -46,6 +45,8 @@ def detection_metrics(
   Reference: Hendrycks, Gimpel, "A Baseline for Detecting Misclassified and
   Out-of-Distribution Examples in Neural Networks", ICLR 2017.
   """
+  from sklearn import metrics as sk  # two seconds, which --help need not take
+
   pos_rank, neg_rank, _ = joint_ranks(positive_scores, negative_scores)
   rank = np.concatenate([pos_rank, neg_rank])
   is_pos = np.concatenate([np.ones(pos_rank.size, int), np.zeros(neg_rank.size, int)])
@@ -79,5 +80,7 @@ def joint_ranks(
 
 def _fpr_at_recall(wanted: np.ndarray, score: np.ndarray) -> float:
   # Every vertex is kept: dropping collinear ones can skip the first past the recall.
+  from sklearn import metrics as sk
+
   fpr, tpr, _ = sk.roc_curve(wanted, score, drop_intermediate=False)
   return float(fpr[np.argmax(tpr >= RECALL)])

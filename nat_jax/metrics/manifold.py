@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn import metrics as sk
-from sklearn import neighbors
 
 from nat_jax.metrics import arrays
 
@@ -159,6 +157,8 @@ def nearest_neighbours(
   Raises:
     ValueError: num outside 1..m, or what is no features.
   """
+  from sklearn import neighbors
+
   x, y = arrays.pair(features, reference)
   if not 1 <= num <= len(y):
     raise ValueError(f'num must be 1..{len(y)} (the reference), got {num}')
@@ -188,6 +188,8 @@ def intra_class_diversity(
   Raises:
     ValueError: shapes that do not fit, labels outside the classes, NaN or infinity.
   """
+  from sklearn import metrics as sk
+
   x = arrays.features(features)
   labels = arrays.labels(labels, len(x), num_classes)
   diversity = np.full(num_classes, np.nan)
@@ -239,6 +241,8 @@ def _within(x: np.ndarray) -> float:
 
 def _square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
   """Yields |x_i - y_j|^2 in blocks of rows i, all j, to about `ROUNDING` |x|^2."""
+  from sklearn import metrics as sk
+
   return sk.pairwise_distances_chunked(
       x, y, metric='euclidean', working_memory=BLOCK_MIB, squared=True)
 

@@ -7,7 +7,6 @@
 Every value is a plain Python float, int, list or dict.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,8 +92,3 @@ def negative_summary(
 
 def _proportion(share: float, n: int) -> list[float]:
   return list(intervals.proportion_interval(round(share * n), n))
-
-
-def lower_is_better(figure: str) -> bool:
-  """Whether 'set/name/...' is a figure whose best value is the lowest."""
-  return bool(re.search('/(ncr|fpr95|ece)', figure))

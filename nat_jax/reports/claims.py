@@ -1,23 +1,19 @@
-"""Several seeds: 95 % intervals, the paper's figures beside ours, its claims tested.
+"""Several seeds: 95 % intervals, and groups compared with the one they compete with.
 
-    for table in claim_tables(report.group(runs)):
-      print(table.markdown())
+    tests = comparisons(frame(groups), {'nat': 'baseline'})
+    verdicts(tests)['nat', 'noise', 'ncr', '0.4']        # 'lower (p 0.01)'
 """
 
 import math
-import os
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from nat_jax.reports import paper
-from nat_jax.reports.tables import THRESHOLDS, Table, find, set_names
+from nat_jax.reports.tables import KEY
 
 CONFIDENCE = 0.95
 METHOD = ("two-sided Welch tests over seeds at 5 %, p by Holm's correction over all "
           'cells of the table. "no test": two constants that differ.')
-
-Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Comparison(NamedTuple):
@@ -28,41 +24,42 @@ class Comparison(NamedTuple):
   published: Sequence[float | None] = (None, None)
 
 
-def claim_tables(groups: Groups) -> list[Table]:
-  """Tables over the seeds of each group, or [] where no group has two.
+def comparisons(frame, rivals: Mapping[str, str]) -> dict[tuple, Comparison]:
+  """What to test: each cell of a group with that of its rival.
 
   Args:
-    groups: of `report.group`: label -> runs of one experiment, a seed each.
+    frame: of `reports.frame`: all rows that one table is to compare.
+    rivals: group -> the group that it is compared with.
 
   Returns:
-    A table of means with intervals over seeds, and one that compares every group with
-    the baseline of the same experiment: 'student_nat' with 'student_baseline', say.
+    From (group, eval, metric, threshold) to the values of both, NaN where missing.
   """
-  several = {label: runs for label, runs in groups.items() if len(runs) > 1}
-  if not several:
-    return []
-  _, negatives = set_names([r['evals'] for r in runs] for runs in several.values())
-  found = [_interval_table(several, negatives)]
-  pairs = {label: _baseline_of(label, several) for label in several}
-  pairs = {label: baseline for label, baseline in pairs.items() if baseline}
-  if pairs:
-    found.append(_comparison_table(several, negatives, pairs))
+  found = dict(list(frame.groupby(list(KEY), sort=False)))
+  tests = {}
+  for (group, *cell), ours in found.items():
+    theirs = found.get((rivals.get(group), *cell))
+    if theirs is not None:
+      both = ours, theirs
+      tests[group, *cell] = Comparison(
+          *(one.value.tolist() for one in both),
+          [None if math.isnan(one.paper.iloc[0]) else one.paper.iloc[0]
+           for one in both])
+  return tests
+
+
+def intervals(frame) -> dict[tuple, str]:
+  """The text of each cell that has several seeds: '0.785..0.835 (0.971)'.
+
+  That is the interval of `interval`, cut off at 0 and 1, and the paper's value if any.
+  """
+  found = {}
+  for key, rows in frame.groupby(list(KEY), sort=False):
+    values, published = rows.value.dropna(), rows.paper.iloc[0]
+    if len(values) > 1:
+      low, high = interval(values.tolist())
+      found[key] = f'{max(low, 0):.3f}..{min(high, 1):.3f}' + (
+          '' if math.isnan(published) else f' ({published:g})')
   return found
-
-
-def _baseline_of(label, groups):
-  """The baseline to compare a group with, of the same experiment; None: there is none.
-
-  'student_baseline' rather than 'teacher_baseline' for 'student_nat'.
-  """
-  name, variant = (groups[label][0][key] for key in ('name', 'variant'))
-  if variant.endswith('baseline'):
-    return None
-  return max(
-      (other for other, runs in groups.items()
-       if runs[0]['name'] == name and runs[0]['variant'].endswith('baseline')),
-      key=lambda other: len(
-          os.path.commonprefix([groups[other][0]['variant'], variant])), default=None)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -85,6 +82,7 @@ def welch(one: Sequence[float], other: Sequence[float]) -> float:
   """
   from scipy import stats
 
+  one, other = _finite(one), _finite(other)
   if min(len(one), len(other)) < 2:
     return math.nan
   if statistics.pstdev(one) == statistics.pstdev(other) == 0:
@@ -115,29 +113,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
   return adjusted
 
 
-def verdicts(tests: Mapping[tuple, Comparison]) -> dict[tuple, str]:
-  """Compares groups of seeds by Welch's tests, which are one family for Holm.
+def verdicts(
+    tests: Mapping[tuple, Comparison],
+    p_value: Callable[[Sequence[float], Sequence[float]], float] = welch,
+) -> dict[tuple, str]:
+  """Compares groups of seeds by tests that are one family for Holm's correction.
 
   Args:
     tests: what the cells of one table compare.
+    p_value: of the values of two groups.
 
   Returns:
     For each a text: 'lower (p 0.01)', 'higher against the paper (p 0.01)', 'not shown
     (p 0.2)'; '-' without two seeds in each group, 'no test' for two constants.
   """
-  adjusted = holm([welch(test.ours, test.theirs) for test in tests.values()])
+  adjusted = holm([p_value(test.ours, test.theirs) for test in tests.values()])
   return {key: _verdict(test, p)
           for (key, test), p in zip(tests.items(), adjusted, strict=True)}
 
 
 def _verdict(test, p):
-  if min(len(test.ours), len(test.theirs)) < 2:
+  ours, theirs = _finite(test.ours), _finite(test.theirs)
+  if min(len(ours), len(theirs)) < 2:
     return '-'
   if math.isnan(p):
     return 'no test'
   if p >= 1 - CONFIDENCE:
     return f'not shown (p {p:.1g})'
-  found = _direction(statistics.fmean(test.ours), statistics.fmean(test.theirs))
+  found = _direction(statistics.fmean(ours), statistics.fmean(theirs))
   if None not in test.published:
     agrees = _direction(*test.published) == found
     found += ' as in the paper' if agrees else ' against the paper'
@@ -148,44 +151,5 @@ def _direction(one, other):
   return 'higher' if one > other else 'lower'
 
 
-def _values(runs, name, threshold):
-  return find([run['evals'] for run in runs], name, 'ncr', threshold)
-
-
-def _interval_table(groups, negatives):
-  rows = []
-  for label, runs in groups.items():
-    for t in THRESHOLDS:
-      row = [label if t == THRESHOLDS[0] else '', t]
-      for name in negatives:
-        values = _values(runs, name, t)
-        if len(values) < 2:
-          row.append('-')
-          continue
-        low, high = interval(values)
-        text = f'{max(low, 0):.3f}..{min(high, 1):.3f}'
-        published = paper.ncr(runs[0]['name'], runs[0]['variant'], name, t)
-        row.append(text if published is None else f'{text} ({published:g})')
-      rows.append(row)
-  counts = ', '.join(f'{label} {len(runs)}' for label, runs in groups.items())
-  return Table(
-      'NCR_t: 95 % interval of the mean over seeds (Student), in brackets the figure '
-      f'the paper printed for its full-size run. Seeds: {counts}.',
-      ['run', 't', *negatives], rows, left=2)
-
-
-def _comparison_table(groups, negatives, pairs):
-  found = verdicts({
-      (label, t, name): Comparison(
-          *(_values(groups[one], name, t) for one in (label, baseline)),
-          [paper.ncr(groups[one][0]['name'], groups[one][0]['variant'], name, t)
-           for one in (label, baseline)])
-      for label, baseline in pairs.items() for t in THRESHOLDS for name in negatives})
-  rows = [
-      [label if t == THRESHOLDS[0] else '', t,
-       *(found[label, t, name] for name in negatives)]
-      for label in pairs for t in THRESHOLDS]
-  baselines = ' and '.join(dict.fromkeys(pairs.values()))
-  return Table(
-      f'NCR_t against {baselines}: lower or higher by {METHOD}',
-      ['run', 't', *negatives], rows, left=2)
+def _finite(values):
+  return [value for value in values if math.isfinite(value)]

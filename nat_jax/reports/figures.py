@@ -1,4 +1,4 @@
-"""The figures of a report; beside it gan_figures.py and pictures.py use matplotlib.
+"""The figures of a report on classifiers, and what those of all tasks share.
 
     figure = training_curves({'baseline': [run], 'nat': [run_0, run_1]})
     save(figure, 'figures/training.png')
@@ -8,21 +8,21 @@ the same in all figures. A figure for which there is nothing to draw is None. Fi
 are made without pyplot, so that neither a backend nor any other state is set.
 """
 
-import functools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nat_jax.reports import tables
+from nat_jax.reports.frames import THRESHOLDS, VALIDATION, set_names
 from nat_jax.runtime import files, results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
-COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2', 'am': '#D55E00', 'nat0': '#0072B2'}
+COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2', 'am': '#D55E00', 'nat0': '#0072B2',
+           'gan': '#D55E00'}
 OTHER_COLOURS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255',
                  '#999933', '#888888')
 STYLE = {
@@ -49,6 +49,22 @@ def save(figure: Any, path: str | Path) -> None:
       file.write(moving.read())
 
 
+def missing(
+    runs: Sequence[Mapping[str, Any]], what: str,
+    has: Callable[[Mapping[str, Any]], bool],
+) -> str:
+  """A sentence on the runs that lack what a figure is drawn from, '' if none does."""
+  without = [run['label'] for run in runs if not has(run)]
+  if len(without) == len(runs):
+    return f'Left out: no run has {what}.'
+  return f'Without {what}: {", ".join(without)}.' if without else ''
+
+
+def has_history(run: Mapping[str, Any]) -> bool:
+  """Whether there are records in the metrics.jsonl of a run."""
+  return any(run['history'].values())
+
+
 def colours(groups: Groups) -> dict[str, str]:
   """A colour for each label: fixed for those in `COLOURS`, by order for the others."""
   taken, others = {}, iter(OTHER_COLOURS * len(groups))
@@ -58,47 +74,105 @@ def colours(groups: Groups) -> dict[str, str]:
   return taken
 
 
+class Panel(NamedTuple):
+  """What a panel of `curves` shows: functions of a run -> steps and values, [2, k].
+
+  Attributes:
+    title: of the panel.
+    batches: a metric of the batches, drawn as a line; None: none.
+    evals: a metric of the evaluations, drawn with dots; None: none.
+  """
+
+  title: str
+  batches: Callable[[Mapping[str, Any]], np.ndarray] | None = None
+  evals: Callable[[Mapping[str, Any]], np.ndarray] | None = None
+
+
+def curves(
+    groups: Groups, panels: Sequence[Panel], xlabel: str, note: str | None = None
+) -> tuple[Any, Sequence[Any]] | None:
+  """The mean over seeds against the step, in a band from the lowest to the highest.
+
+  Returns:
+    The figure and its axes, of the panels with anything to draw; None without any.
+  """
+  runs = [run for runs in groups.values() for run in runs]
+  panels = [panel for panel in panels if any(
+      draw and draw(run).size for draw in panel[1:] for run in runs)]
+  if not panels:
+    return None
+  pens = _pens(groups)
+  figure, axes = grid([panel.title for panel in panels], groups, note, xlabel=xlabel)
+  for ax, panel in zip(axes, panels, strict=True):
+    for label, same in groups.items():
+      if panel.batches:
+        _line(ax, *over_seeds(map(panel.batches, same)), pens[label])
+      if panel.evals:
+        steps, values = over_seeds(map(panel.evals, same))
+        _band(ax, steps, values, pens[label])
+        ax.plot(steps, values.mean(0), 'o' if panel.batches else 'o-', ms=4,
+                **pens[label])
+    ax.set_xlim(left=0)
+    ax.locator_params(axis='x', nbins=5)
+    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+  return figure, axes
+
+
+def over_seeds(curves: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+  """Curves at the steps that they share.
+
+  Args:
+    curves: of `series`; empty ones do not count.
+
+  Returns:
+    (steps [k], values [number of curves, k]); ([0], [1, 0]) without any curve.
+  """
+  found = [dict(curve.T.tolist()) for curve in curves if curve.size] or [{}]
+  steps = sorted(set(found[0]).intersection(*found[1:]))
+  return np.array(steps), np.array([[one[s] for s in steps] for one in found])
+
+
+def _line(ax, steps, values, pen):
+  """A smoothed line, of one run with its values faint behind it."""
+  lines = np.array([running_mean(x) for x in values])
+  if len(values) == 1:
+    ax.plot(steps, values[0], color=pen['color'], alpha=0.2, linewidth=0.8)
+  _band(ax, steps, lines, pen)
+  ax.plot(steps, lines.mean(0), **pen)
+
+
+def _band(ax, steps, values, pen):
+  if len(values) > 1:
+    ax.fill_between(steps, values.min(0), values.max(0), color=pen['color'], alpha=0.2,
+                    linewidth=0)
+
+
 def training_curves(groups: Groups) -> Any:
   """Loss, accuracy and NCR of the batches, and of the evaluations, against the step."""
   runs = [run for runs in groups.values() for run in runs]
   negatives = dict.fromkeys(name for run in runs for name in _watched(run)[1])
-  # (title, steps and values of a run's line, and of its dots)
-  titles = {'loss_positive': 'loss on positives', 'loss_negative': 'loss on negatives',
-            'ncr': 'NCR of the batches'}
-  panels = [(title, lambda run, key=key: series(run, 'train', key), None)
-            for key, title in titles.items()]
-  panels.append((
-      'accuracy (dots: evaluation)',
-      lambda run: series(run, 'train', 'accuracy'),
-      lambda run: series(run, 'eval', _watched(run)[0], 'accuracy')))
 
-  def rates_of(run, name, t):
-    there = name in _watched(run)[1]
-    return series(run, 'eval', name, 'ncr', t) if there else np.empty((2, 0))
+  def of_batches(key):
+    return lambda run: series(run, 'train', key)
 
-  for name in negatives:
-    t = _smallest_threshold(runs, name)
-    panels.append((f'NCR at t = {t}: {name}', None,
-                   functools.partial(rates_of, name=name, t=t)))
-  panels = [panel for panel in panels if any(
-      draw and len(draw(run)[0]) for draw in panel[1:] for run in runs)]
-  if not panels:
+  def rates_of(name, t):
+    return lambda run: series(run, 'eval', name if name in _watched(run)[1] else '',
+                              'ncr', t)
+
+  found = curves(groups, [
+      Panel('loss on positives', of_batches('loss_positive')),
+      Panel('loss on negatives', of_batches('loss_negative')),
+      Panel('NCR of the batches', of_batches('ncr')),
+      Panel('accuracy (dots: evaluation)', of_batches('accuracy'),
+            lambda run: series(run, 'eval', _watched(run)[0], 'accuracy')),
+      *(Panel(f'NCR at t = {(t := _smallest_threshold(runs, name))}: {name}', None,
+              rates_of(name, t)) for name in negatives)], 'step')
+  if not found:
     return None
-  pens = _pens(groups)
-  figure, axes = grid([title for title, *_ in panels], groups, xlabel='step')
-  for ax, (title, line, dots) in zip(axes, panels, strict=True):
-    for label, members in groups.items():
-      for run in members:
-        if line:
-          _smoothed(ax, *line(run), pens[label])
-        if dots:
-          ax.plot(*dots(run), 'o' if line else 'o-', ms=4, **pens[label])
-    ax.set_xlim(left=0)
-    ax.locator_params(axis='x', nbins=5)
-    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-    if 'loss' not in title:
+  for ax in found[1]:
+    if 'loss' not in ax.get_title():
       ax.set_ylim(-0.03, 1.03)
-  return figure
+  return found[0]
 
 
 def _watched(run):
@@ -107,18 +181,18 @@ def _watched(run):
   Of the test where there is no validation.
   """
   seen = [evals for _, evals in run['history']['eval']]
-  positives, negatives = tables.set_names([seen], tables.VALIDATION)
+  positives, negatives = set_names(seen, VALIDATION)
   if positives:
     return positives[0], negatives
-  return run['reference'], tables.set_names([seen])[1]
+  return run['reference'], set_names(seen)[1]
 
 
 def _smallest_threshold(runs, name):
   """The smallest t at which every evaluation of the set has an NCR_t."""
   seen = [evals[name]['ncr'] for run in runs for _, evals in run['history']['eval']
           if 'ncr' in evals.get(name, {})]
-  return next((t for t in tables.THRESHOLDS if all(t in rates for rates in seen)),
-              tables.THRESHOLDS[-1])
+  return next((t for t in THRESHOLDS if all(t in rates for rates in seen)),
+              THRESHOLDS[-1])
 
 
 def histograms(groups: Groups) -> Any:
@@ -212,12 +286,6 @@ def series(run: Mapping[str, Any], kind: str, *keys: str) -> np.ndarray:
   return np.array(points, float).reshape(-1, 2).T
 
 
-def _smoothed(ax, steps, values, pen):
-  """A line; of many points a running mean, with the points faint behind it."""
-  ax.plot(steps, values, color=pen['color'], alpha=0.2, linewidth=0.8)
-  ax.plot(steps, running_mean(values), **pen)
-
-
 def running_mean(values: np.ndarray) -> np.ndarray:
   """The mean over a window of a fortieth of the points, narrower at the ends."""
   window = len(values) // 40
@@ -231,7 +299,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 def _sets(groups) -> dict[str, str]:
   """Sets with scores: {name: title}, the negative sets and then the reference."""
   members = [run for runs in groups.values() for run in runs]
-  names = {name: name for name in tables.set_names([r['evals']] for r in members)[1]}
+  names = {name: name for name in set_names(r['evals'] for r in members)[1]}
   names[members[0]['reference']] = f'{members[0]["reference"]} (positives)'
   return {name: title for name, title in names.items()
           if next(_scores(members, name), None) is not None}

@@ -2,6 +2,7 @@
 
     ncr('cifar10', 'nat', 'cifar100_test', '0.4')   # 0.072, or None
     generated('gan_cifar10', 'nat3')['fid']          # 14.58
+    published('gan_cifar10', 'nat3', 'samples', 'fid', '')    # 14.58, or None
     gen_loss('gan_mnist', 'nat0')                    # ((10_000, ...), (.883, ...))
 
 Source: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, Tables 1-4 and, read off
@@ -126,6 +127,16 @@ def generated(experiment: str, variant: str) -> dict[str, float] | None:
   variant = {'catgan': 'catgan0'}.get(variant, variant)
   found = GENERATED.get(re.sub(FORMS, '', experiment), {}).get(variant)
   return dict(zip(MEASURES, found, strict=True)) if found else None
+
+
+def published(
+    experiment: str, variant: str, eval_set: str, metric: str, threshold: str
+) -> float | None:
+  """The paper's value of a metric, NCR_t or one of `MEASURES`, or None."""
+  if metric == 'ncr':
+    return ncr(experiment, variant, eval_set, threshold)
+  found = generated(experiment, variant) if metric in MEASURES else None
+  return found and found[metric]
 
 
 def gen_loss(experiment: str, variant: str) -> tuple[tuple, tuple] | None:

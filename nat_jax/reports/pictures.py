@@ -1,10 +1,11 @@
-"""The figures of a report that show images: mistakes, and where networks look.
+"""What a report shows of images: sheets, mistakes, and where networks look.
 
     figure = mistakes(run)
     figure = attention({'teacher': [run], 'student': [run]})
     figures.save(figure, 'figures/attention.png')
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nat_jax.reports import figures, tables
+from nat_jax.reports import figures
+from nat_jax.reports.frames import set_names
 from nat_jax.runtime import results
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 2
@@ -26,7 +28,7 @@ def mistakes(run: Mapping[str, Any]) -> Any:
   import matplotlib
   from matplotlib.figure import Figure
   sheets = {}
-  for name in tables.set_names([[run['evals']]])[1]:
+  for name in set_names([run['evals']])[1]:
     found = results.read_arrays(
         run['workdir'], f'{results.MISTAKES}/{name}', run['step'],
         ['image', 'max_prob', 'prediction'])
@@ -47,18 +49,32 @@ def mistakes(run: Mapping[str, Any]) -> Any:
   return figure
 
 
-def save_sheet(images: np.ndarray, path: str | Path, columns: int = 10) -> None:
-  """Writes uint8 images [n, h, w, 1 or 3] as a PNG, in rows, each pixel enlarged."""
+def mosaic(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+  """Images in rows, with a white pixel to the right of and below each.
+
+  Args:
+    images: uint8 [n, h, w, 1 or 3].
+    columns: images in a row; None: as many as rows, or one more.
+
+  Returns:
+    [rows * (h + 1), columns * (w + 1), 3], or without the last axis for one channel.
+  """
   num, height, width, channels = images.shape
-  rows, gap = -(-num // columns), 1
+  columns = columns or math.ceil(math.sqrt(num))
+  rows = -(-num // columns)
   canvas = np.full(
-      (rows, height + gap, columns, width + gap, channels), 255, np.uint8)
-  for i, image in enumerate(images):
-    canvas[i // columns, :height, i % columns, :width] = image
-  canvas = canvas.reshape(rows * (height + gap), columns * (width + gap), channels)
+      (rows * columns, height + 1, width + 1, channels), 255, np.uint8)
+  canvas[:num, :height, :width] = images
+  canvas = canvas.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+  canvas = canvas.reshape(rows * (height + 1), columns * (width + 1), channels)
+  return canvas[..., 0] if channels == 1 else canvas
+
+
+def save_sheet(images: np.ndarray, path: str | Path, columns: int = 10) -> None:
+  """Writes the `mosaic` of images as a PNG, each pixel enlarged."""
+  canvas = mosaic(images, columns)
   times = max(1, 640 // canvas.shape[1])
-  canvas = canvas.repeat(times, 0).repeat(times, 1)
-  Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(path)
+  Image.fromarray(canvas.repeat(times, 0).repeat(times, 1)).save(path)
 
 
 def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:

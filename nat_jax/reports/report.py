@@ -7,16 +7,16 @@ Runs that differ in the seed alone are one group: mean and spread in the tables,
 colour in the figures.
 """
 
-import csv
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nat_jax import metrics, schema
 from nat_jax.reports import figures, page
-from nat_jax.reports.tables import Table, part_of
+from nat_jax.reports.frames import frame
+from nat_jax.reports.tables import Table
 from nat_jax.runtime import files, results, writers
 from nat_jax.runtime import workdir as workdirs
 
@@ -26,10 +26,6 @@ Run = dict[str, Any]
 FIRST = ('baseline', 'am', 'gan', 'gan_wide')
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
 GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
-RATES = ('ncr', 'ncr_interval', 'par')  # figures by threshold
-CSV_COLUMNS = (
-    'run', 'variant', 'seed', 'eval', 'part', 'metric', 'threshold', 'value', 'lo',
-    'hi')
 
 
 def load_run(workdir: str) -> Run:
@@ -84,19 +80,23 @@ def _informative(num_classes, background, evals):
     return evals
   told = metrics.informative(metrics.THRESHOLDS, num_classes, background)
   silent = [str(t) for t in metrics.THRESHOLDS if t not in told]
-  return {
-      name: {
-          key: {t: rate for t, rate in value.items() if t not in silent}
-          if key in RATES and isinstance(value, Mapping) else value
-          for key, value in figures_.items()}
-      for name, figures_ in evals.items()}
+
+  def informative(key, value):
+    known = metrics.METRICS.get(key.removesuffix('_interval'))
+    if not (known and known.by_threshold and isinstance(value, Mapping)):
+      return value
+    return {t: rate for t, rate in value.items() if t not in silent}
+
+  return {name: {key: informative(key, value) for key, value in of_set.items()}
+          for name, of_set in evals.items()}
 
 
 def write(
     groups: Mapping[str, Sequence[Run]], tables: Sequence[Table],
     drawn: Iterable[tuple[str, str, str, Any]], out_dir: str,
 ) -> str:
-  """Writes report.html (self-contained), report.md, report.csv and figures/*.png.
+  """Writes report.html (self-contained), report.md, report.csv (the data frame of all
+  figures) and figures/*.png.
 
   Args:
     groups: of `group`.
@@ -124,10 +124,7 @@ def write(
     with files.replacing(out / f'report.{name}') as file:
       file.write(text)
   with files.replacing(out / 'report.csv', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(CSV_COLUMNS)
-    for run in runs:
-      writer.writerows(_csv_rows(run))
+    frame(groups).to_csv(file, index=False)
   return str(out / 'report.html')
 
 
@@ -159,23 +156,6 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
       same = [run | {'label': f'{run["label"]} ({run["workdir"]})'} for run in same]
     groups[label] = same
   return groups
-
-
-def _csv_rows(run) -> Iterator[tuple]:
-  """The figures of eval.json in long form, with the intervals there are."""
-  for name, values in run['evals'].items():
-    part = part_of(values) if 'positive' in values else ''  # samples are of none
-    for metric, value in values.items():
-      if metric in ('positive', 'part') or metric.endswith('_interval'):
-        continue
-      interval = values.get(f'{metric}_interval')
-      if isinstance(value, list):  # of classes
-        value = dict(enumerate(value))
-      by_threshold = value if isinstance(value, Mapping) else {'': value}
-      for threshold, number in by_threshold.items():
-        bounds = interval.get(threshold) if isinstance(interval, Mapping) else interval
-        yield (run['label'], run['variant'], run['seed'], name, part, metric,
-               threshold, '' if number is None else number, *(bounds or ('', '')))
 
 
 def _history(path, told):

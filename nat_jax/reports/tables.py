@@ -1,33 +1,25 @@
-"""Evaluations as tables of text: NCR in the paper's form, detection, accuracy.
+"""Tables of text, made of the data frame of `reports.frame`.
 
-    print(ncr_table({'baseline': evals, 'nat': [evals_of_seed_0, evals_of_seed_1]}))
-
-`evals` is what eval.json holds under that key: one dict of figures for each set. Only
-those of the part 'test' are shown: validation and calibration were chosen by. The
-text is Markdown, aligned so that it reads well in a terminal. Nothing but the standard
-library is imported, so that every part of the program may use it.
+    found = cells(frame(groups))
+    table = arrange('Accuracy.', found, {'accuracy': {'metric': 'accuracy'}},
+                    {'test': {'eval': 'test'}}, labels(groups))
+    print(table.markdown())
 """
 
-import html
+import itertools
 import math
 import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
-MAX_WIDTH = 110
-DETECTION = {
-    'auroc': 'AUROC',
-    'aupr_in': 'AUPR-in',
-    'aupr_out': 'AUPR-out',
-    'fpr95_id_positive': 'FPR95 (ID-positive)',
-    'fpr95_ood_positive': 'FPR95 (OOD-positive)',
-}
+from nat_jax import metrics
 
-TEST, VALIDATION = 'test', 'validation'  # parts that evaluation sets are of
+KEY = ('group', 'eval', 'metric', 'threshold')  # of a cell
+LONG = 64  # characters of a cell that is folded
 
-Evals = Mapping[str, Mapping[str, Any]]
+Cells = Mapping[tuple[str, ...], str]
+Parts = Mapping[str, Mapping[str, str]]  # head of a row or column -> part of its KEY
 
 
 class Table(NamedTuple):
@@ -42,8 +34,9 @@ class Table(NamedTuple):
   left: int = 1
 
   def markdown(self) -> str:
-    """The title and a pipe table, its columns aligned with spaces."""
-    columns = list(zip(self.header, *self.rows, strict=True))
+    """The title and a pipe table, its columns aligned with spaces for a terminal."""
+    rows = [line for row in self.rows for line in _folded(row)]
+    columns = list(zip(self.header, *rows, strict=True))
     for i, column in enumerate(columns):
       width = max(map(len, column))
       rule = '-' * width if i < self.left else '-' * (width - 1) + ':'
@@ -52,170 +45,91 @@ class Table(NamedTuple):
     lines = ['| ' + ' | '.join(row) + ' |' for row in zip(*columns, strict=True)]
     return '\n'.join([textwrap.fill(self.title, 100), '', *lines, ''])
 
-  def html(self) -> str:
-    """The same as HTML, in a box that scrolls sideways on a narrow screen."""
-    def line(row, tag):
-      opening = [f'<{tag} class="left">'] * self.left + [f'<{tag}>'] * len(row)
-      cells = zip(opening, map(html.escape, row), strict=False)
-      return '<tr>' + ''.join(f'{tag_}{x}</{tag}>' for tag_, x in cells) + '</tr>'
 
-    body = [line(self.header, 'th'), *(line(row, 'td') for row in self.rows)]
-    return (f'<p>{html.escape(self.title)}</p>\n'
-            f'<div class="scroll"><table>{"".join(body)}</table></div>')
+def _folded(row):
+  """The lines of a row whose long cells are folded."""
+  parts = [textwrap.wrap(cell, LONG, break_long_words=False, break_on_hyphens=False)
+           if len(cell) > LONG else [cell] for cell in row]
+  return itertools.zip_longest(*parts, fillvalue='')
 
 
-def ncr_table(evals_by_run: Mapping[str, Evals | Sequence[Evals]]) -> str:
-  """The paper's NCR table with PAR beside it, then detection, accuracy and ECE.
+def cells(frame) -> dict[tuple[str, ...], str]:
+  """The text of each cell, mean ± sample standard deviation over the runs of a group.
 
   Args:
-    evals_by_run: for each label, the evals of one run, or a list with those of its
-      seeds: cells then read mean ± sample standard deviation.
+    frame: of `reports.frame`, or some of its rows.
 
   Returns:
-    Markdown. Where a cell holds several runs they stand in the order of the labels,
-    named in the title; where that grows too wide each run has a row of its own. '-'
-    stands for what a run does not have.
+    From (group, eval, metric, threshold) to the text, of the metrics of the one table.
   """
-  return '\n'.join(table.markdown() for table in eval_tables(evals_by_run))
-
-
-def eval_tables(evals_by_run: Mapping[str, Evals | Sequence[Evals]]) -> list[Table]:
-  """The tables of `ncr_table`, still as tables."""
-  groups = {
-      label: [evals] if isinstance(evals, Mapping) else list(evals)
-      for label, evals in evals_by_run.items()}
-  labels = [
-      label if len(runs) == 1 else f'{label} ({len(runs)} seeds)'
-      for label, runs in groups.items()]
-  positives, negatives = set_names(groups.values())
-
-  def cell(name, *keys, digits=3):
-    """One text a group: the figure at evals[name][key][key]..."""
-    return [mean_text(find(groups[g], name, *keys), digits) for g in groups]
-
-  def counts(name, key='n'):
-    texts = [_counts(find(groups[g], name, key)) for g in groups]
-    return texts[:1] if len(set(texts)) == 1 else texts
-
-  spread = any(len(runs) > 1 for runs in groups.values())
-  spread = ' ±: sample standard deviation over seeds.' if spread else ''
-  tables = []
-  if negatives:
-    seen = [[_seen(find(groups[g], name, 'seen_in_training')) for g in groups]
-            for name in negatives]
-    rows = [(title, [cell(name, key) for name in negatives])
-            for key, title in DETECTION.items()]
-    rows += [('n', [counts(name) for name in negatives]), ('in training', seen)]
-    overlap = [counts(name, 'overlap_with_training_negatives') for name in negatives]
-    if any(text not in '0-' for texts in overlap for text in texts):
-      rows.append(('training images in it', overlap))
-    tables.append(arrange(
-        'NCR_t: share of negatives whose maximum prediction exceeds t (lower is '
-        'better). PAR_t: the same share of positives (higher is better).'
-        f'{_silent(groups)}{spread}',
-        't', negatives + [f'PAR_t {name}' for name in positives],
-        [(t, [cell(name, 'ncr', t) for name in negatives]
-          + [cell(name, 'par', t) for name in positives]) for t in THRESHOLDS],
-        labels))
-    tables.append(arrange(
-        'Detection of negatives by the maximum prediction. FPR95 (ID-positive): '
-        'share of negatives accepted where 95 % of positives are; FPR95 '
-        '(OOD-positive): share of positives rejected where 95 % of negatives are.',
-        'measure', negatives, rows, labels))
-  if positives:
-    tables.append(arrange(
-        'Positive sets: accuracy and expected calibration error.', 'measure', positives,
-        [('accuracy', [cell(name, 'accuracy', digits=4) for name in positives]),
-         ('ECE', [cell(name, 'ece', digits=4) for name in positives]),
-         ('n', [counts(name) for name in positives])], labels))
-  return tables
-
-
-def interval_table(evals_by_run: Mapping[str, Evals]) -> Table | None:
-  """95 % intervals of accuracy, AUROC and NCR_t, or None if there are none."""
-  positives, negatives = set_names([e] for e in evals_by_run.values())
-  rows = [('accuracy', 'accuracy_interval', ()), ('AUROC', 'auroc_interval', ())]
-  rows += [(f'NCR_{t}', 'ncr_interval', (t,)) for t in THRESHOLDS]
-
-  def cell(evals, name, key, rest):
-    found = find([evals], name, key, *rest)
-    return '{:.3f} to {:.3f}'.format(*found[0]) if found else '-'
-
-  cells = [
-      (title, [[cell(evals, name, key, rest) for evals in evals_by_run.values()]
-               for name in positives + negatives]) for title, key, rest in rows]
-  if all(text == '-' for _, row in cells for texts in row for text in texts):
-    return None
-  return arrange('95 % intervals over the images of a set, one trained network each: '
-                 'Wilson for shares, bootstrap for the AUROC.',
-                 'measure', positives + negatives, cells, list(evals_by_run))
-
-
-def set_names(
-    groups: Iterable[Sequence[Evals]], part: str = TEST
-) -> tuple[list[str], list[str]]:
-  """The names of the positive and of the negative sets of a part, in order."""
-  positive = {
-      name: figures.get('positive', 'ncr' not in figures)
-      for runs in groups for evals in runs for name, figures in evals.items()
-      if part_of(figures) == part}
-  return ([name for name, p in positive.items() if p],
-          [name for name, p in positive.items() if not p])
-
-
-def part_of(figures: Mapping[str, Any]) -> str:
-  """The part of a set by its figures; evaluations of version 0.1 knew the test only."""
-  return figures.get('part', TEST)
+  return {key: mean_text(values.dropna().tolist(), metrics.METRICS[key[2]].digits)
+          for key, values in frame.groupby(list(KEY), sort=False).value
+          if key[2] in metrics.METRICS}
 
 
 def arrange(
-    title: str, corner: str, columns: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[Sequence[str]]]], labels: Sequence[str],
+    title: str, found: Cells, rows: Parts, columns: Parts, labels: Mapping[str, str],
+    corner: str = 'measure',
 ) -> Table:
-  """Lays out cells that hold one text for each run.
+  """Lays out cells: for each row of `rows` a line for each group.
 
   Args:
     title: what the table shows.
+    found: texts by (group, eval, metric, threshold); '-' stands for what it lacks.
+    rows: head of a row -> the part of the key that its cells share. A table of one row
+      has a line for each group, without a column for the head.
+    columns: the same for columns; threshold is '' where neither says it.
+    labels: group -> what the table calls it.
     corner: head of the first column.
-    columns: heads of the others.
-    rows: (head, cells); a cell is one text for each label, or one for all.
-    labels: the runs.
 
   Returns:
-    A table with the runs side by side in each cell, parted by slashes; one row for
-    each run if that is wider than MAX_WIDTH.
+    A table. A row that is the same for all groups stands there once.
   """
+  def line(group, row):
+    keys = ({'group': group, 'threshold': '', **row, **column}
+            for column in columns.values())
+    return [found.get(tuple(key[name] for name in KEY), '-') for key in keys]
+
+  lines = {head: {label: line(group, row) for group, label in labels.items()}
+           for head, row in rows.items()}
+  if len(rows) == 1:
+    of_group, = lines.values()
+    return Table(title, ['run', *columns],
+                 [[label, *row] for label, row in of_group.items()])
   if len(labels) == 1:
-    return Table(f'{title} Run: {labels[0]}.', [corner, *columns],
-                 [[head, *(cell[0] for cell in cells)] for head, cells in rows])
-  widths = [max(len(x) for _, cells in rows for x in cells[i] if len(cells[i]) > 1)
-            for i in range(len(columns))]
-  joined = [
-      [head, *(' / '.join(x.rjust(w) for x in cell) if len(cell) > 1 else cell[0]
-               for cell, w in zip(cells, widths, strict=True))] for head, cells in rows]
-  side_by_side = Table(
-      f'{title} Cells: {" / ".join(labels)}.', [corner, *columns], joined)
-  if len(side_by_side.markdown().splitlines()[-1]) <= MAX_WIDTH:
-    return side_by_side
-  stacked = []
-  for head, cells in rows:
-    lines = max(map(len, cells))
-    for i in range(lines):
-      stacked.append([
-          head if i == 0 else '', labels[i] if lines > 1 else 'all',
-          *(cell[i] if len(cell) > 1 else cell[0] for cell in cells)])
-  return Table(title, [corner, 'run', *columns], stacked, left=2)
+    only, = labels.values()
+    return Table(f'{title} Run: {only}.', [corner, *columns],
+                 [[head, *of_group[only]] for head, of_group in lines.items()])
+  laid = []
+  for head, of_group in lines.items():
+    one, *others = of_group.values()
+    if all(row == one for row in others) and '±' not in ''.join(one):
+      of_group = {'all': one}  # with '±' it would pass for a mean over all groups
+    laid += [['' if i else head, label, *row]
+             for i, (label, row) in enumerate(of_group.items())]
+  return Table(title, [corner, 'run', *columns], laid, left=2)
 
 
-def find(runs: Iterable[Evals], name: str, *keys: str) -> list:
-  """evals[name][key]... of those runs that have it."""
-  found = []
-  for value in runs:
-    for key in (name, *keys):
-      value = value.get(key) if isinstance(value, Mapping) else None
-    if value is not None and not (isinstance(value, float) and math.isnan(value)):
-      found.append(value)
+def labels(
+    groups: Mapping[str, Sequence[Any]], notes: Mapping[str, str] | None = None
+) -> dict[str, str]:
+  """What a table calls each group: 'nat', or 'nat (3 seeds, 1 collapsed)'.
+
+  Args:
+    groups: label -> runs.
+    notes: label -> what else stands in the brackets.
+  """
+  found = {}
+  for label, runs in groups.items():
+    about = [f'{len(runs)} seeds'] if len(runs) > 1 else []
+    about += [notes[label]] if notes and label in notes else []
+    found[label] = f'{label} ({", ".join(about)})' if about else label
   return found
+
+
+def of_metrics(names: Iterable[str], **key: str) -> dict[str, dict[str, str]]:
+  """Rows or columns of `arrange`, one for each metric."""
+  return {metrics.METRICS[name].title: {'metric': name, **key} for name in names}
 
 
 def mean_text(values: Sequence[float], digits: int) -> str:
@@ -233,22 +147,7 @@ def mean_text(values: Sequence[float], digits: int) -> str:
   return f'{mean:.{digits}f}{spread}'
 
 
-def _silent(groups):
-  """Why rows of thresholds are without figures, if some are."""
-  rates = [figures['ncr'] for runs in groups.values() for evals in runs
-           for figures in evals.values() if isinstance(figures.get('ncr'), Mapping)]
-  silent = [t for t in THRESHOLDS if any(t not in found for found in rates)]
-  if not silent:
-    return ''
-  return (f' "-" at t of {", ".join(silent)}: says nothing, since the largest of K '
-          'probabilities is at least 1/K whatever the network.')
-
-
-def _counts(values):
-  return '-' if not values else ' or '.join(str(n) for n in sorted(set(values)))
-
-
-def _seen(values):
-  if not values:
-    return '-'
-  return 'seen' if all(values) else 'mixed' if any(values) else 'unseen'
+def counts_text(values: Iterable[float]) -> str:
+  """'1000', or '102 or 354' where runs differ, or '-' from none."""
+  found = sorted({int(value) for value in values if not math.isnan(value)})
+  return ' or '.join(map(str, found)) or '-'

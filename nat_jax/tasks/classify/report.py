@@ -4,50 +4,165 @@
       print(table.markdown())
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nat_jax.reports import claims, pictures
 from nat_jax.reports import figures as plots
-from nat_jax.reports.tables import Table, eval_tables, interval_table
+from nat_jax.reports.frames import TEST, THRESHOLDS, frame
+from nat_jax.reports.tables import (
+    Table,
+    arrange,
+    cells,
+    counts_text,
+    labels,
+    of_metrics,
+)
+
+DETECTION = ('auroc', 'aupr_in', 'aupr_out', 'fpr95_id_positive', 'fpr95_ood_positive')
+OVERLAP = 'overlap_with_training_negatives'
+BY_THRESHOLD = {t: {'threshold': t} for t in THRESHOLDS}
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def tables(groups: Groups) -> list[Table]:
-  """All tables of classifiers.
+  """All tables of classifiers: on the test, since by validation they were chosen.
 
   Args:
     groups: of `reports.group`: label -> runs of one experiment, a seed each.
   """
-  found = eval_tables({label: [run['evals'] for run in runs]
-                       for label, runs in groups.items()})
-  single = {label: runs[0]['evals'] for label, runs in groups.items() if len(runs) == 1}
-  intervals = interval_table(single)
-  about = [[run['label'], str(run['step']),
-            *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
-            run['workdir']] for runs in groups.values() for run in runs]
-  return [*found, *([intervals] if intervals else []), *claims.claim_tables(groups),
-          Table('Runs.', ['run', 'step', 'loss', 'model', 'workdir'], about, left=5)]
+  found = frame(groups)
+  found = found[found.part == TEST]
+  return [*_figures(found, groups), *_intervals(found, groups),
+          *_claims(found, groups), _about(groups)]
+
+
+def _figures(found, groups) -> Iterator[Table]:
+  """NCR_t in the paper's form with PAR_t beside it, detection, accuracy and ECE."""
+  text, named = cells(found) | _counts(found), labels(groups)
+  positives, negatives = found[found.positive], found[~found.positive]
+  if len(negatives):
+    spread = (' ±: sample standard deviation over seeds.'
+              if any(len(runs) > 1 for runs in groups.values()) else '')
+    yield arrange(
+        'NCR_t: share of negatives whose maximum prediction exceeds t (lower is '
+        'better). PAR_t: the same share of positives (higher is better).'
+        f'{_silent(negatives)}{spread}', text, BY_THRESHOLD,
+        _sets(negatives, '', metric='ncr') | _sets(positives, 'PAR_t ', metric='par'),
+        named, 't')
+    rows = of_metrics(DETECTION) | {
+        'n': {'metric': 'n'}, 'in training': {'metric': 'seen'}}
+    if (found[found.metric == OVERLAP].value > 0).any():
+      rows['training images in it'] = {'metric': OVERLAP}
+    yield arrange(
+        'Detection of negatives by the maximum prediction. FPR95 (ID-positive): '
+        'share of negatives accepted where 95 % of positives are; FPR95 '
+        '(OOD-positive): share of positives rejected where 95 % of negatives are.',
+        text, rows, _sets(negatives), named)
+  if len(positives):
+    yield arrange(
+        'Positive sets: accuracy and expected calibration error.', text,
+        of_metrics(['accuracy', 'ece']) | {'n': {'metric': 'n'}}, _sets(positives),
+        named)
+
+
+def _sets(found, title='', **key):
+  """A column for each evaluation set of some rows."""
+  return {f'{title}{name}': {'eval': name, **key} for name in found['eval'].unique()}
+
+
+def _counts(found) -> dict[tuple, str]:
+  """Cells of what is the same for all metrics of a set, and of counted images."""
+  text = {}
+  for (group, name), rows in found.groupby(['group', 'eval']):
+    seen = rows.seen.dropna()
+    text[group, name, 'n', ''] = counts_text(rows.n.dropna())
+    text[group, name, OVERLAP, ''] = counts_text(
+        rows[rows.metric == OVERLAP].value.dropna())
+    text[group, name, 'seen', ''] = '-' if seen.empty else (
+        'seen' if seen.all() else 'mixed' if seen.any() else 'unseen')
+  return text
+
+
+def _silent(found):
+  """Why rows of thresholds are without figures, if some are."""
+  told = found[found.metric == 'ncr'].groupby(['run', 'eval']).threshold.agg(set)
+  silent = [t for t in THRESHOLDS if any(t not in some for some in told)]
+  if not silent:
+    return ''
+  return (f' "-" at t of {", ".join(silent)}: says nothing, since the largest of K '
+          'probabilities is at least 1/K whatever the network.')
+
+
+def _intervals(found, groups) -> Iterator[Table]:
+  """95 % intervals of accuracy, AUROC and NCR_t of groups of one run, if there are."""
+  single = {label: label for label, runs in groups.items() if len(runs) == 1}
+  found = found[found.group.isin(single) & found.low.notna()]
+  if len(found):
+    yield arrange(
+        '95 % intervals over the images of a set, one trained network each: Wilson for '
+        'shares, bootstrap for the AUROC.',
+        {(row.group, row.eval, row.metric, row.threshold):
+         f'{row.low:.3f} to {row.high:.3f}' for row in found.itertuples()},
+        of_metrics(['accuracy', 'auroc'])
+        | {f'NCR_{t}': {'metric': 'ncr', 'threshold': t} for t in THRESHOLDS},
+        _sets(found[found.positive]) | _sets(found[~found.positive]), single)
+
+
+def _claims(found, groups) -> Iterator[Table]:
+  """NCR_t over seeds: intervals, and every group against its baseline."""
+  several = {label: runs for label, runs in groups.items() if len(runs) > 1}
+  found = found[found.group.isin(several) & (found.metric == 'ncr')]
+  if not len(found):
+    return
+  columns, rivals = _sets(found, metric='ncr'), baselines(several)
+  yield arrange(
+      'NCR_t: 95 % interval of the mean over seeds (Student), in brackets the figure '
+      'the paper printed for its full-size run.',
+      claims.intervals(found), BY_THRESHOLD, columns, labels(several), 't')
+  if rivals:
+    yield arrange(
+        f'NCR_t against {" and ".join(dict.fromkeys(rivals.values()))}: lower or '
+        f'higher by {claims.METHOD}',
+        claims.verdicts(claims.comparisons(found, rivals)), BY_THRESHOLD, columns,
+        {label: label for label in rivals}, 't')
+
+
+def baselines(groups: Groups) -> dict[str, str]:
+  """Each group that has a baseline of its experiment to compare with -> the baseline.
+
+  That is 'student_baseline' rather than 'teacher_baseline' for 'student_nat'.
+  """
+  rivals = {}
+  for label, (run, *_) in groups.items():
+    found = [other for other, (one, *_) in groups.items()
+             if one['name'] == run['name'] and one['variant'].endswith('baseline')]
+    if found and label not in found:
+      rivals[label] = max(found, key=lambda other: len(os.path.commonprefix(
+          [groups[other][0]['variant'], run['variant']])))
+  return rivals
+
+
+def _about(groups):
+  rows = [[run['label'], str(run['step']),
+           *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
+           run['workdir']] for runs in groups.values() for run in runs]
+  return Table('Runs.', ['run', 'step', 'loss', 'model', 'workdir'], rows, left=5)
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   """(file name, caption, note on what is missing or '', figure or None)."""
   runs = [run for same in groups.values() for run in same]
 
-  def note(what, has):
-    without = [run['label'] for run in runs if not has(run)]
-    if len(without) == len(runs):
-      return f'Left out: no run has {what}.'
-    return f'Without {what}: {", ".join(without)}.' if without else ''
-
   def has_scores(run):
     return any(Path(run['workdir'], 'scores', f'{name}.npz').exists()
                for name in run['evals'])
 
-  no_metrics = note('metrics.jsonl', lambda run: any(run['history'].values()))
-  no_scores = note('scores/*.npz', has_scores)
+  no_metrics = plots.missing(runs, 'metrics.jsonl', plots.has_history)
+  no_scores = plots.missing(runs, 'scores/*.npz', has_scores)
   yield 'training', 'Training curves', no_metrics, plots.training_curves(groups)
   yield ('histogram', 'Maximum predictions of each set, as shares of its images',
          no_scores, plots.histograms(groups))

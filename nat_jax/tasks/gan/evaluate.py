@@ -141,17 +141,15 @@ def _independent(settings, real, image_shape, mesh, others):
       {name: score(images), f'reference_{name}': of_real}, {name: judge.convention})
 
 
-SUMMARY = {
-    'inception_score': 'IS {:.2f}', 'am_score': 'AM {:.3f}', 'fid': 'FID {:.2f}',
-    'kid': 'KID {:.4f}', 'precision': 'precision {:.2f}', 'recall': 'recall {:.2f}',
-}
+SUMMARY = ('inception_score', 'am_score', 'fid', 'kid', 'precision', 'recall')
 
 
 def summary(figures: Mapping[str, Any]) -> str:
   """The measures in one line."""
   values = figures['samples']
-  text = ' '.join(form.format(values[name]) for name, form in SUMMARY.items()
-                  if values.get(name) is not None)
+  known = {name: metrics.METRICS[name] for name in SUMMARY}
+  text = ' '.join(f'{metric.title} {values[name]:.{metric.digits}f}'
+                  for name, metric in known.items() if values.get(name) is not None)
   return text + ('  COLLAPSED: the samples are nearly all alike'
                  if values['collapsed'] else '')
 

@@ -7,13 +7,11 @@ One colour for each variant: a line for the mean over seeds, a band from the low
 the highest of them. A figure for which there is nothing to draw is None.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from nat_jax.reports import figures, paper
+from nat_jax import metrics
+from nat_jax.reports import figures, paper, pictures
 from nat_jax.runtime import results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -23,28 +21,58 @@ LOOKS = {  # of the batches
     'spread': 'spread of the samples (1: as real images)',
     'top_class': 'largest share of a class in the samples',
 }
-MEASURES = {  # of the evaluations
-    'inception_score': 'Inception Score (higher is better)',
-    'am_score': 'AM score (lower is better)', 'fid': 'FID (lower is better)',
-    'cafd': 'class-aware FID (lower is better)',
-    'precision': 'precision (higher is better)', 'recall': 'recall (higher is better)',
-}
+# of the evaluations
+MEASURES = ('inception_score', 'am_score', 'fid', 'cafd', 'precision', 'recall')
 SHEET = 64  # images of a variant
 
 
 def generator_losses(groups: Groups) -> Any:
   """The generator's loss against updates, the paper's as dots (its Figure 6)."""
-  return _curves(groups, {'loss_gen': "generator's loss"}, ('train',), published=True)
+  dots = {label: curve for label, runs in groups.items()
+          if (curve := paper.gen_loss(runs[0]['name'], runs[0]['variant']))}
+  found = figures.curves(
+      groups, [figures.Panel("generator's loss", _of_batches('loss_gen'))], 'updates',
+      'dotted: the paper, full size' if dots else None)
+  if not found:
+    return None
+  figure, (ax,) = found
+  lines = [line.get_xydata() for line in ax.lines if len(line.get_xydata())]
+  ends = [line[-1, 0] for line in lines]
+  # Without the first twentieth, which dwarfs the rest.
+  shown = [line[len(line) // 20:, 1] for line in lines]
+  for label, (updates, losses) in dots.items():
+    ax.plot(updates, losses, ':', color=figures.colours(groups)[label], linewidth=2)
+    ends.append(updates[1])
+    shown.append(losses)
+  low, high = min(map(min, shown)), max(map(max, shown))
+  ax.set(xlim=(0, max(ends) * 1.02),
+         ylim=(low - 0.05 * (high - low), high + 0.2 * (high - low)))
+  figure.set_size_inches(6.6, 3.8)
+  return figure
 
 
 def training_curves(groups: Groups) -> Any:
   """What else the batches tell: the discriminator, and the signs of a collapse."""
-  return _curves(groups, LOOKS, ('train',))
+  return _figure(figures.curves(groups, [
+      figures.Panel(title, _of_batches(key)) for key, title in LOOKS.items()],
+      'updates'))
 
 
 def measures(groups: Groups) -> Any:
   """The measures of the samples at each evaluation."""
-  return _curves(groups, MEASURES, ('eval', 'samples'), smooth=False)
+  known = {name: metrics.METRICS[name] for name in MEASURES}
+  return _figure(figures.curves(groups, [
+      figures.Panel(f'{metric.title} ({metric.better} is better)', None,
+                    lambda run, name=name: figures.series(run, 'eval', 'samples', name))
+      for name, metric in known.items()], 'updates'))
+
+
+def _of_batches(key):
+  return lambda run: figures.series(run, 'train', key)
+
+
+def _figure(found):
+  return found and found[0]
 
 
 def samples(groups: Groups) -> Any:
@@ -69,87 +97,7 @@ def samples(groups: Groups) -> Any:
     for ax in axes:
       ax.axis('off')
     for ax, (title, images) in zip(axes, sheets.items(), strict=False):
-      ax.imshow(mosaic(images), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+      ax.imshow(pictures.mosaic(images), cmap='gray', vmin=0, vmax=255,
+                interpolation='nearest')
       ax.set_title(title)
-  return figure
-
-
-def mosaic(images: np.ndarray) -> np.ndarray:
-  """uint8 images [n, h, w, c] in a square of rows, white where it is not filled.
-
-  Returns:
-    [side * (h + 1), side * (w + 1), 3], or without the last axis for c = 1.
-  """
-  n, height, width, channels = images.shape
-  side = math.ceil(math.sqrt(n))
-  canvas = np.full((side * side, height + 1, width + 1, channels), 255, np.uint8)
-  canvas[:n, :height, :width] = images
-  canvas = canvas.reshape(side, side, height + 1, width + 1, channels)
-  canvas = canvas.transpose(0, 2, 1, 3, 4).reshape(
-      side * (height + 1), side * (width + 1), channels)
-  return canvas[..., 0] if channels == 1 else canvas
-
-
-def over_seeds(
-    runs: Sequence[Mapping[str, Any]], kind: str, *keys: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """A figure of metrics.jsonl at the steps that all runs with it share.
-
-  Returns:
-    (steps [k], values [runs, k]); empty where no run has it. Values that are missing
-    in a run, as NaN is, take their step from all.
-  """
-  found = [figures.series(run, kind, *keys) for run in runs]
-  found = [dict(zip(*points, strict=True)) for points in found if points.size]
-  if not found:
-    return np.zeros(0), np.zeros((0, 0))
-  steps = sorted(set(found[0]).intersection(*found[1:]))
-  return np.array(steps), np.array([[one[s] for s in steps] for one in found])
-
-
-def _curves(groups, titles, where, smooth=True, published=False):
-  """A panel for each figure that any run has, or None."""
-  drawn = {}
-  for key, title in titles.items():
-    kind, *keys = *where, key
-    curves = {label: over_seeds(runs, kind, *keys) for label, runs in groups.items()}
-    if any(len(steps) for steps, _ in curves.values()):
-      drawn[title] = curves
-  if not drawn:
-    return None
-  dots = {label: paper.gen_loss(runs[0]['name'], runs[0]['variant'])
-          for label, runs in groups.items()} if published else {}
-  dots = {label: curve for label, curve in dots.items() if curve}
-  palette = figures.colours(groups)
-  note = 'dotted: the paper, full size' if dots else None
-  figure, axes = figures.grid(drawn, groups, note, xlabel='updates')
-  for ax, curves in zip(axes, drawn.values(), strict=True):
-    tops = []
-    for label, (steps, values) in curves.items():
-      if not len(steps):
-        continue
-      colour = palette[label]
-      lines = np.array([figures.running_mean(v) if smooth else v for v in values])
-      if len(values) > 1:
-        ax.fill_between(steps, lines.min(0), lines.max(0), color=colour, alpha=0.2,
-                        linewidth=0)
-      elif smooth:
-        ax.plot(steps, values[0], color=colour, alpha=0.2, linewidth=0.8)
-      tops.append(lines[:, len(steps) // 20:].max())
-      ax.plot(steps, lines.mean(0), '-' if smooth else 'o-', ms=3, color=colour)
-    ends = [steps[-1] for steps, _ in curves.values() if len(steps)]
-    for label, (updates, losses) in dots.items():
-      ax.plot(updates, losses, ':', color=palette[label], linewidth=2)
-      ends.append(updates[1])
-      tops.append(losses[0])
-    ax.set_xlim(0, max(ends) * 1.02)
-    ax.locator_params(axis='x', nbins=5)
-    low, high = ax.get_ylim()
-    if not published:
-      low, high = min(0, low), high + 0.05 * (high - min(0, low))
-    else:  # without the first twentieth, which dwarfs the rest
-      high = max(tops) + 0.2 * (max(tops) - low)
-    ax.set_ylim(low, high)
-  if len(drawn) == 1:
-    figure.set_size_inches(6.6, 3.8)
   return figure

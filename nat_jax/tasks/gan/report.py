@@ -3,23 +3,30 @@
     for table in tables(reports.group(runs)):
       print(table.markdown())
 
-`runs` are what `reports.load_run` returns. Rows are variants: mean ± sample standard
-deviation over seeds. What judged the samples stands in a table of conventions, since no
-number means anything without it; numbers of different judges do not compare.
+Rows are variants: mean ± sample standard deviation over seeds. By which evaluation
+classifier the samples were measured stands in a table of conventions, since no number
+means anything without it; numbers by different ones do not compare.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nat_jax import metrics
 from nat_jax.reports import claims, paper
-from nat_jax.reports.tables import Table, find, mean_text
+from nat_jax.reports import figures as shared
+from nat_jax.reports.frames import frame
+from nat_jax.reports.tables import Table, arrange, cells, mean_text, of_metrics
 from nat_jax.tasks.gan import figures as plots
-from nat_jax.tasks.gan import tables as gan_tables
-from nat_jax.tasks.gan.tables import head, judge, values
+from nat_jax.tasks.gan import tables as more
+from nat_jax.tasks.gan.tables import SAMPLES, classifier, samples_of
 
-SCORES = {'inception_score': ('IS', 2), 'am_score': ('AM score', 3), 'fid': ('FID', 2)}
-INCEPTION = 'Inception 2015'  # in the name of the judge that papers have
-BEST = {'inception_score': max, 'am_score': min, 'fid': min}
+SCORES = ('inception_score', 'am_score', 'fid')
+DISTANCES = ('kid', 'cafd', 'cafd_left_out', 'diversity')
+MANIFOLD = ('precision', 'recall', 'density', 'coverage')
+INDEPENDENT = ('independent_inception_score', 'reference_independent_inception_score')
+INCEPTION = 'Inception 2015'  # in the name of the classifier that papers have
+ONE_ROW = {SAMPLES: {'eval': SAMPLES}}
+
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -32,23 +39,20 @@ def tables(groups: Groups) -> list[Table]:
   Returns:
     The form of the paper's Table 4 with its figures beside, the other measures, the
     last against the best evaluation, Welch's tests over seeds, class shares, the
-    conventions of each judge, and the runs.
+    conventions of each evaluation classifier, and the runs.
   """
-  found = [
-      _scores_table(groups), *gan_tables.more_measures(groups), _best_table(groups),
-      _tests_table(groups), gan_tables.class_shares(groups),
-      *gan_tables.conventions(groups), gan_tables.about_runs(groups)]
-  return [table for table in found if table]
+  found = frame(groups)
+  made = [
+      _scores_table(found, groups), *_more_measures(found, groups), _best_table(groups),
+      _tests_table(found, groups), more.class_shares(found, groups),
+      *more.conventions(groups), more.about_runs(groups)]
+  return [table for table in made if table]
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   """(file name, caption, note on what is missing or '', figure or None)."""
   runs = [run for same in groups.values() for run in same]
-  without = [run['label'] for run in runs if not any(run['history'].values())]
-  if len(without) == len(runs):
-    note = 'Left out: no run has metrics.jsonl.'
-  else:
-    note = f'Without metrics.jsonl: {", ".join(without)}.' if without else ''
+  note = shared.missing(runs, 'metrics.jsonl', shared.has_history)
   for name, caption, figure in (
       ('generator_loss', "The generator's loss", plots.generator_losses(groups)),
       ('training', 'Training curves', plots.training_curves(groups)),
@@ -61,36 +65,45 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
          '' if figure else 'Left out: no run has samples.npz.', figure)
 
 
-def _scores_table(groups):
-  judges = gan_tables.judges_of(groups)
-  rows = []
-  for label, runs in groups.items():
-    row = [head(label, runs)]
-    row += [mean_text(values(runs, m), digits) for m, (_, digits) in SCORES.items()]
-    row.append(mean_text(values(runs, 'reference_inception_score'), 2))
-    published = paper.generated(runs[0]['name'], runs[0]['variant'])
-    text = '{:.2f} / {:.3f} / {:.2f}'.format(*published.values()) if published else '-'
-    if published and INCEPTION not in judge(runs):
-      text += ', not comparable'
-    row.append(text)
-    if len(judges) > 1:
-      row.append(str(judges.index(judge(runs)) + 1))
-    rows.append(row)
-  title = ('Measures of the samples at the end of the run, in the form of the paper\'s '
-           'Table 4. IS: higher is better; AM score and FID: lower.')
+def _scores_table(found, groups):
+  text, known = cells(found), more.classifiers(groups)
+  columns = of_metrics([*SCORES, 'reference_inception_score'])
+  title = ("Measures of the samples at the end of the run, in the form of the paper's "
+           f'Table 4. {metrics.directions(SCORES)}')
   if any(len(runs) > 1 for runs in groups.values()):
     title += ' ±: sample standard deviation over seeds.'
-  header = ['run', *(name for name, _ in SCORES.values()), 'IS of real images']
-  if any(row[5] != '-' for row in rows):
+  for label, runs in groups.items():
+    published = paper.generated(runs[0]['name'], runs[0]['variant'])
+    text[label, SAMPLES, 'classifier', ''] = str(known.index(classifier(runs)) + 1)
+    if published:
+      columns['paper: IS / AM / FID'] = {'metric': 'paper'}
+      text[label, SAMPLES, 'paper', ''] = '{:.2f} / {:.3f} / {:.2f}{}'.format(
+          *published.values(),
+          '' if INCEPTION in classifier(runs) else ', not comparable')
+  if {'metric': 'paper'} in columns.values():
     title += (' Paper: its full-size run of one seed, IS and FID of 50000 samples by '
               'Inception, AM score by a classifier of its own.')
-    header.append('paper: IS / AM / FID')
-  else:
-    rows = [row[:5] + row[6:] for row in rows]
-  if len(judges) > 1:
-    title += ' Only rows of the same judge compare.'
-    header.append('judge')
-  return Table(title, header, rows)
+  if len(known) > 1:
+    title += ' Only rows of the same evaluation classifier compare.'
+    columns['classifier'] = {'metric': 'classifier'}
+  return arrange(title, text, ONE_ROW, columns, more.heads(groups))
+
+
+def _more_measures(found, groups) -> Iterator[Table]:
+  """KID, class-aware FID and diversity; precision, recall, density and coverage."""
+  text = cells(found)
+  for title, names in (
+      ('CAFD: class-aware FID, without classes of fewer than two samples. Diversity: '
+       'mean distance within a class, as a ratio to that of real images.', DISTANCES),
+      ('Are samples like real images (precision, density), and are real images like '
+       'samples (recall, coverage)?', MANIFOLD),
+      ('Inception Score by a classifier of other labels, which the discriminator has '
+       'not learned.', INDEPENDENT)):
+    there = found[found.metric.isin(names) & found.value.notna()].metric.unique()
+    names = [name for name in names if name in there]
+    if names:
+      yield arrange(f'{title} {metrics.directions(names)}', text, ONE_ROW,
+                    of_metrics(names), more.heads(groups))
 
 
 def _best_table(groups):
@@ -98,16 +111,17 @@ def _best_table(groups):
   rows = []
   for label, runs in groups.items():
     counts = sorted({len(run['history']['eval']) for run in runs})
-    row = [label, ' or '.join(map(str, counts)), mean_text(values(runs, 'fid'), 2)]
-    for measure, choose in BEST.items():  # FID is the last
-      digits, best = SCORES[measure][1], []
+    last = [samples_of(run).get('fid') for run in runs]
+    row = [label, ' or '.join(map(str, counts)), _mean(last, 'fid')]
+    for metric in SCORES:  # FID is the last
+      choose = min if metrics.METRICS[metric].better == 'lower' else max
+      best = []
       for run in runs:
         seen = [(value, step) for step, evals in run['history']['eval']
-                for value in find([evals], 'samples', measure)]
+                if (value := evals.get(SAMPLES, {}).get(metric)) is not None]
         best += [choose(seen)] if seen else []
-      row.append(mean_text([value for value, _ in best], digits))
-    row.append(' '.join(str(step) for _, step in best) or '-')
-    rows.append(row)
+      row.append(_mean([value for value, _ in best], metric))
+    rows.append([*row, ' '.join(str(step) for _, step in best) or '-'])
   if all(row[1] in ('0', '1') for row in rows):
     return None  # the best is the last
   return Table(
@@ -118,32 +132,25 @@ def _best_table(groups):
       rows)
 
 
-def _tests_table(groups):
+def _mean(values, metric):
+  return mean_text([value for value in values if value is not None],
+                   metrics.METRICS[metric].digits)
+
+
+def _tests_table(found, groups):
   """Each variant against 'am' of its experiment, or against the first."""
-  bases = {}
+  rivals = {}
   for label, runs in groups.items():
-    rivals = [
-        other for other, members in groups.items()
-        if members[0]['name'] == runs[0]['name'] and judge(members) == judge(runs)
-    ]
-    bases[label] = next(
-        (r for r in rivals if groups[r][0]['variant'] == 'am'), rivals[0])
-  found = claims.verdicts({
-      (label, measure): _comparison(groups[label], groups[base], measure)
-      for label, base in bases.items() if label != base for measure in SCORES})
-  rows = [[label, *(found[label, measure] for measure in SCORES)]
-          for label, base in bases.items() if label != base]
-  rows = [row for row in rows if any(cell != '-' for cell in row[1:])]
-  if not rows:
+    others = [other for other, same in groups.items()
+              if same[0]['name'] == runs[0]['name']
+              and classifier(same) == classifier(runs)]
+    rival = next((r for r in others if groups[r][0]['variant'] == 'am'), others[0])
+    if label != rival and len(runs) > 1 < len(groups[rival]):
+      rivals[label] = rival
+  if not rivals:
     return None
-  rivals = ' and '.join(dict.fromkeys(bases[label] for label, *_ in rows))
-  return Table(
-      f'Against {rivals}: higher or lower by {claims.METHOD}',
-      ['run', *(name for name, _ in SCORES.values())], rows)
-
-
-def _comparison(runs, base, measure):
-  published = [paper.generated(r[0]['name'], r[0]['variant']) for r in (runs, base)]
-  return claims.Comparison(
-      values(runs, measure), values(base, measure),
-      [figures and figures[measure] for figures in published])
+  tests = claims.comparisons(found[found.metric.isin(SCORES)], rivals)
+  return arrange(
+      f'Against {" and ".join(dict.fromkeys(rivals.values()))}: higher or lower by '
+      f'{claims.METHOD}', claims.verdicts(tests), ONE_ROW, of_metrics(SCORES),
+      {label: label for label in rivals})

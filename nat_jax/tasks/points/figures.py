@@ -17,8 +17,6 @@ from nat_jax.reports import figures
 Runs = Mapping[str, Mapping[str, Any]]
 
 TIMES = (0.0, 0.1, 0.25, 0.5, 1.0)  # shares of the run that the figure shows
-COLOURS = {'gan': '#D55E00', 'nat': '#0072B2'}
-OTHERS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 DATA, NEGATIVE = '#333333', '#b9a36b'
 BINS = 60
 TALLEST = 1.2  # of the density axis, with the tallest bar of the data as 1
@@ -141,8 +139,7 @@ def _curve(ax, steps, values, colour, label):
 
 
 def _colour(runs, label):
-  others = [name for name in runs if name not in COLOURS]
-  return COLOURS[label] if label in COLOURS else OTHERS[others.index(label) % 4]
+  return figures.colours({name: [run] for name, run in runs.items()})[label]
 
 
 def _is_plane(runs):

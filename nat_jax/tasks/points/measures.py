@@ -2,8 +2,7 @@
 
     held_out = hold_out({'name': 'rings2d'}, num_samples=2000)
     figures = measure(steps, distances, boundaries, samples, held_out, threshold)
-    for table in compare({'gan': evaluation, 'nat': evaluation}):
-      print(table.markdown())
+    paired_test(figures['spread'], others['spread'])
 """
 
 from collections.abc import Mapping
@@ -12,21 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nat_jax import data, registry
-from nat_jax.reports import claims
-from nat_jax.reports.tables import Table
 
 DIRECTIONS = 64
 PAIRS = 10  # of samples of the data that the floor is averaged over
-ROWS = {  # figure -> (what the table calls it, how it is written)
-    'distance_end': ('distance at the end', '{:.3f}'),
-    'distance_late': ('distance, mean of the second half', '{:.3f}'),
-    'fluctuation': ('fluctuation of the boundary', '{:.4f}'),
-    'spread': ('spread of samples / of data, at the end', '{:.2f}'),
-    'converged': ('share of seeds converged', '{:.2f}'),
-    'within_5': ('share of seeds within 5 times the floor', '{:.2f}'),
-    'within_2': ('share of seeds within twice the floor', '{:.2f}'),
-    'steps_converged': ('steps until converged (converged seeds)', '{:.0f}'),
-}
+MERIT = ('distance_end', 'distance_late', 'fluctuation', 'spread', 'converged',
+         'within_5', 'within_2', 'steps_converged')
 
 
 def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -104,7 +93,7 @@ def measure(
     threshold: of convergence.
 
   Returns:
-    The figures of `ROWS`, each [seeds].
+    The figures of `MERIT`, each [seeds].
   """
   half = len(steps) // 2
   below = distances < threshold
@@ -135,6 +124,7 @@ def paired_test(one: np.ndarray, other: np.ndarray) -> float:
   """
   from scipy import stats
 
+  one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
   both = np.isfinite(one) & np.isfinite(other)
   if both.sum() < 2:
     return float('nan')
@@ -144,57 +134,3 @@ def paired_test(one: np.ndarray, other: np.ndarray) -> float:
       (one[both], other[both]), lambda a, b, axis: np.mean(a - b, axis=axis),
       permutation_type='samples', vectorized=True, rng=np.random.default_rng(0))
   return float(found.pvalue)
-
-
-def compare(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-  """Tables of figures of merit, and of the distance against steps.
-
-  Args:
-    evaluations: label -> what stands in eval.json; with two or more the first is what
-      the last is tested against, seed by seed. The rows of a table are one family of
-      tests, corrected as in `claims.holm`.
-  """
-  labels, found = list(evaluations), list(evaluations.values())
-  test = len(found) > 1 and found[0]['seeds'] == found[-1]['seeds']
-  head = [*labels, *([f'p ({labels[-1]} = {labels[0]})'] if test else [])]
-
-  def rows(given):
-    """A row for each (title, form, the values of each run)."""
-    given = [(title, form, [np.array(one, np.float64) for one in values])
-             for title, form, values in given]  # None becomes NaN
-    cells = [[title, *(_mean_sd(one, form) for one in values)]
-             for title, form, values in given]
-    if test:
-      adjusted = claims.holm([paired_test(v[0], v[-1]) for *_, v in given])
-      for row, p in zip(cells, adjusted, strict=True):
-        row.append('-' if np.isnan(p) else f'{p:.2g}')
-    return cells
-
-  one = found[0]
-  every = max(1, (len(one['curve']['step']) - 1) // 10)
-  chosen = range(0, len(one['curve']['step']), every)
-  corrected = "Holm's correction over the rows of the table"
-  merit = Table(
-      f'{one["name"]}: mean +- sd over seeds {one["seeds"][0]}..{one["seeds"][-1]}. '
-      f'Converged: distance at the end below {one["threshold"]:.3f}, '
-      f'{one["threshold"] / one["floor"]:g} times that of two samples of '
-      f'{one["num_samples"]} points of the data (the floor, {one["floor"]:.4f}). p: '
-      f'paired permutation test over seeds, two-sided, with {corrected}.',
-      ['figure', *head],
-      rows((title, form, [e['evals']['samples'][key] for e in found])
-           for key, (title, form) in ROWS.items()))
-  distance = Table(
-      f'{one["name"]}: {one["measure"]} from the data against steps.'
-      + (f' p: with {corrected}.' if test else ''),
-      ['step', *head],
-      rows((str(one['curve']['step'][t]), '{:.3f}',
-            [e['curve']['distance'][t] for e in found]) for t in chosen))
-  return [merit, distance]
-
-
-def _mean_sd(values, form):
-  values = values[np.isfinite(values)]
-  if not len(values):
-    return '-'
-  mean = form.format(values.mean())
-  return mean if len(values) < 2 else f'{mean} +- {form.format(values.std(ddof=1))}'

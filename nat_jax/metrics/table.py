@@ -1,0 +1,83 @@
+"""The one table of metrics: title, digits in tables, and which way is better.
+
+    METRICS['fid'].title                        # 'FID'
+    lower_is_better('validation/ncr/0.8')       # True
+    directions(['inception_score', 'fid'])      # 'IS: higher is better; FID: lower.'
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+  """What reports need to know of a metric.
+
+  Attributes:
+    title: its name in tables and figures.
+    digits: after the decimal point.
+    better: 'lower', 'higher', or '' where neither is.
+    by_threshold: whether eval.json has a value for each threshold t.
+  """
+
+  title: str
+  digits: int = 3
+  better: str = ''
+  by_threshold: bool = False
+
+
+METRICS = {
+    # of classifiers
+    'accuracy': Metric('accuracy', 4, 'higher'),
+    'ece': Metric('ECE', 4, 'lower'),
+    'ncr': Metric('NCR', 3, 'lower', True),
+    'par': Metric('PAR', 3, 'higher', True),
+    'auroc': Metric('AUROC', 3, 'higher'),
+    'aupr_in': Metric('AUPR-in', 3, 'higher'),
+    'aupr_out': Metric('AUPR-out', 3, 'higher'),
+    'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
+    'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
+    # of generated images
+    'inception_score': Metric('IS', 2, 'higher'),
+    'am_score': Metric('AM score', 3, 'lower'),
+    'fid': Metric('FID', 2, 'lower'),
+    'reference_inception_score': Metric('IS of real images', 2),
+    'kid': Metric('KID', 4, 'lower'),
+    'cafd': Metric('CAFD', 2, 'lower'),
+    'cafd_left_out': Metric('classes left out', 0),
+    'diversity': Metric('diversity ratio', 3),
+    'precision': Metric('precision', 3, 'higher'),
+    'recall': Metric('recall', 3, 'higher'),
+    'density': Metric('density', 3, 'higher'),
+    'coverage': Metric('coverage', 3, 'higher'),
+    'independent_inception_score': Metric('IS of samples', 2, 'higher'),
+    'reference_independent_inception_score': Metric('IS of real images', 2),
+    'class_shares': Metric('class shares', 3),
+    'reference_class_shares': Metric('class shares of real images', 3),
+    'spread': Metric('spread of samples / of data', 2),
+    # of generated points
+    'distance': Metric('distance', 3, 'lower'),
+    'distance_end': Metric('distance at the end', 3, 'lower'),
+    'distance_late': Metric('distance, mean of the second half', 3, 'lower'),
+    'fluctuation': Metric('fluctuation of the boundary', 4, 'lower'),
+    'converged': Metric('share of seeds converged', 2, 'higher'),
+    'within_5': Metric('share of seeds within 5 times the floor', 2, 'higher'),
+    'within_2': Metric('share of seeds within twice the floor', 2, 'higher'),
+    'steps_converged': Metric('steps until converged (converged seeds)', 0, 'lower'),
+}
+
+
+def lower_is_better(figure: str) -> bool:
+  """Whether the lowest value of a figure 'set/metric' or 'set/metric/t' is the best."""
+  _, _, metric = figure.partition('/')
+  found = METRICS.get(metric.partition('/')[0])
+  return found is not None and found.better == 'lower'
+
+
+def directions(names: Iterable[str]) -> str:
+  """A sentence on which way is better, for those metrics that have a direction."""
+  titles: dict[str, list[str]] = {}
+  for name in names:
+    titles.setdefault(METRICS[name].better, []).append(METRICS[name].title)
+  titles.pop('', None)
+  return '; '.join(f'{", ".join(some)}: {better} is better'
+                   for better, some in titles.items()) + '.'
