@@ -13,6 +13,7 @@ from nat_jax.data import cache
 from nat_jax.reports import paper
 from nat_jax.runtime import checkpoint
 from nat_jax.schema import presets, recipes
+from nat_jax.tasks import images
 from nat_jax.tasks.classify import inputs
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
@@ -107,7 +108,7 @@ def test_images_of_the_recipes_are_parted(name, own, generated, monkeypatch):
   monkeypatch.setenv('NAT_JAX_CACHE', generated)
   config = load_config(*name.split(':'))
   positives = data.load(config['data']['positives'])
-  trained = inputs.load_negatives(config, positives)
+  trained = images.load_negatives(config, positives)
   sets = inputs.load_evals(config, trained)
   rest = {'letters': 80, 'ilsvrc': 80, 'cifar100': 180}[own]
   assert (len(positives.label), len(trained[own].label)) == (180, rest)
@@ -142,7 +143,7 @@ def test_digits_are_parted():
   """No image of one part stands in another, be it another row of the same pixels."""
   config = load_config('digits.py', 'nat')
   positives = data.load(config['data']['positives'])
-  trained = inputs.load_negatives(config, positives)
+  trained = images.load_negatives(config, positives)
   sets = inputs.load_evals(config, trained)
   assert sum(len(s.arrays.label) for n, s in sets.items() if n != 'noise') + len(
       positives.label) + len(trained['digits_6_7'].label) == 1797

@@ -100,9 +100,10 @@ def _check_memory(config, inputs, batches):
   """
   values = math.prod(inputs.shape)
   slots, measures = inputs.stream.num_slots, config.get('measures', {})
+  group = 'data.' if 'batch_size' in config['data'] else ''
   for key, num_bytes in {
       # In float32, as it is normalised; and in uint8, stacked.
-      'batch_size or negatives_per_batch': 4 * slots * values,
+      f'{group}batch_size': 4 * slots * values,
       'run.updates_per_call': batches * slots * values,
       'eval_batch_size': 4 * config.get('eval_batch_size', 0) * values,
       'measures.batch_size': 4 * measures.get('batch_size', 0) * values,

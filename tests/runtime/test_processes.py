@@ -49,6 +49,7 @@ os.environ['NAT_JAX_CACHE'] = cache = os.path.join(sys.argv[1], k)
 from nat_jax.runtime import parallel, processes
 processes.join()
 import jax, numpy as np
+from nat_jax.tasks.gan import features
 run = parallel.wrap_head(lambda state, x: x.astype('float32').sum((1, 2, 3)),
                          parallel.make_mesh())
 calls = []

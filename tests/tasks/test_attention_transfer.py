@@ -36,7 +36,7 @@ def restored_teacher(ema=False):
   stats = jax.tree.map(lambda x: x + 0.1, state.nets['model'].batch_stats)
   state = state.replace(
       nets={'model': state.nets['model'].replace(batch_stats=stats)})
-  return SimpleNamespace(trainer=trainer, state=state, image_shape=SHAPE)
+  return SimpleNamespace(trainer=trainer, state=state, shape=SHAPE)
 
 
 def make_trainer(teacher=restored_teacher, model=None, **kwargs):
@@ -158,7 +158,7 @@ def test_teacher_is_no_part_of_the_state():
 
 
 def test_teachers_moving_average_is_used():
-  """It is what a state with an average answers with (see test_supervised)."""
+  """It is what a state with an average answers with (see test_classify_step)."""
   found = restored_teacher(ema=True)
   frozen = make_trainer(lambda: found).frozen()
   jax.tree.map(np.testing.assert_array_equal, frozen.ema, found.state.ema)
@@ -180,6 +180,6 @@ def test_networks_that_do_not_fit(student, groups, match):
 
 
 def test_another_image_shape():
-  other = SimpleNamespace(**{**vars(restored_teacher()), 'image_shape': (16, 16, 1)})
+  other = SimpleNamespace(**{**vars(restored_teacher()), 'shape': (16, 16, 1)})
   with pytest.raises(ValueError, match=r'\(16, 16, 1\), the student.*\(8, 8, 1\)'):
     make_trainer(lambda: other).frozen()

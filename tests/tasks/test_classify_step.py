@@ -74,7 +74,7 @@ def test_devices_agree(name, num_devices, mode, scan):
   trainer = make_trainer(OBJECTIVES[name], ema_decay=0.9)
   state, metrics = run(trainer, num_devices, mode, scan=scan)
   assert int(state.step) == 3
-  for part in ('net', 'ema'):
+  for part in ('nets', 'ema'):
     for a, b in zip(jax.tree.leaves(getattr(expected, part)),
                     jax.tree.leaves(getattr(state, part)), strict=True):
       np.testing.assert_allclose(a, b, atol=2e-6)
@@ -108,7 +108,7 @@ def test_calls_of_any_length_take_two_programs(mode):
     counts.append(len(traced))
   assert int(one.step) == 18
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6),
-               one.nets['model'].params, other.net.params)
+               one.nets['model'].params, other.nets['model'].params)
   assert counts[0] < counts[1] == counts[-1]
 
 
@@ -178,7 +178,7 @@ def test_progress_shows_an_ncr_that_can_move(objective, threshold):
       losses.OBJECTIVES[objective](2), num_classes=2, threshold=0.0).step)(
           state, {}, batch)
   assert collected.compute()['ncr'] == 1
-  jax.tree.map(np.testing.assert_array_equal, after.net, other.net)  # bit for bit
+  jax.tree.map(np.testing.assert_array_equal, after.nets, other.nets)  # bit for bit
 
 
 def test_ema_is_the_average_and_is_what_the_head_uses():
@@ -192,7 +192,7 @@ def test_ema_is_the_average_and_is_what_the_head_uses():
       after.ema['model']['params'])
   images = make_batch()['image']
   logits = trainer.heads['logits'](after, images)
-  raw = trainer.heads['logits'](after.replace(ema=None), images)
+  raw = trainer.heads['logits'](after.replace(ema={}), images)
   assert np.abs(logits - raw).max() > 1e-4
 
 
