@@ -20,7 +20,8 @@ Variants:
   shuffled    NAT on patch-shuffled positives alone, no other negatives
   nat_general NAT on 6-7 and patch-shuffled positives, half of 32 mixed with positives
 
-Measured: README, "Digits" and "Negatives that generalise"; a quarter of a minute a run.
+Measured: docs/results.md, "Digits" and "Negatives that generalise". A run takes a
+quarter of a minute on two CPU cores.
 """
 
 from nat_jax.schema import presets
@@ -28,7 +29,7 @@ from nat_jax.schema import presets
 NAT = {'name': 'nat'}
 CUTMIX = {'name': 'mix', 'mode': 'cutmix'}
 HALF_CUTMIX = {**CUTMIX, 'portion': 0.5}
-VARIANTS = {  # -> loss, negatives a batch, treatment of the negatives
+VARIANTS = {  # -> loss, negatives per batch, treatment of the negatives
     'nat': (NAT, 16, {}),
     'baseline': ({'name': 'cross_entropy'}, 0, {}),
     'background': ({'name': 'background'}, 16, {}),

@@ -20,11 +20,11 @@ With `_small` after the variant: three convolutions that each halve the image, t
 of 64, 128, 256 channels and 6 epochs, students of half the channels and 10 epochs; 2 to
 7 minutes a run on one CPU core. Expected: accuracy .69 (teachers) and .70 (students);
 NCR_0.4 on CIFAR-100 test .68 for the plain teacher and .48 for the other, .70 and .68
-for their students (three seeds, README). Maps are 16, 8 and 4 wide, so beta is 250: a
+for their students (docs/results.md). Maps are 16, 8 and 4 wide, so beta is 250: a
 unit of squared distance between maps weighs what it does in the full recipe.
 
 A tenth of the training images is held out, as in configs/nat/cifar10.py; with `_paper`
-(`_small_paper`, which the figures of the README are of) all are trained on.
+(`_small_paper`, which the figures of docs/results.md are of) all are trained on.
 """
 
 from nat_jax.schema import presets, recipes

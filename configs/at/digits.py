@@ -7,7 +7,8 @@ negative. Variants: `teacher_baseline` and `teacher_nat`, then `student_baseline
 `student_nat`, smaller networks taught by the one or the other, and `student_alone`.
 What is held out for what: as in configs/digits.py.
 
-Measured: README, "Attention transfer, digits". Two CPU cores: half a minute a run.
+Measured: docs/results.md, "Attention transfer, digits". On two CPU cores a run takes
+half a minute.
 
 A demonstration of the machinery: maps of 4x4 and 2x2 positions say little. beta is
 62.5, so that a unit of distance between maps weighs as much at the deepest group as in

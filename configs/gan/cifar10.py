@@ -12,7 +12,7 @@ Inception network: give its weights with
 --config.measures.features="{'name': 'inception', 'path': 'FILE'}". Generator loss of
 nat0 at 35,000 and 70,000 updates: 1.200 and 1.177. Not measured here: it needs a GPU.
 With `_small`: networks a quarter as wide, 3,000 updates, of which 1,200 take 8 to 9
-minutes on one CPU core and give blurs (README).
+minutes on one CPU core and give blurs (docs/results.md).
 """
 
 from nat_jax.schema import gan_recipes, presets

@@ -6,10 +6,11 @@ Positives: digits 0-5; external negatives: 6-9. The classifier that the samples 
 measured by (configs/gan/judge.py:digits) is trained first.
 
 Variants: nat3 (the default), am, catgan, nat0, nat10, natm0, natm3 and any other
-objective of nat_jax/schema/gan_recipes.py, with any number of negatives a batch of 100.
+objective of nat_jax/schema/gan_recipes.py, with any number of negatives per
+batch of 100.
 
-Measured, five seeds (README): IS by our own classifier 5.35 for nat0, 5.32 for nat3,
-4.81 for am, 5.88 for real images. A minute a run on two CPU cores.
+Measured, five seeds (docs/results.md): IS by our own classifier 5.35 for nat0, 5.32
+for nat3, 4.81 for am, 5.88 for real images. A run takes a minute on two CPU cores.
 """
 
 from nat_jax.schema import gan_recipes, presets

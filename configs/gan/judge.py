@@ -10,9 +10,9 @@ They train on the whole training split: nothing is chosen by what they are teste
 
 Variants: mnist, cifar10, cifar100 (for an Inception Score that does not rest on the
 GAN's own labels), svhn and tiny_imagenet are small networks, minutes on two CPU cores;
-mnist, trained on all digits, is measured in the README. For a judge of 95 % on CIFAR-10
-take configs/nat/cifar10.py:baseline (it needs a GPU) and name its workdir in
-measures.features.workdir. digits: scikit-learn's 0-5.
+mnist, trained on all digits, is measured in docs/results.md. For a classifier of 95 %
+on CIFAR-10 take configs/nat/cifar10.py:baseline (it needs a GPU) and name its workdir
+in measures.features.workdir. digits: scikit-learn's 0-5.
 """
 
 from nat_jax.schema import presets, recipes

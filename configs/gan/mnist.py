@@ -10,8 +10,8 @@ the samples are measured by (configs/gan/judge.py:mnist) is trained first, once.
 Full: 100,000 updates. Expected (read off the paper's figure): generator loss .743 for
 nat0 and .690 for nat3 at the end. Not measured here: it needs a GPU.
 With `_small`: networks a quarter as wide, 1,200 updates, 9 minutes on one CPU core.
-Measured, three seeds (README): IS by our own classifier 7.2 for am, 5.3 for nat0, 5.4
-for nat3, 8.8 for real images; at this length the paper's order is reversed.
+Measured, three seeds (docs/results.md): IS by our own classifier 7.2 for am, 5.3 for
+nat0, 5.4 for nat3, 8.8 for real images; at this length the paper's order is reversed.
 """
 
 from nat_jax.schema import gan_recipes, presets

@@ -6,7 +6,7 @@
 Variants, positives CIFAR-10, negatives CIFAR-100 train unless said otherwise:
   baseline    the plain classifier
   nat         5 to 25 negatives on top of a batch of 128 (Table 1)
-  nat8, nat32, nat64    so many negatives a batch (Table 2)
+  nat8, nat32, nat64    this many negatives per batch (Table 2)
   ilsvrc      two fifths of 731 ILSVRC samples as negatives (Table 3: few, unlike); with
               `_paper` the first half
   background  negatives as an eleventh class
@@ -15,17 +15,17 @@ Variants, positives CIFAR-10, negatives CIFAR-100 train unless said otherwise:
   mixoe       MixOE: negatives cut into positives, soft targets
   nat_mix     NAT with a box of each second negative cut into a positive (CutMix)
   nat_general the same, and patch-shuffled positives beside CIFAR-100: on digits this
-              did best on negatives that were not seen (README)
+              did best on negatives that were not seen (docs/results.md)
   nat_mine    NAT on the hardest quarter of 64 negatives; on digits it did not help
   shuffled    NAT on patch-shuffled positives alone: no negative images at all, and as
-              good as nat on Tiny-ImageNet and ILSVRC, but not on SVHN (README)
+              good as nat on Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
 
 Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine. Expected
 (paper): accuracy 95.5 baseline, 95.0 NAT; NCR_0.4 on CIFAR-100 test .971 and .072.
 Not measured here: it needs a GPU.
 
 With `_small`: 1.2 million parameters, 6 epochs, 7 minutes a run on two CPU cores; the
-README has what three seeds gave of the paper's variants, in the form `_small_paper`.
+docs/results.md has what three seeds gave of the paper's variants, as `_small_paper`.
 
 A tenth of the training positives and negatives is held out, half of it for validation
 and half for calibration. With `_paper` all are trained on, as in the paper: nothing can

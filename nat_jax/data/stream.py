@@ -214,7 +214,7 @@ def _check(
     )
   if high and not negatives:
     raise ValueError(
-        f'{high} negatives a batch are asked for, but there is no set of negatives; '
+        f'{high} negatives per batch are asked for, but there is no set of negatives; '
         'add one, or set negatives_per_batch to 0'
     )
   if inside and high >= batch_size:

@@ -90,7 +90,7 @@ def prdc(
     features: [n, d] of generated images.
     reference: [m, d] of real images, same network.
     k: neighbours, the sample itself not counted.
-    max_samples: at most so many of each side, drawn at random; None: all.
+    max_samples: the most examples of each side, drawn at random; None: all.
     seed: of that draw.
 
   Returns:

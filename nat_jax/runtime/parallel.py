@@ -57,7 +57,7 @@ def wrap_step(
   Args:
     step: (state, frozen, batch, *, axis) -> (state, metrics).
     mesh: of `make_mesh`.
-    mode: 'jit' (one program over the mesh) or 'pmap' (one a device).
+    mode: 'jit' (one program over the mesh) or 'pmap' (one program per device).
     fetch: (source, item) -> batch, run on the device; None: items are batches.
     scan: all k updates as one compiled loop; None: as `scans(mesh)` says.
 

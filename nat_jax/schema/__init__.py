@@ -72,7 +72,7 @@ GAN: dict[str, Any] = dict(
     trainer=dict(
         name='gan',  # nat_jax.tasks.gan.TRAINERS
         n_critic=1,  # updates of the discriminator for one of the generator
-        negatives_every=1,  # external negatives take part in one of so many steps
+        negatives_every=1,  # external negatives take part in every n-th step
         joint=True,  # negatives in one pass with generated images; False: in their own
         negative_weight=None,  # of their mean; None: one mean with generated images
         simultaneous=False,  # the generator learns from D as it was before the step
@@ -131,7 +131,7 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     optimizer={'name': 'adam'},  # of both networks
     schedule={'name': 'constant', 'learning_rate': 1e-3},
     num_samples=2000,  # for the figures of merit
-    tolerance=10.0,  # converged: distance below so many times that of two data samples
+    tolerance=10.0,  # converged: distance below this multiple of the floor
     compare_with='',
     # eval_every: looks at samples and boundary, which divide the steps
     run={**RUN, 'log_every': 500, 'eval_every': 100, 'checkpoint_every': 1000},

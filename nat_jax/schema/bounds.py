@@ -40,14 +40,14 @@ def whole(interval: str) -> Bound:
 
 
 def text(most: int) -> Bound:
-  """Text on one line that takes at most so many bytes."""
+  """Text on one line, at most `most` bytes long."""
   return Bound(f'text of one line and at most {most} bytes', lambda x: (
       isinstance(x, str) and not re.search(r'[\x00-\x1f\x7f]', x)
       and len(x.encode(errors='surrogatepass')) <= most))
 
 
 def listed(item: Bound, least: int = 0, most: int = 1000) -> Bound:
-  """A list of so many values, each of which fits `item`."""
+  """A list of a length in `length`, each value of which fits `item`."""
   count = f'{least}' if least == most else f'{least} to {most}'
   return Bound(f'a list of {count}, each {item.what}', lambda x: (
       isinstance(x, list | tuple) and least <= len(x) <= most

@@ -2,7 +2,7 @@
 
     gan_recipes.dcgan('gan_mnist', 'nat3_small', positives=..., negatives=..., ...)
 
-A variant is an objective of `OBJECTIVES` and the number of external negatives a batch:
+A variant is an objective of `OBJECTIVES` and the number of external negatives per batch:
 'nat3', 'catgan', 'am'. Source of the full recipe: AM-GAN's code, which the NAT paper
 builds on.
 """

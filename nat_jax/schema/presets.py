@@ -127,7 +127,7 @@ def _part(source, percent):
 
 
 def steps(epochs: float, num_examples: int, batch_size: int) -> int:
-  """Updates that make so many passes through the positives."""
+  """The number of updates in `epochs` passes through the positives."""
   return round(epochs * num_examples / batch_size)
 
 

@@ -82,7 +82,7 @@ def parse(variant: str, valid: Iterable[str]) -> Form:
 
 
 def num_trained(num_examples: int, holdout: bool = True) -> int:
-  """How many of so many examples are trained on."""
+  """How many of `num` examples are trained on."""
   return round(num_examples * (1 - 2 * HELD_OUT / 100)) if holdout else num_examples
 
 

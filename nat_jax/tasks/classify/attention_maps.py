@@ -12,7 +12,7 @@ import numpy as np
 from nat_jax import losses
 from nat_jax.runtime import parallel
 
-NUM_IMAGES = 4  # the first so many of each set
+NUM_IMAGES = 4  # of each set, from its first image on
 
 
 def compute(trainer, state, mesh, sets: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ def build(
       for each in (config['schedule'], config['disc_schedule']))
   n_critic = spec.get('n_critic', 1)
   txs = [optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
-         # The optimiser of D counts n_critic updates a step.
+         # The optimiser of D counts n_critic updates per step.
          for rate in (schedule, lambda count: disc_schedule(count // n_critic))]
   trainer = registry.build(
       TRAINERS, spec, what='trainer',

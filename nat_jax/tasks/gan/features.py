@@ -151,7 +151,7 @@ def reference(
 
   Args:
     source: spec of a data source.
-    num: at most so many, drawn without repetition by a fixed seed, in random order
+    num: the most images, drawn without repetition by a fixed seed, in random order
       (an Inception Score over splits needs it).
     features: of this module.
     image_shape: that the images must have.

@@ -57,8 +57,8 @@ def gan(
     augment, normalise: as in `supervised`; for real images and negatives.
     penalties: added to the discriminator's loss; see `losses.penalties`.
     ema_decay: of the generator's moving average, which then makes the samples; 0: none.
-    n_critic: updates of the discriminator in a step.
-    negatives_every: external negatives take part in one of this many steps.
+    n_critic: updates of the discriminator per step.
+    negatives_every: external negatives take part in every n-th step.
     joint: generated images and negatives in one pass, so with the batch statistics of
       both (the authors' snippet); False: in two.
     negative_weight: None: one mean over generated images and negatives; else mean over
