@@ -195,7 +195,7 @@ class Run(NamedTuple):
 
 
 class Others(NamedTuple):
-  """How a task reads other runs: a teacher, a classifier that judges samples.
+  """How a task reads other runs: a teacher, a classifier that measures samples.
 
   Attributes:
     about: (workdir, step or None) -> the step, 'config' and 'crc32' of a checkpoint.

@@ -18,6 +18,7 @@ def run(script, *args, **env):
       capture_output=True, timeout=60)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
 def test_bash_reads_it_and_it_tells_its_use(script):
   assert subprocess.run(['bash', '-n', script]).returncode == 0
@@ -27,6 +28,7 @@ def test_bash_reads_it_and_it_tells_its_use(script):
   assert f'launch/{script.name}' in told.stdout and 'DRY_RUN=1' in told.stdout
 
 
+@pytest.mark.process
 def test_tpu_vm(tmp_path):
   lines = run('tpu_vm.sh', *COMMAND, DRY_RUN='1', VENV=f'{tmp_path}/venv').stdout
   assert lines.splitlines() == [
@@ -36,11 +38,13 @@ def test_tpu_vm(tmp_path):
   assert not (tmp_path / 'venv').exists()
 
 
+@pytest.mark.process
 def test_slurm():
   assert run('slurm.sh', *COMMAND, DRY_RUN='1').stdout.splitlines() == [
       f'srun --kill-on-bad-exit=1 {" ".join(COMMAND)}']
 
 
+@pytest.mark.process
 def test_sweep():
   """A workdir for each config and seed, the flags with each, one report at the end."""
   args = ['out', '0 1', 'configs/digits.py', 'configs/nat/svhn.py:nat_small',
@@ -56,6 +60,7 @@ def test_sweep():
       f'python -m nat_jax.main --mode=report --workdir out {" ".join(workdirs)}')
 
 
+@pytest.mark.process
 def test_local_dry_run():
   lines = run('local.sh', '3', *COMMAND, DRY_RUN='1').stdout.splitlines()
   assert len(lines) == 3
@@ -63,6 +68,7 @@ def test_local_dry_run():
     assert line.startswith(f'NAT_JAX_PROCESS_ID={k} ') and ' '.join(COMMAND) in line
 
 
+@pytest.mark.process
 def test_local_gives_each_process_its_place_and_passes_failure_on():
   code = ('import os, sys; e = os.environ; k = e["NAT_JAX_PROCESS_ID"]; '
           'keys = "NUM_PROCESSES", "COORDINATOR"; '
@@ -76,6 +82,7 @@ def test_local_gives_each_process_its_place_and_passes_failure_on():
   assert 'process 1 of 2 ended with status 3; so the others end too' in ran.stderr
 
 
+@pytest.mark.process
 def test_local_ends_the_others_when_one_fails():
   code = ('import os, sys, time; '
           'sys.exit(7) if os.environ["NAT_JAX_PROCESS_ID"] == "0" else time.sleep(50)')
@@ -84,6 +91,7 @@ def test_local_ends_the_others_when_one_fails():
   assert ran.stderr.count('ended with status') == 1
 
 
+@pytest.mark.process
 def test_local_passes_a_stop_on():
   """SIGTERM to the script reaches both, which end well."""
   code = ('import os, signal, sys, time; '

@@ -95,6 +95,7 @@ def logged(workdir, kind='train'):
   return [r['step'] for r in records(workdir, kind)]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   """Stopped by three signals, kill -9 three times at random, then left to finish."""
@@ -142,6 +143,7 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   assert (one / 'report.html').exists()
 
 
+@pytest.mark.process
 def test_interrupted_before_anything_is_saved(folder):
   """One sentence that says so, however often Ctrl-C is pressed."""
   process = start(folder, 'interrupted')
@@ -154,6 +156,7 @@ def test_interrupted_before_anything_is_saved(folder):
       rest)
 
 
+@pytest.mark.process
 def test_lost_viewer_does_not_stop_training(folder):
   """Both outputs go to a reader that leaves after the first line."""
   args = command(folder, 'viewed', '--config.steps=100')
@@ -165,6 +168,7 @@ def test_lost_viewer_does_not_stop_training(folder):
   assert (folder / 'viewed' / 'report.html').exists()
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_two_processes_train_as_one(folder):
   """launch/local.sh: two processes of two devices; files are written by the first."""
@@ -186,6 +190,7 @@ def test_two_processes_train_as_one(folder):
   assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_lost_processes(folder):
   """kill -9 of either: the other says so and ends, and the same command goes on."""
@@ -245,6 +250,7 @@ app.run(run, flags_parser=main.parse)
 """
 
 
+@pytest.mark.process
 def test_works_without_tensorflow(folder):
   """Trains with TensorBoard events asked for, evaluates and reports."""
   args = command(folder, 'without', '--config.steps=3', '--config.run.tensorboard')
@@ -258,6 +264,7 @@ def test_works_without_tensorflow(folder):
   assert not (workdir / 'tensorboard').exists()
 
 
+@pytest.mark.process
 def test_help_and_mistakes_as_processes(folder):
   told = subprocess.run(
       [sys.executable, '-m', 'nat_jax.main', '--help'], cwd=ROOT, text=True,

@@ -69,7 +69,7 @@ def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
     return [(c.name, c.variant, w) for c, w in plan.plan(
         config, str(path), 'nat3', {}, 'runs/x')[0]]
 
-  assert needed() == [('judge', 'digits', spec.workdir)]
+  assert needed() == [('classifier', 'digits', spec.workdir)]
   workdir.mkdir(parents=True)
   assert len(needed()) == 1
   (workdir / results.EVALUATION).write_text('{')  # damaged: it is evaluated again
@@ -137,6 +137,7 @@ with workdir.hold(sys.argv[1], wait='wait' in sys.argv):
 """
 
 
+@pytest.mark.process
 def test_one_run_at_a_time_in_a_workdir(tmp_path):
   """Another start is refused, or waits until the first has ended or was killed."""
   workdir, link = tmp_path / 'run', tmp_path / 'link'

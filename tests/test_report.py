@@ -367,6 +367,7 @@ def test_colours_are_fixed_for_baseline_and_nat():
   assert len(set(palette.values())) == 4
 
 
+@pytest.mark.process
 def test_the_program_starts_without_the_libraries_of_reports():
   code = ('import sys, nat_jax.main; '
           'print(*{"pandas", "jinja2", "sklearn"} & {*sys.modules})')

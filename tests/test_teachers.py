@@ -18,6 +18,7 @@ from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.reports import claims, paper
 from nat_jax.runtime import checkpoint
+from nat_jax.tasks.classify import report as classify_report
 
 ROOT = pathlib.Path(__file__).parents[1]
 VARIANTS = (
@@ -175,16 +176,22 @@ def test_students_stand_beside_the_papers_and_against_their_own_baseline():
   assert paper.ncr(name, 'student_nat', 'cifar100_test', '0.4') == 0.23
 
   def runs(variant, *values):
-    return [{'name': name, 'variant': variant, 'evals': {
-        'cifar100_test': {'ncr': dict.fromkeys(('0.4', '0.6', '0.8', '0.9'), value)}}}
-        for value in values]
+    return [{
+        'name': name, 'variant': variant, 'label': variant, 'seed': seed, 'step': 1,
+        'config': {}, 'workdir': '', 'evals': {'cifar100_test': {
+            'positive': False,
+            'ncr': dict.fromkeys(('0.4', '0.6', '0.8', '0.9'), value)}}}
+        for seed, value in enumerate(values)]
 
-  _, table = claims.claim_tables({
+  groups = {
       'teacher_baseline': runs('teacher_baseline', 0.10, 0.11),
       'student_baseline': runs('student_baseline', 0.80, 0.81),
-      'student_nat': runs('student_nat', 0.50, 0.51)})
-  assert [row[0] for row in table.rows] == ['student_nat', '', '', '']
-  assert table.rows[0][2].startswith('lower as in the paper')
+      'student_nat': runs('student_nat', 0.50, 0.51)}
+  assert classify_report.baselines(groups)['student_nat'] == 'student_baseline'
+  found = claims.verdicts(claims.comparisons(
+      reports.frame(groups), classify_report.baselines(groups)))
+  assert found['student_nat', 'cifar100_test', 'ncr', '0.4'].startswith(
+      'lower as in the paper')
 
 
 def test_unknown_variant():
@@ -193,6 +200,7 @@ def test_unknown_variant():
       get_config(name, 'pupil')
 
 
+@pytest.mark.process
 def test_launch_script_trains_teachers_before_students():
   script = str(ROOT / 'launch' / 'attention_transfer.sh')
   subprocess.run(['bash', '-n', script], check=True)

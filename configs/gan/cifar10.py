@@ -26,6 +26,6 @@ def get_config(variant='nat3'):
       small_steps=3000,
       positives=presets.tfds('cifar10', 'train'),
       negatives={'cifar100': presets.negative('cifar100', 'train')},
-      judge='configs/gan/judge.py:cifar10',
-      independent='configs/gan/judge.py:cifar100',
+      classifier='configs/gan/classifier.py:cifar10',
+      independent='configs/gan/classifier.py:cifar100',
   )

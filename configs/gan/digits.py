@@ -3,7 +3,7 @@
     python -m nat_jax.main --config configs/gan/digits.py --workdir runs/gan-digits
 
 Positives: digits 0-5; external negatives: 6-9. The classifier that the samples are
-measured by (configs/gan/judge.py:digits) is trained first.
+measured by (configs/gan/classifier.py:digits) is trained first.
 
 Variants: nat3 (the default), am, catgan, nat0, nat10, natm0, natm3 and any other
 objective of nat_jax/schema/gan_recipes.py, with any number of negatives per
@@ -39,8 +39,8 @@ def get_config(variant='nat3'):
       measures=dict(
           num_samples=2000,
           features={
-              'name': 'checkpoint', 'config': 'configs/gan/judge.py:digits',
-              'workdir': 'runs/judges/digits'},
+              'name': 'checkpoint', 'config': 'configs/gan/classifier.py:digits',
+              'workdir': 'runs/classifiers/digits'},
       ),
       run=dict(log_every=250, checkpoint_every=1000, eval_every=1000),
   )

@@ -5,7 +5,7 @@
 
 Variants: am, catgan, nat0, nat1, nat3, nat10 (the number: external negatives per batch
 of 100), and any other objective of nat_jax/schema/gan_recipes.py. The classifier that
-the samples are measured by (configs/gan/judge.py:mnist) is trained first, once.
+the samples are measured by (configs/gan/classifier.py:mnist) is trained first, once.
 
 Full: 100,000 updates. Expected (read off the paper's figure): generator loss .743 for
 nat0 and .690 for nat3 at the end. Not measured here: it needs a GPU.
@@ -25,5 +25,5 @@ def get_config(variant='nat3'):
       small_steps=1200,
       positives=presets.tfds('mnist', 'train'),
       negatives={'letters': presets.negative('emnist/letters', 'test')},
-      judge='configs/gan/judge.py:mnist',
+      classifier='configs/gan/classifier.py:mnist',
   )

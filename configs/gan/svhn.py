@@ -18,5 +18,5 @@ def get_config(variant='nat3'):
       small_steps=3000,
       positives=presets.tfds('svhn_cropped', 'train'),
       negatives={'cifar100': presets.negative('cifar100', 'train')},
-      judge='configs/gan/judge.py:svhn',
+      classifier='configs/gan/classifier.py:svhn',
   )

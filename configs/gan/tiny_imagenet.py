@@ -26,5 +26,5 @@ def get_config(variant='nat3'):
       positives=presets.tfds('tiny_imagenet32', 'train', classes=FIRST),
       negatives={
           'last_20': presets.negative('tiny_imagenet32', 'train', classes=LAST)},
-      judge='configs/gan/judge.py:tiny_imagenet',
+      classifier='configs/gan/classifier.py:tiny_imagenet',
   )

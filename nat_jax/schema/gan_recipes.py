@@ -2,9 +2,9 @@
 
     gan_recipes.dcgan('gan_mnist', 'nat3_small', positives=..., negatives=..., ...)
 
-A variant is an objective of `OBJECTIVES` and the number of external negatives per batch:
-'nat3', 'catgan', 'am'. Source of the full recipe: AM-GAN's code, which the NAT paper
-builds on.
+A variant is an objective of `OBJECTIVES` and the number of external negatives per
+batch: 'nat3', 'catgan', 'am'. Source of the full recipe: AM-GAN's code, which the NAT
+paper builds on.
 """
 
 import re
@@ -64,7 +64,7 @@ def dcgan(
     small_steps: int,
     positives: dict[str, Any],
     negatives: dict[str, Any],
-    judge: str,
+    classifier: str,
     independent: str = '',
     num_classes: int = 10,
 ) -> ml_collections.ConfigDict:
@@ -77,8 +77,8 @@ def dcgan(
     small_steps: of the small form, whose networks are a quarter as wide.
     positives: source of the real images.
     negatives: the external ones, as in `data.negatives`.
-    judge: config of the classifier that the samples are measured by; it is trained
-      first, in runs/judges.
+    classifier: config of the classifier that the samples are measured by; it is trained
+      first, in runs/classifiers.
     independent: likewise a classifier of other labels, for a second Inception Score.
     num_classes: of the positives.
   """
@@ -101,7 +101,7 @@ def dcgan(
       ),
       measures=dict(
           num_samples=size['num_samples'],
-          features=_checkpoint(judge),
+          features=_checkpoint(classifier),
           independent=_checkpoint(independent) if independent else {},
       ),
       run={key: size[key] for key in (
@@ -109,6 +109,6 @@ def dcgan(
   )
 
 
-def _checkpoint(judge):
-  workdir = f'runs/judges/{judge.rpartition(":")[2]}'
-  return {'name': 'checkpoint', 'config': judge, 'workdir': workdir}
+def _checkpoint(classifier):
+  workdir = f'runs/classifiers/{classifier.rpartition(":")[2]}'
+  return {'name': 'checkpoint', 'config': classifier, 'workdir': workdir}

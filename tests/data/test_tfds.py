@@ -101,6 +101,7 @@ def test_cache_is_used_without_the_prepared_data(data_dir, tmp_path):
   np.testing.assert_array_equal(first.label, again.label)
 
 
+@pytest.mark.process
 def test_works_where_tensorflow_is_not_installed(data_dir, tmp_path):
   code = textwrap.dedent("""
       import sys

@@ -25,6 +25,7 @@ with open(sys.argv[1], 'w') as file:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize('redirection', [
     '| head -n 1', '2>&1 | head -n 1', '> /dev/full', '> /dev/full 2>&1', '>&-',
     '>&- 2>&-'])
@@ -41,6 +42,7 @@ def test_lost_output(redirection, tmp_path):
     assert ran.stderr.endswith('z\n')
 
 
+@pytest.mark.process
 def test_names_that_the_encoding_lacks():
   ran = subprocess.run(
       [sys.executable, '-c', 'from nat_jax.runtime import console; console.guard(); '

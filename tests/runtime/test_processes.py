@@ -71,6 +71,7 @@ os.write(1, f'process {k} done\\n'.encode())
 """
 
 
+@pytest.mark.process
 def test_caches_of_two_hosts(tmp_path):
   """What one host alone has kept is worked out by all again, and none hangs."""
   ran = subprocess.run(

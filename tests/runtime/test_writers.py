@@ -73,6 +73,7 @@ print('end')
 """
 
 
+@pytest.mark.process
 def test_one_bar_on_a_terminal():
   """What a person sees: each text on a line of its own, and one bar that moves."""
   ours, theirs = pty.openpty()

@@ -70,12 +70,12 @@ def make_evaluator(
     ValueError: what is wrong with the features or the reference images.
   """
   settings = config['measures']
-  judge = registry.build(
+  extractor = registry.build(
       features.FEATURES, settings['features'], what='features', mesh=mesh,
       image_shape=given.shape, others=others)
   source = settings['reference'] or config['data']['positives']
   arrays, real = features.reference(
-      source, settings['num_samples'], judge, given.shape)
+      source, settings['num_samples'], extractor, given.shape)
   _check_numbers(settings, *real['features'].shape)
   real = {**real, 'labels': _classes(real)}
   independent = _independent(settings, arrays.image, given.shape, mesh, others)
@@ -85,13 +85,13 @@ def make_evaluator(
     del final
     images = sample(state, settings['num_samples'], config['seed'])
     sheet(images[:SHEET], os.path.join(workdir, 'figures', f'samples_{step:07d}.png'))
-    found = judge.apply(images)
+    found = extractor.apply(images)
     figures, conventions = metrics.generative_summary(
-        {**found, 'labels': _classes(found)}, real, judge.num_classes,
+        {**found, 'labels': _classes(found)}, real, extractor.num_classes,
         splits=settings['splits'], k=settings['neighbours'], seed=config['seed'])
-    if judge.num_classes:
+    if extractor.num_classes:
       figures['reference_class_shares'] = metrics.class_histogram(
-          real['labels'], judge.num_classes).tolist()
+          real['labels'], extractor.num_classes).tolist()
     for part, more in zip((figures, conventions), independent(images), strict=True):
       part.update(more)
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
@@ -105,7 +105,7 @@ def make_evaluator(
         'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
         'step': step, 'num_classes': config['num_classes'],
         'class_names': list(given.class_names), 'evals': figures,
-        'conventions': {'judge': judge.convention, **conventions},
+        'conventions': {'judge': extractor.convention, **conventions},
     }
     return results.write_evaluation(
         workdir, writers.finite(evaluation), {results.SAMPLES: {'image': images}})
@@ -124,21 +124,21 @@ def _independent(settings, real, image_shape, mesh, others):
   """
   if not settings['independent']:
     return lambda images: ({}, {})
-  judge = registry.build(
+  extractor = registry.build(
       features.FEATURES, settings['independent'], what='features', mesh=mesh,
       image_shape=image_shape, others=others)
-  if not judge.num_classes:
+  if not extractor.num_classes:
     raise ValueError(
         'measures.independent needs features that know classes (checkpoint, '
         f'inception), got {settings["independent"]["name"]!r}')
 
   def score(images):
-    return metrics.inception_score(judge.apply(images)['probs'], settings['splits'])[0]
+    return metrics.inception_score(extractor.apply(images)['probs'], settings['splits'])[0]
 
   name = 'independent_inception_score'
   of_real = score(real)
   return lambda images: (
-      {name: score(images), f'reference_{name}': of_real}, {name: judge.convention})
+      {name: score(images), f'reference_{name}': of_real}, {name: extractor.convention})
 
 
 SUMMARY = ('inception_score', 'am_score', 'fid', 'kid', 'precision', 'recall')
@@ -178,7 +178,7 @@ def _check_numbers(settings, num_real, dim):
 
 
 def _classes(found: Mapping[str, np.ndarray]) -> np.ndarray | None:
-  """The class that the judge gives each image; None if it knows none."""
+  """The class that the classifier gives each image; None if it knows none."""
   return found['probs'].argmax(-1) if 'probs' in found else None
 
 

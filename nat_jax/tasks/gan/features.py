@@ -1,4 +1,4 @@
-"""Images -> the features and class probabilities that generated images are judged by.
+"""Images -> the features and class probabilities that generated images are measured by.
 
     features = registry.build(FEATURES, spec, mesh=mesh, image_shape=(32, 32, 3))
     found = features.apply(images)    # uint8 -> {'features': [n, d], 'probs': [n, k]}
@@ -24,7 +24,7 @@ BATCH = 500
 
 
 class Features(NamedTuple):
-  """Something that judges images.
+  """What generated images are measured by.
 
   Attributes:
     convention: what is printed beside every figure that rests on it.

@@ -31,7 +31,7 @@ def make_search(
     ValueError: the features or the training images are not to be had, are fewer than
       `num`, or of another shape.
   """
-  judge = registry.build(
+  extractor = registry.build(
       features.FEATURES, gan.config['measures']['features'], what='features',
       mesh=gan.mesh, image_shape=gan.shape, others=others)
   train = data.load(gan.config['data']['positives']).image
@@ -45,34 +45,34 @@ def make_search(
 
   def search(samples):
     rows = np.random.default_rng(0).permutation(len(train))[:QUERIES]
-    queries = judge.apply(np.concatenate([samples, train[rows]]))['features']
-    distance, index = _nearest(queries, train, judge, max(num, 2))
+    queries = extractor.apply(np.concatenate([samples, train[rows]]))['features']
+    distance, index = _nearest(queries, train, extractor, max(num, 2))
     distance, others = np.split(distance, [len(samples)])
     index, of_others = np.split(index, [len(samples)])
     # The image itself is not its neighbour.
     among = np.where(of_others == rows[:, None], np.inf, others).min(1)
     images = np.concatenate([samples[:, None], train[index[:, :num]]], 1)[:SHOWN]
-    return images.reshape(-1, *gan.shape), _sentence(distance[:, 0], among, judge)
+    return images.reshape(-1, *gan.shape), _sentence(distance[:, 0], among, extractor)
 
   return search
 
 
-def _sentence(own, among, judge):
+def _sentence(own, among, extractor):
   ours, theirs = np.median(own), np.median(among)
   ratio = f'{ours / theirs:.2f}' if theirs > 0 else 'none'
   return (
       f'distance to the nearest training image, median: {ours:.4g} of {len(own)} '
       f'samples, {theirs:.4g} of {len(among)} training images to another one; ratio '
       f'{ratio} (copies: near 0), exact copies: {(own == 0).sum()}; '
-      f'{judge.convention}')
+      f'{extractor.convention}')
 
 
-def _nearest(queries, train, judge, num):
+def _nearest(queries, train, extractor, num):
   """(distances, rows of train) of the `num` nearest, nearest first; block by block."""
   distance = np.zeros((len(queries), 0))
   index = np.zeros((len(queries), 0), int)
   for start in range(0, len(train), BLOCK):
-    block = judge.apply(train[start : start + BLOCK])['features']
+    block = extractor.apply(train[start : start + BLOCK])['features']
     d, i = metrics.nearest_neighbours(queries, block, min(num, len(block)))
     distance, index = np.hstack([distance, d]), np.hstack([index, i + start])
     order = np.argsort(distance, 1, kind='stable')[:, :num]

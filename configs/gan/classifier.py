@@ -1,9 +1,9 @@
 """Classifiers that generated images are measured by: plain cross-entropy.
 
-    python -m nat_jax.main --config configs/gan/judge.py:mnist \
-      --workdir runs/judges/mnist
+    python -m nat_jax.main --config configs/gan/classifier.py:mnist \
+      --workdir runs/classifiers/mnist
 
-A GAN's config names its judge and trains it first where it is not there. Scores by our
+A GAN's config names its classifier and trains it first where it is not there. Scores by our
 own classifiers are not comparable with published ones.
 
 They train on the whole training split: nothing is chosen by what they are tested on.
@@ -35,7 +35,7 @@ def get_config(variant='digits'):
   kwargs = {'classes': tuple(range(100))} if variant == 'tiny_imagenet' else {}
   test = 'validation' if variant == 'tiny_imagenet' else 'test'
   return presets.experiment(
-      name='judge',
+      name='classifier',
       variant=variant,
       num_classes=num_classes,
       steps=presets.steps(epochs, num_examples, 128),
@@ -57,7 +57,7 @@ def digits():
     return {'name': 'digits', 'split': name, 'classes': tuple(range(6))}
 
   return presets.experiment(
-      name='judge',
+      name='classifier',
       variant='digits',
       num_classes=6,
       steps=1000,
