@@ -3,8 +3,8 @@
     python -m nat_jax.main --config configs/gan/classifier.py:mnist \
       --workdir runs/classifiers/mnist
 
-A GAN's config names its classifier and trains it first where it is not there. Scores by our
-own classifiers are not comparable with published ones.
+A GAN's config names its classifier and trains it first where it is not there. Scores by
+our own classifiers are not comparable with published ones.
 
 They train on the whole training split: nothing is chosen by what they are tested on.
 

@@ -133,7 +133,8 @@ def _independent(settings, real, image_shape, mesh, others):
         f'inception), got {settings["independent"]["name"]!r}')
 
   def score(images):
-    return metrics.inception_score(extractor.apply(images)['probs'], settings['splits'])[0]
+    probs = extractor.apply(images)['probs']
+    return metrics.inception_score(probs, settings['splits'])[0]
 
   name = 'independent_inception_score'
   of_real = score(real)
