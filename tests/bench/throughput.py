@@ -68,7 +68,7 @@ def gan():
   """configs/gan/digits.py:nat0 in what matters for speed."""
   size = dict(widths=(128, 128))
   return presets.experiment(
-      trainer={'name': 'gan'}, name='bench_gan', num_classes=6, steps=3000,
+      task='gan', name='bench_gan', num_classes=6, steps=3000,
       generator={'name': 'mlp_generator', 'latent': 32, **size},
       discriminator={'name': 'mlp_discriminator', **size},
       data=dict(positives={'name': 'digits', 'classes': (0, 1, 2, 3, 4, 5)}),
