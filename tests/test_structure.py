@@ -322,23 +322,27 @@ DATA = dict(positives=SOURCE, negatives={'n': {'source': SOURCE}}, batch_size=8,
             negatives_per_batch=8)
 EXAMPLES = {
     'classifier': dict(
-        model={'name': 'mlp', 'width': 4, 'depth': 1}, loss={'name': 'nat'},
-        eval_batch_size=32, best='validation/accuracy', data=DATA | dict(
-            treatment={'name': 'mix'}),
+        num_classes=4, model={'name': 'mlp', 'width': 4, 'depth': 1},
+        loss={'name': 'nat'}, eval_batch_size=32, best='validation/accuracy',
+        data=DATA | dict(treatment={'name': 'mix'}),
         evals={'test': {'source': SOURCE, 'positive': True},
                'validation': {
                    'source': SOURCE, 'positive': True, 'part': 'validation'}}),
     'gan': dict(
-        task='gan', data=DATA, measures=dict(num_samples=8, batch_size=8),
+        task='gan', num_classes=4, data=DATA,
+        measures=dict(num_samples=8, batch_size=8),
         generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
         discriminator={'name': 'mlp_discriminator', 'widths': (4,)}),
+    'points': dict(
+        task='points', num_seeds=1, num_samples=10, run={'eval_every': 1},
+        data={'name': 'gaussian1d', 'num': 50}),
 }
 
 
 @pytest.mark.parametrize('kind', EXAMPLES)
 def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   config = presets.experiment(
-      steps=2, num_classes=4, compare_with='x', **EXAMPLES[kind])
+      steps=2, compare_with='x', **EXAMPLES[kind])
   read, resolve = set(), runs.resolve
   monkeypatch.setattr(runs, 'resolve', lambda c: Recorder(resolve(c), read))
   train.train(config, str(tmp_path))
