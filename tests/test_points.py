@@ -174,7 +174,7 @@ def test_the_rows_of_a_table_are_one_family_of_tests():
     evaluation = {
         'name': 'toy', 'measure': 'distance', 'floor': 1.0, 'threshold': 2.0,
         'num_samples': 5, 'seeds': list(range(10)), 'evals': {'samples': figures},
-        'curve': {'step': [0, 1, 2], 'distance': [values] * 3}}
+        'curve': {'step': list(range(31)), 'distance': [values] * 31}}  # 11 are shown
     return {'name': 'toy', 'variant': variant, 'label': variant, 'seed': 0,
             'evals': evaluation['evals'], 'evaluation': evaluation}
 
@@ -184,7 +184,8 @@ def test_the_rows_of_a_table_are_one_family_of_tests():
   assert merit.header[-1] == distance.header[-1] == 'nat against gan'
   assert [row[-1] for row in merit.rows] == [f'higher (p {tests * p:.1g})'] * tests + [
       '-']
-  assert [row[-1] for row in distance.rows] == [f'higher (p {3 * p:.1g})'] * 3
+  assert [row[0] for row in distance.rows] == [str(3 * i) for i in range(11)]
+  assert [row[-1] for row in distance.rows] == [f'higher (p {11 * p:.1g})'] * 11
   assert merit.rows[0][:3] == ['distance at the end', '4.500 ± 3.028', '5.500 ± 3.028']
   for table in (merit, distance):
     assert "Holm's correction over the rows" in table.title

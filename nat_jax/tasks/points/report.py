@@ -64,7 +64,9 @@ def _table(title, corner, runs, rivals, rows):
   """A column for each run, with the mean over its seeds, and what a test shows."""
   found = frame({label: [run] for label, run in runs.items()})
   found = found.assign(threshold='')  # the values of a metric are those of the seeds
-  found = found[found.metric.isin([metric for _, metric in rows.values()])]
+  # Without the steps that are not shown: the rows are the family of tests.
+  found = found[[cell in rows.values() for cell in zip(
+      found['eval'], found.metric, strict=True)]]
   text = cells(found)
   shown = claims.verdicts(claims.comparisons(found, rivals), measures.paired_test)
   tested = [f'{label} against {rival}' for label, rival in rivals.items()]
