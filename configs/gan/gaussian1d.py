@@ -14,13 +14,12 @@ Variants:
             learn the distribution better; trains and compares with `gan_wide`
   gan_wide  its original GAN
 
-Measured, 10 seeds (gan, nat; p of a paired permutation test, uncorrected). `nat`:
-distance at the end 0.72, 0.41 (p .14); change of the boundary from snapshot to snapshot
-.052, .025 (p .05); neither learns the distribution: none and one of ten seeds come
-within ten times the distance of two samples of the data. `nat_wide`, seeds 10 to 19:
-distance at step 500 1.01, 0.30 (p .004), at the end 0.50, 0.20 (p .045); change of the
-boundary .021, .007 (p .002); 5 and 7 of ten seeds converge. About two minutes each on
-two CPU cores that had other work to do.
+Measured (docs/results.md), 10 seeds, gan and nat, p with Holm's correction. `nat`:
+distance at the end .55 and .39 (p 1); change of the boundary from look to look .051 and
+.024 (p .2); neither learns the distribution. `nat_wide`, seeds 10 to 19: distance at
+step 500 1.01 and .30 (p .04), at the end .40 and .16 (p .3); change of the boundary
+.019 and .007 (p .02); 6 and 8 of ten seeds converge. A minute or two each on two CPU
+cores that had other work to do.
 """
 
 from nat_jax.schema import presets
