@@ -131,7 +131,7 @@ class Trainer(NamedTuple):
     heads: name -> function (state, images) -> [n, ...], for evaluation; 'aux' gives
       the network's named feature maps; 'samples' takes noise instead of images.
     figures: clu Collection -> floats, among them `images`, the number that was seen.
-    line: (those floats) -> what the line of progress says of them.
+    line: (the floats of `figures`) -> text for the line of progress.
     learning_rate: (number of an update) -> its learning rate, for the records.
     watch: names of figures that must be finite, or the run has diverged.
   """
@@ -152,7 +152,7 @@ class Inputs(NamedTuple):
   Attributes:
     pool: all examples (numpy arrays), of which `data.gather` takes rows; None where a
       restored run is evaluated.
-    stream: which rows each step takes; None likewise.
+    stream: which rows each step takes; None where `pool` is.
     shape: of one example: (height, width, channels), or (d,) of points.
     class_names: of the positives; () where the source has none.
     negatives: the sets of negatives in the pool, by name; None: not loaded.
@@ -169,9 +169,9 @@ class Evaluator(NamedTuple):
   """How the loop looks at what it trains.
 
   Attributes:
-    run: (state, step, final) -> (figures by set, what `save` needs besides); unless
-      `final`, of the sets alone that choices on the way are made by.
-    save: (state, step, figures, the same) -> what it wrote to eval.json.
+    run: (state, step, final) -> (figures by set, details that `save` needs). With
+      final=False only of the sets that choices during training are based on.
+    save: (state, step, figures, details) -> what it wrote to eval.json.
     summary: figures -> a line for the terminal.
     num_bytes: disk space that `save` will need, at most.
   """

@@ -166,8 +166,8 @@ def apart(
 
   Args:
     stream: of `make_stream` with inside=False.
-    num_positives: as there; rows from this one on are negatives.
-    batch_size: as there.
+    num_positives: rows from this one on are negatives.
+    batch_size: positives per batch.
     high: the most negatives in a batch.
     repeats: batches that make up one step (updates of the discriminator).
     multiple_of: negatives are padded up to it with empty slots.
