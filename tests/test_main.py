@@ -194,7 +194,7 @@ def test_two_processes_train_as_one(folder):
 @pytest.mark.slow
 def test_lost_processes(folder):
   """kill -9 of either: the other says so and ends, and the same command goes on."""
-  args = command(folder, 'lost', '--config.steps=120', '--config.run.log_every=10',
+  args = command(folder, 'lost', '--config.steps=160', '--config.run.log_every=10',
                  '--config.run.checkpoint_every=10')
 
   def start_two():
@@ -206,9 +206,9 @@ def test_lost_processes(folder):
             NAT_JAX_PROCESS_ID=str(k), NAT_JAX_COORDINATOR=f'127.0.0.1:{port}'))
             for k in (0, 1)]
 
-  for victim, step in ((1, 20), (0, 60)):
+  for victim, step in ((1, 40), (0, 80)):
     both = start_two()
-    wait_for(both[0], f'step {step}/120')
+    wait_for(both[0], f'step {step}/160')
     both[victim].kill()
     told, _ = both[1 - victim].communicate(timeout=60)
     both[victim].communicate()
@@ -217,7 +217,8 @@ def test_lost_processes(folder):
     for words in ('stack trace', 'Traceback', 'Fatal Python error', 'Gloo all'):
       assert words not in told
     saved = checkpoint.list_steps(folder / 'lost')[-1]
-    assert step - 20 <= saved < 120
+    # Checkpoints are written in the background: of the last one it may be a part.
+    assert step - 20 <= saved < 160
   both = start_two()
   out = [process.communicate(timeout=120)[0] for process in both]
   assert [process.returncode for process in both] == [0, 0], out
