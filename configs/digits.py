@@ -24,7 +24,7 @@ Measured: docs/results.md, "Digits" and "Negatives that generalise". A run takes
 quarter of a minute on two CPU cores.
 """
 
-from nat_jax.schema import presets
+from nat_jax.schema import presets, recipes
 
 NAT = {'name': 'nat'}
 CUTMIX = {'name': 'mix', 'mode': 'cutmix'}
@@ -44,25 +44,11 @@ VARIANTS = {  # -> loss, negatives per batch, treatment of the negatives
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 3000}}
 
 
-def digits(split, classes):
-  return {'name': 'digits', 'split': split, 'classes': classes}
-
-
 def get_config(variant='nat'):
   if variant not in VARIANTS:
     raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
   loss, count, treatment = VARIANTS[variant]
-  zero_to_five = tuple(range(6))
-  positives, negatives, evals = presets.hold_out(
-      digits('train', zero_to_five),
-      {'digits_6_7': {'source': digits('train', (6, 7))}},
-      {
-          'test': {'source': digits('test', zero_to_five), 'positive': True},
-          'digits_6_7': {'source': digits('test', (6, 7))},
-          'digits_8_9': {'source': digits('all', (8, 9))},
-          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
-      },
-      percent=10)
+  positives, negatives, evals = recipes.digits()
   if variant in ('shuffled', 'nat_general'):
     negatives['shuffled'] = SHUFFLED
   if variant == 'shuffled':

@@ -15,7 +15,7 @@ A demonstration of the machinery: maps of 4x4 and 2x2 positions say little. beta
 the full recipe: 1000 / (8 x 8 positions) = 62.5 / (2 x 2).
 """
 
-from nat_jax.schema import presets
+from nat_jax.schema import presets, recipes
 
 VARIANTS = {  # -> (loss, widths of the network, teacher)
     'teacher_baseline': ('cross_entropy', (32, 64), ''),
@@ -26,25 +26,11 @@ VARIANTS = {  # -> (loss, widths of the network, teacher)
 }
 
 
-def digits(split, classes):
-  return {'name': 'digits', 'split': split, 'classes': classes}
-
-
 def get_config(variant='teacher_nat'):
   if variant not in VARIANTS:
     raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
   loss, widths, teacher = VARIANTS[variant]
-  zero_to_five = tuple(range(6))
-  positives, negatives, evals = presets.hold_out(
-      digits('train', zero_to_five),
-      {'digits_6_7': {'source': digits('train', (6, 7))}},
-      {
-          'test': {'source': digits('test', zero_to_five), 'positive': True},
-          'digits_6_7': {'source': digits('test', (6, 7))},
-          'digits_8_9': {'source': digits('all', (8, 9))},
-          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
-      },
-      percent=10)
+  positives, negatives, evals = recipes.digits()
   return presets.experiment(
       name='at_digits',
       variant=variant,

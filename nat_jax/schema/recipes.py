@@ -86,6 +86,28 @@ def num_trained(num_examples: int, holdout: bool = True) -> int:
   return round(num_examples * (1 - 2 * HELD_OUT / 100)) if holdout else num_examples
 
 
+def digits() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+  """scikit-learn's digits, 0 to 5 as positives and 6 and 7 as negatives, in four parts.
+
+  Returns:
+    (positives, negatives, evals) of `presets.hold_out`; tested on 8, 9 and noise, too.
+  """
+  def source(split, classes):
+    return {'name': 'digits', 'split': split, 'classes': classes}
+
+  zero_to_five = tuple(range(6))
+  return presets.hold_out(
+      source('train', zero_to_five),
+      {'digits_6_7': {'source': source('train', (6, 7))}},
+      {
+          'test': {'source': source('test', zero_to_five), 'positive': True},
+          'digits_6_7': {'source': source('test', (6, 7))},
+          'digits_8_9': {'source': source('all', (8, 9))},
+          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
+      },
+      percent=10)
+
+
 def classifier(
     name: str,
     variant: str,

@@ -54,3 +54,5 @@ for folder, config in ('classifier', CLASSIFIER), ('gan', GAN):
     if path.name not in KEPT:
       (shutil.rmtree if path.is_dir() else pathlib.Path.unlink)(path)
 shutil.rmtree(HERE / 'gan' / 'checkpoints' / '4')
+for path in HERE.rglob('commit_success.txt'):  # orbax names the folder it wrote to
+  path.write_text('Checkpoint commit was successful.\n')

@@ -28,8 +28,8 @@ def make_search(
   other one.
 
   Raises:
-    ValueError: the features or the training images are not to be had, are fewer than
-      `num`, or of another shape.
+    ValueError: the features or the training images cannot be loaded, there are fewer
+      than `num` training images, or they have another shape than the samples.
   """
   extractor = registry.build(
       features.FEATURES, gan.config['measures']['features'], what='features',

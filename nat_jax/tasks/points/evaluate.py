@@ -62,19 +62,11 @@ def make_evaluator(
         np.asarray(heads[name](state, {})) for name in ('samples', 'boundary'))
     return measures.wasserstein(samples, held_out.points), samples, boundary
 
-  def keep(step, distance, samples, boundary):
-    thin = -(-config['num_samples'] // DRAWN)
-    path = _place(workdir, step)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    files.write_npz(
-        path, distance=distance, samples=samples[:, ::thin].astype(np.float16),
-        boundary=boundary.astype(np.float16))
-
   def run(state, step, final):
     del final
     found = look(state)
     if jax.process_index() == 0:
-      keep(step, *found)
+      _keep(workdir, step, *found)
     distance, samples, _ = found
     spread = measures.spread(samples) / measures.spread(held_out.points)
     return {'samples': {'distance': distance.tolist(), 'spread': spread.tolist(),
@@ -86,7 +78,7 @@ def make_evaluator(
     start = _place(workdir, 0)
     if jax.process_index() == 0 and not os.path.exists(start):
       first = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
-      keep(0, *look(first))
+      _keep(workdir, 0, *look(first))
     seen = [files.read_npz(_place(workdir, at), AGAIN.format(workdir), KEYS)
             for at in steps]
     distance, drawn, boundary = (np.stack([one[key] for one in seen]) for key in KEYS)
@@ -112,6 +104,16 @@ def make_evaluator(
 
 
 AGAIN = ('move {} away and train the run again: its snapshots belong together')
+
+
+def _keep(workdir, step, distance, samples, boundary):
+  """Writes a look to its file in the workdir, at most `DRAWN` samples of a seed."""
+  thin = -(-samples.shape[1] // DRAWN)
+  path = _place(workdir, step)
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  files.write_npz(
+      path, distance=distance, samples=samples[:, ::thin].astype(np.float16),
+      boundary=boundary.astype(np.float16))
 
 
 def _place(workdir, step):
