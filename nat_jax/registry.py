@@ -49,3 +49,17 @@ def build(
     )
     raise TypeError(f'{what} {name!r}: {error}; it takes: {takes}') from None
   return fn(**kwargs, **extra)
+
+
+def arguments(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+  """A function of **kwargs is checked by `build` as if it took those of `settings`.
+
+      @arguments(Setup)          # a NamedTuple
+      def gan(**settings):
+        setup = Setup(**settings)
+  """
+  def mark(fn):
+    fn.__signature__ = inspect.signature(settings)
+    return fn
+
+  return mark

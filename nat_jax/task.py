@@ -169,13 +169,16 @@ class Evaluator(NamedTuple):
   """How the loop looks at what it trains.
 
   Attributes:
-    run: (state, step, final) -> (figures by set, details that `save` needs). With
-      final=False only of the sets that choices during training are based on.
+    periods: name of an evaluation (an entry of `evals`) -> every how many updates it is
+      made; 0: at the last update alone, where all of them are made.
+    run: (state, names, final) -> (figures by name, details that `save` needs), of the
+      evaluations that are named. With `final` they go to eval.json.
     save: (state, step, figures, details) -> what it wrote to eval.json.
     summary: figures -> a line for the terminal.
     num_bytes: disk space that `save` will need, at most.
   """
 
+  periods: Mapping[str, int]
   run: Callable[..., tuple[dict[str, Any], Any]]
   save: Callable[..., dict[str, Any]]
   summary: Callable[[Mapping[str, Any]], str]

@@ -151,7 +151,7 @@ def train(
       checkpoint.closing(job.manager),  # an interrupt does not cut off a save
       futures.ThreadPoolExecutor(1) as watch,  # when calls end, for images/s
   ):
-    if course.step and _due(job, course, 'eval') and not processes.count(
+    if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
       assess(job, course, write, progress)  # it was cut off after it was saved
     while course.step < steps:
@@ -173,9 +173,10 @@ def open_run(
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
   evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
-  step_fn, source, items = feed.make_feed(config, inputs, trainer, mesh)
+  periods = feed.periods(run, evaluator.periods.values())
+  step_fn, source, items = feed.make_feed(config, inputs, trainer, mesh, periods)
   call_length = feed.make_call_length(
-      config, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
+      config, periods, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
   num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
   workdirs.prepare(
       workdir, config, overwrite,
@@ -211,8 +212,9 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
   course.step += k
   course.pending = course.step, collected, watch.submit(_when_done, collected)
   stop = came(course.state)
-  evaluates = _due(job, course, 'eval')
-  saves = stop or _due(job, course, 'checkpoint')
+  evaluates = due(job, course)
+  saves = stop or _is_at(
+      course.step, job.config['run']['checkpoint_every'], steps)
   if evaluates or saves:
     look(job, course, write, progress)
     if not parallel.all_finite(course.state):  # its loss will be NaN in the next update
@@ -222,7 +224,8 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
   if evaluates:
     assess(job, course, write, progress)
   if saves and best:
-    save(job, course, dict(writers.flat(course.figures)) if evaluates else None)
+    figures = dict(writers.flat(course.figures)) if evaluates else {}
+    save(job, course, figures if best in figures else None)
   if stop and course.step < steps:
     raise Preempted(
         stop, f'saved at step {course.step} of {steps} in {job.workdir}. The same '
@@ -256,10 +259,10 @@ def assess(job: Job, course: Course, write, progress) -> None:
   """Evaluates the state and writes the figures to metrics.jsonl."""
   steps, go_on = job.config['steps'], progress.pause()
   course.figures, course.details = job.evaluator.run(
-      course.state, course.step, course.step == steps)
+      course.state, due(job, course), course.step == steps)
   write({'step': course.step, 'kind': 'eval', 'evals': course.figures})
   progress.say(f'step {course.step}/{steps}  evaluation: '
-               + job.evaluator.summary(course.figures))
+               + (job.evaluator.summary(course.figures) or ', '.join(course.figures)))
   go_on()
 
 
@@ -279,7 +282,8 @@ def finish(job: Job, course: Course, came) -> dict[str, Any]:
     Preempted: a signal came in the meantime; all is done.
   """
   if course.figures is None:  # it was cut off before eval.json
-    course.figures, course.details = job.evaluator.run(course.state, course.step, True)
+    course.figures, course.details = job.evaluator.run(
+        course.state, due(job, course), True)
   checkpoint.close(job.manager)  # eval.json tells that the last step is saved
   evaluation = job.evaluator.save(
       course.state, course.step, course.figures, course.details)
@@ -297,10 +301,14 @@ def _sums(course):
       course.window if before is None else [before, *course.window])
 
 
-def _due(job, course, what):
-  every = job.config['run'][f'{what}_every']
-  return course.step == job.config['steps'] or (
-      bool(every) and course.step % every == 0)
+def due(job: Job, course: Course) -> list[str]:
+  """The evaluations to be made at this step; all of them at the last one."""
+  return [name for name, every in job.evaluator.periods.items()
+          if _is_at(course.step, every, job.config['steps'])]
+
+
+def _is_at(step, every, steps):
+  return step == steps or (bool(every) and step % every == 0)
 
 
 def _start_progress(job, course):

@@ -15,15 +15,15 @@ from nat_jax import data, losses, models, runs, schema
 from nat_jax.commands import COMMANDS
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
-from nat_jax.tasks import TASKS
+from nat_jax.tasks import TASKS, classify
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / 'README.md'
 PAGES = [README, *sorted((ROOT / 'docs').glob('*.md'))]
 TABLES = (
     losses.OBJECTIVES, losses.GAN_OBJECTIVES, models.MODELS, data.SOURCES,
-    schema.DEFAULTS, TASKS)
-TRAINED = ('brier', 'with_entropy', 'build')  # examples; the others are traced
+    schema.DEFAULTS, TASKS, classify.EVALUATORS)
+TRAINED = ('brier', 'entropy', 'build')  # examples; the others are traced
 PLACES = ('configs', 'docs', 'launch', 'nat_jax', 'tests')
 
 
@@ -100,7 +100,7 @@ def test_modes_and_flags_exist(page):
 def test_tables_of_names_stand_where_extending_says():
   text = (ROOT / 'docs' / 'extending.md').read_text()
   rows = re.findall(r'^\|[^|]*\|(.*)\|(.*)\|$', text, re.M)[2:]
-  assert len(rows) == 9
+  assert len(rows) == 10
   for tables, files in rows:
     code = ''.join((ROOT / path).read_text() for path in re.findall(r'`(.*?)`', files))
     for name in re.findall(r'`(\w+)`', tables):
@@ -148,7 +148,8 @@ def test_examples_run(tmp_path, monkeypatch, quick_compilation):
       trains = any(f'def {name}(' in block for name in TRAINED)
       space['trial'] = trial if trains else trace
       exec(compile(block, 'docs/extending.md', 'exec'), space)
-    assert {'brier', 'least_squares', 'linear', 'npz', 'late'} <= set().union(*TABLES)
+    new = {'brier', 'least_squares', 'linear', 'npz', 'late', 'entropy'}
+    assert new <= set().union(*TABLES)
   assert 'late' not in TASKS
 
 

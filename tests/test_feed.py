@@ -7,10 +7,11 @@ import pytest
 from nat_jax.runtime import feed
 
 
-def make(adapt, monkeypatch=None, seconds=0.0, **run):
+def make(adapt, monkeypatch=None, seconds=0.0, evals=(), **run):
   config = {'steps': 1000, 'run': dict(
-      updates_per_call=50, log_every=100, eval_every=0, checkpoint_every=0) | run}
-  call_length = feed.make_call_length(config, adapt)
+      updates_per_call=50, log_every=100, checkpoint_every=0) | run}
+  ends = feed.periods(config['run'], evals)
+  call_length = feed.make_call_length(config, ends, adapt)
   step, lengths, now = 0, [], 0.0
   while step < config['steps']:
     if monkeypatch:
@@ -23,10 +24,10 @@ def make(adapt, monkeypatch=None, seconds=0.0, **run):
 
 
 def test_calls_end_where_there_is_something_to_do():
-  lengths = make(False, log_every=40, eval_every=90, checkpoint_every=500)
+  lengths = make(False, log_every=40, evals=(90, 0, 77), checkpoint_every=500)
   ends = set(itertools.accumulate(lengths))
   assert max(lengths) <= 50
-  for period in (40, 90, 500):
+  for period in (40, 90, 77, 500):
     assert set(range(period, 1001, period)) <= ends
 
 
@@ -34,9 +35,11 @@ def test_calls_end_where_there_is_something_to_do():
     (50, 1000, (100, 0, 0), 50), (50, 20, (100, 0, 0), 20),
     (50, 1000, (100, 0, 30), 30), (10**5, 10**6, (40, 90, 500), 40)])
 def test_no_more_rows_are_made_than_a_call_can_use(asked, steps, periods, longest):
-  names = ('log_every', 'eval_every', 'checkpoint_every')
-  run = dict(zip(names, periods, strict=True), updates_per_call=asked)
-  assert feed.longest_call({'steps': steps, 'run': run}) == longest
+  log_every, eval_every, checkpoint_every = periods
+  run = dict(log_every=log_every, checkpoint_every=checkpoint_every,
+             updates_per_call=asked)
+  ends = feed.periods(run, [eval_every])
+  assert feed.longest_call({'steps': steps, 'run': run}, ends) == longest
 
 
 @pytest.mark.parametrize('seconds, most', [(0.001, 50), (0.05, 20), (0.3, 3), (9.0, 1)])

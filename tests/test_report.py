@@ -183,6 +183,7 @@ def test_report_files(tmp_path):
   row, = (r for r in rows if (r['variant'], r['eval'], r['metric'], r['threshold'])
           == ('nat', 'seen', 'ncr', '0.6'))
   assert row == {'group': 'nat', 'run': 'toy:nat seed 0', 'variant': 'nat', 'seed': '0',
+                 'type': 'accuracy_ncr',
                  'eval': 'seen', 'part': 'test', 'positive': 'False', 'seen': 'True',
                  'metric': 'ncr', 'threshold': '0.6', 'value': '0.2', 'low': '0.1',
                  'high': '0.75', 'n': '8', 'paper': ''}
@@ -339,7 +340,7 @@ def test_groups(tmp_path):
 def test_a_workdir_given_twice_counts_once(tmp_path):
   workdir = write_run(tmp_path / 'a', full=False)
   report.write([workdir, f'{workdir}/'])
-  assert (tmp_path / 'a' / 'report.csv').read_text().count('accuracy') == 1
+  assert (tmp_path / 'a' / 'report.csv').read_text().count(',accuracy,') == 1
 
 
 def test_errors(tmp_path):

@@ -140,8 +140,10 @@ def try_out(config):
   config = runs.resolve(config)
   loaded = runs.TASKS[config['task']].load(config)
   trainer = runs.build_trainer(config, loaded.shape)
-  feed.make_feed(config, loaded, trainer, parallel.make_mesh(jax.devices()[:1]))
-  if 'evals' in config:
+  feed.make_feed(
+      config, loaded, trainer, parallel.make_mesh(jax.devices()[:1]),
+      feed.periods(config['run'], []))
+  if 'reference' in config:
     inputs.load_evals(config, loaded.negatives)
 
 

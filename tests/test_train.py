@@ -161,7 +161,7 @@ def stop_at(monkeypatch):
     feed_made = feed.make_feed
     monkeypatch.setattr(feed, 'make_feed', make_feed)
     monkeypatch.setattr(
-        feed, 'make_call_length', lambda config, adapt: lambda step: 1)
+        feed, 'make_call_length', lambda config, ends, adapt: lambda step: 1)
   return install
 
 

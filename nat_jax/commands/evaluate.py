@@ -29,7 +29,7 @@ def evaluate_run(workdir: str, step: int | None = None) -> dict[str, Any]:
   given = Inputs(None, None, found.shape, found.class_names)
   evaluator = TASKS[found.config['task']].evaluator(
       found.config, workdir, given, found.trainer, found.mesh, runs.OTHERS)
-  figures, details = evaluator.run(found.state, found.step, True)
+  figures, details = evaluator.run(found.state, list(evaluator.periods), True)
   return evaluator.save(found.state, found.step, figures, details)
 
 

@@ -1,4 +1,4 @@
-"""All training images in one array, and batches gathered from it.
+"""All training images, one set after the other, and batches gathered from them.
 
     pool = make_pool(positives, {'cifar100': negatives}, 10, mean, std)
     batch = gather(pool, stream.index(step))        # numpy, or jax.numpy under jit
@@ -16,15 +16,52 @@ from nat_jax.data.sources import Arrays
 Array = np.ndarray | jax.Array
 
 
+class Rows:
+  """Several arrays [n_i, ...], read as one array [sum n_i, ...] without a copy of them.
+
+  Rows of an array on disk (`numpy.memmap`) are read when they are asked for.
+  `numpy.asarray` gives all of them in memory.
+
+  Attributes:
+    shape, dtype: of the whole.
+  """
+
+  def __init__(self, parts: Sequence[np.ndarray]):
+    self.parts = parts
+    self.ends = np.cumsum([len(part) for part in parts])
+    self.shape = (int(self.ends[-1]), *parts[0].shape[1:])
+    self.dtype = parts[0].dtype
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+    """The rows of the numbers `rows` (int, of any shape): [*rows.shape, ...]."""
+    rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+    if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+      raise IndexError(
+          f'rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}')
+    found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+    of_part = np.searchsorted(self.ends, rows, side='right')
+    for i, part in enumerate(self.parts):
+      chosen = of_part == i
+      if chosen.any():
+        found[chosen] = part[rows[chosen] - (self.ends[i] - len(part))]
+    return found
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
+
+
 class Pool(NamedTuple):
   """The positives, then every set of negatives in order.
 
   Attributes:
-    image: `[n, h, w, c]` uint8.
+    image: `[n, h, w, c]` uint8; `Rows` until it is put on a device.
     label: `[n]` int32, -1 = negative.
   """
 
-  image: Array
+  image: Array | Rows
   label: Array
 
 
@@ -35,14 +72,16 @@ def make_pool(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Pool:
-  """Joins positives and negatives; the labels of the latter become -1.
+  """Joins positives and negatives, without copying uint8 images.
+
+  The labels of the negatives become -1.
 
   Args:
     positives: their labels are 0..num_classes-1.
     negatives: any number of sets, none among them.
     num_classes: number of classes.
     mean: `[c]` or `[1]`, with which normalised (float) images become uint8 again.
-    std: likewise.
+    std: per channel, `[c]` or `[1]`, as `mean`.
 
   Returns:
     The pool, in numpy.
@@ -79,7 +118,7 @@ def make_pool(
   sets = list(negatives.values())
   num_negatives = sum(len(arrays.image) for arrays in sets)
   return Pool(
-      np.concatenate([pixels(arrays.image) for arrays in (positives, *sets)]),
+      Rows([pixels(arrays.image) for arrays in (positives, *sets)]),
       np.concatenate([label, np.full(num_negatives, -1)]).astype(np.int32),
   )
 

@@ -81,20 +81,48 @@ def make_stream(
   low, high = map(int, np.broadcast_to(negatives_per_batch, 2))
   _check(num_positives, negatives, weights, batch_size, low, high, inside, multiple_of)
   offsets = num_positives + np.cumsum([0, *negatives.values()])
-  shares = np.cumsum([weights.get(name, 1.0) for name in negatives])
-
   size = batch_size if inside else batch_size + high
   num_slots = -(-size // multiple_of) * multiple_of
-  negative_slots = _spread(high, size)
-  positive_slots = np.setdiff1d(np.arange(size), negative_slots)
+  window = _epochs(seed, 2 * (1 + len(negatives)))
+  mix = _mixes(seed, low, high, [weights.get(name, 1.0) for name in negatives])
+  slots = _layouts(size, high, inside)
 
-  @functools.lru_cache(maxsize=2 * (1 + len(negatives)))  # two epochs of each
+  def index(step: int) -> np.ndarray:
+    step = int(step)
+    rows = np.full(num_slots, -1, np.int32)
+    num, before = 0, 0
+    if high:
+      sets, taken, starts = mix(step)
+      num, before = int(taken.sum()), int(starts.sum())
+    chosen, others = slots(num)
+    start = step * batch_size - (before if inside else 0)
+    rows[others] = window(_POSITIVES, num_positives, start, len(others))
+    if num:
+      for k, length in enumerate(negatives.values()):
+        part = window(_NEGATIVES + k, length, int(starts[k]), int(taken[k]))
+        rows[chosen[sets[:num] == k]] = offsets[k] + part
+    return rows
+
+  return Stream(num_slots, index)
+
+
+def _epochs(seed: int, kept: int) -> Callable[[int, int, int, int], np.ndarray]:
+  """Epochs in a row, each a permutation of its own.
+
+  Args:
+    seed: of the permutations.
+    kept: how many of them stay in memory.
+
+  Returns:
+    window(purpose, length, start, num): `num` entries of the epochs of a set of
+    `length`, from entry `start` on.
+  """
+  @functools.lru_cache(maxsize=kept)
   def permutation(purpose: int, length: int, epoch: int) -> np.ndarray:
     rng = np.random.default_rng((seed, purpose, epoch))
     return rng.permutation(length).astype(np.int32)
 
   def window(purpose: int, length: int, start: int, num: int) -> np.ndarray:
-    """`num` entries of the epochs in a row, from entry `start` on."""
     epoch, first = divmod(start, length)
     parts = []
     while num > 0 or not parts:
@@ -102,11 +130,29 @@ def make_stream(
       num, epoch, first = num - len(parts[-1]), epoch + 1, 0
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+  return window
+
+
+def _mixes(
+    seed: int, low: int, high: int, weights: Sequence[float]
+) -> Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """How many negatives each step takes, and of which sets.
+
+  Args:
+    seed: of what is drawn.
+    low, high: the fewest and the most negatives of a step.
+    weights: how often a negative comes from each of the k sets, unnormalised.
+
+  Returns:
+    mix(step): (the set of each negative `[high]`, -1 = none; how many the step takes of
+    each set `[k]`; how many all steps before it took of each `[k]`).
+  """
+  shares = np.cumsum(weights)
+
   @functools.lru_cache(maxsize=2)
-  def mix(block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each step of a block: the set of each negative `[_BLOCK, high]`, -1 = none;
-    how many it takes of each set, and the steps before it in the block, `[_BLOCK, k]`.
-    """
+  def draw(block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each step of a block: its sets `[_BLOCK, high]`, how many it takes of each set
+    and how many the steps before it in the block took, `[_BLOCK, k]`."""
     rng = np.random.default_rng((seed, _MIX, block))
     counts = rng.integers(low, high + 1, _BLOCK)
     sets = np.zeros((_BLOCK, high), int)
@@ -126,36 +172,32 @@ def make_stream(
       return np.array([block * _BLOCK * high])
     with extending:  # grain's threads share the stream
       while len(totals) <= block:
-        totals.append(totals[-1] + mix(len(totals) - 1)[1].sum(axis=0))
+        totals.append(totals[-1] + draw(len(totals) - 1)[1].sum(axis=0))
       return totals[block]
 
+  def mix(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    block, place = divmod(step, _BLOCK)
+    sets, taken, earlier = (drawn[place] for drawn in draw(block))
+    return sets, taken, taken_before(block) + earlier
+
+  return mix
+
+
+def _layouts(
+    size: int, high: int, inside: bool
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+  """Returns number of negatives -> (their slots, the slots of the positives)."""
+  negative_slots = _spread(high, size)
+  positive_slots = np.setdiff1d(np.arange(size), negative_slots)
+
   @functools.lru_cache(maxsize=high + 1)
-  def slots_of(num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where `num` negatives go, and where the positives."""
+  def slots(num: int) -> tuple[np.ndarray, np.ndarray]:
     chosen = negative_slots[_spread(num, high)]
     if not inside:
       return chosen, positive_slots
     return chosen, np.setdiff1d(np.arange(size), chosen)
 
-  def index(step: int) -> np.ndarray:
-    step = int(step)
-    rows = np.full(num_slots, -1, np.int32)
-    num, before = 0, 0
-    if high:
-      block, place = divmod(step, _BLOCK)
-      sets, taken, earlier = (drawn[place] for drawn in mix(block))
-      starts = taken_before(block) + earlier
-      num, before = int(taken.sum()), int(starts.sum())
-    chosen, others = slots_of(num)
-    start = step * batch_size - (before if inside else 0)
-    rows[others] = window(_POSITIVES, num_positives, start, len(others))
-    if num:
-      for k, length in enumerate(negatives.values()):
-        part = window(_NEGATIVES + k, length, int(starts[k]), int(taken[k]))
-        rows[chosen[sets[:num] == k]] = offsets[k] + part
-    return rows
-
-  return Stream(num_slots, index)
+  return slots
 
 
 def apart(

@@ -39,7 +39,13 @@ from nat_jax.metrics.ncr import (
 )
 from nat_jax.metrics.scores import scores_from_logits
 from nat_jax.metrics.summary import negative_summary, positive_summary
-from nat_jax.metrics.table import METRICS, Metric, directions, lower_is_better
+from nat_jax.metrics.table import (
+    METRICS,
+    Metric,
+    describe,
+    directions,
+    lower_is_better,
+)
 
 __all__ = [
     'METRICS',
@@ -53,6 +59,7 @@ __all__ = [
     'class_aware_fid',
     'class_histogram',
     'confidences',
+    'describe',
     'detection_metrics',
     'directions',
     'diversity_ratio',

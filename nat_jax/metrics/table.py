@@ -66,6 +66,12 @@ METRICS = {
 }
 
 
+def describe(name: str) -> Metric:
+  """The row of a metric; of one that is not in the table, such as a user's own, its
+  name is the title."""
+  return METRICS.get(name, Metric(name.replace('_', ' ')))
+
+
 def lower_is_better(figure: str) -> bool:
   """Whether the lowest value of a figure 'set/metric' or 'set/metric/t' is the best."""
   _, _, metric = figure.partition('/')

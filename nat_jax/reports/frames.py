@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 THRESHOLDS = tuple(map(str, metrics.THRESHOLDS))
 TEST, VALIDATION = 'test', 'validation'  # parts that evaluation sets are of
-COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'part', 'positive', 'seen',
-           'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
-ABOUT = ('part', 'positive', 'seen_in_training', 'n')  # of the set, not of the network
+ACCURACY_NCR = 'accuracy_ncr'  # the type of evaluation of most sets
+COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'type', 'part', 'positive',
+           'seen', 'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
+ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n')  # not of the network
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -33,11 +34,11 @@ def frame(groups: Groups) -> 'pandas.DataFrame':
 
   Returns:
     A row for each number, in the order of eval.json: `group` (its label), `run`,
-    `variant`, `seed`; `eval`, `part`, `positive`, `seen` (in training) and `n` of the
-    evaluation set; `metric`, `threshold` (t as a string; the index where a metric has
-    a value for each class or seed; else ''), `value`, the interval `low` to `high`
-    over the images of the set, and `paper`, the value that the paper printed. NaN
-    stands for what is missing.
+    `variant`, `seed`; `eval`, `type`, `part`, `positive`, `seen` (in training) and `n`
+    of the evaluation set; `metric`, `threshold` (t as a string; the index where a
+    metric has a value for each class or seed; else ''), `value`, the interval `low` to
+    `high` over the images of the set, and `paper`, the value that the paper printed.
+    NaN stands for what is missing.
   """
   import pandas
 
@@ -52,8 +53,8 @@ def _rows(label, run) -> Iterator[tuple]:
   for name, figures in run['evals'].items():
     seen, n = figures.get('seen_in_training'), figures.get('n')
     part = part_of(name, figures)
-    about = (label, run['label'], run['variant'], run['seed'], name, part,
-             is_positive(figures) if part else None, seen)
+    about = (label, run['label'], run['variant'], run['seed'], name,
+             type_of(name, figures), part, is_positive(figures) if part else None, seen)
     for metric, value in figures.items():
       if metric in ABOUT or metric.endswith('_interval'):
         continue
@@ -71,6 +72,11 @@ def part_of(name: str, figures: Mapping[str, Any]) -> str:
   return figures.get('part', '' if name == results.SAMPLES else TEST)
 
 
+def type_of(name: str, figures: Mapping[str, Any]) -> str:
+  """The type of an evaluation, which version 0.1 did not write into eval.json."""
+  return figures.get('type', name if name == results.SAMPLES else ACCURACY_NCR)
+
+
 def is_positive(figures: Mapping[str, Any]) -> bool:
   """Whether a set is of positives, by its figures."""
   return figures.get('positive', 'ncr' not in figures)
@@ -81,11 +87,13 @@ def set_names(
 ) -> tuple[list[str], list[str]]:
   """The names of the positive and of the negative sets of a part, in order.
 
+  Sets of another type of evaluation are left out.
+
   Args:
     evals: figures by set, of several evaluations.
     part: of the sets.
   """
   found = {name: is_positive(figures) for one in evals for name, figures in one.items()
-           if part_of(name, figures) == part}
+           if part_of(name, figures) == part and type_of(name, figures) == ACCURACY_NCR}
   return ([name for name, positive in found.items() if positive],
           [name for name, positive in found.items() if not positive])

@@ -60,11 +60,10 @@ def cells(frame) -> dict[tuple[str, ...], str]:
     frame: of `reports.frame`, or some of its rows.
 
   Returns:
-    From (group, eval, metric, threshold) to the text, of the metrics of the one table.
+    From (group, eval, metric, threshold) to the text.
   """
-  return {key: mean_text(values.dropna().tolist(), metrics.METRICS[key[2]].digits)
-          for key, values in frame.groupby(list(KEY), sort=False).value
-          if key[2] in metrics.METRICS}
+  return {key: mean_text(values.dropna().tolist(), metrics.describe(key[2]).digits)
+          for key, values in frame.groupby(list(KEY), sort=False).value}
 
 
 def arrange(
@@ -129,7 +128,7 @@ def labels(
 
 def of_metrics(names: Iterable[str], **key: str) -> dict[str, dict[str, str]]:
   """Rows or columns of `arrange`, one for each metric."""
-  return {metrics.METRICS[name].title: {'metric': name, **key} for name in names}
+  return {metrics.describe(name).title: {'metric': name, **key} for name in names}
 
 
 def mean_text(values: Sequence[float], digits: int) -> str:

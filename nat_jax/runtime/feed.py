@@ -1,14 +1,15 @@
 """How batches reach the updates: where the pixels live, and how many updates a call.
 
-    step_fn, source, items = make_feed(config, inputs, trainer, mesh)
-    call_length = make_call_length(config, adapt=True)
+    ends = periods(config['run'], evaluator.periods.values())
+    step_fn, source, items = make_feed(config, inputs, trainer, mesh, ends)
+    call_length = make_call_length(config, ends, adapt=True)
     k = call_length(step)
     state, metrics = step_fn(state, frozen, source, items(step, k), k)
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -23,9 +24,16 @@ SECONDS_PER_CALL = 1.0  # a run that is stopped by SIGTERM waits for two calls
 
 
 def make_feed(
-    config: Mapping[str, Any], inputs: Inputs, trainer: Trainer, mesh
+    config: Mapping[str, Any], inputs: Inputs, trainer: Trainer, mesh,
+    ends: Sequence[int],
 ) -> tuple[Callable, Any, Callable[[int, int], Any]]:
   """Chooses where the pixels live.
+
+  Args:
+    config: of the run.
+    inputs, trainer: of its task.
+    mesh: the devices.
+    ends: the periods of what is done between calls; see `periods`.
 
   Returns:
     (step_fn, source, items): `step_fn(state, frozen, source, items(step, k), k)` makes
@@ -41,7 +49,8 @@ def make_feed(
         f'unknown run.placement {run["placement"]!r}; valid: resident, streamed')
   index = inputs.stream.index
   by_host = not scans or run['placement'] == 'streamed'
-  _check_memory(config, inputs, longest_call(config) if by_host else 1)
+  most = longest_call(config, ends)
+  _check_memory(config, inputs, most if by_host else 1)
   _try_step(trainer, data.gather(inputs.pool, index(0)))
 
   def indices(step, k):
@@ -50,12 +59,12 @@ def make_feed(
     rows += rows[-1:] * (most - k)
     return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
 
-  most = longest_call(config)
   resident = run['placement'] == 'resident'
   if resident and scans:
     step_fn = parallel.wrap_step(
         trainer.step, mesh, mode=run['mode'], fetch=data.gather)
-    return step_fn, parallel.replicate(inputs.pool, mesh), indices
+    pool = jax.tree.map(np.asarray, inputs.pool)  # all rows
+    return step_fn, parallel.replicate(pool, mesh), indices
   step_fn = parallel.wrap_step(trainer.step, mesh, mode=run['mode'])
   if resident:  # the device's memory is the host's
     return step_fn, (), lambda step, k: data.gather(inputs.pool, indices(step, k))
@@ -82,14 +91,20 @@ class _Batches:
     return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
 
 
-def longest_call(config: Mapping[str, Any]) -> int:
-  """The most updates of a call: it ends wherever something is to be done."""
-  run = config['run']
-  return min(run['updates_per_call'], config['steps'], *_periods(run))
+def periods(run: Mapping[str, Any], evals: Iterable[int]) -> list[int]:
+  """Every how many updates something is done that a call of updates must end at.
+
+  Args:
+    run: the group `run` of a config.
+    evals: the periods of the evaluations; 0: at the end of the run alone.
+  """
+  every = dict.fromkeys([run['log_every'], run['checkpoint_every'], *evals])
+  return [number for number in every if number]
 
 
-def _periods(run):
-  return [run[k] for k in ('log_every', 'eval_every', 'checkpoint_every') if run[k]]
+def longest_call(config: Mapping[str, Any], ends: Sequence[int]) -> int:
+  """The most updates of a call, which never passes a multiple of one of `ends`."""
+  return min(config['run']['updates_per_call'], config['steps'], *ends)
 
 
 def _check_memory(config, inputs, batches):
@@ -122,7 +137,7 @@ def _try_step(trainer, batch):
 
 
 def make_call_length(
-    config: Mapping[str, Any], adapt: bool
+    config: Mapping[str, Any], ends: Sequence[int], adapt: bool
 ) -> Callable[[int], int]:
   """Returns step -> how many updates to make before the next look at the run.
 
@@ -130,12 +145,12 @@ def make_call_length(
 
   Args:
     config: its `run.updates_per_call` is the most.
+    ends: the periods of what is done between calls; see `periods`.
     adapt: no more than a second's worth either, so that slow updates show their
       figures and hear SIGTERM. For updates that are dispatched one by one: there the
       length of a call changes no bit of the parameters and costs no compilation.
   """
-  run = config['run']
-  longest, periods = longest_call(config), _periods(run)
+  longest = longest_call(config, ends)
   most, length, asked = 1 if adapt else longest, 1, None
 
   def call_length(step):
@@ -146,7 +161,7 @@ def make_call_length(
       fits = max(int(SECONDS_PER_CALL / seconds), 1)
       most = min(longest, 2 * most, fits)
     asked = now
-    length = min([most, config['steps'] - step, *(p - step % p for p in periods)])
+    length = min([most, config['steps'] - step, *(p - step % p for p in ends)])
     return length
 
   return call_length

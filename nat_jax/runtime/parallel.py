@@ -93,16 +93,14 @@ def wrap_step(
   def many(state, sums, i, frozen, source, items):
     (state, sums), _ = jax.lax.scan(
         lambda carry, item: (update(*carry, frozen, source, item), None),
-        (state, sums), items,
-    )
+        (state, sums), items)
     return state, sums, i
 
   def zeros(state, frozen, source, items):
     shapes = jax.eval_shape(
         lambda state, frozen, source, items: step(
             state, frozen, fetched(source, jax.tree.map(lambda x: x[0], items)))[1],
-        state, frozen, source, items,
-    )
+        state, frozen, source, items)
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
   all_at_once, one_by_one = (_compile(fn, mesh, mode) for fn in (many, one))

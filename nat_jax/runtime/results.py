@@ -23,7 +23,7 @@ EVALUATION = 'eval.json'
 SCORES, MISTAKES = 'scores', 'mistakes'
 ATTENTION, SAMPLES, POINTS = 'attention', 'samples', 'points'
 STEP = 'step'  # array of every .npz file: the step of the checkpoint that was evaluated
-TEXT = ('part',)  # entries of a set that are text
+TEXT = ('part', 'type')  # entries of a set that are text
 
 
 def write_evaluation(

@@ -52,7 +52,10 @@ CLASSIFY: dict[str, Any] = dict(
         augment=[],  # nat_jax.data.AUGMENTS, in this order
         treatment={},  # of the negatives, in the step: tasks.classify.TREATMENTS
     ),
-    # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS}
+    # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS,
+    #   'type': nat_jax.tasks.classify.EVALUATORS, 'every': updates; 0: at the end only.
+    #   Without 'every' run.eval_every holds for part 'validation', and for all sets if
+    #   none is of that part}
     evals={},
     # The positive eval that the negatives of part 'test' are compared with; those of
     # the other parts are compared with the one positive eval of their part.
@@ -100,7 +103,10 @@ GAN: dict[str, Any] = dict(
         negatives_per_batch=0,  # the X of "NAT-GAN X"
         augment=[],
     ),
-    measures=dict(
+    # name -> {'type': nat_jax.tasks.gan.EVALUATORS, 'every': updates; 0: at the end
+    #   only; without it run.eval_every}
+    evals={'samples': {'type': 'samples'}},
+    measures=dict(  # of the evaluations of type 'samples'
         reference={},  # a source of real images to compare with; {}: the positives
         num_samples=10_000,  # generated; at most as many real images
         batch_size=100,  # of sampling: batch statistics depend on it
@@ -263,11 +269,12 @@ def _upgrade_points(config):
     config['run'] = {'eval_every': config['steps'] // snapshots}
 
 
-EVAL_KEYS = ('source', 'positive', 'seen', 'part')
+EVAL_KEYS = ('type', 'every')  # of an entry of `evals`
+SET_KEYS = ('source', 'positive', 'seen', 'part', *EVAL_KEYS)  # where it is a set
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 NEGATIVE_KEYS = ('source', 'weight')
 LISTS = ('data.augment', 'penalties')  # of specs
-SETS = {'evals': EVAL_KEYS, 'data.negatives': NEGATIVE_KEYS}  # name -> such an entry
+SETS = {'evals': SET_KEYS, 'data.negatives': NEGATIVE_KEYS}  # name -> such an entry
 
 
 def check_config(config: dict[str, Any]) -> None:
@@ -287,6 +294,8 @@ def check_config(config: dict[str, Any]) -> None:
     if key in groups(base):
       for inner in base[key]:
         _check_value(f'{key}.{inner}', config[key][inner])
+    elif key == 'evals' and 'reference' not in base:
+      _check_entries(key, config[key], EVAL_KEYS)
     else:
       _check_value(key, config[key])
 
@@ -294,19 +303,7 @@ def check_config(config: dict[str, Any]) -> None:
 def _check_value(key, value):
   """Checks the value of a key: a set of entries, a list of specs, or one by itself."""
   if key in SETS:
-    if not isinstance(value, dict):
-      raise ValueError(
-          f'{key} must be a dict, name -> {{{", ".join(SETS[key])}}}, got '
-          f'{bounds.shown(value)}')
-    for name, entry in value.items():
-      # There will be files of this name.
-      if not re.fullmatch(r'\w[\w.+-]*', name) or not bounds.NAME.holds(name):
-        raise ValueError(
-            f'{key}: {bounds.shown(name)} must be of letters, digits, and _ . + - '
-            'alone, and at most 100 bytes long')
-      check_keys(entry, dict.fromkeys(SETS[key]), f'{key}.{name}.')
-      for inner, one in {'source': None, **entry}.items():
-        bounds.check(f'{key}.{name}.{inner}', f'{key}.*.{inner}', one)
+    _check_entries(key, value, SETS[key])
   elif key in LISTS:
     if not isinstance(value, list | tuple):
       raise ValueError(f'{key} must be a list of specs, got {bounds.shown(value)}')
@@ -314,6 +311,27 @@ def _check_value(key, value):
       bounds.check(f'{key}[{i}]', f'{key}.*', spec)
   else:
     bounds.check(key, key, value)
+
+
+def _check_entries(key, value, known):
+  """Checks a dict of entries by name, each with some of the keys `known`.
+
+  An entry needs a source if it may have one.
+  """
+  if not isinstance(value, dict):
+    raise ValueError(
+        f'{key} must be a dict, name -> {{{", ".join(known)}}}, got '
+        f'{bounds.shown(value)}')
+  for name, entry in value.items():
+    # There will be files of this name.
+    if not re.fullmatch(r'\w[\w.+-]*', name) or not bounds.NAME.holds(name):
+      raise ValueError(
+          f'{key}: {bounds.shown(name)} must be of letters, digits, and _ . + - '
+          'alone, and at most 100 bytes long')
+    check_keys(entry, dict.fromkeys(known), f'{key}.{name}.')
+    given = {'source': None, **entry} if 'source' in known else entry
+    for inner, one in given.items():
+      bounds.check(f'{key}.{name}.{inner}', f'{key}.*.{inner}', one)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,8 @@ BOUNDS: dict[str, Bound] = {
     'evals.*.positive': FLAG,
     'evals.*.seen': either(FLAG, NONE),
     'evals.*.part': one_of(PARTS),
+    'evals.*.type': NAME,
+    'evals.*.every': either(PERIOD, NONE),
 
     'measures.num_samples': whole('[2, 1e7]'),
     'measures.batch_size': whole('[2, 1e5]'),

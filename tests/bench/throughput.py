@@ -111,7 +111,7 @@ def forms(config, steps):
   def fed(placement, k):
     fn, source, items = feed.make_feed(
         {**config, 'run': {**config['run'], 'placement': placement}}, training, trainer,
-        mesh)
+        mesh, feed.periods(config['run'], [config['run']['eval_every']]))
     def run(state):
       for step in range(0, steps, k):
         state, _ = fn(state, {}, source, items(step, k), k)

@@ -12,8 +12,7 @@ import pytest
 from nat_jax import losses, models, registry
 from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL, Pass
-from nat_jax.tasks import classify, gan
-from nat_jax.tasks.gan import gaan
+from nat_jax.tasks import classify, gaan, gan
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

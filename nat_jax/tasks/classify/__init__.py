@@ -14,6 +14,7 @@ from nat_jax.task import Task
 from nat_jax.tasks.classify import build, evaluate, inputs, report
 from nat_jax.tasks.classify.attention_transfer import attention_transfer
 from nat_jax.tasks.classify.build import TRAINERS
+from nat_jax.tasks.classify.evaluate import EVALUATORS
 from nat_jax.tasks.classify.step import supervised
 from nat_jax.tasks.classify.treatments import TREATMENTS
 
@@ -28,4 +29,5 @@ TASK = Task(
     resolve=build.resolve,
 )
 
-__all__ = ['TASK', 'TRAINERS', 'TREATMENTS', 'attention_transfer', 'supervised']
+__all__ = ['EVALUATORS', 'TASK', 'TRAINERS', 'TREATMENTS', 'attention_transfer',
+           'supervised']

@@ -1,7 +1,7 @@
 """A classifier -> figures on every evaluation set of its config -> eval.json.
 
     evaluator = make_evaluator(config, workdir, inputs, trainer, mesh, others)
-    figures, scores = evaluator.run(state, step, final=True)
+    figures, scores = evaluator.run(state, ['test', 'cifar100_test'], final=True)
     figures['cifar100_test']['ncr']['0.8']
 """
 
@@ -38,23 +38,42 @@ def make_evaluator(
         f'evaluation set {config["reference"]!r} has images of shape {shape}, the '
         f'training images are {given.shape}; choose size and mode of its '
         'source to match')
+  _check_types(sets)
   check_best(config, sets)
   predict = inference.make_predict(
       trainer.heads['logits'], mesh, config['eval_batch_size'])
-  # What is looked at on the way may steer who looks: not the test, if it can be helped.
-  watched = of_part(sets, schema.VALIDATION) or sets
 
-  def run(state, step, final):
-    del step
+  def run(state, names, final):
     return evaluate_sets(
-        config, sets if final else watched, functools.partial(predict, state), final)
+        config, sets, functools.partial(predict, state), names, bootstrap=final)
 
   def save(state, step, figures, scores):
     maps = attention_maps.compute(trainer, state, mesh, of_part(sets, schema.TEST))
     return save_evaluation(
         workdir, config, step, given.class_names, sets, figures, scores, maps)
 
-  return Evaluator(run, save, summary, _num_bytes(config, sets))
+  return Evaluator(
+      periods(config, sets), run, save, summary, _num_bytes(config, sets))
+
+
+def periods(
+    config: Mapping[str, Any], sets: Mapping[str, inputs.EvalSet]
+) -> dict[str, int]:
+  """Every how many updates each set is evaluated; 0: at the last one alone.
+
+  A set whose entry has no `every` is evaluated as often as `run.eval_every` says if it
+  is of part 'validation', and at the end alone otherwise: what is seen during training
+  can steer who trains, which the test must not. Without a validation set
+  `run.eval_every` holds for all sets.
+  """
+  watched = of_part(sets, schema.VALIDATION) or sets
+  found = {}
+  for name in sets:
+    every = config['evals'][name].get('every')
+    if every is None:
+      every = config['run']['eval_every'] if name in watched else 0
+    found[name] = every
+  return found
 
 
 def _num_bytes(config, sets):
@@ -73,56 +92,99 @@ def of_part(sets: Mapping[str, inputs.EvalSet], part: str) -> dict[str, inputs.E
 def summary(figures: Mapping[str, Any]) -> str:
   """Accuracy of each positive set, AUROC of each negative one, which needs no t.
 
-  Of the test sets; of all where there is none among them.
+  Of the test sets; of all where there is none among them. Of a set of another type the
+  first number.
   """
   of_test = {name: values for name, values in figures.items()
              if values.get('part', schema.TEST) == schema.TEST}
-  return ', '.join(
-      f'{name} accuracy {values["accuracy"]:.3f}' if values['positive'] else
-      f'{name} AUROC {values["auroc"]:.3f}'
-      for name, values in (of_test or figures).items())
+  parts = []
+  for name, values in (of_test or figures).items():
+    numbers = {key: x for key, x in values.items() if isinstance(x, float)}
+    metric = next((key for key in ('accuracy', 'auroc', *numbers) if key in numbers),
+                  None)
+    if metric:
+      title = metrics.describe(metric).title
+      parts.append(f'{name} {title} {numbers[metric]:.3f}')
+  return ', '.join(parts)
+
+
+def accuracy_ncr(
+    scores: Mapping[str, np.ndarray], eval_set: inputs.EvalSet,
+    positives: Mapping[str, np.ndarray], bootstrap: bool,
+) -> dict[str, Any]:
+  """The figures of a type of evaluation: accuracy and ECE; NCR_t, PAR_t and AUROC.
+
+  Args:
+    scores: of the n images of the set: what `metrics.scores_from_logits` returns,
+      'label', 'index' and 'logits'.
+    eval_set: the set.
+    positives: the scores of the positive set that a negative one is compared with.
+    bootstrap: whether to add the AUROC's interval, which takes a thousand draws.
+
+  Returns:
+    Name -> number, list, or {threshold: number}.
+  """
+  if eval_set.positive:
+    return metrics.positive_summary(scores, eval_set.arrays.label)
+  return {
+      **metrics.negative_summary(positives, scores, bootstrap=bootstrap),
+      'seen_in_training': eval_set.seen,
+      'overlap_with_training_negatives': eval_set.overlap,
+  }
+
+
+# What is measured on an evaluation set, by the `type` of its entry in `evals`. A
+# function takes the arguments of `accuracy_ncr` and returns figures as it does.
+EVALUATORS: dict[str, Callable[..., dict[str, Any]]] = {
+    inputs.ACCURACY_NCR: accuracy_ncr}
 
 
 def evaluate_sets(
     config: Mapping[str, Any],
     sets: Mapping[str, inputs.EvalSet],
     predict: Predict,
+    names: Sequence[str],
     bootstrap: bool = True,
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-  """Evaluates a classifier on some sets, each for itself or beside its own part.
+  """Evaluates a classifier on some sets, each by its type and beside its own part.
 
   Args:
     config: of the run.
     sets: of `inputs.load_evals`: all of them, or all of some parts.
     predict: images -> logits.
+    names: of the sets to evaluate. The positive set that a negative one is compared
+      with is predicted besides.
     bootstrap: whether to add the AUROC's intervals.
 
   Returns:
     (figures by set as in eval.json, per-image scores by set).
   """
-  compared, figures, scores = inputs.references(config), {}, {}
-  for name, eval_set in sets.items():
-    logits = predict(eval_set.arrays.image)
+  compared = inputs.references(config)
+  needed = {*names, *(compared[sets[name].part] for name in names
+                      if not sets[name].positive)}
+  figures, scores = {}, {}
+  for name in (name for name in sets if name in needed):
+    logits = predict(sets[name].arrays.image)
     scores[name] = {
         **metrics.scores_from_logits(logits, config['num_classes']),
-        'label': eval_set.arrays.label,
+        'label': sets[name].arrays.label,
         'index': np.arange(len(logits), dtype=np.int32),
         'logits': logits,
     }
-  for name, eval_set in sets.items():
-    about = {'positive': eval_set.positive, 'part': eval_set.part}
-    if eval_set.positive:
-      figures[name] = {**about, **metrics.positive_summary(
-          scores[name], eval_set.arrays.label)}
-    else:
-      figures[name] = {
-          **about,
-          **metrics.negative_summary(
-              scores[compared[eval_set.part]], scores[name], bootstrap=bootstrap),
-          'seen_in_training': eval_set.seen,
-          'overlap_with_training_negatives': eval_set.overlap,
-      }
-  return figures, scores
+  for name in names:
+    one = sets[name]
+    figures[name] = {
+        'type': one.type, 'positive': one.positive, 'part': one.part,
+        **EVALUATORS[one.type](
+            scores[name], one, scores.get(compared.get(one.part)), bootstrap)}
+  return figures, {name: scores[name] for name in names}
+
+
+def _check_types(sets):
+  for name, one in sets.items():
+    if one.type not in EVALUATORS:
+      raise ValueError(
+          f'unknown type {one.type!r} of evals.{name}; valid: {", ".join(EVALUATORS)}')
 
 
 def check_best(
@@ -138,7 +200,7 @@ def check_best(
   width = config['num_classes']
   known = dict(writers.flat(evaluate_sets(
       config, few, lambda images: np.zeros((len(images), width), np.float32),
-      bootstrap=False)[0]))
+      list(few), bootstrap=False)[0]))
   if config['best'] not in known:
     raise ValueError(
         f'best={config["best"]!r} must be a figure of an evaluation set of part '

@@ -13,6 +13,8 @@ from nat_jax import data, losses, schema
 from nat_jax.task import Inputs
 from nat_jax.tasks import images
 
+ACCURACY_NCR = 'accuracy_ncr'  # the type of evaluation that sets have by default
+
 
 class EvalSet(NamedTuple):
   """One set of images to evaluate on.
@@ -23,6 +25,7 @@ class EvalSet(NamedTuple):
     seen: a negative set from a source whose classes were training negatives.
     overlap: how many images of a negative set are, pixel by pixel, training negatives.
     part: one of `schema.PARTS`: what it may be used for.
+    type: what is measured on it: a name of `classify.EVALUATORS`.
   """
 
   arrays: data.Arrays
@@ -30,6 +33,7 @@ class EvalSet(NamedTuple):
   seen: bool
   overlap: int
   part: str
+  type: str = ACCURACY_NCR
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
@@ -145,7 +149,9 @@ def load_evals(
       _check_labels(name, arrays, config['num_classes'])
     else:
       arrays = arrays._replace(label=arrays.label * 0 - 1)
-    sets[name] = EvalSet(arrays, positive, bool(seen) and not positive, overlap, part)
+    sets[name] = EvalSet(
+        arrays, positive, bool(seen) and not positive, overlap, part,
+        spec.get('type', ACCURACY_NCR))
   return sets
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_jax import metrics
 from nat_jax.reports import claims, pictures
 from nat_jax.reports import figures as plots
-from nat_jax.reports.frames import TEST, THRESHOLDS, frame
+from nat_jax.reports.frames import ACCURACY_NCR, TEST, THRESHOLDS, frame
 from nat_jax.reports.tables import (
     Table,
     arrange,
@@ -36,8 +37,10 @@ def tables(groups: Groups) -> list[Table]:
   """
   found = frame(groups)
   found = found[found.part == TEST]
-  return [*_figures(found, groups), *_intervals(found, groups),
-          *_claims(found, groups), _about(groups)]
+  of_type = found.type == ACCURACY_NCR
+  return [*_figures(found[of_type], groups), *_intervals(found[of_type], groups),
+          *_claims(found[of_type], groups), *_others(found[~of_type], groups),
+          _about(groups)]
 
 
 def _figures(found, groups) -> Iterator[Table]:
@@ -129,6 +132,17 @@ def _claims(found, groups) -> Iterator[Table]:
         f'higher by {claims.METHOD}',
         claims.verdicts(claims.comparisons(found, rivals)), BY_THRESHOLD, columns,
         {label: label for label in rivals}, 't')
+
+
+def _others(found, groups) -> Iterator[Table]:
+  """A table for each other type of evaluation, with a row for each of its metrics."""
+  for kind, rows in found.groupby('type', sort=False):
+    keys = dict.fromkeys(zip(rows.metric, rows.threshold, strict=True))
+    yield arrange(
+        f'Evaluations of type {kind!r}.', cells(rows),
+        {f'{metrics.describe(metric).title} {t}'.strip(): {
+            'metric': metric, 'threshold': t} for metric, t in keys},
+        _sets(rows), labels(groups))
 
 
 def baselines(groups: Groups) -> dict[str, str]:

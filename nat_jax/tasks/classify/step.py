@@ -8,7 +8,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from clu import metrics as clu_metrics
 
-from nat_jax import losses, task
+from nat_jax import losses, registry, task
 from nat_jax.metrics import THRESHOLDS, informative
 from nat_jax.task import GLOBAL, Axis, Net, State
 from nat_jax.tasks import updates
@@ -42,24 +42,10 @@ class TrainMetrics(clu_metrics.Collection):
   grad_norm: Average.from_output('grad_norm')
 
 
-def supervised(
-    *,
-    model: nn.Module,
-    objective: losses.Objective,
-    tx: optax.GradientTransformation,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
-    normalise: Callable[[jax.Array], jax.Array],
-    ema_decay: float = 0.0,
-    threshold: float | None = None,
-    treat: treatments.Treatment | None = None,
-    extra_loss: Callable[..., jax.Array] | None = None,
-    metrics: type[clu_metrics.Collection] = TrainMetrics,
-) -> task.Trainer:
-  """Returns the trainer of a classifier with negatives (paper eqs 1-4).
+class Setup(NamedTuple):
+  """The network, the loss and the settings of a classifier.
 
-  Args:
+  Attributes:
     model: `apply(variables, images, train=, mask=) -> (logits [n, k], aux)`.
     objective: what is minimised; see `nat_jax.losses`.
     tx: the optimiser.
@@ -69,89 +55,122 @@ def supervised(
     normalise: images of any dtype -> float32 images, as the model takes them.
     ema_decay: of the moving average of parameters and statistics; 0: none kept.
     threshold: t of the running NCR_t that `step` reports; None: the smallest of the
-      paper's that says something of so many classes.
+      paper's that can be exceeded by chance with so many classes.
     treat: changes the negatives of a batch; see `tasks.classify.treatments`.
     extra_loss: (frozen, normalised images, aux of the model) -> [n]; its mean over the
       filled slots is added to the loss, its values go to the metrics as `extra`.
     metrics: what `step` collects.
+  """
+
+  model: nn.Module
+  objective: losses.Objective
+  tx: optax.GradientTransformation
+  num_classes: int
+  image_shape: tuple[int, int, int]
+  augment: Callable[[jax.Array, jax.Array], jax.Array]
+  normalise: Callable[[jax.Array], jax.Array]
+  ema_decay: float = 0.0
+  threshold: float | None = None
+  treat: treatments.Treatment | None = None
+  extra_loss: Callable[..., jax.Array] | None = None
+  metrics: type[clu_metrics.Collection] = TrainMetrics
+
+
+@registry.arguments(Setup)
+def supervised(**settings: Any) -> task.Trainer:
+  """Returns the trainer of a classifier with negatives (paper eqs 1-4).
+
+  Args:
+    **settings: the attributes of `Setup`.
 
   Returns:
     A `Trainer` over a `State` of one net, 'model'.
   """
-  if threshold is None:
-    threshold = informative(
-        THRESHOLDS, num_classes, background=objective.num_outputs > num_classes)[0]
-
-  def init(key: jax.Array) -> State:
-    init_key, step_key = jax.random.split(key)
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = model.init(init_key, images, train=False)
-    params, batch_stats = variables['params'], variables.get('batch_stats', {})
-    # Copies: a donated state must not hold one buffer twice.
-    net = Net(params, batch_stats, tx.init(params))
-    ema = {'model': jax.tree.map(jnp.copy, net.variables)} if ema_decay else {}
-    return State(
-        step=jnp.zeros((), jnp.int32), key=step_key, nets={'model': net}, ema=ema)
-
-  def step(state, frozen, batch, *, axis: Axis = GLOBAL):
-    net = state.nets['model']
-    step_key = jax.random.fold_in(state.key, state.step)
-    keys = axis.keys(step_key, batch['label'].shape[0])
-    batch = {**batch, 'image': normalise(augment(batch['image'], keys))}
-    if treat is not None:
-      batch = treat(batch, treatments.purpose_key(step_key), confidence_of(net), axis)
-    images, labels, weight = batch['image'], batch['label'], batch['weight']
-    coefficients = losses.example_weights(labels, weight, objective, axis)
-
-    def loss_fn(params):
-      (logits, aux), updates = model.clone(axis_name=axis.name).apply(
-          {'params': params, 'batch_stats': net.batch_stats}, images, train=True,
-          mask=weight, mutable=['batch_stats'])
-      per_example = treatments.per_example(objective, logits, batch)
-      terms, extra = coefficients * per_example, None
-      if extra_loss is not None:
-        extra = extra_loss(frozen, images, aux)
-        terms += weight / jnp.maximum(axis.sum(weight > 0), 1) * extra
-      return terms, (logits, per_example, extra, updates.get('batch_stats', {}))
-
-    net, (loss, (logits, per_example, extra, batch_stats)), norm = updates.descend(
-        net, tx, loss_fn, axis)
-    net = net.replace(batch_stats=batch_stats)
-    ema = state.ema
-    if ema_decay:
-      ema = {'model': optax.incremental_update(
-          net.variables, ema['model'], 1.0 - ema_decay)}
-    collected = task.collect(
-        metrics, axis, loss=loss, grad_norm=norm, per_example=per_example, extra=extra,
-        filled=weight > 0,
-        correct=logits.argmax(-1) == labels,
-        confident=losses.max_probability(logits, num_classes) > threshold,
-        positive=(weight > 0) & (labels >= 0),
-        negative=(weight > 0) & (labels < 0))
-    state = state.replace(step=state.step + 1, nets={'model': net}, ema=ema)
-    return state, collected
-
-  def confidence_of(net):
-    """images -> confidence [n] of the network as it is, in evaluation mode."""
-    return lambda images: losses.max_probability(
-        model.apply(net.variables, images, train=False)[0], num_classes)
-
-  def forward(state, images) -> Any:
-    variables = state.ema.get('model', state.nets['model'].variables)
-    return model.apply(variables, normalise(images), train=False)
-
+  setup = Setup(**settings)
+  if setup.threshold is None:
+    background = setup.objective.num_outputs > setup.num_classes
+    setup = setup._replace(threshold=informative(
+        THRESHOLDS, setup.num_classes, background=background)[0])
+  see = functools.partial(forward, setup)
   return task.Trainer(
-      init=init,
+      init=functools.partial(init, setup),
       frozen=dict,
-      step=step,
+      step=functools.partial(step, setup),
       heads={
-          'logits': lambda state, images: forward(state, images)[0],
-          'features': lambda state, images: forward(state, images)[1]['features'],
-          'aux': lambda state, images: forward(state, images)[1],
+          'logits': lambda state, images: see(state, images)[0],
+          'features': lambda state, images: see(state, images)[1]['features'],
+          'aux': lambda state, images: see(state, images)[1],
       },
       figures=figures,
-      line=functools.partial(line, threshold=threshold),
+      line=functools.partial(line, threshold=setup.threshold),
   )
+
+
+def init(setup: Setup, key: jax.Array) -> State:
+  """The `State` of one net, 'model'."""
+  init_key, step_key = jax.random.split(key)
+  images = jnp.zeros((1, *setup.image_shape), jnp.float32)
+  variables = setup.model.init(init_key, images, train=False)
+  params, batch_stats = variables['params'], variables.get('batch_stats', {})
+  # Copies: a donated state must not hold one buffer twice.
+  net = Net(params, batch_stats, setup.tx.init(params))
+  ema = {'model': jax.tree.map(jnp.copy, net.variables)} if setup.ema_decay else {}
+  return State(
+      step=jnp.zeros((), jnp.int32), key=step_key, nets={'model': net}, ema=ema)
+
+
+def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
+  """One update of the network: (state, frozen, batch) -> (state, metrics)."""
+  net, objective = state.nets['model'], setup.objective
+  step_key = jax.random.fold_in(state.key, state.step)
+  keys = axis.keys(step_key, batch['label'].shape[0])
+  batch = {**batch, 'image': setup.normalise(setup.augment(batch['image'], keys))}
+  if setup.treat is not None:
+    batch = setup.treat(
+        batch, treatments.purpose_key(step_key), confidence_of(setup, net), axis)
+  images, labels, weight = batch['image'], batch['label'], batch['weight']
+  coefficients = losses.example_weights(labels, weight, objective, axis)
+
+  def loss_fn(params):
+    (logits, aux), changed = setup.model.clone(axis_name=axis.name).apply(
+        {'params': params, 'batch_stats': net.batch_stats}, images, train=True,
+        mask=weight, mutable=['batch_stats'])
+    per_example = treatments.per_example(objective, logits, batch)
+    terms, extra = coefficients * per_example, None
+    if setup.extra_loss is not None:
+      extra = setup.extra_loss(frozen, images, aux)
+      terms += weight / jnp.maximum(axis.sum(weight > 0), 1) * extra
+    return terms, (logits, per_example, extra, changed.get('batch_stats', {}))
+
+  net, (loss, (logits, per_example, extra, batch_stats)), norm = updates.descend(
+      net, setup.tx, loss_fn, axis)
+  net = net.replace(batch_stats=batch_stats)
+  ema = state.ema
+  if setup.ema_decay:
+    ema = {'model': optax.incremental_update(
+        net.variables, ema['model'], 1.0 - setup.ema_decay)}
+  confidence = losses.max_probability(logits, setup.num_classes)
+  collected = task.collect(
+      setup.metrics, axis, loss=loss, grad_norm=norm, per_example=per_example,
+      extra=extra, filled=weight > 0,
+      correct=logits.argmax(-1) == labels,
+      confident=confidence > setup.threshold,
+      positive=(weight > 0) & (labels >= 0),
+      negative=(weight > 0) & (labels < 0))
+  state = state.replace(step=state.step + 1, nets={'model': net}, ema=ema)
+  return state, collected
+
+
+def confidence_of(setup: Setup, net: Net) -> Callable[[jax.Array], jax.Array]:
+  """images -> confidence [n] of the network as it is, in evaluation mode."""
+  return lambda images: losses.max_probability(
+      setup.model.apply(net.variables, images, train=False)[0], setup.num_classes)
+
+
+def forward(setup: Setup, state: State, images: jax.Array) -> Any:
+  """(logits, aux) of images in evaluation mode, by the moving average if it is kept."""
+  variables = state.ema.get('model', state.nets['model'].variables)
+  return setup.model.apply(variables, setup.normalise(images), train=False)
 
 
 def figures(metrics: TrainMetrics) -> dict[str, float]:
@@ -169,4 +188,3 @@ def line(record: dict[str, float], threshold: float) -> str:
   if math.isfinite(record['ncr']):
     text += f'  NCR_{threshold} {record["ncr"]:.3f}'
   return text
-

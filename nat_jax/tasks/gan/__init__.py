@@ -3,7 +3,6 @@
   build       a config -> the images and the trainer; the table of trainers
   step        n updates of the discriminator, one of the generator
   players     what such steps are made of: samples, passes, penalties
-  gaan        an encoder as third player
   metrics     the running metrics, and the signs of a collapse
   evaluate    samples of a generator, and the measures of them
   features    what the measures rest on: pixels, a classifier of ours, Inception
@@ -14,6 +13,7 @@
 from nat_jax.task import Task
 from nat_jax.tasks.gan import build, evaluate, report
 from nat_jax.tasks.gan.build import TRAINERS
+from nat_jax.tasks.gan.evaluate import EVALUATORS
 from nat_jax.tasks.gan.features import FEATURES
 from nat_jax.tasks.gan.step import gan
 
@@ -27,4 +27,4 @@ TASK = Task(
     commands=('evaluate', 'generate'),
 )
 
-__all__ = ['FEATURES', 'TASK', 'TRAINERS', 'gan']
+__all__ = ['EVALUATORS', 'FEATURES', 'TASK', 'TRAINERS', 'gan']

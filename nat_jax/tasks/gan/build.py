@@ -4,7 +4,7 @@
     trainer = build(config, image_shape, others)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nat_jax import data, losses, models, registry
@@ -49,28 +49,50 @@ def build(
     ValueError, TypeError: a name or an argument that does not exist.
   """
   del others
-  num_classes, spec = config['num_classes'], config['trainer']
-  objective = losses.make_gan_objective(config['loss'], num_classes)
-  predefined = spec.get('labels') == 'predefined'
+  objective = losses.make_gan_objective(config['loss'], config['num_classes'])
+  settings, schedule = pair(config, image_shape, objective)
+  trainer = registry.build(
+      TRAINERS, config['trainer'], what='trainer', objective=objective,
+      num_classes=config['num_classes'], **settings)
+  return trainer._replace(learning_rate=schedule)
+
+
+def pair(
+    config: Mapping[str, Any], image_shape: tuple[int, ...],
+    objective: losses.GanObjective,
+) -> tuple[dict[str, Any], Callable[[int], Any]]:
+  """What trainers of a generator and a discriminator take, apart from the losses.
+
+  Args:
+    config: of a GAN.
+    image_shape: of one image.
+    objective: says how many outputs the discriminator has.
+
+  Returns:
+    (attributes of `step.Setup` by name, the generator's schedule).
+
+  Raises:
+    ValueError, TypeError: a name or an argument that does not exist.
+  """
+  spec = config['trainer']
+  num_labels = config['num_classes'] if spec.get('labels') == 'predefined' else 0
   schedule, disc_schedule = (
       optim.make_schedule(each or config['schedule'], config['steps'])
       for each in (config['schedule'], config['disc_schedule']))
   n_critic = spec.get('n_critic', 1)
-  txs = [optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
-         # The optimiser of D counts n_critic updates per step.
-         for rate in (schedule, lambda count: disc_schedule(count // n_critic))]
-  trainer = registry.build(
-      TRAINERS, spec, what='trainer',
+  gen_tx, disc_tx = (
+      optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
+      # The optimiser of D counts n_critic updates per step.
+      for rate in (schedule, lambda count: disc_schedule(count // n_critic)))
+  return dict(
       generator=registry.build(
           models.GENERATORS, config['generator'], what='generator',
-          image_shape=image_shape, num_classes=num_classes if predefined else 0,
-          axis_name=None),
+          image_shape=image_shape, num_classes=num_labels, axis_name=None),
       discriminator=registry.build(
           models.DISCRIMINATORS, config['discriminator'], what='discriminator',
           image_shape=image_shape, num_outputs=objective.num_outputs, axis_name=None),
-      objective=objective, gen_tx=txs[0], disc_tx=txs[1], num_classes=num_classes,
-      image_shape=image_shape, ema_decay=config['ema_decay'],
+      gen_tx=gen_tx, disc_tx=disc_tx, image_shape=image_shape,
+      ema_decay=config['ema_decay'],
       penalties=[registry.build(losses.PENALTIES, penalty, what='penalty')
                  for penalty in config['penalties']],
-      **images.transforms(config['data']))
-  return trainer._replace(learning_rate=schedule)
+      **images.transforms(config['data'])), schedule

@@ -4,6 +4,7 @@
     images = sample(state, num=64, seed=0)                 # uint8 [64, h, w, c]
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -64,7 +65,83 @@ def make_evaluator(
     config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
     others: Others,
 ) -> Evaluator:
-  """The `Evaluator` of a GAN: a sheet of fixed noise, and the measures of the samples.
+  """The `Evaluator` of a GAN: the entries of `evals`, each by its type.
+
+  Raises:
+    ValueError: an unknown type; what is wrong with the features or the reference
+      images.
+  """
+  sample = make_sampler(config, trainer, mesh)
+  made, steps = {}, config['steps']
+  for name, spec in config['evals'].items():
+    if spec.get('type') not in EVALUATORS:
+      raise ValueError(
+          f'unknown type {spec.get("type")!r} of evals.{name}; valid: '
+          + ', '.join(EVALUATORS))
+    made[name] = EVALUATORS[spec['type']](name, config, workdir, given, sample, mesh,
+                                          others)
+  periods = {name: config['run']['eval_every'] if spec.get('every') is None
+             else spec['every'] for name, spec in config['evals'].items()}
+
+  def run(state, names, final):
+    del final
+    found = {name: made[name](state) for name in names}
+    figures = {name: {'type': config['evals'][name]['type'], **figures}
+               for name, (figures, _) in found.items()}
+    return figures, {name: details for name, (_, details) in found.items()}
+
+  def save(state, step, figures, details):
+    del state
+    arrays, conventions = {}, {}
+    for name, (images, more) in details.items():
+      conventions |= more
+      if name == results.SAMPLES:
+        arrays[results.SAMPLES] = {'image': images}
+    evaluation = {
+        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
+        'step': step, 'num_classes': config['num_classes'],
+        'class_names': list(given.class_names), 'evals': figures,
+        'conventions': conventions,
+    }
+    return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
+
+  # Those of samples.npz, and a sheet of them (a PNG) for each evaluation.
+  sheets = sum(1 + steps // (every or steps) for every in periods.values())
+  num_bytes = (1 + sheets) * SHEET * math.prod(given.shape)
+  return Evaluator(periods, run, save, summary, num_bytes)
+
+
+def sheet_of_samples(name, config, workdir, given, sample, mesh, others):
+  """The type 'sheet': pictures of samples from fixed noise, without figures.
+
+  Returns:
+    state -> ({}, (images, {})); writes figures/<name>_<step>.png.
+  """
+  del given, mesh, others
+
+  def look(state):
+    images = sample(state, SHEET, config['seed'])
+    _write_sheet(images, workdir, name, state)
+    return {}, (images, {})
+
+  return look
+
+
+def measured_samples(name, config, workdir, given, sample, mesh, others):
+  """The type 'samples': a sheet of samples, and the metrics of many of them.
+
+  Args:
+    name: of the entry of `evals`.
+    config: of the run; its `measures` say how the metrics are taken.
+    workdir: where the sheet is written.
+    given: the inputs of the run.
+    sample: of `make_sampler`.
+    mesh: the devices.
+    others: reads the evaluation classifier.
+
+  Returns:
+    state -> (figures, (the first images, metric -> how it was taken)); writes
+    figures/<name>_<step>.png.
 
   Raises:
     ValueError: what is wrong with the features or the reference images.
@@ -79,12 +156,10 @@ def make_evaluator(
   _check_numbers(settings, *real['features'].shape)
   real = {**real, 'labels': _classes(real)}
   independent = _independent(settings, arrays.image, given.shape, mesh, others)
-  sample = make_sampler(config, trainer, mesh)
 
-  def run(state, step, final):
-    del final
+  def measure(state):
     images = sample(state, settings['num_samples'], config['seed'])
-    sheet(images[:SHEET], os.path.join(workdir, 'figures', f'samples_{step:07d}.png'))
+    _write_sheet(images, workdir, name, state)
     found = extractor.apply(images)
     figures, conventions = metrics.generative_summary(
         {**found, 'labels': _classes(found)}, real, extractor.num_classes,
@@ -96,24 +171,19 @@ def make_evaluator(
       part.update(more)
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
     figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
-    return {'samples': figures}, (images[:SHEET], conventions)
+    return figures, (images[:SHEET], {'judge': extractor.convention, **conventions})
 
-  def save(state, step, figures, details):
-    del state
-    images, conventions = details
-    evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'num_classes': config['num_classes'],
-        'class_names': list(given.class_names), 'evals': figures,
-        'conventions': {'judge': extractor.convention, **conventions},
-    }
-    return results.write_evaluation(
-        workdir, writers.finite(evaluation), {results.SAMPLES: {'image': images}})
+  return measure
 
-  # Those of samples.npz, and a sheet of them (a PNG) for each evaluation.
-  every = config['run']['eval_every'] or config['steps']
-  num_bytes = (2 + config['steps'] // every) * SHEET * arrays.image[0].size
-  return Evaluator(run, save, summary, num_bytes)
+
+# What is made of the samples, by the `type` of an entry of `evals`. A function takes
+# the arguments of `measured_samples` and returns a function as it does.
+EVALUATORS = {'samples': measured_samples, 'sheet': sheet_of_samples}
+
+
+def _write_sheet(images, workdir, name, state):
+  path = os.path.join(workdir, 'figures', f'{name}_{int(state.step):07d}.png')
+  sheet(images[:SHEET], path)
 
 
 def _independent(settings, real, image_shape, mesh, others):
@@ -146,8 +216,10 @@ SUMMARY = ('inception_score', 'am_score', 'fid', 'kid', 'precision', 'recall')
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """The measures in one line."""
-  values = figures['samples']
+  """The metrics of the samples in one line; '' where only sheets were made."""
+  values = figures.get(results.SAMPLES)
+  if not values:
+    return ''
   known = {name: metrics.METRICS[name] for name in SUMMARY}
   text = ' '.join(f'{metric.title} {values[name]:.{metric.digits}f}'
                   for name, metric in known.items() if values.get(name) is not None)

@@ -6,14 +6,16 @@
     state, metrics = trainer.step(state, {}, batch)
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from nat_jax import losses, task
+from nat_jax import losses, registry, task
 from nat_jax.task import GLOBAL, Axis, Net, State
 from nat_jax.tasks import updates
 from nat_jax.tasks.gan import metrics as gan_metrics
@@ -22,39 +24,18 @@ from nat_jax.tasks.gan import players
 LABELS = ('dynamic', 'predefined')
 
 
-def gan(
-    *,
-    generator: nn.Module,
-    discriminator: nn.Module,
-    objective: losses.GanObjective,
-    gen_tx: optax.GradientTransformation,
-    disc_tx: optax.GradientTransformation,
-    num_classes: int,
-    image_shape: tuple[int, ...],
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
-    normalise: Callable[[jax.Array], jax.Array],
-    penalties: Sequence[losses.Penalty] = (),
-    ema_decay: float = 0.0,
-    n_critic: int = 1,
-    negatives_every: int = 1,
-    joint: bool = True,
-    negative_weight: float | None = None,
-    simultaneous: bool = False,
-    labels: str = 'dynamic',
-) -> task.Trainer:
-  """Returns the trainer of a GAN (paper eqs 7-11, by the objective).
+class Setup(NamedTuple):
+  """The networks, the losses and the settings of a GAN.
 
-  One step makes `n_critic` updates of the discriminator and one of the generator. Real
-  images pass through the discriminator apart from the others, as in AM-GAN.
-
-  Args:
+  Attributes:
     generator: `apply({'params'}, z [n, latent], labels=) -> images`.
     discriminator: `apply(variables, images, keys=, mask=, train=) -> (outputs, aux)`.
     objective: see `losses.GanObjective`.
     gen_tx, disc_tx: the optimisers.
     num_classes: classes of the positives.
     image_shape: of one image (or point).
-    augment, normalise: as in `supervised`; for real images and negatives.
+    augment: (real images or negatives, uint8; keys [n]) -> images.
+    normalise: images of any dtype -> float32 images, as the discriminator takes them.
     penalties: added to the discriminator's loss; see `losses.penalties`.
     ema_decay: of the generator's moving average, which then makes the samples; 0: none.
     n_critic: updates of the discriminator per step.
@@ -66,6 +47,41 @@ def gan(
     simultaneous: the generator learns from the discriminator as it was before the step.
     labels: of generated images: 'dynamic', the discriminator's own nearest class, or
       'predefined', drawn and given to the generator.
+  """
+
+  generator: nn.Module
+  discriminator: nn.Module
+  objective: losses.GanObjective
+  gen_tx: optax.GradientTransformation
+  disc_tx: optax.GradientTransformation
+  num_classes: int
+  image_shape: tuple[int, ...]
+  augment: Callable[[jax.Array, jax.Array], jax.Array]
+  normalise: Callable[[jax.Array], jax.Array]
+  penalties: Sequence[losses.Penalty] = ()
+  ema_decay: float = 0.0
+  n_critic: int = 1
+  negatives_every: int = 1
+  joint: bool = True
+  negative_weight: float | None = None
+  simultaneous: bool = False
+  labels: str = 'dynamic'
+
+  @property
+  def given_classes(self) -> int:
+    """Number of classes that the generator is given; 0 with dynamic labels."""
+    return self.num_classes if self.labels == 'predefined' else 0
+
+
+@registry.arguments(Setup)
+def gan(**settings: Any) -> task.Trainer:
+  """Returns the trainer of a GAN (paper eqs 7-11, by the objective).
+
+  One step makes `n_critic` updates of the discriminator and one of the generator. Real
+  images pass through the discriminator apart from the others, as in AM-GAN.
+
+  Args:
+    **settings: the attributes of `Setup`.
 
   Returns:
     A `Trainer` over a `State` of 'gen' and 'disc'; its head 'samples' takes {'z': [n,
@@ -75,136 +91,156 @@ def gan(
   Raises:
     ValueError: settings that do not fit each other.
   """
-  _check(labels, n_critic, negatives_every, simultaneous, objective)
-  given_classes = num_classes if labels == 'predefined' else 0
-
-  def step(state, frozen, batch, *, axis: Axis = GLOBAL):
-    del frozen
-    step_key = jax.random.fold_in(state.key, state.step)
-    gen, disc = state.nets['gen'], state.nets['disc']
-    for j in range(n_critic):
-      key = jax.random.fold_in(step_key, j)
-      sets = players.prepare(
-          batch, j, key, axis, augment, normalise, state.step % negatives_every == 0)
-      disc, seen = update_disc(disc, gen, sets, jax.random.fold_in(key, 2), axis)
-    gen, made = update_gen(
-        gen, state.nets['disc'] if simultaneous else disc, sets,
-        jax.random.fold_in(step_key, n_critic), axis)
-    ema = state.ema
-    if ema_decay:
-      ema = {'gen': optax.incremental_update(gen.params, ema['gen'], 1.0 - ema_decay)}
-    state = state.replace(
-        step=state.step + 1, nets={'gen': gen, 'disc': disc}, ema=ema)
-    return state, gan_metrics.collect(objective, seen, made, axis)
-
-  def update_disc(disc, gen, sets, key, axis):
-    fake_key, *keys = jax.random.split(key, 4)
-    num = len(sets['real']['label'])
-    fake = players.generate(
-        generator, gen.params, fake_key, num, axis, given_classes)
-    sets = {'real': sets['real'], 'fake': fake,
-            **{name: one for name, one in sets.items() if name != 'real'}}
-    others = list(sets)[1:]
-    together = [['real'], others] if joint else [[name] for name in sets]
-    coefficients = losses.disc_weights(
-        {name: one['weight'] for name, one in sets.items()}, negative_weight, axis)
-
-    num_real = axis.sum(sets['real']['weight'] > 0)
-
-    def loss_fn(params):
-      variables = disc.variables | {'params': params}
-      passes, stats = players.see(
-          discriminator, objective.class_logits, variables, sets, keys, axis,
-          together=together, updating='real')
-      terms = objective.disc(passes, axis)
-      loss = sum(jnp.sum(coefficients[name] * terms[name]) for name in terms)
-      loss += players.penalty_sum(
-          penalties, discriminator, variables, passes, fake_key, axis) / num_real
-      return loss, (passes, terms, stats)
-
-    disc, (loss, (passes, terms, stats)), norm = updates.descend(
-        disc, disc_tx, loss_fn, axis)
-    return disc.replace(batch_stats=stats), gan_metrics.Seen(loss, norm, passes, terms)
-
-  def update_gen(gen, disc, sets, key, axis):
-    fake_key, *keys = jax.random.split(key, 1 + len(objective.gen_sees))
-    num = len(sets['real']['label'])
-
-    def loss_fn(params):
-      fake = players.generate(generator, params, fake_key, num, axis, given_classes)
-      passes, _ = players.see(
-          discriminator, objective.class_logits, disc.variables,
-          {name: (sets | {'fake': fake})[name] for name in objective.gen_sees}, keys,
-          axis, together=[[name] for name in objective.gen_sees])
-      weight = passes['fake'].weight
-      loss = jnp.sum(objective.gen(passes, axis) / axis.sum(weight))
-      return loss, passes['fake']
-
-    gen, (loss, samples), norm = updates.descend(gen, gen_tx, loss_fn, axis)
-    return gen, gan_metrics.Made(loss, norm, samples)
-
+  setup = Setup(**settings)
+  _check(setup)
   return task.Trainer(
-      init=make_init(generator, discriminator, gen_tx, disc_tx, image_shape, ema_decay),
-      frozen=dict, step=step,
-      heads=make_heads(
-          generator, discriminator, objective, normalise, bool(given_classes)),
+      init=functools.partial(init, setup),
+      frozen=dict,
+      step=functools.partial(step, setup),
+      heads=make_heads(setup),
       figures=lambda metrics: {
-          **task.figures(metrics), 'images': float(metrics.loss_real.count * n_critic)},
+          **task.figures(metrics),
+          'images': float(metrics.loss_real.count * setup.n_critic)},
       line=gan_metrics.line,
       watch=('loss_disc', 'loss_gen', 'grad_norm_disc', 'grad_norm_gen'))
 
 
-def make_init(
-    generator, discriminator, gen_tx, disc_tx, image_shape, ema_decay
-) -> Callable[[jax.Array], State]:
-  """Returns key -> State of 'gen' and 'disc'."""
-
-  def init(key: jax.Array) -> State:
-    gen_key, disc_key, step_key = jax.random.split(key, 3)
-    z, label = jnp.zeros((2, generator.latent)), jnp.zeros(2, jnp.int32)
-    gen_params = generator.init(gen_key, z, labels=label)['params']
-    variables = dict(discriminator.init(
-        disc_key, jnp.zeros((2, *image_shape)), train=False))
-    disc_params = variables.pop('params')
-    return State(
-        step=jnp.zeros((), jnp.int32),
-        key=step_key,
-        nets={
-            'gen': Net(gen_params, {}, gen_tx.init(gen_params)),
-            'disc': Net(disc_params, variables.get('batch_stats', {}),
-                        disc_tx.init(disc_params))},
-        # Copies: a donated state must not hold one buffer twice.
-        ema={'gen': jax.tree.map(jnp.copy, gen_params)} if ema_decay else {},
-    )
-
-  return init
+def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
+  """One step of both players: (state, frozen, batch) -> (state, metrics)."""
+  del frozen
+  step_key = jax.random.fold_in(state.key, state.step)
+  gen, disc = state.nets['gen'], state.nets['disc']
+  with_negatives = state.step % setup.negatives_every == 0
+  for j in range(setup.n_critic):
+    key = jax.random.fold_in(step_key, j)
+    sets = players.prepare(
+        batch, j, key, axis, setup.augment, setup.normalise, with_negatives)
+    disc, seen = update_disc(setup, disc, gen, sets, jax.random.fold_in(key, 2), axis)
+  gen, made = update_gen(
+      setup, gen, state.nets['disc'] if setup.simultaneous else disc, sets,
+      jax.random.fold_in(step_key, setup.n_critic), axis)
+  state = state.replace(
+      step=state.step + 1, nets={'gen': gen, 'disc': disc},
+      ema=average(setup.ema_decay, state.ema, gen))
+  return state, gan_metrics.collect(setup.objective, seen, made, axis)
 
 
-def make_heads(generator, discriminator, objective, normalise, labelled) -> dict:
-  """The heads 'samples' and, where the objective knows classes, 'logits'."""
+def update_disc(setup, disc, gen, sets, key, axis):
+  """One update of the discriminator, on new generated images and the sets of a batch.
+
+  Returns:
+    (disc, what the metrics need of its passes).
+  """
+  fake_key, *keys = jax.random.split(key, 4)
+  real, objective = sets['real'], setup.objective
+  fake = players.generate(
+      setup.generator, gen.params, fake_key, len(real['label']), axis,
+      setup.given_classes)
+  sets = {'real': real, 'fake': fake,
+          **{name: one for name, one in sets.items() if name != 'real'}}
+  unreal = list(sets)[1:]
+  together = [['real'], unreal] if setup.joint else [[name] for name in sets]
+  coefficients = losses.disc_weights(
+      {name: one['weight'] for name, one in sets.items()}, setup.negative_weight, axis)
+  num_real = axis.sum(real['weight'] > 0)
+
+  def loss_fn(params):
+    variables = disc.variables | {'params': params}
+    passes, stats = players.see(
+        setup.discriminator, objective.class_logits, variables, sets, keys, axis,
+        together=together, updating='real')
+    terms = objective.disc(passes, axis)
+    loss = sum(jnp.sum(coefficients[name] * terms[name]) for name in terms)
+    loss += players.penalty_sum(
+        setup.penalties, setup.discriminator, variables, passes, fake_key,
+        axis) / num_real
+    return loss, (passes, terms, stats)
+
+  disc, (loss, (passes, terms, stats)), norm = updates.descend(
+      disc, setup.disc_tx, loss_fn, axis)
+  return disc.replace(batch_stats=stats), gan_metrics.Seen(loss, norm, passes, terms)
+
+
+def update_gen(setup, gen, disc, sets, key, axis):
+  """One update of the generator, against a discriminator that stays as it is.
+
+  Returns:
+    (gen, what the metrics need of its samples).
+  """
+  objective = setup.objective
+  fake_key, *keys = jax.random.split(key, 1 + len(objective.gen_sees))
+  num = len(sets['real']['label'])
+
+  def loss_fn(params):
+    fake = players.generate(
+        setup.generator, params, fake_key, num, axis, setup.given_classes)
+    passes, _ = players.see(
+        setup.discriminator, objective.class_logits, disc.variables,
+        {name: (sets | {'fake': fake})[name] for name in objective.gen_sees}, keys,
+        axis, together=[[name] for name in objective.gen_sees])
+    weight = passes['fake'].weight
+    loss = jnp.sum(objective.gen(passes, axis) / axis.sum(weight))
+    return loss, passes['fake']
+
+  gen, (loss, samples), norm = updates.descend(gen, setup.gen_tx, loss_fn, axis)
+  return gen, gan_metrics.Made(loss, norm, samples)
+
+
+def average(decay: float, ema: dict[str, Any], gen: Net) -> dict[str, Any]:
+  """The moving average of the generator's parameters; as it is if `decay` is 0."""
+  if not decay:
+    return ema
+  return {'gen': optax.incremental_update(gen.params, ema['gen'], 1.0 - decay)}
+
+
+def init(setup: Setup, key: jax.Array) -> State:
+  """The `State` of 'gen' and 'disc'."""
+  gen_key, disc_key, step_key = jax.random.split(key, 3)
+  z, label = jnp.zeros((2, setup.generator.latent)), jnp.zeros(2, jnp.int32)
+  gen_params = setup.generator.init(gen_key, z, labels=label)['params']
+  variables = dict(setup.discriminator.init(
+      disc_key, jnp.zeros((2, *setup.image_shape)), train=False))
+  disc_params = variables.pop('params')
+  return State(
+      step=jnp.zeros((), jnp.int32),
+      key=step_key,
+      nets={
+          'gen': Net(gen_params, {}, setup.gen_tx.init(gen_params)),
+          'disc': Net(disc_params, variables.get('batch_stats', {}),
+                      setup.disc_tx.init(disc_params))},
+      # Copies: a donated state must not hold one buffer twice.
+      ema={'gen': jax.tree.map(jnp.copy, gen_params)} if setup.ema_decay else {},
+  )
+
+
+def make_heads(setup: Setup) -> dict[str, Callable[..., jax.Array]]:
+  """The heads 'samples' and, where the objective has class logits, 'logits'."""
+  objective = setup.objective
 
   def samples(state, noise):
     params = state.ema.get('gen', state.nets['gen'].params)
-    return generator.apply(
-        {'params': params}, noise['z'], labels=noise['label'] if labelled else None)
+    labels = noise['label'] if setup.given_classes else None
+    return setup.generator.apply({'params': params}, noise['z'], labels=labels)
 
   def logits(state, images):
-    outputs, _ = discriminator.apply(
-        state.nets['disc'].variables, normalise(images), train=False)
+    outputs, _ = setup.discriminator.apply(
+        state.nets['disc'].variables, setup.normalise(images), train=False)
     return objective.class_logits(outputs)
 
   return {'samples': samples} | ({'logits': logits} if objective.class_logits else {})
 
 
-def _check(labels, n_critic, negatives_every, simultaneous, objective):
-  if labels not in LABELS:
-    raise ValueError(f'unknown trainer.labels {labels!r}; valid: {", ".join(LABELS)}')
-  if n_critic < 1 or negatives_every < 1:
+def _check(setup):
+  if setup.labels not in LABELS:
+    raise ValueError(
+        f'unknown trainer.labels {setup.labels!r}; valid: {", ".join(LABELS)}')
+  if setup.n_critic < 1 or setup.negatives_every < 1:
     raise ValueError(
         'trainer.n_critic and trainer.negatives_every must be 1 or more, got '
-        f'{n_critic} and {negatives_every}')
-  if simultaneous and n_critic > 1:
-    raise ValueError('trainer.simultaneous goes with n_critic=1 alone')
-  if labels == 'predefined' and not objective.class_logits:
+        f'{setup.n_critic} and {setup.negatives_every}')
+  if setup.simultaneous and setup.n_critic > 1:
     raise ValueError(
-        "trainer.labels='predefined' needs a loss that knows classes: not gan, hinge")
+        f'trainer.simultaneous needs trainer.n_critic=1, got {setup.n_critic}')
+  if setup.given_classes and not setup.objective.class_logits:
+    raise ValueError(
+        "trainer.labels='predefined' needs a loss with class logits: not gan, hinge")

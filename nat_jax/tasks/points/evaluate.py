@@ -1,7 +1,7 @@
 """GANs of points looked at on the way: samples, the boundary, distances to the data.
 
     evaluator = make_evaluator(config, workdir, inputs, trainer, mesh, others)
-    figures, _ = evaluator.run(state, step, final=False)
+    figures, _ = evaluator.run(state, ['samples'], final=False)
     figures['samples']['distance']                       # of each seed
 
 Each look is kept in snapshots/ of the workdir: a run that is resumed ends with all.
@@ -62,8 +62,9 @@ def make_evaluator(
         np.asarray(heads[name](state, {})) for name in ('samples', 'boundary'))
     return measures.wasserstein(samples, held_out.points), samples, boundary
 
-  def run(state, step, final):
-    del final
+  def run(state, names, final):
+    del names, final
+    step = int(state.step[0])  # each seed counts
     found = look(state)
     if jax.process_index() == 0:
       _keep(workdir, step, *found)
@@ -100,7 +101,9 @@ def make_evaluator(
 
   # Half-precision numbers of every look, once in snapshots/ and once in points.npz.
   size = config['num_seeds'] * (2 * DRAWN * given.shape[0] + len(where)) * 2
-  return Evaluator(run, save, summary, 2 * size * (1 + config['steps'] // every))
+  return Evaluator(
+      {'samples': every}, run, save, summary,
+      2 * size * (1 + config['steps'] // every))
 
 
 AGAIN = ('move {} away and train the run again: its snapshots belong together')

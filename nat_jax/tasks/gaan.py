@@ -1,0 +1,213 @@
+"""GAAN (Dist-GAN): an encoder as third player, whose reconstructions D sees as well.
+
+    trainer = gaan(encoder=..., generator=..., discriminator=..., enc_tx=tx, ...)
+    state, metrics = trainer.step(state, {}, {'positive': batch})
+
+Reference: Tran, Bui, Cheung, "Dist-GAN: An Improved GAN using Distance Constraints",
+ECCV 2018 (and "Generative Adversarial Autoencoder Networks", arXiv:1803.08887).
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from nat_jax import losses, registry, task
+from nat_jax.task import GLOBAL, Axis, Net, State
+from nat_jax.tasks import updates
+from nat_jax.tasks.gan import metrics as gan_metrics
+from nat_jax.tasks.gan import players
+from nat_jax.tasks.gan import step as gan_step
+
+OBJECTIVE = losses.make_gan_objective({'name': 'gan'}, 1)
+
+
+class Setup(NamedTuple):
+  """The networks and the settings of a GAN with an encoder.
+
+  Attributes:
+    encoder: `apply({'params'}, images, train=False) -> (codes [n, latent], aux)`.
+    generator, discriminator, image_shape, augment, normalise, penalties, ema_decay: see
+      `tasks.gan.step.Setup`. The discriminator has one logit and features.
+    enc_tx, gen_tx, disc_tx: the optimisers.
+    recon_weight: of the reconstructions among what D takes for real.
+    distance_weight: of the distances between codes in E's loss.
+  """
+
+  encoder: nn.Module
+  generator: nn.Module
+  discriminator: nn.Module
+  enc_tx: optax.GradientTransformation
+  gen_tx: optax.GradientTransformation
+  disc_tx: optax.GradientTransformation
+  image_shape: tuple[int, ...]
+  augment: Callable[[jax.Array, jax.Array], jax.Array]
+  normalise: Callable[[jax.Array], jax.Array]
+  penalties: Sequence[losses.Penalty] = ()
+  ema_decay: float = 0.0
+  recon_weight: float = 0.05
+  distance_weight: float = 1.0
+
+  @property
+  def pair(self) -> gan_step.Setup:
+    """Generator and discriminator with the losses of the original GAN."""
+    return gan_step.Setup(
+        self.generator, self.discriminator, OBJECTIVE, self.gen_tx, self.disc_tx, 1,
+        self.image_shape, self.augment, self.normalise, self.penalties, self.ema_decay)
+
+
+@registry.arguments(Setup)
+def gaan(**settings: Any) -> task.Trainer:
+  """Returns the trainer of encoder E, generator G and discriminator D, in this order.
+
+  With f the features and D the one logit of the discriminator, and x_r = G(E(x)):
+  E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
+     - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions.
+  D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
+     + mean -log(1 - D(G(z))) + penalties.
+  G: |mean D(x) - mean D(G(z))|.
+
+  Args:
+    **settings: the attributes of `Setup`.
+
+  Returns:
+    A `Trainer` over a `State` of 'enc', 'gen' and 'disc'.
+  """
+  setup = Setup(**settings)
+  return gan_step.gan(**setup.pair._asdict())._replace(
+      init=functools.partial(init, setup), step=functools.partial(step, setup))
+
+
+def init(setup: Setup, key: jax.Array) -> State:
+  """The `State` of 'enc', 'gen' and 'disc'."""
+  state, images = gan_step.init(setup.pair, key), jnp.zeros((2, *setup.image_shape))
+  params = setup.encoder.init(
+      jax.random.fold_in(key, 3), images, train=False)['params']
+  return state.replace(
+      nets=state.nets | {'enc': Net(params, {}, setup.enc_tx.init(params))})
+
+
+def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
+  """One step of the three players: (state, frozen, batch) -> (state, metrics)."""
+  del frozen
+  enc, gen, disc = (state.nets[name] for name in ('enc', 'gen', 'disc'))
+  keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+  real = players.prepare(
+      batch, 0, keys[0], axis, setup.augment, setup.normalise)['real']
+  enc = update_enc(setup, enc, gen, disc, real, keys[1], axis)
+  disc, seen = update_disc(setup, disc, enc, gen, real, keys[2], axis)
+  gen, made = update_gen(setup, gen, disc, real, keys[3], axis)
+  state = state.replace(
+      step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc},
+      ema=gan_step.average(setup.ema_decay, state.ema, gen))
+  return state, gan_metrics.collect(OBJECTIVE, seen, made, axis)
+
+
+def update_enc(setup, enc, gen, disc, real, key, axis):
+  """One update of the encoder; the generator and the discriminator stay as they are."""
+  fake_key, key = jax.random.split(key)
+  fake = players.generate(
+      setup.generator, gen.params, fake_key, len(real['label']), axis)
+
+  def loss_fn(params):
+    recon, codes = reconstruct(setup, params, gen.params, real, axis)
+    seen, _ = _see_apart(
+        setup, disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
+    features = {name: one.features['features'] for name, one in seen.items()}
+    return encoder_loss(
+        features, codes, fake['z'], setup.distance_weight, axis), ()
+
+  return updates.descend(enc, setup.enc_tx, loss_fn, axis)[0]
+
+
+def update_disc(setup, disc, enc, gen, real, key, axis):
+  """One update of the discriminator: (disc, what the metrics need of its passes)."""
+  num = len(real['label'])
+  fake_key, key = jax.random.split(key)
+  sets = {
+      'real': real,
+      'fake': players.generate(setup.generator, gen.params, fake_key, num, axis),
+      'recon': reconstruct(setup, enc.params, gen.params, real, axis)[0]}
+  shares = {'real': 1 - setup.recon_weight, 'fake': 1.0, 'recon': setup.recon_weight}
+
+  def loss_fn(params):
+    variables = disc.variables | {'params': params}
+    passes, stats = _see_apart(setup, variables, sets, key, axis, updating='real')
+    terms = {name: jax.nn.softplus(one.outputs[:, 0] * (1 if name == 'fake' else -1))
+             for name, one in passes.items()}
+    loss = sum(shares[name] * terms[name].sum() for name in terms)
+    loss += players.penalty_sum(
+        setup.penalties, setup.discriminator, variables, passes, fake_key, axis)
+    return loss / axis.sum(jnp.ones(num)), (passes, terms, stats)
+
+  disc, (loss, (passes, terms, stats)), norm = updates.descend(
+      disc, setup.disc_tx, loss_fn, axis)
+  return disc.replace(batch_stats=stats), gan_metrics.Seen(loss, norm, passes, terms)
+
+
+def update_gen(setup, gen, disc, real, key, axis):
+  """One update of the generator: (gen, what the metrics need of its samples)."""
+  fake_key, key = jax.random.split(key)
+  num = len(real['label'])
+
+  def loss_fn(params):
+    fake = players.generate(setup.generator, params, fake_key, num, axis)
+    passes, _ = _see_apart(
+        setup, disc.variables, {'fake': fake, 'real': real}, key, axis)
+    scores = {name: mean(jax.nn.sigmoid(one.outputs), axis)
+              for name, one in passes.items()}
+    share = num / axis.sum(jnp.ones(num))
+    return share * jnp.abs(scores['real'] - scores['fake']), passes['fake']
+
+  gen, (loss, samples), norm = updates.descend(gen, setup.gen_tx, loss_fn, axis)
+  return gen, gan_metrics.Made(loss, norm, samples)
+
+
+def encoder_loss(
+    features: Mapping[str, jax.Array], codes: jax.Array, z: jax.Array,
+    distance_weight: float, axis: Axis,
+) -> jax.Array:
+  """The part of E's loss that the examples of this device make up; see `gaan`.
+
+  Args:
+    features: of the sets 'real', 'recon' and 'fake', [n, d_f] each.
+    codes: E(x), [n, d_z].
+    z: noise of the set 'fake', [n, d_z].
+    distance_weight: of the distances between codes.
+    axis: the devices that share the batch.
+  """
+  f = features
+  scale = (codes.shape[1] / f['real'].shape[1]) ** 0.5
+  distance = mean(f['recon'] - f['fake'], axis) - scale * mean(codes - z, axis)
+  share = len(codes) / axis.sum(jnp.ones(len(codes)))  # of this device
+  error = jnp.square(f['real'] - f['recon']).mean()
+  return share * (error + distance_weight * jnp.square(distance))
+
+
+def reconstruct(
+    setup: Setup, enc_params: Any, gen_params: Any, real: players.Set, axis: Axis,
+) -> tuple[players.Set, jax.Array]:
+  """The set G(E(x)) of real images x, and their codes E(x) [n, latent]."""
+  codes, _ = setup.encoder.clone(axis_name=axis.name).apply(
+      {'params': enc_params}, real['image'], train=False)
+  images = setup.generator.clone(axis_name=axis.name).apply(
+      {'params': gen_params}, codes)
+  return {**real, 'image': images}, codes
+
+
+def _see_apart(setup, variables, sets, key, axis, updating=''):
+  """Passes of the discriminator, one for each set."""
+  return players.see(
+      setup.discriminator, None, variables, sets,
+      jax.random.split(key, len(sets)), axis, together=[[name] for name in sets],
+      updating=updating)
+
+
+def mean(x: jax.Array, axis: Axis) -> jax.Array:
+  """The mean of [n, ...] over all dimensions and the global batch."""
+  flat = x.reshape(len(x), -1)
+  return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])

@@ -1,0 +1,164 @@
+"""Evaluations chosen by their type, each with a period of its own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nat_jax import train
+from nat_jax.commands import report
+from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.schema import presets
+from nat_jax.tasks import classify, gan
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+SHAPE = (4, 4, 1)
+
+
+def fake(seed, *classes):
+  return {'name': 'fake', 'num': 40, 'shape': SHAPE, 'seed': seed, 'classes': classes}
+
+
+def make_config(evals=None, **changes):
+  """Ten updates of a tiny classifier: two sets of validation, three of the test."""
+  sets = {
+      'validation': {'source': fake(1, 0, 1), 'positive': True, 'part': 'validation'},
+      'validation_2': {'source': fake(1, 2), 'part': 'validation'},
+      'test': {'source': fake(2, 0, 1), 'positive': True},
+      'two': {'source': fake(2, 2)},
+      'noise': {'source': {'name': 'normal_noise', 'num': 30}},
+  }
+  for name, more in (evals or {}).items():
+    sets[name] = {**sets[name], **more}
+  return presets.experiment(**{**dict(
+      name='toy', steps=10, num_classes=2, model={'name': 'mlp', 'width': 4},
+      data=dict(
+          positives=fake(0, 0, 1), negatives={'two': {'source': fake(0, 2)}},
+          batch_size=8, negatives_per_batch=2),
+      evals=sets,
+      run=dict(log_every=10, eval_every=4, checkpoint_every=5, tensorboard=False),
+  ), **changes})
+
+
+def looks(workdir):
+  """Step -> names of the sets that were evaluated there."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return {record['step']: sorted(record['evals'])
+          for record in map(json.loads, lines) if record['kind'] == 'eval'}
+
+
+@pytest.fixture
+def entropy(monkeypatch):
+  """A type of a user's own: one number, and one for each of two thresholds."""
+  def measure(scores, eval_set, positives, bootstrap):
+    p = scores['max_prob']
+    assert len(p) == len(eval_set.arrays.label) and (positives is not None or (
+        eval_set.positive))
+    return {'mean_confidence': float(p.mean()), 'above': {'0.6': 0.25, '0.9': 0.125}}
+
+  monkeypatch.setitem(classify.EVALUATORS, 'confidence', measure)
+
+
+def test_periods_of_a_classifier(tmp_path):
+  """Validation at run.eval_every; another set where its entry says so; all at the
+  end, where each has the figures it has by itself."""
+  config = make_config({'two': {'every': 3}, 'validation_2': {'every': 0}})
+  evaluation = train.train(config, str(tmp_path))
+  assert looks(tmp_path) == {
+      3: ['two'], 4: ['validation'], 6: ['two'], 8: ['validation'], 9: ['two'],
+      10: sorted(config.evals)}
+  assert set(evaluation['evals']) == set(config.evals)
+  alone = train.train(make_config(
+      {name: {'every': 0} for name in config.evals}), str(tmp_path / 'alone'))
+  assert alone['evals'] == evaluation['evals']
+  assert list(looks(tmp_path / 'alone')) == [10]
+
+
+def test_a_negative_set_is_compared_with_its_positives_wherever_it_is_due(tmp_path):
+  train.train(make_config({'two': {'every': 10}, 'noise': {'every': 5}}), str(tmp_path))
+  records = [json.loads(line) for line in open(tmp_path / 'metrics.jsonl')]
+  at_5, = (r['evals'] for r in records if r['step'] == 5 and r['kind'] == 'eval')
+  found = evaluate_run(str(tmp_path), 5)['evals']['noise']
+  assert list(at_5) == ['noise']
+  assert at_5['noise'] == {key: x for key, x in found.items()
+                           if key != 'auroc_interval'}
+
+
+def test_best_checkpoint_with_a_period_of_its_own(tmp_path):
+  """The figure is there at updates 4 and 8; a checkpoint at 5 has none to go by."""
+  config = make_config(
+      {'validation': {'every': 4}, 'noise': {'every': 5}}, best='validation/accuracy',
+      run=dict(log_every=10, eval_every=0, checkpoint_every=4, keep=1,
+               tensorboard=False))
+  train.train(config, str(tmp_path))
+  kept = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()
+          if path.name.isdigit()}
+  assert 10 in kept and kept <= {4, 8, 10}
+
+
+def test_another_type(entropy, tmp_path):
+  config = make_config({'noise': {'type': 'confidence', 'every': 5},
+                        'validation': {'type': 'confidence'}})
+  evaluation = train.train(config, str(tmp_path))
+  noise = evaluation['evals']['noise']
+  scores = np.load(tmp_path / 'scores' / 'noise.npz')['max_prob']
+  assert noise == {'type': 'confidence', 'positive': False, 'part': 'test',
+                   'mean_confidence': pytest.approx(scores.mean()),
+                   'above': {'0.6': 0.25, '0.9': 0.125}}
+  assert evaluation['evals']['two']['type'] == 'accuracy_ncr'
+  assert 'noise' in looks(tmp_path)[5]
+  text = report.tables([str(tmp_path)])
+  table = text[text.index("type 'confidence'"):]
+  assert f'| mean confidence | {scores.mean():.3f} |' in ' '.join(table.split())
+  assert '| above 0.9 | 0.125 |' in ' '.join(table.split())
+  ncr = text[text.index('NCR_t: share'):text.index('Detection of negatives')]
+  assert 'two' in ncr and 'noise' not in ncr
+
+
+@pytest.mark.parametrize('changes, named', [
+    ({'noise': {'type': 'nought'}}, ['evals.noise', 'nought', 'accuracy_ncr']),
+    ({'noise': {'every': -1}}, ['evals.noise.every', '-1']),
+    ({'noise': {'every': 2.5}}, ['evals.noise.every', '2.5']),
+    ({'noise': {'evry': 2}}, ['evals.noise.', 'evry', 'every'])])
+def test_entries_with_mistakes(changes, named, tmp_path):
+  with pytest.raises(ValueError) as error:
+    train.train(make_config(changes), str(tmp_path / 'run'))
+  assert all(text in str(error.value) for text in named)
+  assert not (tmp_path / 'run').exists()
+
+
+def make_gan(evals):
+  return presets.experiment(
+      task='gan', name='toy', variant='nat0', steps=6, num_classes=2,
+      generator={'name': 'mlp_generator', 'latent': 3, 'widths': [4]},
+      discriminator={'name': 'mlp_discriminator', 'widths': [4]},
+      data=dict(positives=fake(0, 0, 1), batch_size=8), evals=evals,
+      measures=dict(num_samples=20, batch_size=8, neighbours=2),
+      run=dict(log_every=6, eval_every=3, checkpoint_every=6, tensorboard=False))
+
+
+def test_a_gan_shows_samples_more_often_than_it_measures_them(tmp_path):
+  evaluation = train.train(make_gan({
+      'samples': {'type': 'samples', 'every': 0}, 'look': {'type': 'sheet', 'every': 2},
+      'seldom': {'type': 'sheet'}}), str(tmp_path))
+  assert looks(tmp_path) == {2: ['look'], 3: ['seldom'], 4: ['look'],
+                             6: ['look', 'samples', 'seldom']}
+  assert sorted(path.name for path in (tmp_path / 'figures').glob('*_0*.png')) == [
+      'look_0000002.png', 'look_0000004.png', 'look_0000006.png',
+      'samples_0000006.png', 'seldom_0000003.png', 'seldom_0000006.png']
+  assert evaluation['evals']['look'] == {'type': 'sheet'}
+  assert 'fid' in evaluation['evals']['samples']
+  alone = train.train(make_gan({'samples': {'type': 'samples'}}), str(tmp_path / 'one'))
+  assert alone['evals']['samples'] == evaluation['evals']['samples']
+  assert 'FID' in report.tables([str(tmp_path)])
+
+
+def test_evaluations_of_a_gan_with_mistakes(tmp_path):
+  for entry, named in (({'type': 'nought'}, ('evals.x', 'nought', 'samples, sheet')),
+                       ({}, ('evals.x', 'None', 'samples, sheet')),
+                       ({'type': 'sheet', 'source': fake(0)}, ('evals.x.', 'source'))):
+    with pytest.raises(ValueError) as error:
+      train.train(make_gan({'x': entry}), str(tmp_path / 'run'))
+    assert all(text in str(error.value) for text in named)
+  assert set(gan.EVALUATORS) == {'samples', 'sheet'}
