@@ -119,6 +119,17 @@ GAN: dict[str, Any] = dict(
     run=RUN,
 )
 
+GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
+    **{key: value for key, value in GAN.items() if key != 'loss'},
+    'task': 'gaan',
+    'trainer': dict(
+        name='gaan',  # nat_jax.tasks.gaan.TRAINERS
+        recon_weight=0.05,  # of reconstructions among what D takes for real
+        distance_weight=1.0,  # of the distances between codes in the encoder's loss
+    ),
+    'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
+}
+
 POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     task='points',
     name='experiment',
@@ -142,7 +153,7 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     # eval_every: looks at samples and boundary, which divide the steps
     run={**RUN, 'log_every': 500, 'eval_every': 100, 'checkpoint_every': 1000},
 )
-DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'points': POINTS}
+DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN, 'points': POINTS}
 GROUPS = ('data', 'measures', 'run')
 
 

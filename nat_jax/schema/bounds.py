@@ -155,6 +155,8 @@ BOUNDS: dict[str, Bound] = {
     'trainer.negative_weight': either(WEIGHT, NONE),
     'trainer.simultaneous': FLAG,
     'trainer.labels': NAME,
+    'trainer.recon_weight': number('[0, 1]'),
+    'trainer.distance_weight': WEIGHT,
     'trainer.extra_loss': PROGRAM,
     'trainer.metrics': PROGRAM,
 
@@ -265,6 +267,7 @@ SPECS = {
         'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
+    'encoder': 'model',
     'penalties.*': 'penalty',
     'generator.generator': 'generator',
     'data': 'points',

@@ -3,6 +3,7 @@
     task = TASKS[config['task']]           # see nat_jax.task.Task
 """
 
-from nat_jax.tasks import classify, gan, points
+from nat_jax.tasks import classify, gaan, gan, points
 
-TASKS = {'classify': classify.TASK, 'gan': gan.TASK, 'points': points.TASK}
+TASKS = {'classify': classify.TASK, 'gan': gan.TASK, 'gaan': gaan.TASK,
+         'points': points.TASK}

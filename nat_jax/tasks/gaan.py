@@ -1,5 +1,6 @@
 """GAAN (Dist-GAN): an encoder as third player, whose reconstructions D sees as well.
 
+    trainer = build(config, image_shape, others)       # or from networks:
     trainer = gaan(encoder=..., generator=..., discriminator=..., enc_tx=tx, ...)
     state, metrics = trainer.step(state, {}, {'positive': batch})
 
@@ -16,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nat_jax import losses, registry, task
-from nat_jax.task import GLOBAL, Axis, Net, State
-from nat_jax.tasks import updates
+from nat_jax import losses, models, registry, task
+from nat_jax.runtime import optim
+from nat_jax.task import GLOBAL, Axis, Net, Others, State
+from nat_jax.tasks import gan, updates
+from nat_jax.tasks.gan import build as gan_build
 from nat_jax.tasks.gan import metrics as gan_metrics
 from nat_jax.tasks.gan import players
 from nat_jax.tasks.gan import step as gan_step
@@ -211,3 +214,42 @@ def mean(x: jax.Array, axis: Axis) -> jax.Array:
   """The mean of [n, ...] over all dimensions and the global batch."""
   flat = x.reshape(len(x), -1)
   return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])
+
+
+TRAINERS = {'gaan': gaan}
+
+
+def build(
+    config: Mapping[str, Any], image_shape: tuple[int, ...], others: Others
+) -> task.Trainer:
+  """Builds the trainer of a config.
+
+  Raises:
+    ValueError, TypeError: a name or an argument that does not exist, negatives, or an
+      encoder with batch statistics.
+  """
+  del others
+  if config['data']['negatives']:
+    raise ValueError(
+        'data.negatives must be {}: no loss of a GAN with an encoder takes negatives, '
+        f'got {", ".join(config["data"]["negatives"])}')
+  pair, schedule = gan_build.pair(config, image_shape, OBJECTIVE)
+  encoder = registry.build(
+      models.MODELS, config['encoder'], what='encoder',
+      num_outputs=pair['generator'].latent, axis_name=None)
+  variables = jax.eval_shape(
+      lambda key: encoder.init(key, jnp.zeros((1, *image_shape)), train=False),
+      jax.random.key(0))
+  if set(variables) != {'params'}:
+    raise ValueError(
+        f'encoder {config["encoder"]["name"]!r} has batch statistics, which the '
+        "encoder's update does not keep; choose one without, such as mlp")
+  trainer = registry.build(
+      TRAINERS, config['trainer'], what='trainer', encoder=encoder,
+      enc_tx=optim.make_optimizer(config['optimizer'], schedule, config['grad_clip']),
+      **pair)
+  return trainer._replace(learning_rate=schedule)
+
+
+TASK = gan.TASK._replace(
+    title='GANs with an encoder', build=build, commands=('evaluate',))
