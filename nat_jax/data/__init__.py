@@ -23,6 +23,7 @@ from nat_jax.data.negatives import (
 from nat_jax.data.overlap import count_overlap
 from nat_jax.data.points import POINTS, Points
 from nat_jax.data.pool import Pool, gather, make_pool
+from nat_jax.data.rows import Images, Rows
 from nat_jax.data.sources import (
     Arrays,
     digits,
@@ -35,12 +36,12 @@ from nat_jax.data.stream import Stream, apart, make_stream
 from nat_jax.data.tfds_source import from_tfds
 
 __all__ = [
-    'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Points', 'Pool', 'Stream',
-    'apart', 'blobs', 'cache_folder', 'check_memory', 'count_overlap', 'digits', 'fake',
-    'folder', 'from_tfds', 'gather', 'list_pictures', 'load', 'make_augment',
-    'make_pool', 'make_stream', 'normal_noise', 'normalise', 'patch_shuffle',
-    'pixel_permute', 'quantise', 'read_cache', 'read_pictures', 'split_slices',
-    'take_classes', 'take_split', 'uniform_noise', 'write_cache',
+    'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Images', 'Points', 'Pool',
+    'Rows', 'Stream', 'apart', 'blobs', 'cache_folder', 'check_memory', 'count_overlap',
+    'digits', 'fake', 'folder', 'from_tfds', 'gather', 'list_pictures', 'load',
+    'make_augment', 'make_pool', 'make_stream', 'normal_noise', 'normalise',
+    'patch_shuffle', 'pixel_permute', 'quantise', 'read_cache', 'read_pictures',
+    'split_slices', 'take_classes', 'take_split', 'uniform_noise', 'write_cache',
 ]
 
 # Called with what the spec says.

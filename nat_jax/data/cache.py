@@ -20,11 +20,12 @@ import pathlib
 import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from nat_jax.data import sources
+from nat_jax.data import rows, sources
 
 
 def cache_folder(dataset: str, cache_dir: str | None = None) -> pathlib.Path:
@@ -36,20 +37,24 @@ def cache_folder(dataset: str, cache_dir: str | None = None) -> pathlib.Path:
 def write_cache(
     dataset: str,
     split: str,
-    image: np.ndarray,
+    image: rows.Images,
     label: np.ndarray,
     names: Sequence[str] = (),
     cache_dir: str | None = None,
+    done: Callable[[int], Any] = lambda num: None,
 ) -> pathlib.Path:
   """Writes one whole split into the cache, in one piece or not at all.
+
+  The images are read and written some at a time, so they may be more than memory holds.
 
   Args:
     dataset: the name that `from_tfds` will be given.
     split: a whole split ('train', not 'train[:10%]').
-    image: `[n, h, w, c]` uint8.
+    image: `[n, h, w, c]` uint8, an array or `data.Rows`.
     label: `[n]`, any integer type.
     names: the class names.
     cache_dir: as for `from_tfds`.
+    done: is called with the number of images after each part that was written.
 
   Returns:
     The folder written.
@@ -57,7 +62,8 @@ def write_cache(
   Raises:
     ValueError: wrong shapes or types, or the split is cached already.
   """
-  image, label = np.asarray(image), np.asarray(label)
+  image = image if isinstance(image, rows.Rows) else np.asarray(image)
+  label = np.asarray(label)
   if not re.fullmatch(r'\w[\w.-]*', split) or split == 'all':
     raise ValueError(f"expected the name of a whole split ('train'), got {split!r}")
   if np.issubdtype(label.dtype, np.integer):
@@ -70,7 +76,14 @@ def write_cache(
   partial = folder.with_name(f'.{split}-{uuid.uuid4().hex}')
   partial.mkdir(parents=True)
   try:
-    np.save(partial / 'image.npy', image)
+    file = np.lib.format.open_memmap(
+        partial / 'image.npy', 'w+', np.uint8, tuple(image.shape))
+    for start in range(0, len(image), _CHUNK):
+      part = image[start:start + _CHUNK]
+      file[start:start + len(part)] = part
+      done(len(part))
+    file.flush()
+    del file
     np.save(partial / 'label.npy', label)
     (partial / 'names.json').write_text(json.dumps(list(names)), encoding='utf-8')
     os.replace(partial, folder)
@@ -80,15 +93,21 @@ def write_cache(
   return folder
 
 
+_CHUNK = 512  # images that are written at a time
+
+
 def read_cache(folder: str | os.PathLike[str]) -> sources.Arrays:
-  """Reads one split that `write_cache` wrote; the images stay on disk (mapped).
+  """Reads one split that `write_cache` wrote; the images stay on disk.
+
+  They are an array that is mapped from the file (`numpy.memmap`): what is read of it
+  stands in the operating system's cache, which gives way where memory is short.
 
   Raises:
     ValueError: a file is missing, cut off, or not of the documented kind.
   """
   folder = pathlib.Path(folder)
   try:
-    image = np.asarray(np.load(folder / 'image.npy', mmap_mode='r'))
+    image = np.load(folder / 'image.npy', mmap_mode='r')
     label = np.load(folder / 'label.npy')
     names = json.loads((folder / 'names.json').read_text(encoding='utf-8'))
     _check(image, label, names)
@@ -100,8 +119,8 @@ def read_cache(folder: str | os.PathLike[str]) -> sources.Arrays:
   return sources.Arrays(image, label, tuple(names))
 
 
-def _check(image: np.ndarray, label: np.ndarray, names: Sequence[str]) -> None:
-  if image.dtype != np.uint8 or image.ndim != 4 or not len(image):
+def _check(image: rows.Images, label: np.ndarray, names: Sequence[str]) -> None:
+  if image.dtype != np.uint8 or len(image.shape) != 4 or not len(image):
     raise ValueError(
         f'expected images uint8 [n, h, w, c], got {image.dtype} {list(image.shape)}'
     )

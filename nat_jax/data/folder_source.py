@@ -20,6 +20,7 @@ from absl import logging
 from PIL import Image, ImageOps
 
 from nat_jax.data import memory, sources
+from nat_jax.data import rows as rows_lib
 
 EXTENSIONS = frozenset(
     '.bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
@@ -33,6 +34,7 @@ def folder(
     split: str = 'all',
     classes: Sequence[int] | None = None,
     skip_unreadable: bool = False,
+    lazy: bool = False,
 ) -> sources.Arrays:
   """Reads the pictures under `path`.
 
@@ -47,6 +49,8 @@ def folder(
       out. A flat folder is one class, and can be cut by numbers as well (all[:100]).
     classes: the classes to keep, by their number in the sorted order.
     skip_unreadable: pass over damaged pictures with a warning.
+    lazy: decode a picture whenever it is read, for more of them than memory holds. It
+      needs a size, and a damaged picture is an error when its turn comes.
 
   Returns:
     uint8 images; the classes take turns.
@@ -56,11 +60,20 @@ def folder(
       beside class folders, a damaged picture, sizes that differ, a split that cannot
       be taken or leaves a class without a picture.
   """
-  size = _checked(size, mode)
+  size = checked(size, mode)
   # The images stand for themselves as paths here: only those kept are decoded.
   listing = sources.take_classes(list_pictures(path), classes)
   rows = _rows(listing, split, path)
   files, label = listing.image[rows], listing.label[rows]
+  if lazy:
+    if size is None or skip_unreadable:
+      raise ValueError(
+          f'lazy=True needs a size and goes without skip_unreadable, got size={size}, '
+          f'skip_unreadable={skip_unreadable}: damaged pictures are not known before')
+    return sources.Arrays(
+        rows_lib.Rows(
+            lambda chosen: read_pictures(files[chosen], size, mode)[0], len(files),
+            (*size, len(mode))), label, listing.names)
   image, unreadable = read_pictures(files, size, mode, skip_unreadable)
   read = np.delete(label, list(unreadable))
   lost = np.setdiff1d(label, read)
@@ -112,11 +125,11 @@ def read_pictures(
     (uint8 [n, h, w, c] of those that can be read, {place in `files`: the reason} of
     those that cannot).
   """
-  size = _checked(size, mode)
+  size = checked(size, mode)
   if size is not None:
     memory.check_memory(
         len(files) * size[0] * size[1] * len(mode), f'{len(files)} pictures of {size}',
-        'make them smaller, or take fewer')
+        'make them smaller, take fewer, or read them when they are wanted: lazy=True')
 
   def read(file):
     try:
@@ -155,8 +168,10 @@ def read_pictures(
   return np.stack(list(images.values())), unreadable
 
 
-def _checked(size, mode: str) -> tuple[int, int] | None:
-  """The size as (h, w), or None."""
+def checked(
+    size: int | Sequence[int] | None, mode: str
+) -> tuple[int, int] | None:
+  """The size as (h, w), or None; ValueError for others, and for another mode."""
   if mode not in ('RGB', 'L'):
     raise ValueError(f"mode must be 'RGB' or 'L', got {mode!r}")
   if size is not None:
@@ -217,10 +232,16 @@ def _read(file: pathlib.Path, size: tuple[int, int] | None, mode: str) -> np.nda
       image = image.convert('RGBA')
       white = Image.new('RGBA', image.size, 'white')
       image = Image.alpha_composite(white, image)
-    image = image.convert(mode)
-    if size is not None:
-      image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image.height, image.width, -1)
+    return fit(image, size, mode)
+
+
+def fit(image: Image.Image, size: tuple[int, int] | None, mode: str) -> np.ndarray:
+  """A picture in `mode`, resized so that it just covers `size` and cropped in the
+  middle; uint8 [h, w, c]."""
+  image = image.convert(mode)
+  if size is not None:
+    image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+  return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

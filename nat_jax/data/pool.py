@@ -11,57 +11,21 @@ import jax
 import numpy as np
 
 from nat_jax.data import negatives as negatives_lib
+from nat_jax.data import rows
 from nat_jax.data.sources import Arrays
 
 Array = np.ndarray | jax.Array
-
-
-class Rows:
-  """Several arrays [n_i, ...], read as one array [sum n_i, ...] without a copy of them.
-
-  Rows of an array on disk (`numpy.memmap`) are read when they are asked for.
-  `numpy.asarray` gives all of them in memory.
-
-  Attributes:
-    shape, dtype: of the whole.
-  """
-
-  def __init__(self, parts: Sequence[np.ndarray]):
-    self.parts = parts
-    self.ends = np.cumsum([len(part) for part in parts])
-    self.shape = (int(self.ends[-1]), *parts[0].shape[1:])
-    self.dtype = parts[0].dtype
-
-  def __len__(self) -> int:
-    return self.shape[0]
-
-  def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-    """The rows of the numbers `rows` (int, of any shape): [*rows.shape, ...]."""
-    rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
-    if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-      raise IndexError(
-          f'rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}')
-    found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
-    of_part = np.searchsorted(self.ends, rows, side='right')
-    for i, part in enumerate(self.parts):
-      chosen = of_part == i
-      if chosen.any():
-        found[chosen] = part[rows[chosen] - (self.ends[i] - len(part))]
-    return found
-
-  def __array__(self, dtype=None, copy=None) -> np.ndarray:
-    return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
 
 
 class Pool(NamedTuple):
   """The positives, then every set of negatives in order.
 
   Attributes:
-    image: `[n, h, w, c]` uint8; `Rows` until it is put on a device.
+    image: `[n, h, w, c]` uint8, which may be `data.Rows`.
     label: `[n]` int32, -1 = negative.
   """
 
-  image: Array | Rows
+  image: Array | rows.Rows
   label: Array
 
 
@@ -118,7 +82,7 @@ def make_pool(
   sets = list(negatives.values())
   num_negatives = sum(len(arrays.image) for arrays in sets)
   return Pool(
-      Rows([pixels(arrays.image) for arrays in (positives, *sets)]),
+      rows.join([pixels(arrays.image) for arrays in (positives, *sets)]),
       np.concatenate([label, np.full(num_negatives, -1)]).astype(np.int32),
   )
 
@@ -135,7 +99,7 @@ def gather(pool: Pool, index: Array | dict[str, Array]) -> dict[str, Any]:
     dict of such batches. An empty slot has the image of row 0, label -1 and weight 0.
   """
   if isinstance(index, dict):
-    return {name: gather(pool, rows) for name, rows in index.items()}
+    return {name: gather(pool, part) for name, part in index.items()}
   filled = (index >= 0).astype(index.dtype)
   row = index * filled
   return {

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nat_jax.data import rows
 from nat_jax.data.memory import check_memory
 
 
 class Arrays(NamedTuple):
-  """A set of images in memory (or mapped from disk).
+  """A set of images in memory, or read from disk when they are asked for.
 
   Attributes:
     image: `[n, h, w, c]`, uint8; float32 means already normalised.
@@ -27,7 +28,7 @@ class Arrays(NamedTuple):
     names: the name of each class; may be empty.
   """
 
-  image: np.ndarray
+  image: rows.Images
   label: np.ndarray
   names: tuple[str, ...] = ()
 
@@ -85,17 +86,19 @@ def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice
 
 
 def take_split(splits: Mapping[str, Arrays], split: str) -> Arrays:
-  """Cuts `split` out of whole splits; a single slice stays a view (no copy)."""
+  """Cuts `split` out of whole splits, without a copy of the images."""
   counts = {name: len(arrays.label) for name, arrays in splits.items()}
   parts = [
-      (splits[name].image[rows], splits[name].label[rows])
-      for name, rows in split_slices(split, counts)
+      (rows.select(splits[name].image, part), splits[name].label[part])
+      for name, part in split_slices(split, counts)
   ]
   names = next(iter(splits.values())).names
   if len(parts) == 1:
     return Arrays(*parts[0], names)
   images, labels = zip(*parts, strict=True)
-  return Arrays(np.concatenate(images), np.concatenate(labels), names)
+  joined = (np.concatenate(images) if all(map(rows.in_memory, images))
+            else rows.join(images))
+  return Arrays(joined, np.concatenate(labels), names)
 
 
 def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
@@ -114,11 +117,11 @@ def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
         f'classes must be distinct labels of the split, got {classes.tolist()}; '
         f'there are {present.tolist()}'
     )
-  rows = np.flatnonzero(np.isin(arrays.label, classes))
+  chosen = np.flatnonzero(np.isin(arrays.label, classes))
   order = np.argsort(classes)
-  label = order[np.searchsorted(classes, arrays.label[rows], sorter=order)]
+  label = order[np.searchsorted(classes, arrays.label[chosen], sorter=order)]
   names = tuple(arrays.names[c] for c in classes) if arrays.names else ()
-  return Arrays(arrays.image[rows], label.astype(np.int32), names)
+  return Arrays(rows.select(arrays.image, chosen), label.astype(np.int32), names)
 
 
 def digits(split: str = 'train', classes: Sequence[int] | None = None) -> Arrays:

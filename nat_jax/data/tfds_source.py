@@ -1,20 +1,24 @@
-"""Any image data set of tfds, decoded once into the cache of arrays.
+"""Any image data set of tfds, decoded once into the cache of arrays, or row by row.
 
     from_tfds('cifar10', split='train[:90%]', classes=(0, 1, 2))
+    from_tfds('imagenet2012', size=224, lazy=True)    # nothing decoded on disk
 
 tfds prepares the data set as ArrayRecord (that needs TensorFlow); reading and decoding
 it does not. What is cached (see cache.py for the layout) is used without a look at the
 prepared data: after preparing another version, delete the cached folder.
 """
 
+import os
 import re
+import uuid
 from collections.abc import Sequence
 
 import numpy as np
 import tqdm
 from absl import logging
+from PIL import Image
 
-from nat_jax.data import cache, sources
+from nat_jax.data import cache, folder_source, rows, sources
 
 _CHUNK = 512  # records read at a time
 
@@ -25,8 +29,14 @@ def from_tfds(
     classes: Sequence[int] | None = None,
     data_dir: str | None = None,
     cache_dir: str | None = None,
+    size: int | Sequence[int] | None = None,
+    mode: str = 'RGB',
+    lazy: bool = False,
 ) -> sources.Arrays:
   """Reads a data set by its official tfds name, or one that lies under `data_dir`.
+
+  The decoded images are kept on disk and read from there row by row. With `lazy` they
+  are not: each picture is decoded from its record whenever it is read.
 
   Args:
     dataset: 'cifar10', 'emnist/letters', ...
@@ -34,41 +44,112 @@ def from_tfds(
     classes: the labels to keep, renumbered by position.
     data_dir: where tfds prepared it; None is tfds' own default.
     cache_dir: where the decoded arrays are kept.
+    size: the side, or (h, w), that pictures are resized and cropped to as in `folder`;
+      None asks that tfds has them in one fixed size.
+    mode: with `size`, 'RGB' (three channels) or 'L' (one, grey).
+    lazy: decode a picture whenever it is read, and keep its label alone on disk.
 
   Returns:
-    The images (mapped from disk where possible) and their labels as tfds has them.
+    The images, which stay on disk, and their labels as tfds has them.
 
   Raises:
     ValueError: unknown data set or split; not prepared, or not as ArrayRecord (with
       the command that prepares it); a broken cache; no fixed-size uint8 'image' or no
       'label'.
   """
-  folder = cache.cache_folder(dataset, cache_dir)
   names = list(dict.fromkeys(re.findall(r'(?:^|\+)\s*([^\s\[+]+)', split)))
   if 'all' in names:
     raise ValueError(f"{dataset}: name the splits instead of 'all': 'train+test'")
+  size = folder_source.checked(size, mode)
+  form = '' if size is None else f'@{size[0]}x{size[1]}{mode}'
+  splits = {}
   for name in names:
-    if not (folder / name).exists():
-      _fill_cache(dataset, name, data_dir, cache_dir)
-  splits = {name: cache.read_cache(folder / name) for name in names}
+    if lazy:
+      folder = cache.cache_folder(dataset, cache_dir)
+      splits[name] = _records(dataset, name, data_dir, size, mode, folder)
+      continue
+    folder = cache.cache_folder(dataset + form, cache_dir) / name
+    if not folder.exists():
+      _fill_cache(dataset, form, name, data_dir, cache_dir, size, mode)
+    splits[name] = cache.read_cache(folder)
   return sources.take_classes(sources.take_split(splits, split), classes)
 
 
-def _fill_cache(
-    dataset: str, split: str, data_dir: str | None, cache_dir: str | None
-) -> None:
+def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
   """Decodes one prepared split into the cache."""
+  arrays = _records(dataset, split, data_dir, size, mode)
+  folder = cache.cache_folder(dataset + form, cache_dir) / split
+  num = len(arrays.label)
+  with tqdm.tqdm(
+      total=num, desc=f'{dataset} {split}', unit=' images', disable=None) as bar:
+    try:
+      cache.write_cache(
+          dataset + form, split, arrays.image, arrays.label, arrays.names, cache_dir,
+          bar.update)
+    except (OSError, ValueError):
+      if not folder.exists():  # else another process was first
+        raise
+  logging.info('%s %s: %d images cached in %s', dataset, split, num, folder)
+
+
+def _records(dataset, split, data_dir, size, mode, folder=None) -> sources.Arrays:
+  """One prepared split, whose images are decoded when they are read.
+
+  Its labels are kept in `folder`, if there is one.
+  """
   builder, records = _open(dataset, split, data_dir)
   features = builder.info.features
-  image, label = _decode(dataset, features, records, f'{dataset} {split}')
-  names = getattr(features['label'], 'names', None) or ()
-  folder = cache.cache_folder(dataset, cache_dir) / split
+  _check_features(dataset, features, size)
+
+  def read(rows):
+    found = records.__getitems__([int(row) for row in rows])
+    images = [example['image'] for example in found]
+    if size is not None:
+      images = [folder_source.fit(Image.fromarray(image.squeeze()), size, mode)
+                for image in images]
+    return np.stack(images)
+
+  shape = features['image'].shape if size is None else (*size, len(mode))
+  names = tuple(getattr(features['label'], 'names', None) or ())
+  image = rows.Rows(read, len(records), shape)
+  path = folder and folder / f'{split}-labels-{builder.version}.npy'
+  label = _kept_labels(path, len(records))
+  if label is None:
+    label = _read_labels(builder, split, len(records))
+    if path:
+      _keep(path, label)
+  return sources.Arrays(image, label, names)
+
+
+def _kept_labels(path, num) -> np.ndarray | None:
+  """The labels int32 [num] of a file; None if it is not there, or holds others."""
   try:
-    cache.write_cache(dataset, split, image, label, names, cache_dir)
-  except (OSError, ValueError):
-    if not folder.exists():  # else another process was first
-      raise
-  logging.info('%s %s: %d images cached in %s', dataset, split, len(label), folder)
+    label = np.load(path) if path else None
+  except (OSError, EOFError, ValueError):
+    return None
+  return label if label is not None and (label.shape, label.dtype) == (
+      (num,), np.int32) else None
+
+
+def _keep(path, label) -> None:
+  """Writes labels in one piece: a reader never sees half a file."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}.npy')
+  np.save(partial, label)
+  os.replace(partial, path)
+
+
+def _read_labels(builder, split, num) -> np.ndarray:
+  """The labels of a prepared split, without decoding its images."""
+  import tensorflow_datasets as tfds
+
+  skip = {'image': tfds.decode.SkipDecoding()}
+  records = builder.as_data_source(split, decoders=skip)
+  label = np.empty(num, np.int32)
+  for start in range(0, num, _CHUNK):
+    numbers = list(range(start, min(start + _CHUNK, num)))
+    label[numbers] = [example['label'] for example in records.__getitems__(numbers)]
+  return label
 
 
 def _open(dataset: str, split: str, data_dir: str | None):
@@ -116,8 +197,8 @@ def _open(dataset: str, split: str, data_dir: str | None):
     ) from None
 
 
-def _decode(dataset, features, records, title):
-  """Decodes every record into two arrays."""
+def _check_features(dataset, features, size):
+  """Raises ValueError unless these are labelled uint8 images of one known size."""
   for key in ('image', 'label'):
     if key not in features:
       raise ValueError(
@@ -125,18 +206,7 @@ def _decode(dataset, features, records, title):
           f'it has: {", ".join(features)}'
       )
   shape, dtype = features['image'].shape, features['image'].np_dtype
-  if None in shape or len(shape) != 3 or dtype != np.uint8:
+  if len(shape) != 3 or dtype != np.uint8 or (None in shape and size is None):
     raise ValueError(
-        f'{dataset}: expected uint8 images of one fixed size [h, w, c], got {dtype} '
-        f'{shape}; save its pictures and use the source folder(size=...)'
-    )
-  image = np.empty((len(records), *shape), np.uint8)
-  label = np.empty(len(records), np.int32)
-  bar = tqdm.tqdm(total=len(records), desc=title, unit=' images', disable=None)
-  with bar:
-    for start in range(0, len(records), _CHUNK):
-      rows = list(range(start, min(start + _CHUNK, len(records))))
-      for row, example in zip(rows, records.__getitems__(rows), strict=True):
-        image[row], label[row] = example['image'], example['label']
-      bar.update(len(rows))
-  return image, label
+        f'{dataset}: expected uint8 images of one fixed size [h, w, c], or a size to '
+        f'resize them to, such as size=224, got {dtype} {shape} and size={size}')

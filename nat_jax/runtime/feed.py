@@ -7,7 +7,9 @@
     state, metrics = step_fn(state, frozen, source, items(step, k), k)
 """
 
+import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +22,8 @@ from nat_jax import data
 from nat_jax.runtime import parallel
 from nat_jax.task import Inputs, Trainer
 
+AHEAD = 2**28  # bytes of batches that are gathered ahead, at most 16 batches
+THREADS = max(2, min(8, os.cpu_count() or 1))  # that gather them
 SECONDS_PER_CALL = 1.0  # a run that is stopped by SIGTERM waits for two calls
 
 
@@ -47,11 +51,11 @@ def make_feed(
   if run['placement'] not in ('resident', 'streamed'):
     raise ValueError(
         f'unknown run.placement {run["placement"]!r}; valid: resident, streamed')
-  index = inputs.stream.index
+  index = functools.partial(_local_index, inputs.stream.index, mesh)
   by_host = not scans or run['placement'] == 'streamed'
   most = longest_call(config, ends)
   _check_memory(config, inputs, most if by_host else 1)
-  _try_step(trainer, data.gather(inputs.pool, index(0)))
+  _try_step(trainer, data.gather(inputs.pool, inputs.stream.index(0)))
 
   def indices(step, k):
     """Always as many rows, of which the first k are used: programs keep their shape."""
@@ -69,22 +73,30 @@ def make_feed(
   if resident:  # the device's memory is the host's
     return step_fn, (), lambda step, k: data.gather(inputs.pool, indices(step, k))
   return step_fn, (), _Batches(
-      lambda step: data.gather(inputs.pool, index(step)), config['steps'], most)
+      lambda step: data.gather(inputs.pool, index(step)), config['steps'], most,
+      inputs.stream.num_slots * math.prod(inputs.shape))
+
+
+def _local_index(index, mesh, step):
+  """The rows of the global batch of a step that the devices of this process hold."""
+  return jax.tree.map(lambda x: x[parallel.local(len(x), mesh)], index(step))
 
 
 class _Batches:
   """Batches of consecutive steps, gathered ahead by grain's threads."""
 
-  def __init__(self, batch: Callable[[int], Any], stop: int, rows: int):
+  def __init__(self, batch: Callable[[int], Any], stop: int, rows: int, num_bytes: int):
     self.batch, self.stop, self.rows = batch, stop, rows
     self.next, self.iterator = None, None
+    ahead = min(16, max(2, AHEAD // num_bytes))
+    self.options = grain.ReadOptions(
+        num_threads=min(ahead, THREADS), prefetch_buffer_size=ahead)
 
   def __call__(self, step: int, k: int):
     """Batches of steps step...step+k-1, stacked; the last repeated up to `rows`."""
     if step != self.next:
       steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
-      self.iterator = iter(steps.to_iter_dataset(
-          grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
+      self.iterator = iter(steps.to_iter_dataset(self.options))
     self.next = step + k
     batches = [next(self.iterator) for _ in range(k)]
     batches += batches[-1:] * (self.rows - k)

@@ -63,10 +63,10 @@ def wrap_step(
 
   Returns:
     run(state, frozen, source, items, num=None) -> (state, metrics of all updates).
-    `items` is a tree of numpy arrays [k, n, ...], equal on all processes: k updates
-    with a global batch of n, or only the first `num`, which are dispatched one by one.
-    With the same k in every call there are two programs at most, whatever `num` is. The
-    state is donated: do not use it again.
+    `items` is a tree of numpy arrays [k, n, ...], the rows of this process (`local`) of
+    k global batches: k updates, or only the first `num`, one by one. With the same k in
+    every call there are two programs at most, whatever `num` is. The state is donated:
+    do not use it again.
 
   Raises:
     ValueError: an unknown mode.
@@ -167,23 +167,30 @@ def _global(state, mesh, mode):
   return jax.tree.map(join, state)
 
 
+def local(num: int, mesh: Mesh) -> slice:
+  """Which of the `num` rows of a global batch the devices of this process hold."""
+  per_process = num // mesh.devices.size * len(mesh.local_devices)
+  first = jax.process_index() * per_process
+  return slice(first, first + per_process)
+
+
 def split(items: Any, mesh: Mesh, mode: str = 'jit') -> Any:
-  """Lays global batches [k, n, ...] out over the devices, along their second axis.
+  """Lays batches [k, n, ...] out over the devices, along their second axis.
 
   Args:
-    items: tree of numpy arrays, equal on all processes.
+    items: tree of numpy arrays: the rows of this process, see `local`.
     mesh: of `make_mesh`.
-    mode: 'jit': global arrays; 'pmap': arrays [k, devices of this process, n / all
+    mode: 'jit': global arrays; 'pmap': arrays [k, devices of this process, n / these
       devices, ...].
   """
-  num_devices, num_local = mesh.devices.size, len(mesh.local_devices)
-  first = jax.process_index() * num_local
+  parts = NamedSharding(mesh, P(None, 'data'))
 
   def lay_out(x):
     if mode == 'pmap':
-      x = x.reshape(x.shape[0], num_devices, -1, *x.shape[2:])
-      return x[:, first : first + num_local]
-    return _place(x, NamedSharding(mesh, P(None, 'data')))
+      return x.reshape(x.shape[0], len(mesh.local_devices), -1, *x.shape[2:])
+    if jax.process_count() == 1:
+      return jax.device_put(x, parts)
+    return jax.make_array_from_process_local_data(parts, x)
 
   return jax.tree.map(lay_out, items)
 

@@ -212,6 +212,7 @@ BOUNDS: dict[str, Bound] = {
         whole('[1, 1e4]'), listed(whole('[1, 1e4]'), 2, 2), NONE),
     'source.mode': NAME,
     'source.skip_unreadable': FLAG,
+    'source.lazy': FLAG,
     'source.dataset': TEXT,
     'source.data_dir': either(TEXT, NONE),
     'source.cache_dir': either(TEXT, NONE),

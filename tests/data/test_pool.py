@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_jax import data
 from nat_jax.data import (
     Arrays,
     count_overlap,
@@ -15,7 +14,6 @@ from nat_jax.data import (
     normal_noise,
     quantise,
 )
-from nat_jax.data.pool import Rows
 
 MEAN, STD = (0.5,), (0.25,)
 
@@ -94,26 +92,9 @@ def test_overlap_counts_equal_images():
   assert count_overlap(a, fake(num=20, shape=(4, 16, 1))) == 0
 
 
-def test_rows_of_several_arrays_read_as_one(tmp_path):
-  """Memory-mapped or not, in any order and shape; nothing is copied before."""
-  rng = np.random.default_rng(0)
-  parts = [rng.integers(0, 255, (n, 3, 2, 1), np.uint8) for n in (4, 1, 7)]
-  np.save(tmp_path / 'part.npy', parts[2])
-  mapped = np.load(tmp_path / 'part.npy', mmap_mode='r')
-  rows, whole = Rows([*parts[:2], mapped]), np.concatenate(parts)
-  assert len(rows) == 12 and rows.shape == whole.shape and rows.dtype == np.uint8
-  assert rows.parts[0] is parts[0] and rows.parts[2] is mapped
-  for index in (rng.permutation(12), rng.integers(0, 12, (2, 5, 3)), np.array(4), []):
-    np.testing.assert_array_equal(rows[index], whole[np.asarray(index, int)])
-  np.testing.assert_array_equal(rows[3:6], whole[3:6])
-  np.testing.assert_array_equal(np.asarray(rows), whole)
-  for index in ([12], [-1]):
-    with pytest.raises(IndexError, match='0..11'):
-      rows[index]
-
-
-def test_a_pool_holds_the_arrays_it_was_given():
-  positives, negatives = data.fake(num=8), data.fake(num=4, seed=1)
-  pool = data.make_pool(positives, {'more': negatives}, 4, MEAN, STD)
-  assert pool.image.parts[0] is positives.image
-  assert pool.image.parts[1] is negatives.image
+def test_a_pool_copies_no_image():
+  positives, negatives = fake(num=8), fake(num=4, seed=1)
+  pool = make_pool(positives, {'more': negatives}, 4, MEAN, STD)
+  expected = negatives.image[1].copy()
+  negatives.image[1] += 1
+  np.testing.assert_array_equal(pool.image[9], expected + 1)

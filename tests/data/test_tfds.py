@@ -101,6 +101,39 @@ def test_cache_is_used_without_the_prepared_data(data_dir, tmp_path):
   np.testing.assert_array_equal(first.label, again.label)
 
 
+def test_lazy_images_are_decoded_when_they_are_read(data_dir, tmp_path):
+  """Nothing but the labels is kept on disk, and these are read from there again."""
+  once = read(data_dir, tmp_path / 'once', split='train[5:]', classes=(2, 0))
+  lazy = read(data_dir, tmp_path / 'lazy', split='train[5:]', classes=(2, 0), lazy=True)
+  np.testing.assert_array_equal(np.asarray(lazy.image), once.image)
+  np.testing.assert_array_equal(lazy.label, once.label)
+  kept = tmp_path / 'lazy' / 'tiny_pets' / 'train-labels-1.0.0.npy'
+  assert [p for p in (tmp_path / 'lazy').rglob('*') if p.is_file()] == [kept]
+  np.save(kept, 2 - np.load(kept))
+  again = read(data_dir, tmp_path / 'lazy', lazy=True)
+  assert again.label.tolist() == (2 - read(data_dir, tmp_path / 'once').label).tolist()
+  kept.write_bytes(b'damaged')
+  np.testing.assert_array_equal(
+      read(data_dir, tmp_path / 'lazy', lazy=True).label,
+      read(data_dir, tmp_path / 'once').label)
+
+
+def test_pictures_of_any_size_are_resized(tmp_path):
+  """Decoded or lazy, in a cache folder of that size."""
+  prepare(tmp_path / 'data', shape=(None, None, 3))
+  with pytest.raises(ValueError, match='size'):
+    read(str(tmp_path / 'data'), tmp_path)
+  both = [read(str(tmp_path / 'data'), tmp_path, size=(4, 2), mode='L', lazy=lazy)
+          for lazy in (False, True)]
+  assert both[0].image.shape == both[1].image.shape == (20, 4, 2, 1)
+  np.testing.assert_array_equal(np.asarray(both[1].image), both[0].image)
+  whole = read(str(tmp_path / 'data'), tmp_path, size=(5, 4))
+  want = sorted(map(bytes, pixels(20)))
+  assert sorted(map(bytes, whole.image)) == want
+  assert {p.name for p in tmp_path.iterdir()} == {
+      'data', 'tiny_pets', 'tiny_pets@4x2L', 'tiny_pets@5x4RGB'}
+
+
 @pytest.mark.process
 def test_works_where_tensorflow_is_not_installed(data_dir, tmp_path):
   code = textwrap.dedent("""

@@ -1,0 +1,101 @@
+"""Images that are read when they are asked for, however many there are.
+
+    rows = Rows(read, num=1_281_167, shape=(224, 224, 3))  # read: numbers -> images
+    batch = rows[np.array([5, 17, 5])]                      # uint8 [3, 224, 224, 3]
+    half = select(rows, np.arange(0, len(rows), 2))         # nothing is read
+    whole = join([array_in_memory, rows])                   # nothing is copied
+
+Where code takes `Images`, either an array or such an object may be given: both have a
+`shape`, a `dtype` and a length, and give images by slice or by numbers.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+class Rows:
+  """Images [num, h, w, c] behind a function that reads some of them.
+
+  Attributes:
+    shape: (num, h, w, c).
+    dtype: of the images.
+  """
+
+  def __init__(
+      self, read: Callable[[np.ndarray], np.ndarray], num: int,
+      shape: Sequence[int], dtype: np.dtype | type = np.uint8,
+  ):
+    """Describes images without reading any.
+
+    Args:
+      read: numbers, int [n] in 0..num-1 -> images [n, h, w, c]. Threads call it side by
+        side.
+      num: how many images there are.
+      shape: of one image.
+      dtype: of the images.
+    """
+    self.read, self.shape, self.dtype = read, (num, *shape), np.dtype(dtype)
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+    """Reads the images `rows`, int of any shape: [*rows.shape, h, w, c].
+
+    Raises:
+      IndexError: a number that is not 0..num-1.
+    """
+    rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+    rows = rows.astype(np.int64)
+    if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+      raise IndexError(
+          f'rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}')
+    found = self.read(rows.ravel()) if rows.size else np.empty(0, self.dtype)
+    return np.asarray(found).reshape(*rows.shape, *self.shape[1:])
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    """All images in memory."""
+    return self[:].astype(dtype or self.dtype, copy=False)
+
+
+Images = np.ndarray | Rows
+
+
+def select(images: Images, rows: slice | np.ndarray) -> Images:
+  """Some of the images; read from disk, or copied there, only when they are used.
+
+  Args:
+    images: an array in memory or on disk (`numpy.memmap`), or `Rows`.
+    rows: a slice or numbers, int [n].
+  """
+  if in_memory(images) or (
+      isinstance(images, np.ndarray) and isinstance(rows, slice)):
+    return images[rows]
+  numbers = np.arange(len(images))[rows]
+  return Rows(
+      lambda chosen: images[numbers[chosen]], len(numbers), images.shape[1:],
+      images.dtype)
+
+
+def in_memory(images: Images) -> bool:
+  """Whether the images are an array in memory."""
+  return isinstance(images, np.ndarray) and not isinstance(images, np.memmap)
+
+
+def join(parts: Sequence[Images]) -> Images:
+  """Several sets of images of one shape and type, one after the other, uncopied."""
+  if len(parts) == 1:
+    return parts[0]
+  ends = np.cumsum([len(part) for part in parts])
+
+  def read(rows):
+    found = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
+    of_part = np.searchsorted(ends, rows, side='right')
+    for i, part in enumerate(parts):
+      chosen = of_part == i
+      if chosen.any():
+        found[chosen] = part[rows[chosen] - (ends[i] - len(part))]
+    return found
+
+  return Rows(read, int(ends[-1]), parts[0].shape[1:], parts[0].dtype)
