@@ -1,9 +1,9 @@
-"""Any image data set of tfds, decoded once into the cache of arrays.
+"""Image data sets of tensorflow_datasets (tfds), decoded once into the array cache.
 
     from_tfds('cifar10', split='train[:90%]', classes=(0, 1, 2))
 
-tfds prepares the data set as ArrayRecord (that needs TensorFlow); reading and decoding
-it does not. What is cached (see cache.py for the layout) is used without a look at the
+Preparing a data set as ArrayRecord needs TensorFlow; reading and decoding it does not.
+Cached splits (layout: nat_jax/data/cache.py) are used without comparing them with the
 prepared data: after preparing another version, delete the cached folder.
 """
 
@@ -26,27 +26,29 @@ def from_tfds(
     data_dir: str | None = None,
     cache_dir: str | None = None,
 ) -> sources.Arrays:
-  """Reads a data set by its official tfds name, or one that lies under `data_dir`.
+  """Reads a data set of the tfds catalogue, or a prepared one under `data_dir`.
 
   Args:
-    dataset: 'cifar10', 'emnist/letters', ...
+    dataset: official tfds name, such as 'cifar10' or 'emnist/letters'.
     split: as in tfds: 'train[:80%]', 'train+test', ...
-    classes: the labels to keep, renumbered by position.
-    data_dir: where tfds prepared it; None is tfds' own default.
-    cache_dir: where the decoded arrays are kept.
+    classes: the labels to keep, renumbered by position; None: all.
+    data_dir: folder of prepared data sets; None: the default of tfds.
+    cache_dir: root of the array cache; None: the default.
 
   Returns:
-    The images (mapped from disk where possible) and their labels as tfds has them.
+    The images (memory-mapped where possible) and their labels.
 
   Raises:
-    ValueError: unknown data set or split; not prepared, or not as ArrayRecord (with
-      the command that prepares it); a broken cache; no fixed-size uint8 'image' or no
-      'label'.
+    ValueError: unknown data set or split; a data set that is not prepared, or not as
+      ArrayRecord (the message has the command that prepares it); no 'label', or no
+      uint8 'image' of one fixed size; a damaged cache.
   """
   folder = cache.cache_folder(dataset, cache_dir)
   names = list(dict.fromkeys(re.findall(r'(?:^|\+)\s*([^\s\[+]+)', split)))
   if 'all' in names:
-    raise ValueError(f"{dataset}: name the splits instead of 'all': 'train+test'")
+    raise ValueError(
+        f"{dataset}: split 'all' is not valid for tfds; name the splits, as in "
+        "'train+test'")
   for name in names:
     if not (folder / name).exists():
       _fill_cache(dataset, name, data_dir, cache_dir)
@@ -78,11 +80,11 @@ def _open(dataset: str, split: str, data_dir: str | None):
   try:
     builder = tfds.builder(dataset, data_dir=data_dir)
   except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-    # Beyond the hint, the message lists all the hundreds of data sets.
+    # Only the hint is shown: the message itself lists hundreds of data sets.
     hint = re.search(r'Did you mean: .*', str(error))
     reason = hint[0] if hint else str(error).splitlines()[0]
     raise ValueError(
-        f'expected a data set of tfds, or one under data_dir={data_dir!r}, got '
+        f'expected a data set of tfds or one under data_dir={data_dir!r}, got '
         f'{dataset!r} ({reason}); see https://www.tensorflow.org/datasets/catalog'
     ) from None
 
@@ -96,12 +98,12 @@ def _open(dataset: str, split: str, data_dir: str | None):
   where = str(data_dir or builder.data_dir_root)
   if not builder.info.splits:
     raise ValueError(
-        f'data set {dataset!r} is not prepared in {where} (nor is its split {split!r} '
-        f'cached); prepare it with:\n  {command(where)}'
+        f'data set {dataset!r} is not prepared in {where}, nor is its split {split!r} '
+        f'in the array cache; prepare it with:\n  {command(where)}'
     )
   if split not in builder.info.splits:
     raise ValueError(
-        f'{dataset} has no split {split!r}; there is: {", ".join(builder.info.splits)}'
+        f'{dataset} has no split {split!r}; valid: {", ".join(builder.info.splits)}'
     )
   try:
     return builder, builder.as_data_source(split)
@@ -109,10 +111,10 @@ def _open(dataset: str, split: str, data_dir: str | None):
     other = f'{where}-array_record'
     raise ValueError(
         f'data set {dataset!r} in {where} is prepared as '
-        f'{builder.info.file_format.value}, but only ArrayRecord can be read at random '
-        f'and without TensorFlow; prepare it once more, and give data_dir={other!r}:'
-        f'\n  {command(other)}\nor, where tfds cannot make it anew, hand its arrays to '
-        'nat_jax.data.write_cache'
+        f'{builder.info.file_format.value}, but only ArrayRecord allows random access '
+        f'without TensorFlow; prepare it again and set data_dir={other!r}:'
+        f'\n  {command(other)}\nor, if tfds cannot prepare it again, write its arrays '
+        'with nat_jax.data.write_cache'
     ) from None
 
 
@@ -121,14 +123,15 @@ def _decode(dataset, features, records, title):
   for key in ('image', 'label'):
     if key not in features:
       raise ValueError(
-          f'{dataset} has no feature {key!r}, so it is no image classification set; '
-          f'it has: {", ".join(features)}'
+          f'expected an image classification data set, but {dataset} has no feature '
+          f'{key!r}; it has: {", ".join(features)}'
       )
   shape, dtype = features['image'].shape, features['image'].np_dtype
   if None in shape or len(shape) != 3 or dtype != np.uint8:
     raise ValueError(
         f'{dataset}: expected uint8 images of one fixed size [h, w, c], got {dtype} '
-        f'{shape}; save its pictures and use the source folder(size=...)'
+        f"{shape}; save its images as files and use source {{'name': 'folder', "
+        "'path': ..., 'size': ...}"
     )
   image = np.empty((len(records), *shape), np.uint8)
   label = np.empty(len(records), np.int32)
