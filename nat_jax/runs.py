@@ -110,8 +110,8 @@ def _check_task(workdir, config, task):
     return
   found = TASKS[config['task']]
   raise ValueError(
-      f'expected a run of {TASKS[task].title} in {workdir}, got one of {found.title}; '
-      f'valid modes for it: --mode={", ".join(found.commands)}, report')
+      f'expected {TASKS[task].title} in {workdir}, got a run of {found.title}; valid '
+      f'modes for it: --mode={", ".join(found.commands)}, report')
 
 
 OTHERS = Others(about, restore)
