@@ -297,7 +297,7 @@ def test_predefined_labels_are_given_to_the_generator(tmp_path):
     (dict(seed=-1), 'seed must be'),
     (dict(interpolate=-1), 'interpolate must be'),
     (dict(neighbours=-1), 'neighbours must be'),
-    (dict(num=3, interpolate=2), 'need 4 of them, got num=3'),
+    (dict(num=3, interpolate=2), '4 in all, got num=3'),
     (dict(labels=[3]), r'classes 0..2 \(pattern 0, pattern 1, pattern 2\), got 3'),
     (dict(labels=['-1']), 'classes 0..2 .*got -1'),
     (dict(labels=['dog']), "classes 0..2 .*got 'dog'"),
@@ -311,7 +311,7 @@ def test_arguments_that_make_no_sense(arguments, message, done):
 
 def test_loss_without_classes(tmp_path):
   workdir = untrained(tmp_path, make_config(loss={'name': 'hinge'}))
-  with pytest.raises(ValueError, match="'hinge' of this run knows no classes.*nat_gan"):
+  with pytest.raises(ValueError, match="'hinge' of this run has no classes.*nat_gan"):
     generate.generate(workdir, labels=[0])
   assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
 

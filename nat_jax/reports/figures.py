@@ -211,7 +211,7 @@ def _smallest_threshold(runs, name):
 
 
 def histograms(groups: Groups) -> Any:
-  """Draws histograms of the maximum probabilities of each set (the paper's Figure 4)."""
+  """Draws histograms of maximum probabilities for each set (the paper's Figure 4)."""
   names = _sets(groups)
   if not names:
     return None
