@@ -16,7 +16,7 @@ from nat_jax.reports.tables import KEY
 
 CONFIDENCE = 0.95
 METHOD = ("two-sided Welch tests over seeds at 5 %, p by Holm's correction over all "
-          'cells of the table. "no test": each group is constant and they differ.')
+          'cells of the table. "no test": two constants that differ.')
 
 
 class Comparison(NamedTuple):

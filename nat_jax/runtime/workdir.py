@@ -68,7 +68,7 @@ def hold(workdir: str, wait: bool = False) -> Iterator[None]:
     if error.errno not in NO_LOCKS:
       raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
     logging.warning(
-        'The disk of %s has no file locks (%s): do not start a second run there.',
+        'The disk of %s has no locks (%s): do not start a second run there.',
         workdir, error)
   try:
     yield
