@@ -39,7 +39,7 @@ def blobs(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   """Coloured blobs: Bernoulli(0.7) pixels, blurred, then set to 0 where below 0.75.
 
   Reference: Hendrycks, Mazeika, Dietterich, "Deep Anomaly Detection with Outlier
-  Exposure", ICLR 2019, appendix A; as there, the blur (sigma 1.5) mixes channels too.
+  Exposure", ICLR 2019, appendix A. Its blur (sigma 1.5) mixes channels too.
   """
   from scipy import ndimage
 

@@ -119,7 +119,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
   try:
     about = checkpoint.read_all_about(workdir)
     saved[path] = files.read_json(
-        path, 'choose another --workdir, or mend or remove that file')
+        path, 'choose another --workdir, or repair or remove that file')
     schema.check_format(saved[path], path)
     schema.check_config(schema.upgrade(saved[path]))
   except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +135,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
         raise
       raise files.Unreadable(
           path, f'it is no config of a run: {error}',
-          'choose another --workdir, or mend or remove that file') from error
+          'choose another --workdir, or repair or remove that file') from error
     logging.warning('%s; using the config in the checkpoints instead.', error)
     if not about:
       return True
