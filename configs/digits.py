@@ -2,7 +2,7 @@
 
 Positives: digits 0-5. Training negatives: digits 6-7. Tested on held-out 0-5
 (accuracy), held-out 6-7 (seen negatives), all of 8-9 (unseen negatives) and noise. Of
-the 70 % of 0-7 that are not the test, a tenth each is held out for validation and for
+the 70 % of 0-7 that are not in the test, 10 % are held out for validation and 10 % for
 calibration (the threshold of --mode=predict).
 
     python -m nat_jax.main --config configs/digits.py --workdir runs/digits
@@ -15,9 +15,9 @@ Variants:
   oe          Outlier Exposure: lambda 0.5
   energy      energy-regularised Outlier Exposure
   mixoe       MixOE: boxes of negatives cut into positives, soft targets
-  nat_mix     NAT with half of 32 negatives mixed so
+  nat_mix     NAT with half of 32 negatives mixed as in mixoe
   nat_mine    NAT on the hardest quarter of 64 negatives
-  shuffled    NAT on patch-shuffled positives alone, no other negatives
+  shuffled    NAT with patch-shuffled positives as the only negatives
   nat_general NAT on 6-7 and patch-shuffled positives, half of 32 mixed with positives
 
 Measured: docs/results.md, "Digits" and "Negatives that generalise". A run takes a
@@ -29,7 +29,7 @@ from nat_jax.schema import presets, recipes
 NAT = {'name': 'nat'}
 CUTMIX = {'name': 'mix', 'mode': 'cutmix'}
 HALF_CUTMIX = {**CUTMIX, 'portion': 0.5}
-VARIANTS = {  # -> loss, negatives per batch, treatment of the negatives
+VARIANTS = {  # -> loss, negatives per batch, negative transform
     'nat': (NAT, 16, {}),
     'baseline': ({'name': 'cross_entropy'}, 0, {}),
     'background': ({'name': 'background'}, 16, {}),

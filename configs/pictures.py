@@ -1,17 +1,18 @@
-"""Your own pictures: class folders of positives, a folder of anything else.
+"""Your own pictures: a folder per class of positives, and a folder of negatives.
 
     python -m nat_jax.main --config configs/pictures.py:pets,others --workdir runs/pets
 
-`pets/` holds a folder of pictures for each class, `others/` pictures of what is none
-of these (flat, or in folders). Any size and kind: they are cropped to squares of 32
-pixels. Of each six tenths are trained on; a tenth is held out for validation, a tenth
-for calibration (the threshold of --mode=predict) and a fifth for the test. The more
-negatives there are, and the nearer they come to the positives, the better it learns to
-say no. With `pets` alone the negatives are patches of the positives, shuffled.
+`pets/` holds a folder of pictures for each class, `others/` pictures that are of none
+of the classes (flat, or in folders). Pictures of any size and format are cropped to
+squares of 32 pixels. 60 % of each folder are trained on; 10 % are held out for
+validation, 10 % for calibration (the threshold of --mode=predict) and 20 % for the
+test. Rejection improves with more negatives, and with negatives that resemble the
+positives. With `pets` alone the negatives are positives with shuffled patches.
 
-A picture that cannot be read is named and ends the run before it starts; those of a
-folder are passed over with --config.data.positives.skip_unreadable=True, and likewise
-data.negatives.others.source, evals.NAME.source of every set.
+A picture that cannot be read ends the program before training, with its name. To skip
+such pictures set skip_unreadable=True in all sources that read their folder:
+--config.data.positives.skip_unreadable=True, data.negatives.others.source and
+evals.NAME.source of every evaluation set.
 
 For other sizes and longer training copy this file and change it.
 """

@@ -1,10 +1,10 @@
-"""Draws the rooms of nat_jax and the imports between them, as the code has them.
+"""Draws the parts of nat_jax and the imports between them, read from the code.
 
     python docs/draw_architecture.py                  # writes docs/architecture.png
     python docs/draw_architecture.py somewhere.png
 
-A room is a module or a package right under nat_jax/. Dark arrows are imports that no
-chain of other imports implies; light ones are all the others.
+A room, as a part is called in this script, is a module or package directly in nat_jax/.
+Dark arrows are imports that no chain of other imports implies; light ones all others.
 """
 
 import ast

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Attention transfer from one command: teachers, the students they teach, one report.
+# Attention transfer in one command: teachers, their students, and one report.
 #
 #   launch/attention_transfer.sh runs/at-cifar10 '0 1 2' configs/at/cifar10.py:small \
 #     [--config.KEY=VALUE ...]
 #
 # For each seed: teacher_baseline, teacher_nat, student_baseline, student_nat and
-# student_alone; the students of a seed are taught by the teachers of that seed. What
-# is finished is skipped, what was cut off is resumed. The report (report.html, .md,
-# .csv in the first argument) has the NCR tables and the attention maps.
+# student_alone; the students of a seed are taught by the teachers of that seed.
+# Finished runs are skipped, interrupted ones are resumed. The report (report.html, .md,
+# .csv in the folder of the first argument) has NCR tables and attention maps.
 # DRY_RUN=1 prints the commands.
 set -uo pipefail
 if [ $# -lt 3 ]; then
@@ -20,13 +20,13 @@ shift 3
 
 run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 
-trap 'exit 130' INT # Ctrl-C: not the next one, when this one is saved
+trap 'exit 130' INT # Ctrl-C saves the current run and does not start the next one
 workdirs=() failed=()
 train() { # variant, seed, flags
   local workdir=$out/$1-$2
   run python -m nat_jax.main --config "$config:$1$size" --workdir "$workdir" \
     --config.seed="$2" "${@:3}"
-  # Not the exit status: a run that SIGTERM stopped ends well, but is not finished.
+  # Not by exit status: a run that SIGTERM stopped exits with 0 but is not finished.
   if [ "${DRY_RUN:-}" = 1 ] || [ -e "$workdir/eval.json" ]; then
     workdirs+=("$workdir")
   else

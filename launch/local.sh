@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Several processes on this machine, as a multi-host run in small: to test one.
+# Runs a command as several processes on this machine, to test multi-host runs.
 #
 #   launch/local.sh 2 python -m nat_jax.main --config configs/digits.py \
 #     --workdir runs/digits
 #
 # On CPU each process gets DEVICES (default 1) devices; on GPUs one GPU each.
-# Ctrl-C or SIGTERM stops all of them, saved. When one of them is lost the others end:
-# give the same command again to resume. PORT: of the first process (default 12355).
-# GRACE: seconds that the others have to end by themselves (default 10).
+# Ctrl-C or SIGTERM saves the run and stops all processes. When one is lost the others
+# end; the same command resumes the run. PORT: of the first process (default 12355).
+# GRACE: seconds after which the others are killed (default 10).
 # DRY_RUN=1 prints the commands.
 set -euo pipefail
 if [ $# -lt 2 ]; then
@@ -32,7 +32,7 @@ for ((id = 0; id < num; id++)); do
   pids+=($!)
 done
 [ ${#pids[@]} -gt 0 ] || exit 0
-# When one of them fails the others cannot go on without it.
+# When one process fails the others cannot continue.
 status=0 deadline=
 trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' INT TERM HUP
 while [ ${#pids[@]} -gt 0 ]; do
@@ -43,7 +43,7 @@ while [ ${#pids[@]} -gt 0 ]; do
     unset "pids[id]"
     if [ "$code" -eq 0 ] || [ "$status" -ne 0 ]; then continue; fi
     status=$code deadline=$((SECONDS + ${GRACE:-10}))
-    echo "process $id of $num ended with status $code; so the others end too" >&2
+    echo "process $id of $num ended with status $code; stopping the others" >&2
   done
   if [ -n "$deadline" ] && [ $SECONDS -ge "$deadline" ]; then
     kill -KILL "${pids[@]}" 2> /dev/null || true

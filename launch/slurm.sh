@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One process for each GPU of a Slurm job; JAX finds the others by itself.
+# Runs a command with one process per GPU of a Slurm job; JAX connects the processes.
 #
 #   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=4 launch/slurm.sh \
 #     python -m nat_jax.main --config configs/nat/cifar10.py --workdir runs/cifar10
 #
-# Slurm sends SIGTERM two minutes before the end of the time: the run is saved, and the
-# job queued again goes on from there. The workdir must be on a disk all nodes share.
+# Slurm sends SIGTERM two minutes before the time limit: the run is saved, and resumes
+# when the job is queued again. The workdir must be on a disk that all nodes share.
 # VENV: the virtual environment (default: .venv here). DRY_RUN=1 prints the command.
 #SBATCH --job-name=nat_jax
 #SBATCH --nodes=1

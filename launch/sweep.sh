@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains configs x seeds one after another and compares them in one report.
+# Trains all configs with all seeds, one after another, and writes one report.
 #
 #   launch/sweep.sh runs/cifar10_small '0 1 2' configs/nat/cifar10.py:baseline_small \
 #     configs/nat/cifar10.py:nat_small [--config.KEY=VALUE ...]
 #
-# What is finished is skipped, what was cut off is resumed, and a run that fails does not
-# stop the others. The report (report.html, .md, .csv in the first argument) has means,
-# intervals over seeds, the paper's figures, and whether its claims hold.
+# Finished runs are skipped, interrupted ones are resumed, and a run that fails does not
+# stop the others. The report (report.html, .md, .csv in the folder of the first
+# argument) has means, intervals over seeds, the paper's values and tests of its claims.
 # DRY_RUN=1 prints the commands.
 set -uo pipefail
 if [ $# -lt 3 ]; then
@@ -22,7 +22,7 @@ done
 
 run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 
-trap 'exit 130' INT # Ctrl-C: not the next one, when this one is saved
+trap 'exit 130' INT # Ctrl-C saves the current run and does not start the next one
 workdirs=() failed=()
 for seed in $seeds; do
   for config in "${configs[@]}"; do
@@ -31,7 +31,7 @@ for seed in $seeds; do
     workdir=$out/${name//\//_}-$seed
     run python -m nat_jax.main --config "$config" --workdir "$workdir" \
       --config.seed="$seed" --config.compare_with= "${flags[@]}"
-    # Not the exit status: a run that SIGTERM stopped ends well, but is not finished.
+    # Not by exit status: a run that SIGTERM stopped exits with 0 but is not finished.
     if [ "${DRY_RUN:-}" = 1 ] || [ -e "$workdir/eval.json" ]; then
       workdirs+=("$workdir")
     else

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a command on a Cloud TPU VM: installs what is missing, then joins all hosts.
+# Runs a command on a Cloud TPU VM: installs nat_jax, then joins the hosts of the slice.
 #
-# From your own machine, on all hosts of a slice at once, the repository being there:
+# From your own machine, with the repository copied to all hosts of the slice:
 #   gcloud compute tpus tpu-vm ssh NAME --zone ZONE --worker=all --command='
 #     cd nat_jax && launch/tpu_vm.sh python -m nat_jax.main \
 #       --config configs/nat/cifar10.py --workdir /mnt/shared/runs/cifar10'

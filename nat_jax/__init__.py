@@ -1,3 +1,3 @@
-"""Negative-Aware Training in JAX: classifiers that know what they do not know."""
+"""Negative-Aware Training in JAX: classifiers that can answer "none of these"."""
 
 __version__ = '0.2.0'

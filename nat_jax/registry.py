@@ -1,7 +1,8 @@
-"""The one dispatch from a name in a config to an object.
+"""The only lookup from a name in a config to an object: `build(table, spec)`.
 
-    MODELS = {'mlp': MLP, 'resnet18': resnet18}
-    model = registry.build(MODELS, {'name': 'mlp', 'width': 64}, num_outputs=10)
+    >>> table = {'constant': lambda value: [value], 'zeros': lambda num: [0] * num}
+    >>> build(table, {'name': 'zeros', 'num': 2})
+    [0, 0]
 """
 
 import inspect
@@ -16,22 +17,21 @@ def build(
     what: str = 'component',
     **extra: Any,
 ) -> Any:
-  """Calls `table[spec['name']]` with the other entries of `spec` and `extra`.
+  """Calls `table[spec['name']]` with the other entries of `spec` and with `extra`.
 
   Args:
-    table: the valid names, and what builds each.
-    spec: `{'name': ..., **kwargs}`, as it stands in a config.
-    what: what is being built, for the error messages ("model", "loss").
-    **extra: arguments that the program adds, not the config.
+    table: name -> function or class.
+    spec: `{'name': ..., **kwargs}`, as in a config.
+    what: what is built, for error messages ("model", "loss").
+    **extra: arguments that the program adds to those of the config.
 
   Returns:
-    Whatever the looked-up function returns.
+    What the function returns.
 
   Raises:
-    ValueError: no name, or a name that is not in the table (the valid ones are
-      listed).
-    TypeError: an argument the function does not take, or one it lacks (those it
-      takes are listed).
+    ValueError: no name, or a name that is not in the table; the valid names are listed.
+    TypeError: an argument that the function does not take, or one that is missing; the
+      arguments that it takes are listed.
   """
   kwargs = dict(spec)
   name = kwargs.pop('name', None)

@@ -1,4 +1,4 @@
-"""From a config to a resolved one, and from a workdir to its restored run.
+"""Resolves configs, and restores runs from the checkpoints of their workdirs.
 
     config = resolve(config)                   # a checked, plain dict
     run = restore('runs/digits')               # Run: config, trainer, state, step ...
@@ -17,39 +17,42 @@ from nat_jax.tasks import TASKS
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config as JSON would give it back, checked (`schema.plain`).
+  """Returns the config, checked, in plain JSON types and with its task's additions.
 
-  What it takes from other runs is written into it, such as the step and the checksum of
-  a teacher: a run that is resumed learns from the same teacher, or not at all.
+  The task adds what the config depends on in other runs, such as the step and the
+  checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
 
   Raises:
-    ValueError: a mistake in the config, or another run that is not there.
+    ValueError: a mistake in the config, or a run that it depends on is missing.
   """
   config = schema.plain(config)
   return TASKS[config['task']].resolve(config, OTHERS)
 
 
 def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:
-  """Builds the trainer of a resolved config, for examples of a shape.
+  """Builds the trainer of a resolved config for examples of shape `shape`.
 
   Raises:
-    ValueError, TypeError: a name or an argument that does not exist.
+    ValueError, TypeError: the config has an unknown name or argument.
   """
   return TASKS[config['task']].build(config, shape, OTHERS)
 
 
 def restore(workdir: str, step: int | None = None, task: str | None = None) -> Run:
-  """Restores a run from its checkpoint, which knows its config.
+  """Restores a run from a checkpoint and the config that is saved in it.
 
   Args:
     workdir: of the run.
     step: of the checkpoint; None: the newest that can be read.
-    task: what it must be, a name of `TASKS`; None: whatever it is.
+    task: the task that the run must be of, a name in `TASKS`; None: any.
+
+  Returns:
+    The `Run`: config, image shape, class names, trainer, state, step and mesh.
 
   Raises:
-    ValueError: no checkpoint, or none of that step (those there are listed); a run of
-      another task.
-    checkpoint.Damaged: it cannot be read.
+    ValueError: no checkpoint, or none of that step (the existing ones are listed); or a
+      run of another task.
+    checkpoint.Damaged: no checkpoint, or not that of `step`, can be read.
   """
   mesh = parallel.make_mesh()
 
@@ -67,13 +70,16 @@ def restore(workdir: str, step: int | None = None, task: str | None = None) -> R
 
 
 def about(workdir: str, step: int | None = None) -> dict[str, Any]:
-  """What a checkpoint says of its run: 'config', 'step', 'crc32' ...; see `restore`."""
+  """Reads the metadata of a checkpoint without its state: 'config', 'step', 'crc32' ...
+
+  Arguments and errors are those of `restore`.
+  """
   found = _newest(workdir, step, checkpoint.read_about)
   return {**found, 'config': schema.upgrade(found['config'])}
 
 
 def _newest(workdir, step, read):
-  """`read(manager, step)` of the newest checkpoint for which it succeeds."""
+  """Returns `read(manager, step)` for the newest checkpoint that is not damaged."""
   steps = _find_steps(workdir, step)
   manager = checkpoint.open_manager(workdir, read_only=True)
   with checkpoint.closing(manager):
@@ -83,11 +89,11 @@ def _newest(workdir, step, read):
       except checkpoint.Damaged as error:
         if candidate == steps[-1]:
           raise
-        logging.error('%s. Using the one before.', error)
+        logging.error('%s. Using the checkpoint before it.', error)
 
 
 def _find_steps(workdir, step):
-  """The steps that may be restored, the best choice first."""
+  """The steps to try to restore, in order of preference."""
   steps = checkpoint.list_steps(workdir)
   if not steps:
     raise ValueError(
@@ -99,12 +105,13 @@ def _find_steps(workdir, step):
 
 
 def _check_task(workdir, config, task):
+  """Raises ValueError unless the config is of `task`."""
   if task in (None, config['task']):
     return
   found = TASKS[config['task']]
   raise ValueError(
-      f'expected {TASKS[task].title} in {workdir}, and the run there is one of '
-      f'{found.title}, for which there are --mode={", ".join(found.commands)}, report')
+      f'expected {TASKS[task].title} in {workdir}, got a run of {found.title}; valid '
+      f'modes for it: --mode={", ".join(found.commands)}, report')
 
 
 OTHERS = Others(about, restore)

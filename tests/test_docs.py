@@ -1,6 +1,7 @@
 """README.md and docs/: their links and paths exist, their examples run."""
 
 import contextlib
+import doctest
 import importlib
 import importlib.util
 import pathlib
@@ -25,6 +26,11 @@ TABLES = (
     schema.DEFAULTS, TASKS, classify.EVALUATORS)
 TRAINED = ('brier', 'entropy', 'build')  # examples; the others are traced
 PLACES = ('configs', 'docs', 'launch', 'nat_jax', 'tests')
+SYNOPSES = (  # modules of nat_jax whose docstrings hold examples that run
+    'data', 'data.points', 'data.sources', 'losses.negative_aware',
+    'metrics.calibration', 'metrics.detection', 'metrics.intervals', 'metrics.ncr',
+    'metrics.scores', 'metrics.table', 'registry', 'reports.claims', 'reports.paper',
+    'reports.tables', 'schema.bounds', 'schema.gan_recipes', 'schema.recipes')
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: page.name)
@@ -151,6 +157,12 @@ def test_examples_run(tmp_path, monkeypatch, quick_compilation):
     new = {'brier', 'least_squares', 'linear', 'npz', 'late', 'entropy'}
     assert new <= set().union(*TABLES)
   assert 'late' not in TASKS
+
+
+@pytest.mark.parametrize('name', SYNOPSES)
+def test_synopses_run(name):
+  found = doctest.testmod(importlib.import_module(f'nat_jax.{name}'))
+  assert found.attempted and not found.failed
 
 
 def test_drawing_is_of_the_package_and_points_downwards(tmp_path):

@@ -297,7 +297,7 @@ def test_predefined_labels_are_given_to_the_generator(tmp_path):
     (dict(seed=-1), 'seed must be'),
     (dict(interpolate=-1), 'interpolate must be'),
     (dict(neighbours=-1), 'neighbours must be'),
-    (dict(num=3, interpolate=2), 'need 4 of them, got num=3'),
+    (dict(num=3, interpolate=2), '4 in all, got num=3'),
     (dict(labels=[3]), r'classes 0..2 \(pattern 0, pattern 1, pattern 2\), got 3'),
     (dict(labels=['-1']), 'classes 0..2 .*got -1'),
     (dict(labels=['dog']), "classes 0..2 .*got 'dog'"),
@@ -311,7 +311,7 @@ def test_arguments_that_make_no_sense(arguments, message, done):
 
 def test_loss_without_classes(tmp_path):
   workdir = untrained(tmp_path, make_config(loss={'name': 'hinge'}))
-  with pytest.raises(ValueError, match="'hinge' of this run knows no classes.*nat_gan"):
+  with pytest.raises(ValueError, match="'hinge' of this run has no classes.*nat_gan"):
     generate.generate(workdir, labels=[0])
   assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
 
@@ -352,7 +352,7 @@ MISTAKES = {
     'labels': ({'trainer__labels': 'x'}, "'x'; valid: dynamic, predefined"),
     'critic': ({'trainer__n_critic': 0}, r'trainer.n_critic must be .* in \[1, 100\]'),
     'images': ({'generator': {'name': 'dcgan_generator', 'latent': 5}},
-               'DCGAN pair makes images of 32x32 or 28x28'),
+               'DCGAN networks take images of 32x32 or 28x28'),
     'negatives': ({'data__negatives__three__source': fake(shape=(5, 4, 1))},
                   r"negatives 'three' are \[5, 4, 1\] .*positives \[4, 4, 1\]"),
     'no negatives': ({'data__negatives': {}},
@@ -370,7 +370,7 @@ MISTAKES = {
     'neighbours': ({'measures__neighbours': 20}, 'neighbours must be 19 or less, got'),
     'samples': ({'measures__num_samples': 1}, r'num_samples must be .* in \[2, 1e7\]'),
     'inception path': ({'measures__features': {'name': 'inception', 'path': 'x.npz'}},
-                       "'x.npz' is none; how to make one"),
+                       "'x.npz' is not a file; .* how to make one"),
 }
 
 
@@ -385,8 +385,8 @@ def test_mistakes_in_a_config(mistake, tmp_path):
 def test_judges_that_do_not_fit(done, judge, tmp_path):
   larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
   for workdir, message in (
-      (done, 'expected classifiers in .*one of GANs'),
-      (larger, r'takes images of \(6, 6, 1\), those to be judged are \(4, 4, 1\)')):
+      (done, 'expected classifiers in .*a run of GANs'),
+      (larger, r'takes images of \(6, 6, 1\), but those of the GAN are \(4, 4, 1\)')):
     spec = {'name': 'checkpoint', 'workdir': str(workdir)}
     with pytest.raises(ValueError, match=message):
       train.train(make_config(measures__features=spec), str(tmp_path / 'run'))

@@ -79,7 +79,7 @@ def test_local_gives_each_process_its_place_and_passes_failure_on():
   assert sorted(ran.stdout.splitlines()) == [
       '0 2 127.0.0.1:4321', '1 2 127.0.0.1:4321']
   assert ran.returncode == 3
-  assert 'process 1 of 2 ended with status 3; so the others end too' in ran.stderr
+  assert 'process 1 of 2 ended with status 3; stopping the others' in ran.stderr
 
 
 @pytest.mark.process

@@ -152,7 +152,8 @@ def test_interrupted_before_anything_is_saved(folder):
   rest, _ = process.communicate(timeout=60)
   assert process.returncode == 130
   assert re.fullmatch(
-      r'interrupted; nothing of \S+ is saved yet, so the same command begins it anew\n',
+      r'interrupted; nothing is saved in \S+ yet, so that the same command starts from '
+      r'the beginning\n',
       rest)
 
 

@@ -138,7 +138,7 @@ MISTAKES = {
                 r'schedule.learning_rate must be .* in \[1e-30, 1e38\], got'),
     'drops': ({'steps': 10, 'schedule': {'name': 'step', 'learning_rate': 0.1,
                                          'at': (0.5, 0.51)}},
-              r'in rising order.*of 10 steps \[0.5, 0.51\] are the updates \[5, 5\]'),
+              r'in rising order.*got \[0.5, 0.51\], the updates \[5, 5\] of 10'),
     'drop in the warm-up': (
         {'steps': 9, 'schedule': {'name': 'step', 'learning_rate': 0.1, 'at': (0.5,),
                                   'warmup': 4}}, 'after the warm-up of 4'),
@@ -247,7 +247,7 @@ def test_workdir_of_another_config(tmp_path):
 
 def test_workdir_with_a_broken_config(tmp_path):
   (tmp_path / 'config.json').write_text('{"steps": ')
-  with pytest.raises(ValueError, match='config.json cannot be read.*mend or remove'):
+  with pytest.raises(ValueError, match='config.json cannot be read.*repair or remove'):
     train.train(make_config(), str(tmp_path))
   assert (tmp_path / 'config.json').read_text() == '{"steps": '
 

@@ -3,14 +3,14 @@
     launch/attention_transfer.sh runs/at-cifar10 '0 1 2' configs/at/cifar10.py
     launch/attention_transfer.sh runs/at-small '0 1 2' configs/at/cifar10.py:small
 
-Variants: `teacher_baseline` (the plain classifier) and `teacher_nat` (5 to 25
-negatives of CIFAR-100 train a batch), then `student_baseline` and `student_nat`, taught
-by the one or the other, and `student_alone`, taught by none. No student ever sees a
+Variants: `teacher_baseline` (the plain classifier) and `teacher_nat` (5 to 25 negatives
+of CIFAR-100 train per batch); `student_baseline` and `student_nat`, taught by the first
+and the second of these teachers; `student_alone`, without a teacher. No student sees a
 negative.
 
 Full recipe: teachers WRN-40-1, students WRN-16-1, 200 epochs, batch 128, SGD 0.1 times
 0.2 at epochs 60, 120 and 160, weight decay 5e-4 on all parameters, beta 1000 on the
-three groups; as the attention-transfer code, but float32 BatchNorm scales start at 1.
+three groups; as the attention-transfer code, except that BatchNorm scales start at 1.
 Expected: accuracy near 93.4 (teacher) and 91.2 to 91.8 (students); on CIFAR-100 test
 the paper's draft has NCR .4/.6/.8/.9 of .974/.837/.657/.538 for a student of the plain
 teacher and .230/.151/.097/.062 for one of the negative-aware teacher. Hardware and
@@ -18,13 +18,13 @@ minutes: not measured (it needs a GPU).
 
 With `_small` after the variant: three convolutions that each halve the image, teachers
 of 64, 128, 256 channels and 6 epochs, students of half the channels and 10 epochs; 2 to
-7 minutes a run on one CPU core. Expected: accuracy .69 (teachers) and .70 (students);
-NCR_0.4 on CIFAR-100 test .68 for the plain teacher and .48 for the other, .70 and .68
-for their students (docs/results.md). Maps are 16, 8 and 4 wide, so beta is 250: a
-unit of squared distance between maps weighs what it does in the full recipe.
+7 minutes per run on one CPU core. Expected: accuracy .69 (teachers) and .70 (students);
+NCR_0.4 on CIFAR-100 test .68 for teacher_baseline and .48 for teacher_nat, .70 and .68
+for their students (docs/results.md). Maps are 16, 8 and 4 wide, so that beta is 250: a
+unit of squared distance between maps then has the weight of the full recipe.
 
 A tenth of the training images is held out, as in configs/nat/cifar10.py; with `_paper`
-(`_small_paper`, which the figures of docs/results.md are of) all are trained on.
+nothing is held out (docs/results.md has results of `_small_paper`).
 """
 
 from nat_jax.schema import presets, recipes

@@ -1,18 +1,18 @@
-"""Attention transfer on scikit-learn's digits: seconds a run, no download.
+"""Attention transfer on scikit-learn's digits: half a minute per run, no download.
 
     launch/attention_transfer.sh runs/at-digits 0 configs/at/digits.py
 
 Positives: digits 0-5; the negatives of `teacher_nat`: digits 6-7. No student sees a
-negative. Variants: `teacher_baseline` and `teacher_nat`, then `student_baseline` and
-`student_nat`, smaller networks taught by the one or the other, and `student_alone`.
-What is held out for what: as in configs/digits.py.
+negative. Variants: `teacher_baseline` and `teacher_nat`; `student_baseline` and
+`student_nat`, smaller networks taught by the first and the second of these teachers;
+`student_alone`, without a teacher. Held-out sets are those of configs/digits.py.
 
 Measured: docs/results.md, "Attention transfer, digits". On two CPU cores a run takes
 half a minute.
 
-A demonstration of the machinery: maps of 4x4 and 2x2 positions say little. beta is
-62.5, so that a unit of distance between maps weighs as much at the deepest group as in
-the full recipe: 1000 / (8 x 8 positions) = 62.5 / (2 x 2).
+This demonstrates the program rather than the method: maps of 4x4 and 2x2 positions hold
+little information. beta is 62.5, so that a unit of distance between maps of the deepest
+group has the weight of the full recipe: 1000 / (8 x 8 positions) = 62.5 / (2 x 2).
 """
 
 from nat_jax.schema import presets, recipes

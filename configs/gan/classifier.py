@@ -1,18 +1,17 @@
-"""Classifiers that generated images are measured by: plain cross-entropy.
+"""Evaluation classifiers of generated images, trained with plain cross-entropy.
 
     python -m nat_jax.main --config configs/gan/classifier.py:mnist \
       --workdir runs/classifiers/mnist
 
-A GAN's config names its classifier and trains it first where it is not there. Scores by
-our own classifiers are not comparable with published ones.
+A GAN's config names its evaluation classifier, which is trained first if it is missing.
+Scores by our own classifiers are not comparable with published ones. They train on the
+whole training split, since no checkpoint or recipe is chosen by their test.
 
-They train on the whole training split: nothing is chosen by what they are tested on.
-
-Variants: mnist, cifar10, cifar100 (for an Inception Score that does not rest on the
-GAN's own labels), svhn and tiny_imagenet are small networks, minutes on two CPU cores;
-mnist, trained on all digits, is measured in docs/results.md. For a classifier of 95 %
-on CIFAR-10 take configs/nat/cifar10.py:baseline (it needs a GPU) and name its workdir
-in measures.features.workdir. digits: scikit-learn's 0-5.
+Variants: mnist, cifar10, cifar100 (for an Inception Score with other labels than the
+GAN's own), svhn and tiny_imagenet are small networks, which take minutes on two CPU
+cores; docs/results.md has the accuracy of mnist. digits is for scikit-learn's 0-5. For
+a classifier with 95 % accuracy on CIFAR-10 train configs/nat/cifar10.py:baseline (on a
+GPU) and set measures.features.workdir to its workdir.
 """
 
 from nat_jax.schema import presets, recipes

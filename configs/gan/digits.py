@@ -2,8 +2,8 @@
 
     python -m nat_jax.main --config configs/gan/digits.py --workdir runs/gan-digits
 
-Positives: digits 0-5; external negatives: 6-9. The classifier that the samples are
-measured by (configs/gan/classifier.py:digits) is trained first.
+Positives: digits 0-5; external negatives: 6-9. The evaluation classifier
+(configs/gan/classifier.py:digits) is trained first.
 
 Variants: nat3 (the default), am, catgan, nat0, nat10, natm0, natm3 and any other
 objective of nat_jax/schema/gan_recipes.py, with any number of negatives per

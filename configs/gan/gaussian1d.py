@@ -6,20 +6,20 @@ authors.
     python -m nat_jax.main --config configs/gan/gaussian1d.py --workdir runs/gaussian1d
 
 Variants:
-  nat       external negatives, whose target is 0 as that of samples, with the networks
-            and settings of AYLIEN/gan-intro; the default, which trains `gan` too and
-            compares the two, seed by seed
+  nat       external negatives, with D's target 0 (as for samples), and the networks and
+            settings of AYLIEN/gan-intro; the default, which trains `gan` too and
+            compares the two with paired tests over seeds
   gan       the original GAN: no negatives
-  nat_wide  the networks and batches of rings2d and DCGAN's b1 of 0.5 for Adam, which
-            learn the distribution better; trains and compares with `gan_wide`
-  gan_wide  its original GAN
+  nat_wide  the networks and batch sizes of rings2d and DCGAN's b1 of 0.5 for Adam,
+            which learn the distribution better; trains `gan_wide` too and compares
+  gan_wide  the original GAN with the networks and settings of nat_wide
 
-Measured (docs/results.md), 10 seeds, gan and nat, p with Holm's correction. `nat`:
-distance at the end .55 and .39 (p 1); change of the boundary from look to look .051 and
-.024 (p .2); neither learns the distribution. `nat_wide`, seeds 10 to 19: distance at
-step 500 1.01 and .30 (p .04), at the end .40 and .16 (p .3); change of the boundary
-.019 and .007 (p .02); 6 and 8 of ten seeds converge. A minute or two each on two CPU
-cores that had other work to do.
+Measured (docs/results.md), 10 seeds, for gan and nat, p with Holm's correction:
+distance at the end .55 and .39 (p 1); change of the boundary between snapshots .051 and
+.024 (p .2); neither learns the distribution. For gan_wide and nat_wide, seeds 10 to 19:
+distance at step 500 1.01 and .30 (p .04), at the end .40 and .16 (p .3); change of the
+boundary .019 and .007 (p .02); 6 and 8 of ten seeds converge. Each takes one to two
+minutes on two CPU cores shared with other work.
 """
 
 from nat_jax.schema import presets

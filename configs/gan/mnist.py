@@ -4,8 +4,8 @@
     launch/sweep.sh runs/gan-mnist '0 1 2' configs/gan/mnist.py:{am,nat0,nat3}_small
 
 Variants: am, catgan, nat0, nat1, nat3, nat10 (the number: external negatives per batch
-of 100), and any other objective of nat_jax/schema/gan_recipes.py. The classifier that
-the samples are measured by (configs/gan/classifier.py:mnist) is trained first, once.
+of 100), and any other objective of nat_jax/schema/gan_recipes.py. The evaluation
+classifier (configs/gan/classifier.py:mnist) is trained first, once for all variants.
 
 Full: 100,000 updates. Expected (read off the paper's figure): generator loss .743 for
 nat0 and .690 for nat3 at the end. Not measured here: it needs a GPU.

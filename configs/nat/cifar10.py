@@ -1,9 +1,9 @@
-"""The paper's CIFAR-10 classifiers (Tables 1-3), and the rivals of negative training.
+"""The paper's CIFAR-10 classifiers (Tables 1-3), and other methods with negatives.
 
     python -m nat_jax.main --config configs/nat/cifar10.py:nat --workdir runs/nat-0
     launch/sweep.sh runs/small '0 1 2' configs/nat/cifar10.py:{baseline,nat}_small
 
-Variants, positives CIFAR-10, negatives CIFAR-100 train unless said otherwise:
+Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated otherwise:
   baseline    the plain classifier
   nat         5 to 25 negatives on top of a batch of 128 (Table 1)
   nat8, nat32, nat64    this many negatives per batch (Table 2)
@@ -14,22 +14,22 @@ Variants, positives CIFAR-10, negatives CIFAR-100 train unless said otherwise:
   energy      energy-regularised Outlier Exposure (Liu 2020)
   mixoe       MixOE: negatives cut into positives, soft targets
   nat_mix     NAT with a box of each second negative cut into a positive (CutMix)
-  nat_general the same, and patch-shuffled positives beside CIFAR-100: on digits this
-              did best on negatives that were not seen (docs/results.md)
+  nat_general nat_mix with patch-shuffled positives as further negatives; on digits it
+              was the best on unseen negatives (docs/results.md)
   nat_mine    NAT on the hardest quarter of 64 negatives; on digits it did not help
-  shuffled    NAT on patch-shuffled positives alone: no negative images at all, and as
-              good as nat on Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
+  shuffled    NAT with patch-shuffled positives as the only negatives; as good as nat on
+              Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
 
 Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine. Expected
 (paper): accuracy 95.5 baseline, 95.0 NAT; NCR_0.4 on CIFAR-100 test .971 and .072.
 Not measured here: it needs a GPU.
 
-With `_small`: 1.2 million parameters, 6 epochs, 7 minutes a run on two CPU cores; the
-docs/results.md has what three seeds gave of the paper's variants, as `_small_paper`.
+With `_small`: 1.2 million parameters, 6 epochs, 7 minutes per run on two CPU cores;
+docs/results.md has results of the paper's variants with three seeds, as `_small_paper`.
 
 A tenth of the training positives and negatives is held out, half of it for validation
-and half for calibration. With `_paper` all are trained on, as in the paper: nothing can
-be chosen by what is held out then, and --mode=predict asks for --threshold.
+and half for calibration. With `_paper` nothing is held out, as in the paper: there is
+no validation, and --mode=predict asks for --threshold.
 """
 
 from nat_jax.schema import presets, recipes

@@ -3,14 +3,14 @@
     python -m nat_jax.main --config configs/nat/mnist.py:letters_small --workdir ...
 
 Variants as in configs/nat/cifar10.py, with Fashion-MNIST train as the negatives, and
-  letters     EMNIST letters as the negatives, of the first half of their test split
-  notmnist    notMNIST likewise (not in the tfds catalogue: bring it as a prepared
-              builder or write it into the array cache)
-Tested on MNIST test, the second halves, Fashion-MNIST test, KMNIST and noise. Full
-recipe: ResNet-18, 20 epochs; not measured here: it needs a GPU. With `_small`: 2
-epochs, 4 to 6 minutes on one CPU core; expected (three seeds, `_small_paper`):
-accuracy .993 for both, NCR_0.4 on held-out letters .97 baseline, .04 letters. The paper
-has no MNIST classifiers; its GANs do.
+  letters     negatives: the first half of the test split of EMNIST letters
+  notmnist    negatives: the first half of notMNIST, which is not in the tfds catalogue:
+              prepare a builder of this name or write it into the array cache
+Tested on MNIST test, Fashion-MNIST test, the second halves of EMNIST letters and
+notMNIST, KMNIST and noise. Full recipe: ResNet-18, 20 epochs; not measured here: it
+needs a GPU. With `_small`: 2 epochs, 4 to 6 minutes on one CPU core; expected (three
+seeds, `_small_paper`): accuracy .993 for baseline and letters, NCR_0.4 on held-out
+letters .97 for baseline, .04 for letters. The paper has no MNIST classifiers.
 """
 
 from nat_jax.schema import presets, recipes

@@ -1,11 +1,11 @@
-"""What the program can do: a module for each mode, which owns its flags.
+"""The modes of the program: a module for each, which defines its flags.
 
-  train      a config -> trained runs, their table and their report; plan: which runs
-  evaluate   a checkpoint -> its figures on every evaluation set
-  predict    a folder of pictures -> a class for each, or "none of these"
-  posthoc    a checkpoint -> other confidences
-  generate   a GAN's checkpoint -> images
-  report     many workdirs -> one report
+  train      trains the runs of a config and reports on them (plan: which runs)
+  evaluate   evaluates a checkpoint on every evaluation set
+  predict    classifies a folder of pictures, or answers "none of these"
+  posthoc    evaluates post-hoc confidence scores of a checkpoint
+  generate   generates images with a GAN's checkpoint
+  report     writes one report on many workdirs
 """
 
 from nat_jax.commands import (
@@ -17,7 +17,7 @@ from nat_jax.commands import (
     train,
 )
 
-# Mode -> function of the arguments that are no flags.
+# Mode -> function of the positional arguments.
 COMMANDS = {
     'train': train.run, 'evaluate': evaluate.run, 'predict': predict.run,
     'posthoc': posthoc.run, 'generate': generate.run, 'report': report.run,

@@ -1,4 +1,4 @@
-"""A checkpoint -> eval.json, as at the end of training; needs nothing but the workdir.
+"""Evaluates a checkpoint and writes eval.json, as at the end of training.
 
     evaluation = evaluate_run('runs/digits')         # the newest checkpoint
     evaluation['evals']['cifar100_test']['ncr']['0.8']
@@ -16,25 +16,29 @@ from nat_jax.tasks import TASKS
 
 
 def evaluate_run(workdir: str, step: int | None = None) -> dict[str, Any]:
-  """Restores a checkpoint, evaluates it and writes eval.json, which is returned.
+  """Restores a checkpoint, evaluates it and writes eval.json.
 
   Args:
     workdir: of a run.
     step: of the checkpoint; None: the newest.
 
+  Returns:
+    The content of eval.json.
+
   Raises:
     ValueError: no checkpoint, or none of that step.
   """
-  found = runs.restore(workdir, step)
-  given = Inputs(None, None, found.shape, found.class_names)
-  evaluator = TASKS[found.config['task']].evaluator(
-      found.config, workdir, given, found.trainer, found.mesh, runs.OTHERS)
-  figures, details = evaluator.run(found.state, list(evaluator.periods), True)
-  return evaluator.save(found.state, found.step, figures, details)
+  restored = runs.restore(workdir, step)
+  inputs = Inputs(None, None, restored.shape, restored.class_names)
+  evaluator = TASKS[restored.config['task']].evaluator(
+      restored.config, workdir, inputs, restored.trainer, restored.mesh, runs.OTHERS)
+  figures, details = evaluator.run(
+      restored.state, list(evaluator.periods), True)
+  return evaluator.save(restored.state, restored.step, figures, details)
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=evaluate."""
+  """--mode=evaluate: evaluates a checkpoint and prints its tables."""
   del argv
   workdir = flags.needed(flags.WORKDIR, 'evaluate')
   evaluate_run(workdir, flags.STEP.value)

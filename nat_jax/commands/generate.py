@@ -1,9 +1,9 @@
-"""A trained GAN -> samples, of classes that are asked for; is it memorising?
+"""Generates images with a trained GAN; selects classes, finds near training images.
 
     path = generate('runs/gan', num=20, labels=['0', '3'])  # 'runs/gan/generated/...'
 
-Each file's name holds all that its content depends on: a call with other settings
-writes other files, and the same call writes the same bytes again.
+The name of each file holds the settings that its content depends on: other settings
+write other files, and equal settings write equal bytes.
 """
 
 import itertools
@@ -25,24 +25,29 @@ from nat_jax.schema import bounds
 from nat_jax.tasks.gan import evaluate as generation
 from nat_jax.tasks.gan import neighbours as neighbours_lib
 
-NUM = absl_flags.DEFINE_integer('num', 64, 'generate: how many images.')
+NUM = absl_flags.DEFINE_integer('num', 64, 'generate: number of images.')
 LABELS = absl_flags.DEFINE_list(
-    'labels', None, 'generate: classes, by name or number (default: whatever comes).')
-SEED = absl_flags.DEFINE_integer('seed', 0, 'generate: of the noise.')
+    'labels', None, 'generate: classes to generate, comma-separated names or numbers '
+    '(default: not selected).')
+SEED = absl_flags.DEFINE_integer('seed', 0, 'generate: seed of the noise.')
 INTERPOLATE = absl_flags.DEFINE_integer(
-    'interpolate', 0, 'generate: rows of a sheet that lead from image to image.')
+    'interpolate', 0, 'generate: number of rows of interpolations between two images.')
 NEIGHBOURS = absl_flags.DEFINE_integer(
-    'neighbours', 0, 'generate: training images beside each, the nearest ones.')
+    'neighbours', 0, 'generate: number of nearest training images shown beside each '
+    'image.')
 FOLDER = 'generated'
-COLUMNS = 10  # images in a row of a sheet, and steps of an interpolation
-MOST = 200  # samples drawn for each that is wanted, where classes are selected
+COLUMNS = 10  # images per row of a sheet, and steps of an interpolation
+MOST = 200  # most samples drawn per requested sample, where classes are selected
 
 
 class Samples(NamedTuple):
-  """image uint8 [n, h, w, c], label int32 [n], z float32 [n, latent].
+  """Generated images.
 
-  A label is the class given to the generator, else the discriminator's own answer, and
-  -1 where the loss knows no classes.
+  Attributes:
+    image: uint8 [n, h, w, c].
+    label: int32 [n], the class given to the generator, else the discriminator's
+      prediction, or -1 where the loss has no classes.
+    z: float32 [n, latent], the noise.
   """
 
   image: np.ndarray
@@ -55,30 +60,30 @@ def generate(
     seed: int = 0, step: int | None = None, interpolate: int = 0, neighbours: int = 0,
     out: str | None = None,
 ) -> str:
-  """Writes a sheet (.png) and the samples (.npz) of a GAN's checkpoint.
+  """Generates images with a GAN's checkpoint; writes a sheet (.png) and an .npz file.
 
-  The .npz holds image, label and z as in `Samples`, and settings, a string of JSON.
+  The .npz file holds 'image', 'label' and 'z' of `Samples`, and 'settings', JSON text.
 
   Args:
     workdir: of the run.
-    num: how many samples.
-    labels: wanted classes, by index or by name, which take turns. They are given to a
-      generator that takes them (trainer.labels='predefined'); else samples are drawn
-      until the discriminator finds enough of each.
+    num: number of samples.
+    labels: classes, by index or by name, in turn. A conditional generator
+      (trainer.labels='predefined') is given them; otherwise samples are drawn until the
+      discriminator predicts each class often enough. None: classes are not selected.
     seed: of the noise.
     step: of the checkpoint; None: the newest.
-    interpolate: rows of a sheet that lead from sample 2i to sample 2i + 1 on the
-      sphere; class labels, where given, stay those of sample 2i.
-    neighbours: how many of the nearest training images a sheet shows beside each of
-      the first samples, by `measures.features`.
-    out: folder; None: generated/ in the workdir.
+    interpolate: number of rows of a sheet, row i an interpolation on the sphere from
+      sample 2i to sample 2i + 1; class labels, where given, are those of sample 2i.
+    neighbours: number of nearest training images, by `measures.features`, that a sheet
+      shows beside each of the first samples.
+    out: folder to write to; None: generated/ in the workdir.
 
   Returns:
-    The path of the .npz; the others lie beside it.
+    The path of the .npz file; the sheets are in the same folder.
 
   Raises:
-    ValueError: no checkpoint of a GAN, a class that it does not have or never makes,
-      or numbers that make no sense. Nothing is written.
+    ValueError: no checkpoint of a GAN, a class that it does not have or hardly ever
+      generates, or numbers out of range. Nothing is written.
   """
   _check_numbers(num, seed, interpolate, neighbours)
   gan = runs.restore(workdir, step, 'gan')
@@ -117,10 +122,19 @@ def generate(
 
 
 def interpolation(gan, samples: Samples, rows: int, seed: int) -> np.ndarray:
-  """[rows * COLUMNS] images, each row from sample 2i to sample 2i + 1.
+  """Interpolates on the sphere from sample 2i to sample 2i + 1.
 
-  Each column is made in a batch of its own, beside the same other noise: the statistics
-  of a batch are then those of independent samples, as in training.
+  Each column is generated in its own batch, padded with fixed independent noise, so
+  that BatchNorm statistics are those of independent samples, as in training.
+
+  Args:
+    gan: the restored run.
+    samples: at least 2 * rows of them.
+    rows: number of interpolations.
+    seed: of the padding noise.
+
+  Returns:
+    uint8 images [rows * COLUMNS, h, w, c], row by row.
   """
   sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
   first, last = samples.z[0 : 2 * rows : 2], samples.z[1 : 2 * rows : 2]
@@ -131,10 +145,17 @@ def interpolation(gan, samples: Samples, rows: int, seed: int) -> np.ndarray:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-  """(sin((1 - t) w) a + sin(t w) b) / sin w, w the angle between a and b, [n, d].
+  """Spherical interpolation: (sin((1 - t) w) a + sin(t w) b) / sin w.
 
-  Straight on where they are (anti-)parallel. Normal noise lies near a sphere, and the
-  straight line between two points would leave it.
+  w is the angle between a and b; where they are (anti-)parallel the interpolation is
+  linear. Normal noise lies near a sphere, which linear interpolation would leave.
+
+  Args:
+    a, b: [n, d].
+    t: in [0, 1]; 0 gives a.
+
+  Returns:
+    [n, d].
 
   Reference: White, "Sampling Generative Networks", arXiv:1609.04468.
   """
@@ -147,7 +168,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def _draw(gan, num, seed, wanted) -> Samples:
-  """The first samples of the seed's noise, or the first that are of the classes."""
+  """The first `num` samples of the seed's noise; with `wanted`, of these classes."""
   stream = _stream(gan, seed, wanted)
   if wanted is None or _predefined(gan):
     found = [next(stream)]
@@ -161,8 +182,8 @@ def _draw(gan, num, seed, wanted) -> Samples:
                     if (n := turns.count(c) - len(found[c])) > 0}:
     if drawn >= MOST * num:
       raise ValueError(
-          f'among {drawn} samples the discriminator found too few of some classes; '
-          f'missing: {missing}. Ask for other classes or for fewer samples, take '
+          f'the discriminator predicted some classes for too few of {drawn} samples; '
+          f'missing: {missing}. Ask for other classes or for fewer samples, use '
           "another checkpoint, or train with trainer.labels='predefined'")
     batch = next(stream)
     drawn += len(batch.z)
@@ -171,12 +192,12 @@ def _draw(gan, num, seed, wanted) -> Samples:
         found[c].append(tuple(part[i] for part in batch))
   image, label, z = zip(*(found[c].pop(0) for c in turns), strict=True)
   if jax.process_index() == 0:
-    print(f'{num} samples of {drawn} that were drawn: the discriminator chose')
+    print(f'{num} samples of {drawn} that were drawn: the discriminator selected them')
   return Samples(np.stack(image), np.asarray(label, np.int32), np.stack(z))
 
 
 def _stream(gan, seed, wanted):
-  """Yields whole batches of samples; the classes that a generator takes, in turn."""
+  """Yields batches of samples; a conditional generator gets the classes in turn."""
   size = generation.sampling_batch(gan.config, gan.mesh)
   sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
   latent, label = gan.config['generator']['latent'], np.full(size, -1, np.int32)
@@ -195,14 +216,14 @@ def _stream(gan, seed, wanted):
 
 
 def _wanted(labels, gan):
-  """Class indices, distinct; a string is a name first and a number second."""
+  """The distinct class indices of `labels`; a string is looked up as a name first."""
   if labels is None:
     return np.arange(gan.config['num_classes']) if _predefined(gan) else None
   k, names = gan.config['num_classes'], list(gan.class_names)
   if 'logits' not in gan.trainer.heads:
     raise ValueError(
-        f'the loss {gan.config["loss"]["name"]!r} of this run knows no classes, so '
-        'none can be asked for: leave labels out, or train with a loss that has '
+        f'the loss {gan.config["loss"]["name"]!r} of this run has no classes, so that '
+        'labels cannot be selected; leave out --labels, or train with a loss that has '
         "classes (loss={'name': 'nat_gan'}, 'am_gan', 'ac_gan', ...)")
   wanted = []
   for label in labels:
@@ -221,6 +242,7 @@ def _wanted(labels, gan):
 
 
 def _check_numbers(num, seed, interpolate, neighbours):
+  """Raises ValueError for numbers out of range."""
   for name, value, bound in (
       ('num', num, bounds.whole('[1, 1e7]')), ('seed', seed, bounds.SEED),
       ('interpolate', interpolate, bounds.whole('[0, 1e6]')),
@@ -229,11 +251,12 @@ def _check_numbers(num, seed, interpolate, neighbours):
       raise ValueError(f'{name} must be {bound.what}, got {value}')
   if 2 * interpolate > num:
     raise ValueError(
-        f'{interpolate} rows of interpolation lead between pairs of samples and need '
-        f'{2 * interpolate} of them, got num={num}; ask for more samples')
+        f'{interpolate} rows of interpolation need two samples each, '
+        f'{2 * interpolate} in all, got num={num}; ask for more samples with --num')
 
 
 def _class_tag(classes):
+  """The part of file names that holds the selected classes (a checksum if long)."""
   if classes is None:
     return ''
   text = '-'.join(map(str, classes))
@@ -245,7 +268,7 @@ def _predefined(gan):
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=generate: makes images with a GAN."""
+  """--mode=generate: generates images with a GAN."""
   del argv
   path = generate(
       flags.needed(flags.WORKDIR, 'generate'), NUM.value, LABELS.value, SEED.value,

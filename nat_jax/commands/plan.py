@@ -1,4 +1,4 @@
-"""A config -> all runs that training it takes: those it needs, a rival, and itself.
+"""Plans training: the runs that a config depends on, its comparison run, and its own.
 
     needed, runs = plan(config, 'configs/digits.py', 'nat', {'steps': 9}, 'runs/digits')
 """
@@ -23,20 +23,23 @@ def plan(
     config: ml_collections.ConfigDict, path: str, variant: str | None,
     changes: Mapping[str, Any], workdir: str,
 ) -> tuple[list[Run], list[Run]]:
-  """Returns the runs that `config` needs and that are still to be trained, such as an
-  evaluation classifier, and the runs asked for; `config` is last.
+  """Lists the runs to train for a config.
 
   Args:
-    config: to be trained, with `changes` made.
+    config: to be trained, with `changes` applied.
     path: of its config file.
-    variant: of the file that it is; None: the default one.
-    changes: dotted key -> value, of the command line. They hold for the variant that
-      `config` is compared with too, but for the keys in which the two differ.
+    variant: the variant of the file; None: the default one.
+    changes: dotted key -> value, from the command line. They are applied to the
+      comparison run (`compare_with`) too, except for keys in which the variants differ.
     workdir: of `config`.
 
+  Returns:
+    (runs that `config` depends on, such as an evaluation classifier, and that are not
+    trained yet; the comparison run, if there is one, and `config` itself).
+
   Raises:
-    ValueError: a mistake in the config or in a config file; a run that it needs is
-      there for some processes alone, or is one of another config.
+    ValueError: a mistake in the config or in a config file; or a run that it depends on
+      is visible to some processes only, or has another config.
   """
   schema.plain(config)
   runs = [(config, workdir)]
@@ -51,10 +54,14 @@ def plan(
 
 
 def load(path: str, variant: str | None = None) -> ml_collections.ConfigDict:
-  """The config of a variant of a config file.
+  """Loads the config of a variant from a config file.
+
+  Args:
+    path: of the file.
+    variant: argument of its get_config; None: no argument.
 
   Raises:
-    ValueError: the file raised an error (its message names file and line), or has no
+    ValueError: the file raised an error (the message names file and line), or has no
       get_config that returns a config.
   """
   loader = importlib.machinery.SourceFileLoader('variant_config', path)
@@ -75,7 +82,7 @@ def load(path: str, variant: str | None = None) -> ml_collections.ConfigDict:
 
 
 def _place(error, path):
-  """The file and the line in it at which an error was raised, as far as it is known."""
+  """The file and, if known, the line at which an error was raised."""
   if isinstance(error, SyntaxError) and error.lineno:
     return f'{error.filename}, line {error.lineno}'
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
@@ -84,6 +91,7 @@ def _place(error, path):
 
 
 def _message(error):
+  """The text of an error, with its type unless that is ValueError or OSError."""
   if isinstance(error, SyntaxError):
     return error.msg
   kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
@@ -91,19 +99,19 @@ def _message(error):
 
 
 def _shared(key, rival, original):
-  """Whether a change of `key` is one of both variants: it does not set them apart."""
-  if key.startswith('data.treatment'):  # of negatives, which a rival may not have
+  """Whether the two variants agree in `key`, so that a change of it is for both."""
+  if key.startswith('data.treatment'):  # the rival may have no negatives
     return False
   try:
     return config_path.get_value(key, rival) == config_path.get_value(key, original)
   except (KeyError, IndexError, TypeError, AttributeError):
-    return False  # The rival has no such key.
+    return False  # the rival has no such key
 
 
 def _needed(config):
-  """The runs that a config needs and that are not there, or were cut off.
+  """The runs that a config depends on and that are missing or not finished.
 
-  They are named where a spec holds the config file of another run, and its workdir.
+  A spec with the keys 'config' (FILE:VARIANT) and 'workdir' depends on that run.
   """
   missing = []
   for place, spec in _specs(config.to_dict()):
@@ -118,9 +126,9 @@ def _needed(config):
     if 0 < count < processes.total():
       raise ValueError(
           f'the run in {workdir} is there for {count} of {processes.total()} '
-          'processes; start them in a folder that all hosts share, or give its '
-          f'workdir on such a disk: --config.{place}.workdir=DIR')
-    # One of another config, under a name that happens to be this one, is refused.
+          'processes; start them in a folder that all hosts share, or set its '
+          f'workdir to such a folder: --config.{place}.workdir=DIR')
+    # Raises if a run of another config is in that workdir.
     workdirs.check(workdir, schema.plain(needed))
     if not count:
       missing.append((needed, workdir))
@@ -128,7 +136,7 @@ def _needed(config):
 
 
 def _specs(value, place=''):
-  """(dotted key, spec) of every spec in a config."""
+  """Yields (dotted key, spec) for every spec in a config."""
   if isinstance(value, dict):
     if 'name' in value and place:
       yield place, value
@@ -139,5 +147,5 @@ def _specs(value, place=''):
 def _is_done(workdir):
   try:
     return results.read_evaluation(workdir) is not None
-  except files.Unreadable:  # it is evaluated again
+  except files.Unreadable:  # damaged: training evaluates it again
     return False

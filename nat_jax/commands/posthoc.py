@@ -1,12 +1,12 @@
-"""A checkpoint -> other confidences than the maximum probability -> posthoc.json.
+"""Evaluates post-hoc confidence scores (energy, KNN, ViM, ...) of a checkpoint.
 
     found = posthoc('runs/digits')                  # the newest checkpoint
     found['scores']['knn']['noise']['auroc']
     print(text(found))
 
-Any run will do, trained with negatives or without: the scores read its logits,
-features and output layer. A background output is left out, for all of them: they know
-the classes only (eval.json has the run's own confidence, with the background).
+It takes any classifier, trained with negatives or without, and writes posthoc.json. The
+scores are functions of logits, features and the output layer. A background output is
+ignored by all of them; eval.json has the run's own confidence, with the background.
 """
 
 import functools
@@ -28,14 +28,19 @@ from nat_jax.runtime import files, inference, writers
 from nat_jax.tasks.classify import inputs
 
 POSTHOC = 'posthoc.json'
-NUM_TRAIN = 10_000  # training positives that knn and vim look at, at most
+NUM_TRAIN = 10_000  # most training positives that knn and vim use
 NEIGHBOURS = 50
 ODIN = dict(temperature=1000.0, epsilon=0.0014)
 
 
 class Outputs(NamedTuple):
-  """What the network makes of a set: features [n, d], logits [n, c], and the logits
-  [n, c] of the images that ODIN moved."""
+  """The outputs of the network for an evaluation set.
+
+  Attributes:
+    features: [n, d].
+    logits: [n, c].
+    odin_logits: [n, c], the logits of the images perturbed by ODIN.
+  """
 
   features: np.ndarray
   logits: np.ndarray
@@ -43,8 +48,14 @@ class Outputs(NamedTuple):
 
 
 class Fit(NamedTuple):
-  """What scores may know of the run: features [m, d] and logits [m, c] of training
-  positives, and the output layer, kernel [d, c] and bias [c]."""
+  """The training data and the output layer, which some scores are fitted to.
+
+  Attributes:
+    features: [m, d] of training positives.
+    logits: [m, c] of training positives.
+    kernel: [d, c] of the output layer.
+    bias: [c] of the output layer.
+  """
 
   features: np.ndarray
   logits: np.ndarray
@@ -53,8 +64,10 @@ class Fit(NamedTuple):
 
   @property
   def neighbours(self) -> int:
-    """k of knn: 50, but at most a tenth of a class, so that the k nearest neighbours
-    of a positive are of its class."""
+    """k of knn: 50, but at most a tenth of the examples per class.
+
+    So the k nearest neighbours of a positive can all be of its class.
+    """
     return max(1, min(NEIGHBOURS, len(self.features) // (10 * len(self.bias))))
 
 
@@ -70,16 +83,16 @@ SCORES: dict[str, Callable[[Outputs, Fit], np.ndarray]] = {
 
 
 def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
-  """Scores every test set of a run in every way of `SCORES`.
+  """Computes detection metrics of every test set for all scores; writes posthoc.json.
 
   Args:
     workdir: of a run.
     step: of the checkpoint; None: the newest.
 
   Returns:
-    What posthoc.json holds: 'scores' {score: {negative set: detection_metrics}},
-    'seen_in_training' {negative set: bool}, 'step', 'reference', 'num_train',
-    'neighbours' (k of knn).
+    The content of posthoc.json: 'scores' {name in SCORES: {negative set: detection
+    metrics}}, 'seen_in_training' {negative set: bool}, 'step', 'reference',
+    'num_train', 'neighbours' (k of knn).
 
   Raises:
     ValueError: no checkpoint, none of that step, or a network whose logits are not a
@@ -92,7 +105,7 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
       data.normalise, mean=settings['mean'], std=settings['std'])
 
   def compiled(*several):
-    """images -> the outputs of several heads, side by side, in one program."""
+    """images -> the concatenated outputs of several heads, computed in one program."""
     predict = inference.make_predict(
         lambda state, images: jnp.concatenate(
             [head(state, images) for head in several], axis=1),
@@ -144,12 +157,12 @@ def posthoc(workdir: str, step: int | None = None) -> dict[str, Any]:
 
 
 def text(found: dict[str, Any]) -> str:
-  """Two tables of a `posthoc`: AUROC and FPR95 (ID-positive), score by set."""
+  """The result of `posthoc` as two tables, AUROC and FPR95, by score and set."""
   names = {name: f'{name} ({"seen" if seen else "unseen"})'
            for name, seen in found['seen_in_training'].items()}
   about = {
-      'auroc': f', of each confidence, against {found["reference"]!r}. knn (k = '
-               f'{found["neighbours"]}) and vim know {found["num_train"]} training '
+      'auroc': f' of each score, against {found["reference"]!r}. knn (k = '
+               f'{found["neighbours"]}) and vim use {found["num_train"]} training '
                'positives.',
       'fpr95_id_positive': ': share of negatives accepted where 95 % of positives are.',
   }
@@ -169,16 +182,19 @@ def odin_head(
     head: Callable[[Any, jax.Array], jax.Array], num_classes: int,
     normalise: Callable[[jax.Array], jax.Array], temperature: float, epsilon: float,
 ) -> Callable[[Any, jax.Array], jax.Array]:
-  """Returns (state, images) -> logits of the images, moved towards their prediction.
+  """Makes a head that returns the logits of ODIN's perturbed images.
 
   x' = x + epsilon sign(d/dx log max_j p_j),  p = softmax(o(x) / T), x normalised.
 
   Args:
-    head: (state, images [n, h, w, c]) -> logits [n, k], one image apart from another.
-    num_classes: outputs that stand for classes.
-    normalise: as in training; leaves float32 images as they are.
+    head: (state, images [n, h, w, c]) -> logits [n, k]; it must not mix images.
+    num_classes: outputs 0..num_classes-1 are classes.
+    normalise: of uint8 images, as in training; returns float32 images as they are.
     temperature: T.
-    epsilon: 0 moves nothing.
+    epsilon: size of the perturbation, in normalised units.
+
+  Returns:
+    (state, images) -> logits [n, k] of the perturbed images.
 
   Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution
   Image Detection in Neural Networks", ICLR 2018.
@@ -186,7 +202,7 @@ def odin_head(
 
   def log_p(images, state):
     logits = head(state, images)[:, :num_classes]
-    # Times T, which keeps the gradient's size and changes no sign.
+    # The factor T keeps the size of the gradient and does not change its sign.
     return temperature * jax.nn.log_softmax(logits / temperature).max(axis=1).sum()
 
   def moved(state, images):
@@ -197,8 +213,11 @@ def odin_head(
 
 
 def _float32_logits(restored):
-  """The head 'logits' computed in float32: bfloat16 would round most of ODIN's steps
-  away and make the others ten times as long."""
+  """The head 'logits' in float32.
+
+  In bfloat16 most of ODIN's perturbations would be rounded to 0 and the others would be
+  ten times as large.
+  """
   model = restored.config['model']
   if model.get('dtype', 'float32') == 'float32':
     return restored.trainer.heads['logits']
@@ -208,7 +227,7 @@ def _float32_logits(restored):
 
 
 def _output_layer(state, features, logits):
-  """Kernel and bias of the layer 'head', of which the logits are proved to come."""
+  """Kernel and bias of the layer 'head'; ValueError unless it computes the logits."""
   params = state.ema.get('model', state.nets['model'].variables)['params']
   flat = flax.traverse_util.flatten_dict(params)
   found = {path[-1]: np.asarray(x) for path, x in flat.items() if 'head' in path[-2:-1]}
@@ -223,7 +242,7 @@ def _output_layer(state, features, logits):
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=posthoc: scores a checkpoint's evaluation sets by other confidences."""
+  """--mode=posthoc: evaluates post-hoc confidence scores of a checkpoint."""
   del argv
   workdir = flags.needed(flags.WORKDIR, 'posthoc')
   found = posthoc(workdir, flags.STEP.value)

@@ -1,4 +1,4 @@
-"""A user's own pictures -> classes, or "none of these".
+"""Classifies a user's own pictures, with the answer "none of these" where unconfident.
 
     path = predict_folder('runs/digits', 'photos/')      # 'runs/digits/predictions.csv'
 """
@@ -15,16 +15,16 @@ from nat_jax.commands import flags
 from nat_jax.runtime import files, results
 from nat_jax.tasks.classify import evaluate, inputs
 
-IMAGES = absl_flags.DEFINE_string('images', None, 'predict: a folder of pictures.')
+IMAGES = absl_flags.DEFINE_string('images', None, 'predict: folder of pictures.')
 THRESHOLD = absl_flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: keeps 95 % of the positives held out for calibration).',
+    'these" (default: the threshold that keeps 95 % of the calibration positives).',
 )
 
 PREDICTIONS = 'predictions.csv'
 NONE, UNREADABLE = 'none of these', 'unreadable'  # answers beside the classes
-# A spreadsheet takes a cell that starts with one of these for a formula. The apostrophe
-# itself is among them so that the one put before a cell can always be taken off again.
+# Spreadsheets interpret cells that start with one of these as formulas. The apostrophe
+# is included so that the one that is put before a cell can always be removed again.
 ESCAPED = ('=', '+', '-', '@', '\t', '\r', '\n', "'")
 
 
@@ -32,24 +32,26 @@ def predict_folder(
     workdir: str, images: str, step: int | None = None, threshold: float | None = None,
     keep: float = 0.95,
 ) -> str:
-  """Classifies a folder of pictures; writes predictions.csv and returns its path.
+  """Classifies a folder of pictures and writes predictions.csv.
 
-  The file replaces an older one when it is whole. A row holds the file, the answer, the
-  nearest class and its probability; a picture that cannot be read has the answer
-  'unreadable', the last two empty, and its reason among the warnings. Names are the
-  bytes they are on disk, UTF-8 or not: open(path, encoding='utf-8',
-  errors='surrogateescape', newline='') gives them back. A cell that starts with one of
-  = + - @ tab, carriage return, newline or ' has a further ' before it, so that no
-  spreadsheet runs it as a formula; a reader takes off the first ' of a cell.
+  An older file is replaced atomically. Columns: file, answer, nearest class and its
+  probability. A picture that cannot be read has the answer 'unreadable' and two empty
+  cells; a warning gives the reason. File names keep their bytes, UTF-8 or not: read
+  them with open(path, encoding='utf-8', errors='surrogateescape', newline=''). A cell
+  that starts with = + - @ tab, carriage return, newline or ' gets a leading ' so that
+  spreadsheets do not run it as a formula; readers must remove that character.
 
   Args:
     workdir: of a run.
     images: a folder of pictures of any size.
     step: of the checkpoint; None: the newest.
-    threshold: answers below this maximum probability are "none of these"; None: the
-      highest that keeps the share `keep` of the positives of part 'calibration', which
-      are used for nothing else.
-    keep: see `threshold`.
+    threshold: below this maximum probability the answer is "none of these"; None: the
+      highest threshold that keeps the share `keep` of the positives of part
+      'calibration', which are used for nothing else.
+    keep: share of calibration positives; only used if threshold is None.
+
+  Returns:
+    The path of predictions.csv.
 
   Raises:
     ValueError: a threshold that is no probability, no checkpoint, no picture that can
@@ -57,7 +59,7 @@ def predict_folder(
       checkpoint on them.
   """
   if threshold is not None and not 0 <= threshold <= 1:
-    raise ValueError(f'threshold is a probability, from 0 to 1, got {threshold}')
+    raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold}')
   restored = runs.restore(workdir, step, 'classify')
   config = restored.config
   if threshold is None:
@@ -72,7 +74,7 @@ def predict_folder(
   logits = evaluate.predictor(restored)(pixels)
   scores = metrics.scores_from_logits(logits, config['num_classes'])
   names = restored.class_names or [str(k) for k in range(config['num_classes'])]
-  names = [*names, NONE]  # also the answer of a background class
+  names = [*names, NONE]  # a background prediction is "none of these" too
   found = zip(scores['prediction'], scores['max_prob'], strict=True)
   path = os.path.join(workdir, PREDICTIONS)
   with files.replacing(path, newline='', errors='surrogateescape') as file:
@@ -90,17 +92,18 @@ def predict_folder(
 
 
 def _cell(text):
-  """Keeps a text from being a formula of a spreadsheet."""
+  """Escapes a text that spreadsheets would run as a formula."""
   return f"'{text}" if text.startswith(ESCAPED) else text
 
 
 def _threshold(workdir, step, config, keep):
+  """The highest threshold that keeps the share `keep` of calibration positives."""
   calibration = inputs.references(config).get(schema.CALIBRATION)
   if calibration is None:
     raise ValueError(
-        f'the run in {workdir} held out no positives for a threshold (one positive '
-        f'evaluation set of part {schema.CALIBRATION!r}), and none is taken from the '
-        'test; give --threshold, between 0 and 1')
+        f'the run in {workdir} held out no positives to take a threshold from (a '
+        f'positive evaluation set of part {schema.CALIBRATION!r}), and it must not be '
+        'chosen by the test; give --threshold, between 0 and 1')
   evaluation = results.read_evaluation(workdir)
   evaluated = evaluation['step'] if evaluation else None
   scores = None if evaluated != step else results.read_arrays(
@@ -109,10 +112,10 @@ def _threshold(workdir, step, config, keep):
     found = ('none' if evaluated is None else f'that of step {evaluated}'
              if evaluated != step else f'no {results.SCORES}/{calibration}.npz')
     raise ValueError(
-        f'a threshold is chosen by the evaluation of checkpoint {step}, and {workdir} '
+        f'the threshold needs the evaluation of checkpoint {step}, and {workdir} '
         f'has {found}; give --threshold, or run: python -m nat_jax.main '
         f'--mode=evaluate --workdir {workdir} --step {step}')
-  # 'lower': a score among the images, so that no fewer than `keep` of them reach it.
+  # 'lower' returns one of the scores, so that at least the share `keep` reaches it.
   return float(np.quantile(scores['max_prob'], 1 - keep, method='lower'))
 
 

@@ -1,4 +1,4 @@
-"""Many workdirs of one task -> one report.
+"""Writes one report on many workdirs of one task.
 
     print(tables(['runs/digits-baseline', 'runs/digits']))  # Markdown for a terminal
     path = write(['runs/digits-baseline', 'runs/digits'])   # 'runs/.../report.html'
@@ -15,7 +15,7 @@ from nat_jax.tasks import TASKS
 
 
 def tables(workdirs: Sequence[str]) -> str:
-  """All tables of some runs as Markdown, aligned for a terminal.
+  """All tables of the runs as Markdown, aligned for a terminal.
 
   Raises:
     ValueError: a workdir without eval.json, or runs of several tasks.
@@ -27,11 +27,11 @@ def tables(workdirs: Sequence[str]) -> str:
 def write(workdirs: Sequence[str], out: str | None = None) -> str:
   """Writes report.html (self-contained), report.md, report.csv and figures/*.png.
 
-  What runs have no data for is left out, with a sentence that says so.
+  Figures for which the runs have no data are left out, with a note that says so.
 
   Args:
-    workdirs: of the runs; one given twice counts once.
-    out: where to write; default: the first workdir.
+    workdirs: of the runs; repeated ones count once.
+    out: the folder to write to; None: the first workdir.
 
   Returns:
     The path of report.html.
@@ -56,15 +56,19 @@ def _load(workdirs) -> tuple[Task, Mapping]:
     kinds = '; '.join(
         f'{TASKS[task].title}: {", ".join(dirs)}' for task, dirs in found.items())
     raise ValueError(
-        f'expected runs of one kind, got {kinds}; report on each kind apart')
+        f'expected runs of one task, got {kinds}; report on each kind apart')
   return TASKS[next(iter(found))], reports.group(runs)
 
 
 def show(workdirs: Sequence[str], out: str | None = None) -> None:
-  """Prints the tables, writes the report and says where everything is.
+  """Prints the tables, writes the report and prints where the files are.
+
+  Args:
+    workdirs: of the runs.
+    out: the folder to write to; None: the first workdir.
 
   Raises:
-    OSError: the report cannot be written; nothing of the runs is lost.
+    OSError: the report cannot be written; the runs themselves are complete.
   """
   print()
   try:
@@ -74,11 +78,12 @@ def show(workdirs: Sequence[str], out: str | None = None) -> None:
   except OSError as error:
     raise OSError(
         f'the report cannot be written: {error}. Nothing of the runs is lost; free '
-        f'some space and give --mode=report {" ".join(workdirs)}') from error
+        f'some space and run: python -m nat_jax.main --mode=report '
+        f'{" ".join(workdirs)}') from error
   for workdir in workdirs:
     print(f'run: {workdir}  (eval.json, metrics.jsonl, checkpoints/, figures)')
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=report: of the workdirs given, into --workdir or the first of them."""
+  """--mode=report: reports on the workdirs in `argv`, in --workdir or the first one."""
   show(list(argv) or [flags.needed(flags.WORKDIR, 'report')], flags.WORKDIR.value)

@@ -1,4 +1,4 @@
-"""A config -> the runs that it takes, trained one after the other, and their report."""
+"""Trains the runs that a config needs, one after the other, and reports on them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ from nat_jax.runtime import checkpoint
 from nat_jax.runtime import workdir as workdirs
 
 OVERWRITE = absl_flags.DEFINE_bool(
-    'overwrite', False, 'Move a run of another config in --workdir aside first.'
+    'overwrite', False, 'train: move a run of another config in --workdir aside.'
 )
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=train: the config, and first what it needs and is compared with."""
+  """--mode=train: trains what the config depends on, its comparison run, and itself."""
   del argv
   config, flag = flags.CONFIG.value, absl_flags.FLAGS['config']
   if config is None or not flags.WORKDIR.value:
@@ -27,22 +27,22 @@ def run(argv: Sequence[str] = ()) -> None:
   needed, planned = plan.plan(
       config, path, variant or None, config_flags.get_override_values(flag),
       flags.WORKDIR.value.rstrip('/'))
-  for one, workdir in planned:  # before any work is spent on the first
-    train.check(one, workdir, OVERWRITE.value)
-  for i, (one, workdir) in enumerate([*needed, *planned]):
+  for run_config, workdir in planned:  # before any time is spent on training
+    train.check(run_config, workdir, OVERWRITE.value)
+  for i, (run_config, workdir) in enumerate([*needed, *planned]):
     with _interrupted(workdir):
       if jax.process_index() == 0:
-        print(f'== {one.name}:{one.variant} -> {workdir}', flush=True)
-      # Several runs may be started at once and need one evaluation classifier.
+        print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
+      # Runs that are started together may depend on one evaluation classifier: wait.
       with workdirs.hold(workdir, wait=i < len(needed)):
-        train.train(one, workdir, OVERWRITE.value)
+        train.train(run_config, workdir, OVERWRITE.value)
   if jax.process_index() == 0:
     report.show([workdir for _, workdir in planned[::-1]])
 
 
 @contextlib.contextmanager
 def _interrupted(workdir: str) -> Iterator[None]:
-  """Says what an interrupted run has saved."""
+  """Adds to a KeyboardInterrupt what the interrupted run has saved."""
   try:
     yield
   except KeyboardInterrupt:
@@ -50,5 +50,5 @@ def _interrupted(workdir: str) -> Iterator[None]:
     raise KeyboardInterrupt(
         f'interrupted; the same command goes on from step {steps[-1]} in {workdir}'
         if steps else
-        f'interrupted; nothing of {workdir} is saved yet, so the same command begins '
-        'it anew') from None
+        f'interrupted; nothing is saved in {workdir} yet, so that the same command '
+        'starts from the beginning') from None

@@ -1,7 +1,9 @@
 """Sources of images, streams of indices, augmentation on the device.
 
-    positives = load({'name': 'digits', 'classes': (0, 1, 2)})
-    noise = load({'name': 'normal_noise', 'num': 500}, like=positives)
+    >>> positives = load({'name': 'digits', 'classes': (0, 1, 2)})
+    >>> noise = load({'name': 'normal_noise', 'num': 500}, like=positives)
+    >>> noise.image.shape
+    (500, 8, 8, 1)
 """
 
 from collections.abc import Mapping
@@ -44,10 +46,10 @@ __all__ = [
     'split_slices', 'take_classes', 'take_split', 'uniform_noise', 'write_cache',
 ]
 
-# Called with what the spec says.
+# Called with the arguments of the spec.
 SOURCES = {'digits': digits, 'fake': fake, 'folder': folder, 'tfds': from_tfds}
 
-# Called with `like` besides: the positives that they imitate.
+# Called with the arguments of the spec and `like`, the positives that they imitate.
 SYNTHETIC = {
     'blobs': blobs,
     'normal_noise': normal_noise,
@@ -61,22 +63,22 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
   """Loads the data source that `spec` names.
 
   Args:
-    spec: `{'name': ..., **kwargs}`, a name of SOURCES or SYNTHETIC.
+    spec: `{'name': ..., **kwargs}`, a name in SOURCES or SYNTHETIC.
     like: the positives, which synthetic negatives imitate.
 
   Returns:
     The images and labels.
 
   Raises:
-    ValueError: an unknown name, or synthetic negatives without `like`; whatever the
-      source finds wrong.
+    ValueError: an unknown name, or synthetic negatives without `like`; or an error of
+      the source.
   """
   extra = {}
   if spec.get('name') in SYNTHETIC:
     if like is None:
       raise ValueError(
-          f'{spec["name"]!r} imitates the positives: it can stand for negatives only, '
-          'and load() needs like='
+          f'{spec["name"]!r} imitates the positives, so that it can be a source of '
+          'negatives only; from Python, pass them as like= to load()'
       )
     extra = {'like': like}
   return registry.build(SOURCES | SYNTHETIC, spec, what='data source', **extra)

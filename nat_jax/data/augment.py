@@ -3,8 +3,8 @@
     augment = make_augment([{'name': 'crop', 'pad': 4}, {'name': 'flip'}])
     images = normalise(augment(images, keys), mean, std)
 
-One typed key an image: what becomes of an image depends on its key alone, not on the
-batch around it or on the number of devices.
+There is one typed key per image: the result depends on the image and its key only, not
+on the rest of the batch or the number of devices.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,22 +20,22 @@ ImageFn = Callable[[jax.Array, jax.Array], jax.Array]  # ([h, w, c], key) -> [h,
 
 
 def crop(pad: int = 4, mode: str = 'constant') -> ImageFn:
-  """Pads every side by `pad` and cuts the old size out again, anywhere.
+  """Random crop: pads every side by `pad`, then crops to the original size.
 
   Args:
     pad: pixels on each side.
-    mode: 'constant' (zeros, which in uint8 is black) or 'reflect'.
+    mode: 'constant' (zeros: black in uint8) or 'reflect'.
 
   Returns:
-    Function of one image and its key.
+    Function of one image [h, w, c] and its key.
 
   Raises:
-    ValueError: another mode, or pad below 0.
+    ValueError: another mode, or `pad` below 0.
   """
   if mode not in ('constant', 'reflect') or pad < 0:
     raise ValueError(
-        f"crop takes pad of 0 or more and mode 'constant' or 'reflect', got {pad} and "
-        f'{mode!r}'
+        f"crop takes pad of 0 or more and mode 'constant' or 'reflect', got pad {pad} "
+        f'and mode {mode!r}'
     )
 
   def apply(image, key):
@@ -47,7 +47,7 @@ def crop(pad: int = 4, mode: str = 'constant') -> ImageFn:
 
 
 def flip() -> ImageFn:
-  """Mirrors left and right, every other time."""
+  """Random horizontal flip, with probability 1/2."""
 
   def apply(image, key):
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
@@ -56,13 +56,15 @@ def flip() -> ImageFn:
 
 
 def cutout(size: int = 8) -> ImageFn:
-  """Sets a square of `size` to 0; its middle lies anywhere, so it may hang over.
+  """Cutout: sets a size x size square at a random position to 0.
+
+  Its centre is anywhere in the image, so that part of it may lie outside.
 
   Raises:
-    ValueError: size below 1.
+    ValueError: `size` below 1.
 
-  Reference: DeVries and Taylor, Improved Regularization of Convolutional Neural
-  Networks with Cutout, 2017.
+  Reference: DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks
+  with Cutout", arXiv:1708.04552.
   """
   if size < 1:
     raise ValueError(f'cutout takes size of 1 or more, got {size}')
@@ -87,14 +89,15 @@ AUGMENTS: dict[str, Callable[..., ImageFn]] = {
 def make_augment(
     specs: Sequence[Mapping[str, Any]],
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Chains augmentations.
+  """Chains augmentations of `AUGMENTS` into one function of a batch.
 
   Args:
-    specs: `{'name': ..., **kwargs}` each, applied in order; none = the identity.
+    specs: `{'name': ..., **kwargs}` of each augmentation, applied in this order; an
+      empty list is the identity.
 
   Returns:
-    Pure function of images `[n, h, w, c]` and typed keys `[n]`; type and shape are
-    kept.
+    Pure function of images `[n, h, w, c]` and typed keys `[n]`, which preserves dtype
+    and shape.
 
   Raises:
     ValueError: an unknown name.
@@ -115,18 +118,18 @@ def make_augment(
 def normalise(
     images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """(x / 255 - mean) / std of uint8 images; float32 images pass as they are.
+  """Normalises uint8 images, (x / 255 - mean) / std; float32 images are returned as is.
 
   Args:
     images: `[..., h, w, c]`.
-    mean: `[c]` or `[1]`, of the images divided by 255.
-    std: likewise.
+    mean: `[c]` or `[1]`, of pixels in [0, 1].
+    std: `[c]` or `[1]`, of pixels in [0, 1].
 
   Returns:
-    float32, of the same shape.
+    float32 images of unchanged shape.
 
   Raises:
-    ValueError: another type.
+    ValueError: another dtype.
   """
   if images.dtype == jnp.float32:
     return images

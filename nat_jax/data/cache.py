@@ -1,17 +1,17 @@
-"""Whole splits as decoded arrays on disk, in a layout that any tool may fill.
+"""The array cache: whole splits as decoded arrays on disk, in a documented layout.
 
     write_cache('cifar10', 'test', image, label, names)
     arrays = read_cache(cache_folder('cifar10') / 'test')
 
-One folder a split:
+There is one folder per split:
 
     <cache_dir>/<data set, '/' written as '-'>/<split>/
       image.npy     uint8 [n, h, w, c]
       label.npy     int32 [n]
       names.json    ["airplane", ...]: the class names, or []
 
-`cache_dir` is $NAT_JAX_CACHE, or else ~/.cache/nat_jax. So a machine without TensorFlow
-is given data either by copying such folders or by `write_cache`.
+By default `cache_dir` is $NAT_JAX_CACHE, or ~/.cache/nat_jax if that is not set. A
+machine without TensorFlow gets its data by copying such folders, or by `write_cache`.
 """
 
 import json
@@ -43,24 +43,24 @@ def write_cache(
     cache_dir: str | None = None,
     done: Callable[[int], Any] = lambda num: None,
 ) -> pathlib.Path:
-  """Writes one whole split into the cache, in one piece or not at all.
+  """Writes one whole split into the cache, atomically.
 
   The images are read and written some at a time, so they may be more than memory holds.
 
   Args:
-    dataset: the name that `from_tfds` will be given.
+    dataset: the name by which `from_tfds` reads it.
     split: a whole split ('train', not 'train[:10%]').
     image: `[n, h, w, c]` uint8, an array or `data.Rows`.
-    label: `[n]`, any integer type.
-    names: the class names.
-    cache_dir: as for `from_tfds`.
-    done: is called with the number of images after each part that was written.
+    label: `[n]`, any integer dtype.
+    names: the class names; may be empty.
+    cache_dir: root of the cache; None: the default.
+    done: called with the number of images after each part that was written.
 
   Returns:
-    The folder written.
+    The folder that was written.
 
   Raises:
-    ValueError: wrong shapes or types, or the split is cached already.
+    ValueError: wrong shapes or dtypes, or the split is in the cache already.
   """
   image = image if isinstance(image, rows.Rows) else np.asarray(image)
   label = np.asarray(label)
@@ -71,8 +71,8 @@ def write_cache(
   _check(image, label, names)
   folder = cache_folder(dataset, cache_dir) / split
   if folder.exists():
-    raise ValueError(f'{folder} is there already; delete it to write it anew')
-  # A reader, or a second writer, never sees half a folder.
+    raise ValueError(f'{folder} is there already; delete it to write it again')
+  # Written elsewhere first: other processes never see an incomplete folder.
   partial = folder.with_name(f'.{split}-{uuid.uuid4().hex}')
   partial.mkdir(parents=True)
   try:
@@ -97,13 +97,10 @@ _CHUNK = 512  # images that are written at a time
 
 
 def read_cache(folder: str | os.PathLike[str]) -> sources.Arrays:
-  """Reads one split that `write_cache` wrote; the images stay on disk.
-
-  They are an array that is mapped from the file (`numpy.memmap`): what is read of it
-  stands in the operating system's cache, which gives way where memory is short.
+  """Reads one split that `write_cache` wrote; images are memory-mapped.
 
   Raises:
-    ValueError: a file is missing, cut off, or not of the documented kind.
+    ValueError: a file is missing, truncated or not in the documented layout.
   """
   folder = pathlib.Path(folder)
   try:
@@ -114,12 +111,13 @@ def read_cache(folder: str | os.PathLike[str]) -> sources.Arrays:
   except (OSError, EOFError, ValueError) as error:
     raise ValueError(
         f'{folder} is not a whole split ({error}); delete that folder, so that it is '
-        'written anew'
+        'written again'
     ) from None
   return sources.Arrays(image, label, tuple(names))
 
 
 def _check(image: rows.Images, label: np.ndarray, names: Sequence[str]) -> None:
+  """Raises ValueError unless the arrays have the documented shapes and dtypes."""
   if image.dtype != np.uint8 or len(image.shape) != 4 or not len(image):
     raise ValueError(
         f'expected images uint8 [n, h, w, c], got {image.dtype} {list(image.shape)}'

@@ -1,11 +1,11 @@
-"""A user's own pictures as a data set, of any size and kind.
+"""A folder of image files, of any size and format, as a data source.
 
     folder('pets', size=32)               # pets/cat/*.jpg, pets/dog/*.png: two classes
     folder('leaflets', size=32)           # a flat folder: all of label 0 (negatives)
 
-What happens to a picture: turned by its EXIF tag, 16-bit grey scaled to 8, laid on
-white where transparent, converted to `mode`, resized so that it just covers `size`
-(bicubic, antialiased), cropped in the middle. Of an animation the first frame is taken.
+Each picture is rotated by its EXIF tag, reduced from 16-bit to 8-bit grey, put on white
+where transparent, converted to `mode`, resized to just cover `size` (bicubic,
+antialiased) and centre-cropped. Of an animation the first frame is used.
 """
 
 import os
@@ -39,29 +39,29 @@ def folder(
   """Reads the pictures under `path`.
 
   Args:
-    path: its sub-folders, sorted, are the classes; or pictures lie in it directly.
-      Hidden files and files of other extensions are passed over.
-    size: the side, or (h, w); None asks that all pictures be equally large.
+    path: a folder whose sub-folders, in sorted order, are the classes, or a flat folder
+      of pictures. Hidden files and files with other extensions are ignored.
+    size: the side, or (h, w); None: all pictures must have one size.
     mode: 'RGB' (three channels) or 'L' (one, grey).
-    split: 'all', or slices of it ('all[:80%]'). They are taken within each class, from
-      one fixed shuffle of its files, with the bounds rounded to whole pictures: slices
-      that follow each other (all[:80%], all[80%:]) have none in common and leave none
-      out. A flat folder is one class, and can be cut by numbers as well (all[:100]).
-    classes: the classes to keep, by their number in the sorted order.
-    skip_unreadable: pass over damaged pictures with a warning.
-    lazy: decode a picture whenever it is read, for more of them than memory holds. It
-      needs a size, and a damaged picture is an error when its turn comes.
+    split: 'all', or a slice of it ('all[:80%]'). Slices are taken of each class, after
+      one fixed shuffle of its files, with bounds rounded to whole pictures: adjacent
+      slices (all[:80%], all[80%:]) are disjoint and complete. A flat folder is one
+      class, and can also be sliced by numbers (all[:100]).
+    classes: the classes to keep, by their number in the sorted order; None: all.
+    skip_unreadable: whether to skip damaged pictures with a warning.
+    lazy: whether to decode a picture each time it is read, for folders that memory does
+      not hold. Needs `size`; a damaged picture is an error when it is first read.
 
   Returns:
-    uint8 images; the classes take turns.
+    uint8 images [n, h, w, c], in an order in which the classes alternate.
 
   Raises:
     ValueError: no such folder, no picture in it or in one of its classes, pictures
-      beside class folders, a damaged picture, sizes that differ, a split that cannot
-      be taken or leaves a class without a picture.
+      beside class folders, a damaged picture, different sizes, or a split that is not
+      valid or leaves a class without a picture.
   """
   size = checked(size, mode)
-  # The images stand for themselves as paths here: only those kept are decoded.
+  # `listing.image` holds the paths: only the pictures of the split are decoded.
   listing = sources.take_classes(list_pictures(path), classes)
   rows = _rows(listing, split, path)
   files, label = listing.image[rows], listing.label[rows]
@@ -80,19 +80,20 @@ def folder(
   if lost.size:
     raise ValueError(
         f'{path}: not one of the {(label == lost[0]).sum()} picture(s) of the class '
-        f'{listing.names[lost[0]]!r} in the split {split!r} can be read; replace them')
+        f'{listing.names[lost[0]]!r} in the split {split!r} can be read; replace these '
+        'files')
   return sources.Arrays(image, read, listing.names)
 
 
 def _rows(listing: sources.Arrays, split: str, path: str) -> np.ndarray:
-  """The rows of a split, the same share of every class; the classes take turns."""
+  """The rows of a split, an equal share of every class, in alternating class order."""
   whole = {'all': len(listing.label)}
   bounds = ':'.join(re.findall(r'\[(.*?)\]', split)).split(':')
   if len(listing.names) > 1 and not all(re.fullmatch(r'\s*|.*%\s*', b) for b in bounds):
-    sources.split_slices(split, whole)  # any other mistake is told first
+    sources.split_slices(split, whole)  # raises first if the syntax is wrong
     raise ValueError(
         f'split {split!r} counts pictures, but {path} has {len(listing.names)} classes '
-        'and each is split by itself; write shares, such as all[:80%]')
+        'and each of them is split separately; use percentages, such as all[:80%]')
   rows, turns = [], []
   for k, name in enumerate(listing.names):
     of_class = np.flatnonzero(listing.label == k)
@@ -100,13 +101,13 @@ def _rows(listing: sources.Arrays, split: str, path: str) -> np.ndarray:
     try:
       slices = sources.split_slices(split, {'all': len(of_class)})
     except ValueError:
-      # If the split itself is wrong, this says how. Shares of the whole are not asked
-      # for first: one that rounds to no picture may hold one of each class.
+      # Raises its own message if the split itself is wrong. It is not called earlier: a
+      # slice that is empty for the whole may hold a picture of each class.
       sources.split_slices(split, whole)
       raise ValueError(
-          f'{path}: the class {name!r} has {len(of_class)} picture(s), too few for one '
-          f'to fall into the split {split!r}; add some, or remove the class (negatives '
-          'may also lie all in one flat folder)') from None
+          f'{path}: the class {name!r} has {len(of_class)} picture(s), too few for the '
+          f'split {split!r} to hold one; add pictures, or remove the class (negatives '
+          'may also be in one flat folder)') from None
     for _, part in slices:
       rows.append(of_class[part])
       turns.append(np.arange(part.start, part.stop))
@@ -119,44 +120,55 @@ def read_pictures(
     mode: str = 'RGB',
     skip_unreadable: bool = False,
 ) -> tuple[np.ndarray, dict[int, str]]:
-  """Decodes pictures, in the order given; arguments and errors as in `folder`.
+  """Decodes pictures in the order given.
+
+  Args:
+    files: paths of the pictures.
+    size: the side, or (h, w); None: all pictures must have one size.
+    mode: 'RGB' (three channels) or 'L' (one, grey).
+    skip_unreadable: whether to skip damaged pictures with a warning.
 
   Returns:
-    (uint8 [n, h, w, c] of those that can be read, {place in `files`: the reason} of
-    those that cannot).
+    (uint8 images [n, h, w, c] of the readable pictures, {index in `files`: reason} of
+    the skipped ones).
+
+  Raises:
+    ValueError: a damaged picture, no readable one, different sizes, or more pictures
+      than fit in memory.
   """
   size = checked(size, mode)
   if size is not None:
     memory.check_memory(
         len(files) * size[0] * size[1] * len(mode), f'{len(files)} pictures of {size}',
-        'make them smaller, take fewer, or read them when they are wanted: lazy=True')
+        'lower size, use fewer pictures, or decode them when they are read: lazy=True')
 
   def read(file):
     try:
       return _read(file, size, mode)
-    # Whatever Pillow's decoders raise: for a damaged file that can be nearly anything,
-    # for a huge one a DecompressionBombError or a MemoryError.
+    # Pillow's decoders raise nearly any exception for a damaged file, and a
+    # DecompressionBombError or a MemoryError for a huge one.
     except Exception as error:
       reason = str(error) or type(error).__name__
       if not skip_unreadable:
         raise ValueError(
-            f'{file} cannot be read as a picture ({reason}); mend or remove it, or set '
-            'skip_unreadable=True in each spec of its folder, such as '
+            f'{file} cannot be read as a picture ({reason}); replace or remove it, or '
+            'set skip_unreadable=True in each source that reads its folder, such as '
             '--config.data.positives.skip_unreadable=True'
         ) from None
       logging.warning('skipped %s: cannot be read as a picture (%s)', file, reason)
       return reason
 
   with warnings.catch_warnings(), futures.ThreadPoolExecutor() as pool:
-    # Pillow warns, without naming a file, of pictures that are read all the same: large
-    # ones (it refuses those of twice that), some with damaged tags.
+    # Pillow warns, without naming the file, of large pictures and of damaged tags in
+    # pictures that it nevertheless reads (much larger ones raise).
     warnings.filterwarnings('ignore', module=r'PIL\.')
     found = list(pool.map(read, files))  # Pillow decodes outside the GIL
   unreadable = {row: found[row] for row in range(len(found)) if type(found[row]) is str}
   images = {row: found[row] for row in range(len(found)) if row not in unreadable}
   if not images:
     raise ValueError(
-        f'not one of the {len(found)} pictures can be read: {files[0]} ({found[0]}) ..')
+        f'not one of the {len(found)} pictures can be read; the first is {files[0]} '
+        f'({found[0]})')
   first = next(iter(images))
   for row, image in images.items():
     if image.shape != images[first].shape:
@@ -171,18 +183,24 @@ def read_pictures(
 def checked(
     size: int | Sequence[int] | None, mode: str
 ) -> tuple[int, int] | None:
-  """The size as (h, w), or None; ValueError for others, and for another mode."""
+  """The size as (h, w), or None; ValueError for an invalid size or mode."""
   if mode not in ('RGB', 'L'):
     raise ValueError(f"mode must be 'RGB' or 'L', got {mode!r}")
   if size is not None:
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 1:
-      raise ValueError(f'size must be a side or (height, width), got {size}')
+      raise ValueError(
+          f'size must be a side or (height, width), each 1 or more, got {size}')
   return size
 
 
 def list_pictures(path: str) -> sources.Arrays:
-  """Lists the pictures under `path`, in a fixed order, their paths as `image`."""
+  """Lists the pictures under `path` in a fixed order, with their paths as `image`.
+
+  Raises:
+    ValueError: no such folder, no picture in it or in one of its classes, or pictures
+      beside class folders.
+  """
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f'expected a folder of pictures, but {root} is not a folder')
@@ -191,8 +209,8 @@ def list_pictures(path: str) -> sources.Arrays:
   groups = {p.name: _pictures(p) for p in entries if p.is_dir()}
   if not flat and not any(groups.values()):
     raise ValueError(
-        f'{root} holds no picture; expected {", ".join(sorted(EXTENSIONS))} in it or '
-        'in its sub-folders (classes)'
+        f'{root} holds no picture; expected files with the extensions '
+        f'{", ".join(sorted(EXTENSIONS))} in it or in its sub-folders (classes)'
     )
   if not any(groups.values()):
     groups = {root.name: flat}
@@ -202,18 +220,18 @@ def list_pictures(path: str) -> sources.Arrays:
         '...); move these into a class folder, or all pictures into one flat folder'
     )
   empty = [name for name, files in groups.items() if not files]
-  if empty:  # dropping it would shift the labels of the classes after it
+  if empty:  # ignoring it would shift the labels of the classes after it
     raise ValueError(f'{root}: no picture in the class folder {empty[0]!r}; remove it')
   files = [file for group in groups.values() for file in group]
   label = np.repeat(np.arange(len(groups)), [len(g) for g in groups.values()])
-  # A name that is not UTF-8 is shown with escapes: no report could write it.
+  # Names that are not UTF-8 get escapes, since reports could not write them.
   names = tuple(
       os.fsencode(name).decode('utf-8', 'backslashreplace') for name in groups)
   return sources.Arrays(np.array(files, object), label.astype(np.int32), names)
 
 
 def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
-  """The pictures at any depth below `root`, without hidden files and folders."""
+  """The pictures at any depth below `root`, but for hidden files and folders."""
   return sorted(
       p for p in root.rglob('*')
       if p.suffix.lower() in EXTENSIONS

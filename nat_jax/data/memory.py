@@ -1,4 +1,4 @@
-"""Whether arrays that a config asks for can be held at all.
+"""Checks that arrays which a config asks for can fit in this machine's memory.
 
     check_memory(num * 8 * 8, 'num=10**12 images', 'lower num')
 """
@@ -7,12 +7,12 @@ import os
 
 
 def check_memory(num_bytes: float, what: str, remedy: str) -> None:
-  """Raises ValueError where this machine's memory is smaller than `num_bytes`.
+  """Raises ValueError if this machine's memory is smaller than `num_bytes`.
 
   Args:
-    num_bytes: of the arrays, estimated low: what passes may still be too much.
-    what: the arrays, as they precede 'take about ... GB'.
-    remedy: what to do.
+    num_bytes: a lower bound of the arrays' size; arrays that pass may still not fit.
+    what: the arrays, for the message "... would take about ... GB".
+    remedy: what the user can do, for the end of the message.
   """
   total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   if num_bytes > total:

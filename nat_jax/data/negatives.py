@@ -1,11 +1,12 @@
-"""Synthetic negatives: noise, blobs, and positives taken apart.
+"""Synthetic negatives: noise, blobs, and positives with shuffled patches or pixels.
 
     normal_noise(positives, num=2000, seed=1)
     patch_shuffle(positives, num=2000, patches=2)
 
-Each imitates `like`, the positives: their size, channels, and for the last two their
-pixels. Every label is 0. The same seed gives the same images. A number of them that the
-memory does not hold is a ValueError.
+Each function returns `num` images of the size and channels of `like`, the positives;
+`patch_shuffle` and `pixel_permute` also take their pixels from `like`. Every label is
+0. Equal seeds give equal images. All raise ValueError for more images than fit in
+memory.
 """
 
 import math
@@ -18,9 +19,9 @@ from nat_jax.data.sources import Arrays
 
 
 def normal_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
-  """Standard normal noise of the model's input: float32, that is, after normalising.
+  """Standard normal noise at the model's input: float32, taken as already normalised.
 
-  Reference: NAT, table 1 (noise).
+  Reference: Li, Jia, Jing, ECAI 2020, Table 1 ("noise").
   """
   shape = _shape(like, num, np.float32)
   image = np.random.default_rng(seed).standard_normal(shape, np.float32)
@@ -28,17 +29,17 @@ def normal_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
 
 
 def uniform_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
-  """Every pixel and channel uniform in 0..255."""
+  """Uniform noise: every pixel and channel is uniform in 0..255."""
   shape = _shape(like, num, np.uint8)
   image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
   return _all_zero(image, 'uniform noise')
 
 
 def blobs(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
-  """Coloured blobs: Bernoulli(0.7) pixels, blurred, and black where below 0.75.
+  """Coloured blobs: Bernoulli(0.7) pixels, blurred, then set to 0 where below 0.75.
 
-  Reference: Hendrycks et al., Deep Anomaly Detection with Outlier Exposure, 2019,
-  appendix A (the blur, sigma 1.5, is theirs, and runs over the channels too).
+  Reference: Hendrycks, Mazeika, Dietterich, "Deep Anomaly Detection with Outlier
+  Exposure", ICLR 2019, appendix A. Its blur (sigma 1.5) mixes channels too.
   """
   from scipy import ndimage
 
@@ -53,21 +54,21 @@ def blobs(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
 def patch_shuffle(
     like: Arrays, num: int = 2000, seed: int = 0, patches: int = 2
 ) -> Arrays:
-  """Positives cut into patches x patches squares, which change places.
+  """Positives cut into a grid of patches x patches rectangles, randomly reordered.
 
-  The textures stay, the shape goes. At least two squares change places.
+  This keeps textures and destroys shapes. No image keeps its original order.
 
   Args:
     like: the positives.
-    num: how many; beyond the number of positives these come again.
-    seed: of the choice and of the orders.
-    patches: squares along a side; must divide height and width.
+    num: number of images; with more than there are positives, some are used repeatedly.
+    seed: of the choice of images and of the orders.
+    patches: rectangles along each side; must divide height and width.
 
   Returns:
-    Images of the positives' type.
+    Images of the positives' dtype.
 
   Raises:
-    ValueError: `patches` below 2, or not a divisor.
+    ValueError: `patches` is below 2, or does not divide height and width.
   """
   height, width, channels = like.image.shape[1:]
   if patches < 2 or height % patches or width % patches:
@@ -92,9 +93,9 @@ def patch_shuffle(
 
 
 def pixel_permute(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
-  """Positives whose pixels change places, in a new order for each image.
+  """Positives with randomly permuted pixels, in a different order for each image.
 
-  The colours of a pixel stay together, so the histogram of the image is kept.
+  The channels of a pixel stay together, so that the colour histogram is unchanged.
   """
   height, width, channels = like.image.shape[1:]
   rng = np.random.default_rng(seed)
@@ -109,12 +110,12 @@ def quantise(
 ) -> np.ndarray:
   """Undoes the normalisation: round(255 (x std + mean)), clipped to 0..255.
 
-  For noise that is trained on beside uint8 images; the clipping cuts its tails off.
+  It makes noise fit for training together with uint8 images; clipping cuts its tails.
 
   Args:
     image: `[..., c]` float, normalised.
-    mean: `[c]` or `[1]`, of the images divided by 255.
-    std: likewise.
+    mean: `[c]` or `[1]`, of pixels in [0, 1].
+    std: `[c]` or `[1]`, of pixels in [0, 1].
 
   Returns:
     `[..., c]` uint8.
@@ -124,16 +125,16 @@ def quantise(
 
 
 def _shape(like: Arrays, num: int, dtype: type) -> tuple[int, ...]:
-  """[num, h, w, c]; ValueError where the memory does not hold such an array."""
+  """The shape [num, h, w, c]; ValueError if such an array does not fit in memory."""
   shape = (num, *like.image.shape[1:])
   check_memory(
       math.prod(shape) * np.dtype(dtype).itemsize, f'{num} synthetic negatives',
-      'lower num of that source')
+      'lower num of the source')
   return shape
 
 
 def _draw(like: Arrays, num: int, rng: np.random.Generator) -> np.ndarray:
-  """Draws images without repeating one before all have had their turn."""
+  """Draws images at random; none is repeated before all have been drawn."""
   _shape(like, num, like.image.dtype)
   return like.image[np.resize(rng.permutation(len(like.image)), num)]
 

@@ -1,4 +1,4 @@
-"""Do two sets share images?
+"""Counts the images that two sets share, such as training and test negatives.
 
     count_overlap(test_negatives, training_negatives)
 """
@@ -11,14 +11,14 @@ from nat_jax.data.sources import Arrays
 
 
 def count_overlap(a: Arrays, b: Arrays) -> int:
-  """Number of images of `a` that stand in `b`, equal in every pixel.
+  """The number of images of `a` that are in `b`, equal in every pixel.
 
-  Sets of different type (uint8, float32) or shape share nothing.
+  It is 0 for sets of different dtype (uint8, float32) or image shape.
   """
   if a.image.dtype != b.image.dtype or a.image.shape[1:] != b.image.shape[1:]:
     return 0
-  known = set(map(_digest, b.image))
-  return sum(_digest(image) in known for image in a.image)
+  digests = set(map(_digest, b.image))
+  return sum(_digest(image) in digests for image in a.image)
 
 
 def _digest(image: np.ndarray) -> bytes:

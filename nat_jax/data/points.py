@@ -1,7 +1,8 @@
-"""Points on a line and in a plane: data and external negatives, drawn and not loaded.
+"""Synthetic points on a line or in a plane: data and external negatives.
 
-    points = registry.build(POINTS, {'name': 'rings2d'})
-    points.positive, points.negative                   # float32 [n, 2] each
+    >>> points = rings2d(num=1000)
+    >>> points.positive.shape, points.negative.shape         # float32
+    ((1000, 2), (2000, 2))
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from nat_jax.data.memory import check_memory
 
 
 class Points(NamedTuple):
-  """A set of points and what it is not.
+  """Points to be learned, and external negatives.
 
   Attributes:
     positive: the data, float32 [n, d].
     negative: external negatives, float32 [m, d].
-    window: (low, high) of each axis, of figures and of what is measured on a grid.
+    window: (low, high) of each axis, for figures and for the grid on which D is
+      evaluated.
   """
 
   positive: np.ndarray
@@ -33,23 +35,24 @@ def gaussian1d(
     negatives: Sequence[Sequence[float]] = ((13.0, 1.0), (-6.0, 2.0)),
     seed: int = 0,
 ) -> Points:
-  """A normal distribution on a line, with others on both sides as negatives.
+  """A normal distribution on a line, with negatives on both sides of it.
 
   Args:
-    num: points of the data, and of each negative set; far more than a run draws.
+    num: number of points of the data, and of each negative set.
     mean, std: of the data.
     negatives: (mean, std) of each negative set.
-    seed: another seed is another sample.
+    seed: of the sample.
 
   Raises:
-    ValueError: numbers that make no points, or more than the memory holds.
+    ValueError: num below 1, a std that is not positive, or more points than fit in
+      memory.
 
   Reference: natpaper.github.io, the demonstration in one dimension.
   """
   _check(num, std, *(std for _, std in negatives))
-  check_memory(8 * num * (1 + len(negatives)), f'{num} points a set', 'lower num')
+  check_memory(8 * num * (1 + len(negatives)), f'{num} points per set', 'lower num')
   rng = np.random.default_rng(seed)
-  positive = rng.normal(mean, std, (num, 1))  # first: whatever the negatives are
+  positive = rng.normal(mean, std, (num, 1))  # first, so that negatives do not matter
   others = [rng.normal(*one, (num, 1)) for one in negatives]
   return _points([positive], others, (-12.0, 18.0))
 
@@ -61,25 +64,27 @@ def rings2d(
     negatives: Sequence[Sequence[float]] = ((8.0, 0.08), (0.7, 0.5)),
     seed: int = 0,
 ) -> Points:
-  """A ring between a wider ring and a blob: outer rings of make_circles, scaled.
+  """A ring in a plane, with a wider ring and a blob inside as negatives.
 
-  The noise is added to the circle of radius 1, before it is scaled.
+  All are scaled outer rings of scikit-learn's make_circles; noise is added to the
+  circle of radius 1, before scaling.
 
   Args:
-    num: points of the data, and of each negative set: half of make_circles' points.
+    num: number of points of the data, and of each negative set.
     radius, noise: of the data.
     negatives: (radius, noise) of each negative set.
-    seed: another seed is another sample.
+    seed: of the sample.
 
   Raises:
-    ValueError: as `gaussian1d`.
+    ValueError: num below 1, a radius that is not positive, or more points than fit in
+      memory.
 
   Reference: natpaper.github.io, the demonstration in two dimensions.
   """
   from sklearn import datasets
 
   _check(num, radius, *(radius for radius, _ in negatives))
-  check_memory(32 * num * (1 + len(negatives)), f'{num} points a set', 'lower num')
+  check_memory(32 * num * (1 + len(negatives)), f'{num} points per set', 'lower num')
 
   def ring(radius, noise, seed):
     xy, label = datasets.make_circles(2 * num, noise=noise, random_state=seed)
@@ -99,7 +104,7 @@ def _points(positive, negatives, window):
 def _check(num, *positive):
   if num < 1 or min(positive) <= 0:
     raise ValueError(
-        'points need num of 1 or more and spreads or radii above 0, got '
+        'points need num of 1 or more and std or radius above 0, got '
         f'num={num} and {positive}')
 
 

@@ -1,10 +1,14 @@
-"""What a data source gives, the splits and classes of it, and the two smallest ones.
+"""`Arrays`, the result of a data source; its splits and classes; digits and toy images.
 
-    digits(split='train', classes=(0, 1, 2))    # 8x8 digits, embedded in scikit-learn
-    fake(num=64, shape=(32, 32, 3))             # learnable toy images, for tests
+    >>> digits(split='train', classes=(0, 1, 2)).image.shape   # from scikit-learn
+    (364, 8, 8, 1)
+    >>> fake(num=64, shape=(32, 32, 3)).image.shape            # toy images, for tests
+    (64, 32, 32, 3)
+    >>> split_slices('train[:50%]+test', {'train': 100, 'test': 20})
+    [('train', slice(0, 50, None)), ('test', slice(0, 20, None))]
 
-Splits are written as in tfds, for every source alike: `train`, `train[:80%]`,
-`all[100:]`, `train[:50%]+test`.
+All sources take splits in the syntax of tfds: `train`, `train[:80%]`, `all[100:]`,
+`train[:50%]+test`.
 """
 
 import math
@@ -23,9 +27,9 @@ class Arrays(NamedTuple):
   """A set of images in memory, or read from disk when they are asked for.
 
   Attributes:
-    image: `[n, h, w, c]`, uint8; float32 means already normalised.
-    label: `[n]` int32, 0..num_classes-1.
-    names: the name of each class; may be empty.
+    image: `[n, h, w, c]` uint8, or float32 if already normalised.
+    label: `[n]` int32 in 0..num_classes-1.
+    names: the class names; may be empty.
   """
 
   image: rows.Images
@@ -34,38 +38,39 @@ class Arrays(NamedTuple):
 
 
 def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice]]:
-  """Reads a split such as `train[:50%]+test` by the rules of tfds.
+  """Parses a split such as `train[:50%]+test` by the rules of tfds.
 
   Args:
-    split: what is asked for. `all` is every split in the order of `counts`; unlike
-      in tfds it can be sliced.
-    counts: the number of examples of each split there is.
+    split: the split. `all` is the concatenation of all splits in the order of `counts`;
+      unlike in tfds it can be sliced.
+    counts: name of each existing split -> number of its examples.
 
   Returns:
-    (name, slice) pairs whose concatenation is the split.
+    (name, slice) pairs, whose concatenation is the split.
 
   Raises:
-    ValueError: bad syntax, an unknown split, a slice beyond its end, or no example
-      left.
+    ValueError: bad syntax, an unknown split, a slice beyond the end of a split, or a
+      split without examples.
 
   Reference: https://www.tensorflow.org/datasets/splits
   """
   import tensorflow_datasets as tfds  # does not import TensorFlow
 
-  # tfds takes no slice of 'all': under another name it is a split like the others.
+  # tfds does not slice 'all'; under another name it is an ordinary split.
   total = sum(counts.values())
   infos = {
       name: SimpleNamespace(num_examples=num)
       for name, num in {**counts, '_all': total}.items()
   }
   spec = re.sub(r'(?<![\w-])all(?![\w-])', '_all', split)
-  there = ', '.join(f'{name} ({num})' for name, num in counts.items())
+  existing = ', '.join(f'{name} ({num})' for name, num in counts.items())
   try:
     parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
   except (ValueError, AttributeError):  # AttributeError: a slice in shards
     raise ValueError(
-        f'split {split!r} cannot be taken; there is: {there}; slices within that '
-        'are written train[:80%], train[100:200] or train[:50%]+test'
+        f'split {split!r} is not valid; splits and their numbers of examples: '
+        f'{existing}; slices are written train[:80%], train[100:200] or '
+        'train[:50%]+test'
     ) from None
   slices = []
   for part in parts:
@@ -81,12 +86,18 @@ def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice
       start += num
   slices = [(name, part) for name, part in slices if part.stop > part.start]
   if not slices:
-    raise ValueError(f'split {split!r} holds no example; there is: {there}')
+    raise ValueError(
+        f'split {split!r} holds no example; splits and their numbers of examples: '
+        f'{existing}')
   return slices
 
 
 def take_split(splits: Mapping[str, Arrays], split: str) -> Arrays:
-  """Cuts `split` out of whole splits, without a copy of the images."""
+  """Returns the examples of `split`, given all whole splits by name.
+
+  Images on disk are not read, and one slice of an array in memory is a view. See
+  `split_slices` for errors.
+  """
   counts = {name: len(arrays.label) for name, arrays in splits.items()}
   parts = [
       (rows.select(splits[name].image, part), splits[name].label[part])
@@ -102,10 +113,10 @@ def take_split(splits: Mapping[str, Arrays], split: str) -> Arrays:
 
 
 def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
-  """Keeps the images of `classes` and renumbers these by their position in it.
+  """Keeps the images of `classes`; classes[i] becomes class i. None keeps all.
 
   Raises:
-    ValueError: a class given twice, or one without an image.
+    ValueError: a class that is repeated or that has no image.
   """
   if classes is None:
     return arrays
@@ -114,7 +125,7 @@ def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
   absent = np.setdiff1d(classes, present)
   if absent.size or not classes.size or len(np.unique(classes)) < len(classes):
     raise ValueError(
-        f'classes must be distinct labels of the split, got {classes.tolist()}; '
+        f'classes must be distinct labels in the split, got {classes.tolist()}; '
         f'there are {present.tolist()}'
     )
   chosen = np.flatnonzero(np.isin(arrays.label, classes))
@@ -125,15 +136,15 @@ def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
 
 
 def digits(split: str = 'train', classes: Sequence[int] | None = None) -> Arrays:
-  """Scikit-learn's 1,797 handwritten digits, uint8 `[n, 8, 8, 1]`: no download.
+  """Scikit-learn's 1,797 handwritten digits, which need no download.
 
   Args:
-    split: 'train' (the first 70 % of one fixed shuffle), 'test' (the others), 'all',
-      or slices of these.
-    classes: the digits to keep, renumbered by position.
+    split: 'train' (the first 70 % of one fixed shuffle), 'test' (the rest), 'all', or
+      slices of these.
+    classes: the digits to keep, renumbered by position; None: all.
 
   Returns:
-    The images, 0..16 scaled to 0..255.
+    uint8 images [n, 8, 8, 1], scaled from 0..16 to 0..255.
 
   Reference: https://archive.ics.uci.edu/dataset/80
   """
@@ -159,20 +170,20 @@ def fake(
     seed: int = 0,
     classes: Sequence[int] | None = None,
 ) -> Arrays:
-  """Toy images that can be learnt: the pattern of their class plus noise.
+  """Toy images for tests: a fixed pattern for each class plus noise.
 
   Args:
-    num: how many; the classes take turns, so they are equally many.
+    num: number of images, spread evenly over the classes.
     shape: (h, w, c).
-    num_classes: number of patterns. These do not depend on the seed.
-    seed: of the order and of the noise: another seed is another split.
-    classes: the classes to keep, renumbered by position.
+    num_classes: number of patterns; they do not depend on the seed.
+    seed: of the order and the noise, so that another seed makes another split.
+    classes: the classes to keep, renumbered by position; None: all.
 
   Returns:
-    uint8 images.
+    uint8 images [n, h, w, c].
 
   Raises:
-    ValueError: more than the memory holds.
+    ValueError: more images than fit in memory.
   """
   check_memory(
       24 * (num + num_classes) * math.prod(shape), f'{num} images of {tuple(shape)}',

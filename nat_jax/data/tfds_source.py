@@ -1,10 +1,10 @@
-"""Any image data set of tfds, decoded once into the cache of arrays, or row by row.
+"""Image data sets of tensorflow_datasets (tfds), from the array cache or the records.
 
     from_tfds('cifar10', split='train[:90%]', classes=(0, 1, 2))
     from_tfds('imagenet2012', size=224, lazy=True)    # nothing decoded on disk
 
-tfds prepares the data set as ArrayRecord (that needs TensorFlow); reading and decoding
-it does not. What is cached (see cache.py for the layout) is used without a look at the
+Preparing a data set as ArrayRecord needs TensorFlow; reading and decoding it does not.
+Cached splits (layout: nat_jax/data/cache.py) are used without comparing them with the
 prepared data: after preparing another version, delete the cached folder.
 """
 
@@ -33,33 +33,36 @@ def from_tfds(
     mode: str = 'RGB',
     lazy: bool = False,
 ) -> sources.Arrays:
-  """Reads a data set by its official tfds name, or one that lies under `data_dir`.
+  """Reads a data set of the tfds catalogue, or a prepared one under `data_dir`.
 
   The decoded images are kept on disk and read from there row by row. With `lazy` they
   are not: each picture is decoded from its record whenever it is read.
 
   Args:
-    dataset: 'cifar10', 'emnist/letters', ...
+    dataset: official tfds name, such as 'cifar10' or 'emnist/letters'.
     split: as in tfds: 'train[:80%]', 'train+test', ...
-    classes: the labels to keep, renumbered by position.
-    data_dir: where tfds prepared it; None is tfds' own default.
-    cache_dir: where the decoded arrays are kept.
-    size: the side, or (h, w), that pictures are resized and cropped to as in `folder`;
-      None asks that tfds has them in one fixed size.
-    mode: with `size`, 'RGB' (three channels) or 'L' (one, grey).
-    lazy: decode a picture whenever it is read, and keep its label alone on disk.
+    classes: the labels to keep, renumbered by position; None: all.
+    data_dir: folder of prepared data sets; None: the default of tfds.
+    cache_dir: root of the array cache; None: the default.
+    size: the side, or (h, w), to which pictures are resized and cropped as in `folder`;
+      None: the data set must have one fixed size.
+    mode: used with `size`: 'RGB' (three channels) or 'L' (one, grey).
+    lazy: whether to decode a picture each time it is read, with nothing but the labels
+      in the cache.
 
   Returns:
-    The images, which stay on disk, and their labels as tfds has them.
+    The images, which stay on disk, and their labels.
 
   Raises:
-    ValueError: unknown data set or split; not prepared, or not as ArrayRecord (with
-      the command that prepares it); a broken cache; no fixed-size uint8 'image' or no
-      'label'.
+    ValueError: unknown data set or split; a data set that is not prepared, or not as
+      ArrayRecord (the message has the command that prepares it); no 'label', or no
+      uint8 'image' of one fixed size; a damaged cache.
   """
   names = list(dict.fromkeys(re.findall(r'(?:^|\+)\s*([^\s\[+]+)', split)))
   if 'all' in names:
-    raise ValueError(f"{dataset}: name the splits instead of 'all': 'train+test'")
+    raise ValueError(
+        f"{dataset}: split 'all' is not valid for tfds; name the splits, as in "
+        "'train+test'")
   size = folder_source.checked(size, mode)
   form = '' if size is None else f'@{size[0]}x{size[1]}{mode}'
   splits = {}
@@ -159,11 +162,11 @@ def _open(dataset: str, split: str, data_dir: str | None):
   try:
     builder = tfds.builder(dataset, data_dir=data_dir)
   except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-    # Beyond the hint, the message lists all the hundreds of data sets.
+    # Only the hint is shown: the message itself lists hundreds of data sets.
     hint = re.search(r'Did you mean: .*', str(error))
     reason = hint[0] if hint else str(error).splitlines()[0]
     raise ValueError(
-        f'expected a data set of tfds, or one under data_dir={data_dir!r}, got '
+        f'expected a data set of tfds or one under data_dir={data_dir!r}, got '
         f'{dataset!r} ({reason}); see https://www.tensorflow.org/datasets/catalog'
     ) from None
 
@@ -177,12 +180,12 @@ def _open(dataset: str, split: str, data_dir: str | None):
   where = str(data_dir or builder.data_dir_root)
   if not builder.info.splits:
     raise ValueError(
-        f'data set {dataset!r} is not prepared in {where} (nor is its split {split!r} '
-        f'cached); prepare it with:\n  {command(where)}'
+        f'data set {dataset!r} is not prepared in {where}, nor is its split {split!r} '
+        f'in the array cache; prepare it with:\n  {command(where)}'
     )
   if split not in builder.info.splits:
     raise ValueError(
-        f'{dataset} has no split {split!r}; there is: {", ".join(builder.info.splits)}'
+        f'{dataset} has no split {split!r}; valid: {", ".join(builder.info.splits)}'
     )
   try:
     return builder, builder.as_data_source(split)
@@ -190,10 +193,10 @@ def _open(dataset: str, split: str, data_dir: str | None):
     other = f'{where}-array_record'
     raise ValueError(
         f'data set {dataset!r} in {where} is prepared as '
-        f'{builder.info.file_format.value}, but only ArrayRecord can be read at random '
-        f'and without TensorFlow; prepare it once more, and give data_dir={other!r}:'
-        f'\n  {command(other)}\nor, where tfds cannot make it anew, hand its arrays to '
-        'nat_jax.data.write_cache'
+        f'{builder.info.file_format.value}, but only ArrayRecord allows random access '
+        f'without TensorFlow; prepare it again and set data_dir={other!r}:'
+        f'\n  {command(other)}\nor, if tfds cannot prepare it again, write its arrays '
+        'with nat_jax.data.write_cache'
     ) from None
 
 
@@ -202,8 +205,8 @@ def _check_features(dataset, features, size):
   for key in ('image', 'label'):
     if key not in features:
       raise ValueError(
-          f'{dataset} has no feature {key!r}, so it is no image classification set; '
-          f'it has: {", ".join(features)}'
+          f'expected an image classification data set, but {dataset} has no feature '
+          f'{key!r}; it has: {", ".join(features)}'
       )
   shape, dtype = features['image'].shape, features['image'].np_dtype
   if len(shape) != 3 or dtype != np.uint8 or (None in shape and size is None):

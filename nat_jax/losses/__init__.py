@@ -1,4 +1,8 @@
-"""Pure losses: per example, never reduced over the batch; jax and optax only."""
+"""Pure losses per example, never reduced over the batch; jax only.
+
+    objective = make_objective({'name': 'nat'}, num_classes=10)
+    gan_objective = make_gan_objective({'name': 'nat_gan'}, num_classes=10)
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -62,10 +66,10 @@ __all__ = [
 
 
 def make_objective(spec: Mapping[str, Any], num_classes: int) -> Objective:
-  """Returns the objective of a spec of `OBJECTIVES`."""
+  """Builds the classifier objective that `spec` names in `OBJECTIVES`."""
   return registry.build(OBJECTIVES, spec, what='loss', num_classes=num_classes)
 
 
 def make_gan_objective(spec: Mapping[str, Any], num_classes: int) -> GanObjective:
-  """Returns the objective of a spec of `GAN_OBJECTIVES`."""
+  """Builds the GAN objective that `spec` names in `GAN_OBJECTIVES`."""
   return registry.build(GAN_OBJECTIVES, spec, what='GAN loss', num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""What D and G minimise: GAN objectives over sigmoid, K or K + 1 outputs.
+"""GAN objectives over sigmoid, K or K + 1 outputs: the losses of D and G per example.
 
     objective = make_gan_objective({'name': 'nat_gan'}, num_classes=10)
     passes = {'real': Pass(D(images), labels, weight, marginal), 'fake': Pass(...)}
@@ -7,12 +7,12 @@
 
 D(x) = softmax(l) of the outputs l, u = (1/K, ..., 1/K), e_y is one-hot, and
 H(q, p) = -sum_k q_k log p_k, H(p) = H(p, p). The label y of a generated image is either
-*dynamic*, the class that D now gives it, or *predefined*, the one that G was asked for;
-the trainer decides which.
+*dynamic*, D's current prediction, or *predefined*, the class that G was conditioned on;
+the config key `trainer.labels` chooses.
 
-H(m), the entropy of the mean prediction m = mean_i p_i of a batch, becomes a loss per
-example as H(p_i, m): its mean is H(m), and with m held constant its gradient is H(m)'s,
-since sum_k p_ik = 1.
+H(m), the entropy of the mean prediction m = mean_i p_i of a batch, is written as a loss
+per example, H(p_i, m). The mean of H(p_i, m) is H(m), and with m held constant so is
+its gradient, since sum_k p_ik = 1.
 
 References: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, equations 7-11;
 Zhou et al., "Activation Maximization Generative Adversarial Nets", ICLR 2018.
@@ -32,9 +32,9 @@ ClassLoss = Callable[[jax.Array, jax.Array], jax.Array]  # ([n, K], [n]) -> [n]
 
 
 def gan(num_classes: int) -> GanObjective:
-  """GAN with G's non-saturating loss; one logit l, D_r = sigmoid(l).
+  """The unconditional GAN with G's non-saturating loss; one logit l, D_r = sigmoid(l).
 
-  D: -log D_r (real), -log(1 - D_r) (fake, negative). G: -log D_r. It knows no classes.
+  D: -log D_r (real), -log(1 - D_r) (fake, negative). G: -log D_r.
 
   Reference: Goodfellow et al., NeurIPS 2014, section 3.
   """
@@ -47,9 +47,9 @@ def gan(num_classes: int) -> GanObjective:
 
 
 def hinge(num_classes: int) -> GanObjective:
-  """Hinge GAN; one logit l.
+  """The unconditional hinge GAN; one logit l.
 
-  D: max(0, 1 - l) (real), max(0, 1 + l) (fake, negative). G: -l. It knows no classes.
+  D: max(0, 1 - l) (real), max(0, 1 + l) (fake, negative). G: -l.
 
   Reference: Miyato et al., "Spectral Normalization", ICLR 2018.
   """
@@ -67,9 +67,10 @@ def label_gan(num_classes: int) -> GanObjective:
   D: H(e_y, D) (real), H(e_{K+1}, D) (fake, negative). G: -log sum_{i<=K} D_i.
 
   Raises:
-    ValueError: fewer than two classes, as for all objectives below.
+    ValueError: fewer than two classes.
 
-  Reference: Salimans et al., "Improved Techniques", NeurIPS 2016, section 5.
+  Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
+  section 5.
   """
   return _fake_class(
       'label_gan', num_classes,
@@ -77,11 +78,14 @@ def label_gan(num_classes: int) -> GanObjective:
 
 
 def am_gan(num_classes: int) -> GanObjective:
-  """AM-GAN: D as LabelGAN's, and a single class y <= K as G's aim.
+  """AM-GAN: D has LabelGAN's K + 1 outputs, and G aims at a single class y <= K.
 
   D: H(e_y, D) (real), H(e_{K+1}, D) (fake, negative). G: H(e_y, D), over all K + 1.
 
-  Reference: Zhou et al., ICLR 2018; NAT's equations 7 and 8.
+  Raises:
+    ValueError: fewer than two classes.
+
+  Reference: Zhou et al., ICLR 2018; equations 7 and 8 of the NAT paper.
   """
   return _fake_class(
       'am_gan', num_classes,
@@ -89,25 +93,33 @@ def am_gan(num_classes: int) -> GanObjective:
 
 
 def ac_gan(num_classes: int, fakes_labelled: bool = True) -> GanObjective:
-  """AC-GAN: outputs [l, K class logits], D_r = sigmoid(l), C = softmax of the K.
+  """AC-GAN: outputs [l, K class logits], D_r = sigmoid(l), C = softmax(class logits).
 
   D: -log D_r + H(e_y, C) (real), -log(1 - D_r) + H(e_y, C) (fake), -log(1 - D_r)
   (negative: no class label fits it). G: -log D_r + H(e_y, C).
 
   Args:
     num_classes: K.
-    fakes_labelled: the class loss on fakes in D, the original; False is AC-GAN*.
+    fakes_labelled: whether D has the class loss on fakes (the original AC-GAN); False
+      is AC-GAN*.
 
-  Reference: Odena, Olah, Shlens, ICML 2017.
+  Raises:
+    ValueError: fewer than two classes.
+
+  Reference: Odena, Olah, Shlens, "Conditional Image Synthesis with Auxiliary Classifier
+  GANs", ICML 2017; AC-GAN*: Zhou et al., ICLR 2018.
   """
   on_fake = cross_entropy if fakes_labelled else None
   return _auxiliary('ac_gan', num_classes, on_fake, None)
 
 
 def ac_gan_plus(num_classes: int) -> GanObjective:
-  """AC-GAN*+: AC-GAN*, and the class head is to be unsure of what is no class.
+  """AC-GAN*+: AC-GAN* whose class head is trained to be uniform on fakes and negatives.
 
-  D on fakes and negatives: -log(1 - D_r) + H(u, C), which is KL(u || C) + log K.
+  D on fakes and negatives: -log(1 - D_r) + H(u, C), where H(u, C) = KL(u || C) + log K.
+
+  Raises:
+    ValueError: fewer than two classes.
 
   Reference: Zhou et al., ICLR 2018.
   """
@@ -120,15 +132,19 @@ def ac_gan_plus(num_classes: int) -> GanObjective:
 
 
 def cat_gan(num_classes: int) -> GanObjective:
-  """CatGAN as the NAT paper has it: cross-entropies in place of entropies.
+  """CatGAN as in the NAT paper: cross-entropies in place of entropies.
 
   D: H(e_y, D) - H(mean_data D) (real), -H(e_a, D) with a = argmax D (fake, negative).
   G: H(e_y, D) - H(mean_G D).
 
-  D's term keeps to the argmax even where G's labels are predefined: it is then
-  -log K or more, while -H(e_y, D) of another class has no lower bound.
+  D's loss on fakes uses the argmax even where G's labels are predefined: with the
+  argmax it is at least -log K, while -H(e_y, D) of another class has no lower bound.
 
-  Reference: NAT's equations 10 and 11, which are maximised, with the sign changed.
+  Raises:
+    ValueError: fewer than two classes.
+
+  Reference: equations 10 and 11 of the NAT paper, which are maximised there; here their
+  negatives are minimised.
   """
   terms.check_num_classes('cat_gan', num_classes)
 
@@ -144,20 +160,21 @@ def cat_gan(num_classes: int) -> GanObjective:
 
 
 def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjective:
-  """CatGAN as first published: unsupervised, with entropies alone.
+  """CatGAN as first published: unsupervised, with entropies only.
 
   D: H(D) - H(mean_data D) + labelled H(e_y, D) (real), -H(D) (fake, negative).
   G: H(D) - H(mean_G D).
 
   Args:
     num_classes: K.
-    labelled: the weight of the semi-supervised term, which real examples with the
-      label -1 do not have.
+    labelled: the weight of the semi-supervised term; real examples with the label -1
+      do not have that term.
 
   Raises:
     ValueError: fewer than two classes, or a negative weight.
 
-  Reference: Springenberg, "Categorical Generative Adversarial Networks", ICLR 2016.
+  Reference: Springenberg, "Unsupervised and Semi-supervised Learning with Categorical
+  Generative Adversarial Networks", ICLR 2016.
   """
   terms.check_num_classes('cat_gan_springenberg', num_classes)
   terms.check_weight('labelled', labelled)
@@ -180,20 +197,20 @@ def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjectiv
 def nat_gan(
     num_classes: int, direction: str = 'uniform_first', marginal: float = 0.0
 ) -> GanObjective:
-  """NAT-GAN: K outputs and no fake class; D is to be unsure of fakes and negatives.
+  """NAT-GAN: K outputs, no fake class; D predicts uniformly on fakes and negatives.
 
   D: H(e_y, D) (real), KL(u || D) (fake, negative). G: H(e_y, D) - marginal H(mean_G D).
 
   Args:
     num_classes: K.
-    direction: of the divergence, as for `uniform_kl`.
-    marginal: the weight of a marginal entropy in G's loss, which balances the classes
-      that dynamic labels choose; 0 in the paper.
+    direction: of the KL divergence, one of `DIRECTIONS` (see `uniform_kl`).
+    marginal: the weight of a marginal-entropy term in G's loss, which balances the
+      classes that dynamic labels choose; 0 in the paper.
 
   Raises:
     ValueError: fewer than two classes, an unknown direction, or a negative weight.
 
-  Reference: NAT's equations 7 and 9.
+  Reference: equations 7 and 9 of the NAT paper.
   """
   terms.check_num_classes('nat_gan', num_classes)
   check_direction(direction)
@@ -211,7 +228,7 @@ def nat_gan(
 
 
 def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:
-  """Of K + 1 outputs in one softmax, the last for what is not real."""
+  """An objective over K + 1 softmax outputs, the last of which is the fake class."""
   terms.check_num_classes(name, num_classes)
   return terms.per_set(
       num_classes + 1, lambda outputs: outputs[:, :-1],
@@ -227,7 +244,10 @@ def _auxiliary(
     on_fake: ClassLoss | None,
     on_negative: ClassLoss | None,
 ) -> GanObjective:
-  """Of a sigmoid logit and K class logits, with class losses on what is not real."""
+  """An objective over one sigmoid logit and K class logits.
+
+  `on_fake` and `on_negative` are D's class losses on fakes and negatives; None: none.
+  """
   terms.check_num_classes(name, num_classes)
 
   def real(outputs, labels, marginal):

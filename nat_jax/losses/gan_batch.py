@@ -1,10 +1,10 @@
-"""GAN objectives that compare whole sets of a batch, and not one example at a time.
+"""GAN objectives whose losses compare whole sets of examples: feature matching, MMD.
 
     objective = make_gan_objective({'name': 'mmd'}, num_classes=10)
     objective.gen_sees                                       # ('fake', 'real')
     objective.gen({'fake': Pass(...), 'real': Pass(...)}, axis)           # [n]
 
-Sums over the batch run over the global batch, of which each device holds a shard.
+Sums are taken over the global batch, of which each device holds a shard.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,22 @@ from nat_jax.task import Axis, Pass
 def feature_matching(
     num_classes: int, disc: str = 'label_gan', layer: str = 'features'
 ) -> GanObjective:
-  """G matches the mean features of real examples; D's loss is another objective's.
+  """Feature matching: G matches D's mean features of real examples.
 
   G: 1/d sum_j (mean_real f_j - mean_fake f_j)^2, f the features [n, d] of D; every
-  generated example has this loss. Feature maps are flattened.
+  generated example has this loss. Feature maps are flattened. D's loss is that of the
+  objective `disc`.
 
   Args:
     num_classes: K.
-    disc: the objective of `PER_SET` that D minimises.
-    layer: the name of the features in D's aux.
+    disc: name in `PER_SET` of the objective that D minimises.
+    layer: name in D's aux of the features that are matched.
 
   Raises:
-    ValueError: an objective that does not exist, or features that D does not have.
+    ValueError: an unknown `disc`, or a `layer` that D does not have.
 
-  Reference: Salimans et al., "Improved Techniques", NeurIPS 2016, section 3.1.
+  Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
+  section 3.1.
   """
   if disc not in gan.PER_SET:
     raise ValueError(f'unknown disc {disc!r}; valid: {", ".join(sorted(gan.PER_SET))}')
@@ -60,7 +62,7 @@ def mmd(
     num_classes: int, num_outputs: int = 16, sigma: float = 1.0,
     bounds: Sequence[float] = (0.25, 4.0),
 ) -> GanObjective:
-  """MMD-GAN with the repulsive loss and a bounded Gaussian kernel; no classes.
+  """The unconditional MMD-GAN with the repulsive loss and a bounded Gaussian kernel.
 
   k(a, b) = exp(-d^2 / (2 sigma^2)), d^2 = |a - b|^2 of D's outputs.
   D: mean k(real, real') - mean k(fake, fake'), with d^2 at most bounds[1] among real
@@ -74,7 +76,7 @@ def mmd(
     num_classes: not used.
     num_outputs: width of D's output.
     sigma: width of the kernel.
-    bounds: on d^2 in D's loss.
+    bounds: (low, high), the bounds on d^2 in D's loss.
 
   Reference: Wang, Sun, Halgamuge, "Improving MMD-GAN Training with Repulsive Loss
   Function", ICLR 2019.
@@ -83,12 +85,12 @@ def mmd(
   low, high = bounds
 
   def kernel(one: Pass, others: Sequence[Pass], axis: Axis, clip) -> jax.Array:
-    """mean_j k(one_i, others_j) for each i of this device; [n]."""
+    """mean_j k(one_i, others_j), [n]: i on this device, j in the global batch."""
     a = one.outputs.astype(jnp.float32)
     b = jnp.concatenate([axis.gather(x.outputs) for x in others]).astype(jnp.float32)
     filled = jnp.concatenate([axis.gather(x.weight) for x in others]) > 0
     square = jnp.square(a[:, None] - b[None]).sum(-1)
-    # Where it is in `others`, an example is not paired with itself.
+    # Where `one` is among `others`, its examples are not paired with themselves.
     place, before = -jnp.ones(len(a), int), 0
     for x in others:
       if x is one:

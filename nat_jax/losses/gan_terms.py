@@ -1,4 +1,4 @@
-"""What GAN objectives are made of: their form, and the terms that several share.
+"""The form of a GAN objective, and the loss terms that several objectives share.
 
     objective = per_set(10, lambda outputs: outputs, real=..., fake=..., gen=...)
     losses = objective.disc({'real': Pass(...), 'fake': Pass(...)}, Axis())
@@ -24,12 +24,12 @@ Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 class GanObjective(NamedTuple):
   """Losses per example of both players, all to be minimised.
 
-  The losses see the passes of all sets at once: 'real' and 'fake', 'negative' where
-  there are external negatives, and what else a trainer may add.
+  The losses see the passes of all sets at once: 'real', 'fake', 'negative' where there
+  are external negatives, and any set that a trainer adds.
 
   Attributes:
     num_outputs: the width of D's output.
-    class_logits: outputs [n, num_outputs] -> [n, K]; None: it knows no classes.
+    class_logits: outputs [n, num_outputs] -> [n, K]; None: D has no class outputs.
     disc: (passes, axis) -> D's losses {set: [n]}.
     gen: (passes, axis) -> G's losses [n], one per generated example.
     gen_sees: the sets whose passes `gen` reads.
@@ -51,14 +51,14 @@ def per_set(
     gen: Loss,
     negative: Loss | None = None,
 ) -> GanObjective:
-  """An objective whose losses look at one example of one set at a time.
+  """Makes an objective whose losses depend on one example of one set at a time.
 
   Args:
     num_outputs, class_logits: see `GanObjective`.
-    real: D's loss on real examples; labels are theirs.
+    real: D's loss on real examples, with their labels.
     fake: D's loss on generated examples; labels dynamic or predefined.
     gen: G's loss on generated examples; labels dynamic or predefined.
-    negative: D's loss on external negatives; labels dynamic. None: that of `fake`.
+    negative: D's loss on external negatives; labels dynamic. None: the loss `fake`.
   """
   losses = {'real': real, 'fake': fake, 'negative': negative or fake}
 
@@ -82,14 +82,14 @@ def entropy(logits: jax.Array) -> jax.Array:
 
 
 def marginal_entropy(logits: jax.Array, marginal: jax.Array | None) -> jax.Array:
-  """The share of each example in the entropy of the batch's mean prediction m.
+  """Each example's term of H(m), the entropy of the batch's mean prediction m.
 
-  e_i = -sum_k p_ik log m_k, of mean H(m). With m held constant the mean's gradient is
-  H(m)'s too: what m's own change would add is -sum_k dm_k = 0.
+  e_i = -sum_k p_ik log m_k; the mean of e_i is H(m). With m held constant the gradient
+  of the mean is that of H(m): the term from m's own change is -sum_k dm_k = 0.
 
   Args:
     logits: [n, K].
-    marginal: [K], m, the mean of p over all of the batch; no gradient goes into it.
+    marginal: [K], m, the mean of p over the global batch; no gradient flows into it.
 
   Returns:
     [n].
@@ -104,32 +104,34 @@ def marginal_entropy(logits: jax.Array, marginal: jax.Array | None) -> jax.Array
     )
   chex.assert_shape(marginal, (logits.shape[1],))
   m = jax.lax.stop_gradient(marginal.astype(jnp.float32))
-  # Where m_k is 0 every p_ik is 0: any finite logarithm will do.
+  # Where m_k is 0 every p_ik is 0, so that the value of log m_k does not matter.
   log_m = jnp.log(jnp.maximum(m, jnp.finfo(jnp.float32).tiny))
   # Not a matrix product, which an accelerator may round to fewer digits.
   return -jnp.sum(jax.nn.softmax(logits) * log_m[None], axis=1)
 
 
 def not_last(logits: jax.Array) -> jax.Array:
-  """-log of the probability of all outputs but the last, [n, K + 1] -> [n].
+  """-log D_r, D_r the probability of all outputs but the last; [n, K + 1] -> [n].
 
-  softplus(l_{K+1} - logsumexp(l_1..l_K)); its gradient is -alpha_k (1 - D_r), where
-  D_r is that probability and alpha_k = p_k / D_r, and 1 - D_r for the last output.
+  softplus(l_{K+1} - logsumexp(l_1..l_K)); its gradient is -alpha_k (1 - D_r) with
+  alpha_k = p_k / D_r for the first K outputs, and 1 - D_r for the last one.
   """
   log_p = jax.nn.log_softmax(logits)
   return jax.nn.softplus(log_p[:, -1] - jax.nn.logsumexp(log_p[:, :-1], axis=1))
 
 
 def check_num_classes(name: str, num_classes: int) -> None:
+  """Raises ValueError for an objective `name` with fewer than two classes."""
   if num_classes < 2:
     raise ValueError(
         f'{name} needs at least 2 classes, got {num_classes}; without classes, take '
-        "'gan' with negatives: the sigmoid form (D's target 1 for real, 0 for fake and "
-        "negative), which is what the paper's 1-D and 2-D demos use"
+        "loss={'name': 'gan'}, the sigmoid form (D's target is 1 for real, 0 for fake "
+        "and negative), as in the paper's 1-D and 2-D demonstrations"
     )
 
 
 def check_weight(name: str, weight: float) -> None:
+  """Raises ValueError unless the weight called `name` is finite and 0 or more."""
   if not 0 <= weight < float('inf'):
     raise ValueError(f'{name}, a weight, must be finite and 0 or more, got {weight}')
 
@@ -138,23 +140,23 @@ def disc_weights(
     weights: Mapping[str, jax.Array], negative_weight: float | None = None,
     axis: Axis = GLOBAL,
 ) -> dict[str, jax.Array]:
-  """What each example counts in the discriminator's loss.
+  """The coefficient of each example's loss in the discriminator's loss.
 
   L_D = mean over real examples + mean over generated examples and negatives together;
-  or, with lambda, + mean over generated examples + lambda * mean over negatives. The
-  means are over the filled slots; the weight of an example multiplies its loss and does
-  not change the number that a mean divides by.
+  with lambda: L_D = mean over real + mean over generated + lambda * mean over
+  negatives. The means are over the filled slots; the weight of an example multiplies
+  its loss and does not change the number that a mean divides by.
 
   Args:
     weights: [n] for each of 'real', 'fake' and, if there are any, 'negative'; 0 = empty
       slot.
-    negative_weight: lambda; None: one mean over both. 0 leaves negatives out of the
-      loss.
+    negative_weight: lambda; 0 leaves negatives out of the loss. None: one mean over
+      generated examples and negatives.
     axis: the devices that share the batch.
 
   Returns:
-    Coefficients [n] by the same names; with weights of 1 their sum is 2 (or 2 + lambda)
-    where every set holds an example.
+    {name: coefficients [n]} with the names of `weights`; with weights of 1 all of them
+    sum to 2 (or 2 + lambda) where every set holds an example.
   """
   counts = {name: jnp.maximum(axis.sum(weight > 0).astype(jnp.float32), 1e-9)
             for name, weight in weights.items()}

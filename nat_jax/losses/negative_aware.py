@@ -1,10 +1,12 @@
-"""Per-example losses of Negative-Aware Training: be unsure of what is no class.
+"""Per-example losses of Negative-Aware Training, for positives and negatives.
 
-    loss = nat_loss(logits, labels)   # [b, k], [b] -> [b]; label -1 = negative
+    >>> logits, labels = jnp.zeros([2, 4]), jnp.array([3, -1])  # [b, k], [b]
+    >>> nat_loss(logits, labels).round(3).tolist()              # label -1: a negative
+    [1.3860000371932983, 0.0]
 
 p = softmax(logits) and u = (1/k, ..., 1/k) throughout. Everything is computed and
-returned in float32, whatever the dtype of the logits, and nothing is reduced over
-the batch: that is `example_weights`' part.
+returned in float32, whatever the dtype of the logits, and nothing is reduced over the
+batch: `example_weights` gives the coefficients of the batch loss.
 
 Reference: Li, Jia, Jing, "Negative-Aware Training: Be Aware of Negative Samples",
 ECAI 2020, equations 1-4.
@@ -18,19 +20,19 @@ DIRECTIONS = ('uniform_first', 'uniform_second')
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Cross-entropy of the positives, -log p[label]; 0 for the negatives.
+  """The cross-entropy of positives, -log p[label]; 0 for negatives.
 
   Args:
     logits: [b, k], any float dtype.
-    labels: [b] integers in 0..k-1, or -1. A label of k or more gives NaN under jit,
-      where it cannot raise.
+    labels: [b] integers in 0..k-1, or -1 for a negative. A label of k or more gives
+      NaN: under jit it cannot raise.
 
   Returns:
-    [b] float32; where the label is -1 both the value and the gradient are 0.
+    [b] float32; for a negative both the value and the gradient are 0.
   """
   _check(logits, labels)
-  # Through log_softmax rather than logsumexp - logit, which would lose the digits of
-  # a common offset of the logits.
+  # log_softmax and not logsumexp - logit, which loses digits where the logits have a
+  # large common offset.
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
   index = jnp.maximum(labels, 0)[:, None]
   picked = jnp.take_along_axis(log_p, index, axis=1)[:, 0]
@@ -38,7 +40,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def uniform_kl(logits: jax.Array, direction: str = 'uniform_first') -> jax.Array:
-  """Divergence between the prediction and the uniform distribution.
+  """The KL divergence between the uniform distribution and the prediction.
 
   'uniform_first':  KL(u || p) = logsumexp(o) - mean(o) - log k, with gradient
     p - u: it grows with the logit gap and pulls hardest on a confident mistake.
@@ -49,8 +51,8 @@ def uniform_kl(logits: jax.Array, direction: str = 'uniform_first') -> jax.Array
 
   Args:
     logits: [b, k], any float dtype.
-    direction: one of `DIRECTIONS`. The paper's equation 1 reads KL(p || u), its
-      equation 4 and its authors' code KL(u || p): the default.
+    direction: one of `DIRECTIONS`. The paper's equation 1 reads KL(p || u); its
+      equation 4 and the authors' code use KL(u || p), the default here.
 
   Returns:
     [b] float32.
@@ -76,18 +78,18 @@ def uniform_kl(logits: jax.Array, direction: str = 'uniform_first') -> jax.Array
 def nat_loss(
     logits: jax.Array, labels: jax.Array, direction: str = 'uniform_first'
 ) -> jax.Array:
-  """The NAT loss: cross-entropy for positives, divergence for negatives.
+  """The NAT loss: cross-entropy for positives, KL divergence for negatives.
 
-  l_i = -log p_i[label_i] where label_i >= 0, and KL(u || p_i) where it is -1. The
-  paper's objective (equation 4) is the mean of l over positives and negatives alike.
+  l_i = -log p_i[label_i] where label_i >= 0, and KL(u || p_i) where label_i = -1. The
+  paper's objective (equation 4) is the mean of l over all positives and negatives.
 
   Args:
     logits: [b, k], any float dtype.
     labels: [b] integers in 0..k-1, or -1 for a negative.
-    direction: of the divergence, one of `DIRECTIONS`.
+    direction: of the KL divergence, one of `DIRECTIONS`.
 
   Returns:
-    [b] float32; finite for batches of one kind only.
+    [b] float32; finite also where a batch holds only positives or only negatives.
 
   Raises:
     ValueError: an unknown direction.
@@ -98,16 +100,18 @@ def nat_loss(
 
 
 def max_probability(logits: jax.Array, num_classes: int) -> jax.Array:
-  """The confidence that NCR counts: the largest probability of a real class.
+  """The maximum probability of each example, the confidence that NCR thresholds.
+
+  It is float32, for running averages during training; the figures of an evaluation come
+  from `metrics.scores_from_logits`, in float64.
 
   Args:
-    logits: [b, k], k >= num_classes. The softmax is over all k outputs, so a
-      background output beyond the classes takes its share.
-    num_classes: outputs that stand for classes.
+    logits: [b, k], k >= num_classes. The softmax is over all k outputs, so that a
+      background output takes its share of the probability.
+    num_classes: the maximum is over the outputs 0..num_classes-1.
 
   Returns:
-    [b] float32. For running averages in training; the final figures come from
-    `metrics.scores_from_logits`, in float64.
+    [b] float32.
   """
   chex.assert_rank(logits, 2)
   chex.assert_axis_dimension_gteq(logits, 1, num_classes)
@@ -118,7 +122,7 @@ def max_probability(logits: jax.Array, num_classes: int) -> jax.Array:
 def _log_mean_exp(z: jax.Array) -> jax.Array:
   """log(mean(exp(z))) over axis 1 for z <= 0, [b, 1]; exactly 0 at z = 0."""
   m = jnp.mean(jnp.expm1(z), axis=1, keepdims=True)
-  # Near -1, where one logit dominates many, 1 + m has lost its digits.
+  # Where m is near -1 (one logit dominates many), 1 + m has lost its digits.
   far = jnp.log(jnp.mean(jnp.exp(z), axis=1, keepdims=True))
   return jnp.where(m > -0.5, jnp.log1p(jnp.maximum(m, -0.5)), far)
 
@@ -130,6 +134,7 @@ def _check(logits: jax.Array, labels: jax.Array) -> None:
 
 
 def check_direction(direction: str) -> None:
+  """Raises ValueError unless `direction` is one of `DIRECTIONS`."""
   if direction not in DIRECTIONS:
     raise ValueError(
         f'unknown direction {direction!r} of the KL divergence; '

@@ -1,13 +1,13 @@
-"""What a classifier is trained to minimise: the thing a config selects.
+"""The objectives of classifiers, which the config key `loss` selects by name.
 
     objective = registry.build(OBJECTIVES, {'name': 'nat'}, num_classes=10)
     loss = objective.per_example(logits, labels)             # [b]
     coeff = example_weights(labels, weight, objective)       # [b]
     batch_loss = jnp.sum(coeff * loss)
 
-An objective is a loss per example, and the rule by which positives (label 0..c-1)
-and negatives (label -1) share the batch. A new one is a function that returns an
-`Objective`, and its line in the table.
+An objective is a loss per example, and the rule by which positives (label 0..c-1) and
+negatives (label -1) are weighted. To add one, write a function that returns an
+`Objective` and give it a line in `OBJECTIVES` of nat_jax/losses/__init__.py.
 """
 
 import functools
@@ -31,7 +31,7 @@ class Objective(NamedTuple):
       background class.
     negative_weight: None: all examples share one mean over the batch. A number
       lambda: mean over the positives + lambda * mean over the negatives.
-    uses_negatives: False where the negatives of a batch have no say in the loss.
+    uses_negatives: False where negatives do not enter the loss; none are loaded then.
   """
 
   per_example: Callable[[jax.Array, jax.Array], jax.Array]
@@ -41,9 +41,9 @@ class Objective(NamedTuple):
 
 
 def cross_entropy_objective(num_classes: int) -> Objective:
-  """The plain classifier: mean cross-entropy of the positives.
+  """The plain classifier: the mean cross-entropy of the positives.
 
-  J = 1/P sum_pos CE. Negatives in the batch count for nothing, not even in the mean.
+  J = 1/P sum_pos CE. Negatives in the batch enter neither the sum nor the number P.
 
   Raises:
     ValueError: fewer than two classes.
@@ -53,7 +53,7 @@ def cross_entropy_objective(num_classes: int) -> Objective:
 
 
 def nat(num_classes: int, direction: str = 'uniform_first') -> Objective:
-  """Negative-Aware Training: one mean over positives and negatives.
+  """Negative-Aware Training: one mean over positives and negatives together.
 
   J = 1/(P + N) [sum_pos CE + sum_neg KL(u || p)].
 
@@ -73,17 +73,17 @@ def nat(num_classes: int, direction: str = 'uniform_first') -> Objective:
 
 
 def outlier_exposure(num_classes: int, weight: float = 0.5) -> Objective:
-  """Outlier Exposure: a mean of each group, the negatives' times `weight`.
+  """Outlier Exposure: the mean over positives plus `weight` times that over negatives.
 
   J = 1/P sum_pos CE + weight/N sum_neg [logsumexp(o) - mean(o)].
 
-  The bracket is KL(u || p) + log c: we minimise the KL, which has the same gradient,
-  and read 0 rather than weight * log c at the optimum. NAT is this objective with
-  weight = N/P and the learning rate times P/(P + N).
+  The bracket equals KL(u || p) + log c. The KL is minimised here: its gradient is the
+  same, and the loss is 0 rather than weight * log c at the optimum. NAT is Outlier
+  Exposure with weight = N/P and the learning rate multiplied by P/(P + N).
 
   Args:
     num_classes: the number of classes c of the positives.
-    weight: lambda; 0.5 in the reference, whatever the sizes of the groups.
+    weight: lambda; 0.5 in the reference, whatever P and N are.
 
   Raises:
     ValueError: fewer than two classes, or a negative weight.
@@ -99,24 +99,24 @@ def outlier_exposure(num_classes: int, weight: float = 0.5) -> Objective:
 def energy(
     num_classes: int, weight: float = 0.1, m_in: float = -23.0, m_out: float = -5.0
 ) -> Objective:
-  """Energy-regularised Outlier Exposure: hinges on the size of the logits.
+  """Energy-regularised Outlier Exposure: squared hinge losses on the energy.
 
   J = 1/P sum_pos [CE + weight max(0, E - m_in)^2]
       + weight/N sum_neg max(0, m_out - E)^2,   E = -logsumexp(o).
 
-  Negatives get a high energy (small logits), positives a low one; the prediction on
-  negatives is not made flat. The energy is the score to detect them by.
+  Negatives are pushed to a high energy (small logits) and positives to a low one; the
+  prediction on negatives need not be uniform. Negatives are detected by the energy.
 
   Args:
     num_classes: the number of classes c of the positives.
-    weight: of both hinges.
-    m_in: the energy that positives are to stay below. Both margins are the
-      reference's for fine-tuning on CIFAR-10, and belong to the scale of the logits.
-    m_out: the energy that negatives are to stay above.
+    weight: of both hinge losses.
+    m_in: positives with an energy above it are penalised. The defaults of both margins
+      are the reference's for fine-tuning on CIFAR-10; they depend on the scale of the
+      logits.
+    m_out: negatives with an energy below it are penalised.
 
   Raises:
-    ValueError: fewer than two classes, a negative weight, or margins in the wrong
-      order.
+    ValueError: fewer than two classes, a negative weight, or m_in above m_out.
 
   Reference: Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection",
   NeurIPS 2020, and the scripts of its repository.
@@ -125,8 +125,8 @@ def energy(
   _check_weight(weight)
   if not m_in <= m_out:
     raise ValueError(
-        f'm_in must not exceed m_out: positives have the lower energy; got m_in={m_in},'
-        f' m_out={m_out}'
+        'm_in must not exceed m_out, since positives have the lower energy; got '
+        f'm_in={m_in}, m_out={m_out}'
     )
 
   def per_example(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -141,9 +141,9 @@ def energy(
 
 
 def background(num_classes: int) -> Objective:
-  """Negatives as one more class: the baseline that the paper compares NAT with.
+  """A background class for negatives: the paper's comparison method.
 
-  J = 1/(P + N) sum CE over c + 1 outputs; the negatives' label is c.
+  J = 1/(P + N) sum CE over c + 1 outputs; negatives have the label c.
 
   Raises:
     ValueError: fewer than two classes.
@@ -163,21 +163,21 @@ def example_weights(
     objective: Objective,
     axis: Axis = GLOBAL,
 ) -> jax.Array:
-  """The coefficients with which the losses per example make the batch loss.
+  """The coefficients of the losses per example in the batch loss J.
 
   J = sum_i coeff_i * per_example_i, with
     coeff_i = weight_i / number of filled slots               one mean (NAT)
     coeff_i = weight_i / number of positives                  positive, with lambda
     coeff_i = lambda * weight_i / number of negatives         negative, with lambda
-  The numbers are those of the global batch; a slot is filled if its weight is above 0.
-  A weight multiplies the loss of its example and changes no number: the derivative with
-  respect to it is the example's own part of the batch loss. A group without examples
-  gives coefficients of 0, never NaN.
+  The numbers are counted in the global batch; a slot is filled if its weight is above
+  0. A weight multiplies the loss of its example and does not change these numbers, so
+  that dJ / dweight_i is example i's own share of the loss. Where there are no positives
+  (or no negatives) their coefficients are 0, never NaN.
 
   Args:
     labels: [b] integers, -1 for a negative.
     weight: [b], 0 for an empty slot.
-    objective: whose weighting is meant.
+    objective: its `negative_weight` chooses among the formulas above.
     axis: the devices that share the batch. The losses and gradients of their shards
       are to be summed, not averaged.
 
@@ -195,6 +195,7 @@ def example_weights(
 
 
 def _share(weight: jax.Array, axis: Axis) -> jax.Array:
+  """`weight` divided by the number of filled slots of the global batch."""
   count = axis.sum((weight > 0).astype(jnp.float32))
   return weight / jnp.where(count > 0, count, 1.0)
 

@@ -4,7 +4,7 @@
     values = penalty(apply, passes, keys)       # [n], one per real example
 
 `apply` maps images to the discriminator's outputs with the parameters that are being
-updated, without noise and dropout. The trainer adds the mean over the real examples.
+updated, without noise and dropout. The trainer adds the mean of `values` to D's loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,14 @@ Penalty = Callable[
 
 
 def gradient(weight: float = 10.0, target: float = 1.0) -> Penalty:
-  """weight (|grad D(x)| - target)^2 at x = a real + (1 - a) fake, a ~ U(0, 1).
+  """The gradient penalty of WGAN-GP: weight (|grad D(x)| - target)^2.
 
-  D(x) is the sum of the outputs. Needs as many generated as real examples, and a
-  discriminator without BatchNorm, which would mix the gradients of the examples.
+  x = a real + (1 - a) fake with a ~ U(0, 1); D(x) is the sum of the outputs. It needs
+  as many generated as real examples, and a discriminator without BatchNorm, which would
+  mix the gradients of the examples.
+
+  Raises:
+    ValueError: a weight that is negative or not finite.
 
   Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
   """
@@ -40,9 +44,13 @@ def gradient(weight: float = 10.0, target: float = 1.0) -> Penalty:
 
 
 def r1(weight: float = 10.0) -> Penalty:
-  """weight / 2 |grad D(x)|^2 at real x; D(x) is the sum of the outputs.
+  """The R1 penalty: weight / 2 |grad D(x)|^2 at real x.
 
-  Needs a discriminator without BatchNorm.
+  D(x) is the sum of the outputs. It needs a discriminator without BatchNorm, which
+  would mix the gradients of the examples.
+
+  Raises:
+    ValueError: a weight that is negative or not finite.
 
   Reference: Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually
   Converge?", ICML 2018.
@@ -57,7 +65,7 @@ def r1(weight: float = 10.0) -> Penalty:
 
 
 def _square_norm(apply, images):
-  """|grad_x sum of the outputs|^2 of each image, [n]."""
+  """|grad_x (sum of the outputs)|^2 for each image, [n]."""
   slopes = jax.grad(lambda x: apply(x).astype(jnp.float32).sum())(images)
   return jnp.square(slopes.reshape(len(slopes), -1)).sum(1)
 

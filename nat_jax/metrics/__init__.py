@@ -1,7 +1,11 @@
-"""What is measured: numpy on the host, in float64.
+"""Metrics of classifiers and of generated images: numpy on the host, in float64.
 
-Samples come as arrays [n]; a higher score means "more like a positive". Of generated
-images: features [n, d], class probabilities [n, k], labels [n].
+    scores = scores_from_logits(logits, num_classes=10)        # of one evaluation set
+    negative_summary(positive_scores, scores)['auroc']
+    figures, conventions = generative_summary(sample, reference, num_classes=10)
+
+Scores are arrays [n]; a higher score means "more like a positive". Generated images are
+given as features [n, d], class probabilities [n, k] and labels [n].
 """
 
 from nat_jax.metrics import confidences

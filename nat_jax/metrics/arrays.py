@@ -1,4 +1,4 @@
-"""What the measures of generated images accept, as float64 or integers on the host.
+"""Checks and conversions of the arrays that metrics of generated images take.
 
     features, reference = arrays.pair(features, reference)      # [n, d], [m, d]
     labels = arrays.labels(labels, num=len(features), num_classes=10)
@@ -11,8 +11,12 @@ from numpy.typing import ArrayLike
 def features(values: ArrayLike, name: str = 'features') -> np.ndarray:
   """Returns features as float64 [n, d].
 
+  Args:
+    values: [n, d], any numeric dtype.
+    name: of the array, for the error message.
+
   Raises:
-    ValueError: not [n, d], nothing in it, NaN or infinity; `name` says which.
+    ValueError: another rank, no sample, NaN or infinity.
   """
   values = np.asarray(values, np.float64)
   if values.ndim != 2 or not values.size:
@@ -23,7 +27,8 @@ def features(values: ArrayLike, name: str = 'features') -> np.ndarray:
   if num_bad:
     raise ValueError(
         f'{name}: expected finite numbers, got NaN or infinity in {num_bad} of '
-        f'{len(values)} samples; the generator diverged: take an earlier checkpoint'
+        f'{len(values)} samples; the generator diverged: use an earlier checkpoint '
+        '(--step)'
     )
   return values
 
@@ -31,10 +36,10 @@ def features(values: ArrayLike, name: str = 'features') -> np.ndarray:
 def pair(
     generated: ArrayLike, reference: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the features of two sets, [n, d] and [m, d].
+  """Returns the features of generated and of real images as float64 [n, d], [m, d].
 
   Raises:
-    ValueError: as `features`, or d is not the same.
+    ValueError: another rank, no sample, NaN or infinity, or different dimensions d.
   """
   generated, reference = features(generated), features(reference, 'reference features')
   same_width(generated.shape[1], reference.shape[1])
@@ -42,7 +47,7 @@ def pair(
 
 
 def same_width(dim: int, reference_dim: int) -> None:
-  """Raises ValueError where two feature dimensions differ."""
+  """Raises ValueError unless two feature dimensions are equal."""
   if dim != reference_dim:
     raise ValueError(
         f'features: expected the {reference_dim} dimensions of the reference, got '
@@ -51,19 +56,23 @@ def same_width(dim: int, reference_dim: int) -> None:
 
 
 def probs(values: ArrayLike, name: str = 'probs') -> np.ndarray:
-  """Returns class probabilities as float64 [n, k], rows summing to 1 to rounding.
+  """Returns class probabilities as float64 [n, k], each row scaled to sum to 1.
+
+  Args:
+    values: [n, k], not negative, each row with a sum within 0.02 of 1.
+    name: of the array, for the error message.
 
   Raises:
-    ValueError: not [n, k], nothing in it, or rows that are no probabilities.
+    ValueError: another rank, no sample, or rows that are no probabilities.
   """
   values = features(values, name)
   total = values.sum(axis=1, keepdims=True)
-  # Room for softmax in bfloat16, taken out again so that float32 sums to 1 too.
+  # The tolerance is for softmax in bfloat16; the division below removes the error.
   if values.min() < 0 or np.abs(total - 1).max() > 0.02:
     raise ValueError(
-        f'{name}: expected probabilities, rows not negative and of sum 1; got '
-        f'{values.min():g}..{values.max():g}, sums {total.min():g}..{total.max():g}; '
-        'are these logits?'
+        f'{name}: expected probabilities, not negative, with rows that sum to 1; got '
+        f'values {values.min():g}..{values.max():g}, sums {total.min():g}..'
+        f'{total.max():g}; are these logits?'
     )
   return values / total
 
@@ -73,13 +82,20 @@ def labels(
 ) -> np.ndarray:
   """Returns labels as integers [num] in 0..num_classes-1.
 
+  Args:
+    values: [num] integers.
+    num: number of samples.
+    num_classes: number of classes.
+    name: of the array, for the error message.
+
   Raises:
     ValueError: another length, no integers, or a label outside the classes.
   """
   values = np.asarray(values)
   if values.shape != (num,):
     raise ValueError(
-        f'{name}: expected one for each of {num} samples, got shape {values.shape}'
+        f'{name}: expected one label for each of {num} samples, got shape '
+        f'{values.shape}'
     )
   if not np.issubdtype(values.dtype, np.integer):
     raise ValueError(f'{name}: expected integers, got {values.dtype}')

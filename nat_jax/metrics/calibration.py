@@ -1,6 +1,7 @@
-"""Does a confidence of 0.8 mean right four times in five?
+"""Calibration: whether a confidence of 0.8 means an accuracy of 0.8.
 
-    expected_calibration_error(max_prob, prediction == label)
+    >>> expected_calibration_error([0.8, 0.8, 0.8, 0.8], [True, True, True, False])
+    0.050000000000000044
 """
 
 import chex
@@ -13,19 +14,20 @@ from nat_jax.metrics import checks
 def expected_calibration_error(
     max_prob: ArrayLike, correct: ArrayLike, num_bins: int = 15
 ) -> float:
-  """ECE = sum_b n_b / n |accuracy in b - mean confidence in b|.
+  """The expected calibration error.
 
-  Bins are of equal width, ((b-1)/num_bins, b/num_bins], all of them counted. (In
-  Outlier Exposure's tools the loop stops one short, so that the most confident bin,
-  where a network is wrong if it is, never counts.)
+  ECE = sum_b n_b / n |accuracy in bin b - mean confidence in bin b|.
+  Bins have equal width, ((b-1)/num_bins, b/num_bins], and all of them count. (The loop
+  in Outlier Exposure's tools stops one bin short and leaves out the most confident bin,
+  which holds most predictions.)
 
   Args:
-    max_prob: [n] probabilities.
-    correct: [n] booleans, or 0 and 1.
-    num_bins: 15, as usual; the figure depends on it.
+    max_prob: [n] maximum probabilities.
+    correct: [n] whether each prediction is right, booleans or 0 and 1.
+    num_bins: number of bins; the ECE depends on it. 15 is usual.
 
   Returns:
-    A number between 0 and 1.
+    The ECE, between 0 and 1.
 
   Raises:
     ValueError: no samples, NaN, or fewer than one bin.

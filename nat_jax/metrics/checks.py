@@ -1,4 +1,7 @@
-"""The one check at the entry of every metric: what came is a set of samples."""
+"""The check of the arrays that metrics of classifiers take.
+
+    scores = samples('positive_scores', scores)       # [n], without NaN
+"""
 
 import chex
 import numpy as np
@@ -6,10 +9,14 @@ from numpy.typing import ArrayLike
 
 
 def samples(name: str, values: ArrayLike) -> np.ndarray:
-  """Returns `values` as a numpy array [n] of the dtype it came in.
+  """Returns `values` as a numpy array [n] of unchanged dtype.
+
+  Args:
+    name: of the array, for the error message.
+    values: [n].
 
   Raises:
-    ValueError: no samples, or NaN among them; `name` says which.
+    ValueError: no samples, or NaN among them.
   """
   values = np.asarray(values)
   chex.assert_rank(values, 1)

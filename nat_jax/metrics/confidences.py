@@ -1,11 +1,12 @@
-"""Confidences of a trained classifier other than its maximum probability.
+"""Post-hoc confidence scores of a trained classifier: energy, KNN, ViM and others.
 
     energy(logits)                          # [n], larger = more like a positive
     knn(features, train_features, k=50)
     vim(features, logits, train_features, train_logits, kernel, bias)
 
-Nothing is trained: logits o = features @ kernel + bias are all they read. Numpy in,
-numpy float64 out. `kernel` is [d, c] and `bias` [c], as flax keeps them.
+Nothing is trained. With logits o = features @ kernel + bias, every score is a function
+of features, logits and the output layer, `kernel` [d, c] and `bias` [c]. All functions
+take arrays and return numpy float64 [n].
 """
 
 import chex
@@ -15,9 +16,9 @@ from scipy import special
 
 
 def max_softmax(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
-  """log(p_j / (1 - p_j)) of the likeliest class j, p = softmax(o / T).
+  """Maximum softmax probability as log-odds: log(p_j / (1 - p_j)), p = softmax(o / T).
 
-  Orders images as max p does, without its ties near 1.
+  j is the likeliest class. The order of images is that of max p, without ties near 1.
 
   Args:
     logits: [n, c].
@@ -36,7 +37,7 @@ def max_softmax(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
 
 
 def max_logit(logits: ArrayLike) -> np.ndarray:
-  """max_j o_j.
+  """The maximum logit, max_j o_j, of logits [n, c].
 
   Reference: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World
   Settings", ICML 2022.
@@ -45,7 +46,7 @@ def max_logit(logits: ArrayLike) -> np.ndarray:
 
 
 def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
-  """T logsumexp(o / T), the negative of the energy.
+  """The negative energy, T logsumexp(o / T), of logits [n, c]; temperature is T.
 
   Reference: Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection",
   NeurIPS 2020.
@@ -54,13 +55,15 @@ def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
 
 
 def knn(features: ArrayLike, train_features: ArrayLike, k: int = 50) -> np.ndarray:
-  """-(distance to the k-th nearest training feature), all scaled to length 1.
+  """KNN: minus the distance to the k-th nearest training feature.
+
+  All features are scaled to length 1 before distances are taken.
 
   Args:
     features: [n, d].
     train_features: [m, d] of training positives.
-    k: 50, as for CIFAR-10 in the reference, where m is 50,000. Well below the number
-      of a class, or it reaches into other classes.
+    k: 50, as for CIFAR-10 in the reference, where m is 50,000. It must be well below
+      the number of examples per class, or the neighbours are of other classes.
 
   Raises:
     ValueError: fewer than k training features.
@@ -72,7 +75,8 @@ def knn(features: ArrayLike, train_features: ArrayLike, k: int = 50) -> np.ndarr
 
   train = _unit(_matrix(train_features))
   if not 1 <= k <= len(train):
-    raise ValueError(f'k must be 1..{len(train)} (the training features), got {k}')
+    raise ValueError(
+        f'k must be 1..{len(train)} (the number of training features), got {k}')
   search = neighbors.NearestNeighbors(n_neighbors=k, algorithm='brute').fit(train)
   distance, _ = search.kneighbors(_unit(_matrix(features)))
   return -distance[:, -1]
@@ -87,12 +91,12 @@ def vim(
     bias: ArrayLike,
     dim: int | None = None,
 ) -> np.ndarray:
-  """Virtual-logit matching: the energy, less what lies outside the training subspace.
+  """ViM, virtual-logit matching: the negative energy minus a virtual logit.
 
-  With the origin at o = -pinv(kernel^T) bias and R the projection off the `dim`
-  principal directions of the training features:
-    conf = logsumexp(logits) - alpha |R (x - o)|,
-    alpha = sum_train max logit / sum_train |R (x - o)|.
+  With x0 = -pinv(kernel^T) bias, and R the projection onto the complement of the first
+  `dim` principal directions of the training features:
+    conf = logsumexp(logits) - alpha |R (x - x0)|,
+    alpha = sum_train max logit / sum_train |R (x - x0)|.
 
   Args:
     features: [n, d].
@@ -100,12 +104,12 @@ def vim(
     train_features: [m, d] of training positives.
     train_logits: [m, c].
     kernel: [d, c] of the output layer.
-    bias: [c].
-    dim: principal directions; None: half of d, at most 512 (the reference's, whose
-      d is 768 or more, are 512 and 1000).
+    bias: [c] of the output layer.
+    dim: number of principal directions; None: half of d, at most 512 (the reference,
+      where d is 768 or more, uses 512 and 1000).
 
   Raises:
-    ValueError: dim out of range.
+    ValueError: dim outside 1..d-1.
 
   Reference: Wang, Li, Feng, Zhang, "ViM: Out-Of-Distribution with Virtual-logit
   Matching", CVPR 2022.
@@ -114,17 +118,18 @@ def vim(
   width = len(kernel)
   dim = min(width // 2, 512) if dim is None else dim
   if not 0 < dim < width:
-    raise ValueError(f'dim must be 1..{width - 1} (below the features), got {dim}')
+    raise ValueError(
+        f'dim must be 1..{width - 1} (less than the feature dimension), got {dim}')
   origin = -np.linalg.pinv(kernel.T) @ bias
   train = _matrix(train_features) - origin
-  _, directions = np.linalg.eigh(train.T @ train)  # eigenvalues rise
+  _, directions = np.linalg.eigh(train.T @ train)  # in order of rising eigenvalues
   rest = directions[:, : width - dim]
 
   def residual(x):
     return np.linalg.norm(x @ rest, axis=1)
 
   scale = residual(train).sum()
-  # Training features within the subspace, to rounding: there is no virtual logit.
+  # Where all training features lie in the subspace (to rounding) alpha is 0.
   tiny = 1e-9 * np.linalg.norm(train, axis=1).sum()
   alpha = max_logit(train_logits).sum() / scale if scale > tiny else 0.0
   return energy(logits) - alpha * residual(_matrix(features) - origin)
@@ -133,20 +138,21 @@ def vim(
 def ash(
     features: ArrayLike, kernel: ArrayLike, bias: ArrayLike, percentile: float = 65.0
 ) -> np.ndarray:
-  """ASH-B: the largest features all made equal, the others 0; then the energy.
+  """ASH-B: the negative energy with the largest features made equal, the others 0.
 
-  Of d features the round(d (1 - percentile / 100)) largest stay, at least one, each set
-  to (the sum of all features) / (their number). Those equal to the least of them stay
-  as well and a feature of 0 never does: the numbering of features is of no effect.
+  Of d features the round(d (1 - percentile / 100)) largest are kept, at least one, and
+  each is set to (the sum of all features) / (the number kept). Features that tie with
+  the smallest kept one are kept too, and a feature of 0 never is, so that the result
+  does not depend on the order of the features.
 
   Args:
     features: [n, d], not negative (after ReLU).
     kernel: [d, c] of the output layer.
-    bias: [c].
-    percentile: how many per cent of the features go.
+    bias: [c] of the output layer.
+    percentile: the percentage of features that are set to 0.
 
   Raises:
-    ValueError: percentile not within 0..100.
+    ValueError: percentile outside [0, 100).
 
   Reference: Djurisic, Bozanic, Ashok, Liu, "Extremely Simple Activation Shaping for
   Out-of-Distribution Detection", ICLR 2023.

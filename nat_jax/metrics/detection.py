@@ -1,8 +1,9 @@
-"""How well a confidence tells positives (ID) from negatives (OOD), at any threshold.
+"""OOD detection metrics: how well scores separate positives (ID) from negatives (OOD).
 
-    detection_metrics(positive_scores, negative_scores)['auroc']
+    >>> detection_metrics([0.9, 0.8, 0.4], [0.7, 0.1])['auroc']
+    0.8333333333333333
 
-Higher scores mean "more like a positive", throughout.
+A higher score means "more like a positive" in all functions.
 """
 
 import numpy as np
@@ -16,28 +17,28 @@ RECALL = 0.95
 def detection_metrics(
     positive_scores: ArrayLike, negative_scores: ArrayLike
 ) -> dict[str, float]:
-  """AUROC, AUPR and FPR95, with the class that each calls positive in its name.
+  """AUROC, AUPR and FPR95; the names say which class each metric treats as positive.
 
-  auroc: P(positive scored above negative) + 1/2 P(equal); the same whichever class
-    is called positive.
-  aupr_in, aupr_out: area under precision and recall, with ID and with OOD to be
-    found. As average precision, sum_i (R_i - R_{i-1}) P_i, which is what Outlier
-    Exposure prints; OpenOOD and pytorch-ood take the trapezoids, which are not
-    attainable points (0.828 against 0.883 where many scores tie). Either depends on
-    the sizes of the groups, auroc and FPR95 do not.
+  auroc: P(positive scored above negative) + 1/2 P(equal scores). It does not depend on
+    which class is treated as positive.
+  aupr_in, aupr_out: area under the precision-recall curve with ID and with OOD as the
+    class to be found, as average precision, sum_i (R_i - R_{i-1}) P_i, which Outlier
+    Exposure reports. OpenOOD and pytorch-ood use the trapezoidal rule, whose points are
+    not attainable (0.828 against 0.883 where many scores tie). Both depend on the
+    numbers of positives and negatives; auroc and FPR95 do not.
   fpr95_id_positive: the share of negatives accepted at the highest threshold that
-    keeps at least 95% of the positives (ODIN, energy). The rate that NCR_t is at a
-    fixed threshold.
-  fpr95_ood_positive: the share of positives rejected at the threshold that catches
-    at least 95% of the negatives (Outlier Exposure, OpenOOD). Not the same number:
-    0.178 and 0.315 on one set of scores.
+    keeps at least 95% of the positives (ODIN, energy); NCR_t is this share at a fixed
+    threshold.
+  fpr95_ood_positive: the share of positives rejected at the threshold that rejects at
+    least 95% of the negatives (Outlier Exposure, OpenOOD). The two FPR95 differ: 0.178
+    and 0.315 on one set of scores.
 
   Args:
-    positive_scores: [p]; infinities are fine. Only their order counts.
+    positive_scores: [p]; may be infinite. Only the order of the scores matters.
     negative_scores: [n].
 
   Returns:
-    The five figures, as floats between 0 and 1.
+    The five metrics by name, floats between 0 and 1.
 
   Raises:
     ValueError: an empty group, or NaN.
@@ -45,7 +46,7 @@ def detection_metrics(
   Reference: Hendrycks, Gimpel, "A Baseline for Detecting Misclassified and
   Out-of-Distribution Examples in Neural Networks", ICLR 2017.
   """
-  from sklearn import metrics as sk  # two seconds, which --help need not take
+  from sklearn import metrics as sk  # takes two seconds, which --help must not
 
   pos_rank, neg_rank, _ = joint_ranks(positive_scores, negative_scores)
   rank = np.concatenate([pos_rank, neg_rank])
@@ -62,9 +63,14 @@ def detection_metrics(
 def joint_ranks(
     positive_scores: ArrayLike, negative_scores: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Scores as dense ranks 0..m-1 in their joint order, ties keeping one rank.
+  """The dense ranks 0..m-1 of two sets of scores in their joint order.
 
-  Ranks are finite where scores are not, and small integers to count by.
+  Tied scores share a rank. Ranks are finite where scores are not, and are small
+  integers that histograms can be taken of.
+
+  Args:
+    positive_scores: [p].
+    negative_scores: [n].
 
   Returns:
     (ranks of the positives [p], ranks of the negatives [n], m).
@@ -79,7 +85,8 @@ def joint_ranks(
 
 
 def _fpr_at_recall(wanted: np.ndarray, score: np.ndarray) -> float:
-  # Every vertex is kept: dropping collinear ones can skip the first past the recall.
+  """The false positive rate at the first point of the ROC with a recall of `RECALL`."""
+  # All points are kept: without collinear ones the first such point can be missing.
   from sklearn import metrics as sk
 
   fpr, tpr, _ = sk.roc_curve(wanted, score, drop_intermediate=False)

@@ -1,11 +1,11 @@
-"""Distances of Gaussians fitted to features: FID, and CAFD class by class.
+"""Frechet distances between Gaussians fitted to features: FID and class-aware FID.
 
-    reference = gaussian_stats(real_features)         # once, and kept
+    reference = gaussian_stats(real_features)         # computed once for many `fid`
     fid(features, reference)
     class_aware_fid(features, labels, real_features, real_labels, 10).distance
 
-What they are worth depends on the network that the features are from, and they fall as
-samples are added: compare numbers from equally many samples and one network only.
+Both depend on the network that computes the features, and decrease with the number of
+samples: only values with equal numbers of samples and the same network compare.
 """
 
 from typing import NamedTuple
@@ -25,10 +25,14 @@ class GaussianStats(NamedTuple):
 
 
 class ClassAwareDistance(NamedTuple):
-  """`distance` is the mean of the `per_class` [k] that are not NaN (left out).
+  """The result of `class_aware_fid`.
 
-  `fewest` is the number of samples on the smaller side of the smallest class that
-  counts, 0 where none does: for `rank_note`.
+  Attributes:
+    distance: the mean over the classes that are not left out.
+    per_class: [k] distances; NaN for a class that is left out.
+    num_left_out: number of classes that are left out.
+    fewest: the least number of samples, generated or real, of a class that is not left
+      out; 0 where all are. For `rank_note`.
   """
 
   distance: float
@@ -38,29 +42,29 @@ class ClassAwareDistance(NamedTuple):
 
 
 def gaussian_stats(features: ArrayLike) -> GaussianStats:
-  """Mean and covariance (divided by n - 1) of features.
+  """The mean and the covariance (divided by n - 1) of features.
 
   Args:
     features: [n, d], n >= 2.
 
   Raises:
-    ValueError: fewer than two samples, another shape, NaN or infinity.
+    ValueError: fewer than two samples, another rank, NaN or infinity.
   """
   x = arrays.features(features)
   if len(x) < 2:
-    raise ValueError('features: expected two samples or more for a covariance, got 1')
+    raise ValueError('features: a covariance needs two samples or more, got 1')
   mean = x.mean(axis=0)
   centred = x - mean
   return GaussianStats(mean, centred.T @ centred / (len(x) - 1), len(x))
 
 
 def frechet_distance(a: GaussianStats, b: GaussianStats) -> float:
-  """|m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^1/2), squared 2-Wasserstein.
+  """The Frechet distance |m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^1/2).
 
-  The trace of the root is the sum of the singular values of S_a^1/2 S_b^1/2: the roots
-  of the eigenvalues of the PSD matrix S_a^1/2 S_b S_a^1/2, without the rounding that
-  squaring brings to those near 0. So singular covariances are fine, and no result is
-  complex or NaN as with the root of the product itself (scipy's sqrtm).
+  It is the squared 2-Wasserstein distance of the two Gaussians. The trace of the square
+  root is computed as the sum of the singular values of S_a^1/2 S_b^1/2, which are the
+  square roots of the eigenvalues of S_a^1/2 S_b S_a^1/2. Covariances may be singular,
+  and the result is never complex or NaN, as it can be with scipy's sqrtm of S_a S_b.
 
   Args:
     a, b: from `gaussian_stats`.
@@ -80,14 +84,14 @@ def frechet_distance(a: GaussianStats, b: GaussianStats) -> float:
 
 
 def fid(features: ArrayLike, reference: GaussianStats) -> float:
-  """Frechet distance of the Gaussian fitted to `features` from that of the reference.
+  """FID: the Frechet distance between Gaussians fitted to generated and real features.
 
   Args:
-    features: [n, d] of generated images. See `rank_note` where n is not above d.
-    reference: `gaussian_stats` of real images, same network.
+    features: [n, d] of generated images; for n <= d see `rank_note`.
+    reference: `gaussian_stats` of real images' features by the same network.
 
   Returns:
-    The distance; biased upwards, the more the fewer the samples on either side.
+    The distance. It is biased upwards, the more so the fewer samples there are.
 
   Raises:
     ValueError: fewer than two samples, NaN or infinity, or another dimension.
@@ -105,25 +109,25 @@ def class_aware_fid(
     reference_labels: ArrayLike,
     num_classes: int,
 ) -> ClassAwareDistance:
-  """CAFD: the mean over classes of the Frechet distance within a class.
+  """CAFD, class-aware FID: the mean over classes of the Frechet distance of a class.
 
-  Sees what one Gaussian over all cannot, such as classes that change places. A class
-  with fewer than two samples on either side has no covariance: it is left out of the
-  mean and counted, since a generator that drops its worst class gains by it. Classes
-  weigh alike, and each is a hard label; the paper weighs samples by p(class | x).
+  Unlike FID it changes when two classes are swapped. A class with fewer than two
+  generated or two real samples has no covariance: it is left out of the mean and
+  counted, since a generator that drops its worst class improves its CAFD. All classes
+  have equal weight and labels are hard; the paper weights samples by p(class | x).
 
   Args:
     features: [n, d] of generated images.
-    labels: [n] the class fed to the generator, or a classifier's.
-    reference_features: [m, d] of real images, same network.
+    labels: [n] the classes given to the generator, or predicted by a classifier.
+    reference_features: [m, d] of real images, by the same network.
     reference_labels: [m].
     num_classes: k; labels are in 0..k-1.
 
   Returns:
-    ClassAwareDistance; its distance is NaN where every class is left out.
+    A `ClassAwareDistance`, whose distance is NaN where every class is left out.
 
   Raises:
-    ValueError: shapes that do not fit, labels outside the classes, NaN or infinity.
+    ValueError: shapes that do not match, labels outside the classes, NaN or infinity.
 
   Reference: Liu, Wei, Lu, Zhou, "An Improved Evaluation Framework for Generative
   Adversarial Networks", arXiv:1803.07474.
@@ -145,10 +149,10 @@ def class_aware_fid(
 
 
 def _distance_of_samples(x, y):
-  """`frechet_distance` of the Gaussians of x [n, d] and y [m, d].
+  """The Frechet distance between Gaussians fitted to x [n, d] and y [m, d].
 
-  With fewer samples than dimensions the centred samples themselves are the factors of
-  the covariances, and no matrix [d, d] is needed (2048 dimensions: 10 s a pair).
+  With fewer samples than dimensions the centred samples are themselves factors of the
+  covariances, and no matrix [d, d] is factorised (which takes 10 s at d = 2048).
   """
   if max(len(x), len(y)) >= x.shape[1]:
     return frechet_distance(gaussian_stats(x), gaussian_stats(y))
@@ -158,15 +162,15 @@ def _distance_of_samples(x, y):
 
 
 def _distance(shift, factor, other_factor, trace, other_trace):
-  """|shift|^2 + the traces - 2 Tr of the root, of covariances F F^T."""
+  """The Frechet distance of covariances F F^T, from their factors F and traces."""
   root = np.linalg.svd(factor.T @ other_factor, compute_uv=False).sum()
   return max(float(np.square(shift).sum() + trace + other_trace - 2 * root), 0.0)
 
 
 def rank_note(num: int, dim: int) -> str:
-  """A sentence where `num` samples cannot fill `dim` dimensions, else ''.
+  """A warning where `num` samples have no covariance of full rank `dim`, else ''.
 
-  The covariance of n samples has a rank of n - 1 at most.
+  The covariance of n samples has rank n - 1 at most.
   """
   if num > dim:
     return ''
@@ -177,6 +181,6 @@ def rank_note(num: int, dim: int) -> str:
 
 
 def _factor(cov: np.ndarray) -> np.ndarray:
-  """F with F F^T = cov; rounding below 0 is cut off."""
+  """F with F F^T = cov; eigenvalues that rounding made negative count as 0."""
   values, vectors = np.linalg.eigh(cov)
   return vectors * np.sqrt(np.maximum(values, 0))

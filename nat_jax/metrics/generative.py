@@ -1,12 +1,12 @@
-"""Measures of generated images, each with its convention.
+"""Metrics of generated images, each with a sentence on how it was computed.
 
     sample = {'features': features, 'probs': probs, 'labels': labels}
     figures, conventions = generative_summary(sample, reference, num_classes=10)
     figures['fid'], conventions['fid']
 
-Features and probabilities come from whatever network they were computed with. Published
-scores are those of one Inception network: with another, the numbers rank generators
-among themselves and compare with no paper.
+Features and probabilities are those of an evaluation classifier. Published scores use
+one Inception network: scores by another one rank generators among themselves and are
+not comparable with published ones.
 """
 
 from collections.abc import Mapping
@@ -20,28 +20,29 @@ from nat_jax.metrics import arrays, frechet, manifold
 
 
 def inception_score(probs: ArrayLike, splits: int = 1) -> tuple[float, float]:
-  """IS = exp mean_i KL(p_i || p), p = mean_i p_i; also exp(H(p) - mean_i H(p_i)).
+  """The Inception Score: exp mean_i KL(p_i || p), p = mean_i p_i.
 
-  From 1 (all predictions alike) to k (each sure, classes equally frequent). More splits
-  mean fewer samples in each, which lowers it. It cannot see samples that are all alike
-  within a class, nor ones that are too sharp.
+  IS = exp(H(p) - mean_i H(p_i)) runs from 1 (all predictions equal) to k (all certain,
+  classes equally frequent). With more splits it is lower, since each has fewer samples.
+  It does not detect mode collapse within a class, nor overly sharp samples.
 
   Args:
-    probs: [n, k] a classifier's predictions of generated images, in random order: the
-      splits are consecutive, so order by class would make each of few classes.
-    splits: 1, or 10 as in many papers.
+    probs: [n, k] predictions for generated images, in random order: splits are
+      consecutive rows, and sorted by class each split would hold few classes.
+    splits: number of splits; 10 in many papers.
 
   Returns:
     (mean, standard deviation) over the splits.
 
   Raises:
-    ValueError: no probabilities, or splits outside 1..n.
+    ValueError: rows that are no probabilities, or splits outside 1..n.
 
   Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016.
   """
   p = arrays.probs(probs)
   if not 1 <= splits <= len(p):
-    raise ValueError(f'splits must be 1..{len(p)} (the samples), got {splits}')
+    raise ValueError(
+        f'splits must be 1..{len(p)} (the number of samples), got {splits}')
   scores = [
       np.exp(special.rel_entr(part, part.mean(axis=0)).sum(axis=1).mean())
       for part in np.array_split(p, splits)
@@ -50,19 +51,20 @@ def inception_score(probs: ArrayLike, splits: int = 1) -> tuple[float, float]:
 
 
 def am_score(probs: ArrayLike, reference_probs: ArrayLike) -> float:
-  """AM score = KL(mean q || mean p) + mean_i H(p_i), in nats; lower is better.
+  """The AM score: KL(mean q || mean p) + mean_i H(p_i), in nats; lower is better.
 
-  0 where each prediction is sure and the classes are as frequent as in the reference.
+  It is 0 where all predictions are certain and the classes are as frequent as in the
+  reference.
 
   Args:
-    probs: [n, k] predictions p of generated images.
-    reference_probs: [m, k] predictions q of training images, same classifier.
+    probs: [n, k] predictions p for generated images.
+    reference_probs: [m, k] predictions q for training images by the same classifier.
 
   Returns:
-    The score; infinite where a class of the reference gets no probability at all.
+    The score; infinite where a class of the reference has probability 0 in all samples.
 
   Raises:
-    ValueError: no probabilities, or not of the same classes.
+    ValueError: rows that are no probabilities, or different numbers of classes.
 
   Reference: Zhou et al., "Activation Maximization Generative Adversarial Nets",
   ICLR 2018.
@@ -83,7 +85,7 @@ def class_histogram(labels: ArrayLike, num_classes: int) -> np.ndarray:
 
   Args:
     labels: [n] integers in 0..num_classes-1.
-    num_classes: how many shares.
+    num_classes: number of classes.
 
   Raises:
     ValueError: no samples, no integers, or a label outside the classes.
@@ -106,34 +108,40 @@ def generative_summary(
     max_samples: int = 10_000,
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-  """All measures that the given arrays allow, and how each was taken.
+  """All metrics that the given arrays allow, and how each was computed.
 
   Args:
-    sample: of the generated images: features [n, d] and, where there are, probs
-      [n, c] and labels [n] (those fed to the generator, or a classifier's).
-    reference: the same of real images: features [m, d], probs [m, c], labels [m].
-    num_classes: labels are in 0..num_classes-1; probs may be of other classes.
-    splits: of the Inception Score.
-    k: neighbours of precision, recall, density and coverage.
-    kid_subsets: see `manifold.kid`.
-    kid_subset_size: see `manifold.kid`.
-    max_samples: of each side, for precision, recall, density and coverage.
-    seed: of what is drawn at random.
+    sample: arrays of the generated images: 'features' [n, d] and, optionally, 'probs'
+      [n, c] and 'labels' [n] (given to the generator, or predicted by a classifier).
+    reference: arrays of real images: 'features' [m, d] and, optionally, 'probs' [m, c]
+      and 'labels' [m].
+    num_classes: labels are in 0..num_classes-1; probs may have other classes.
+    splits: number of splits of the Inception Score.
+    k: number of neighbours for precision, recall, density and coverage.
+    kid_subsets: number of subsets of `manifold.kid`.
+    kid_subset_size: size of the subsets of `manifold.kid`.
+    max_samples: the most generated, and the most real, images that precision, recall,
+      density and coverage use.
+    seed: of all random choices.
 
   Returns:
     (figures, conventions). Figures: num_samples, num_reference, fid, kid, kid_std,
-    precision, recall, density, coverage; with probs inception_score and
-    inception_score_std; with probs of both reference_inception_score and am_score; with
-    labels class_shares (a list); with labels of both cafd, cafd_left_out, diversity (a
-    ratio to the reference) and diversity_left_out. Plain floats, integers and that
-    list; cafd and diversity are NaN without a class of two samples on either side.
-    Conventions: from each measure to a sentence; *_std and *_left_out go with theirs.
+    precision, recall, density, coverage; with probs of the samples inception_score and
+    inception_score_std; with both probs reference_inception_score and am_score; with
+    labels of the samples class_shares (a list); with both labels cafd, cafd_left_out,
+    diversity (a ratio to the reference) and diversity_left_out. All are floats, ints or
+    a list; cafd and diversity are NaN where no class has two generated and two real
+    samples. Conventions: metric -> a sentence; that of a metric holds for its *_std and
+    *_left_out too.
 
   Raises:
-    ValueError: features missing, too few for k, not finite, or shapes that do not fit.
+    ValueError: features that are missing, not finite or too few for k, or shapes that
+      do not match.
   """
   if sample.get('features') is None or reference.get('features') is None:
-    raise ValueError('expected features of the samples and of the reference')
+    raise ValueError(
+        "expected features in both sample and reference, got none in "
+        f'{"sample" if sample.get("features") is None else "reference"}')
   x, y = arrays.pair(sample['features'], reference['features'])
   (n, dim), m = x.shape, len(y)
   num = f'{n} samples'

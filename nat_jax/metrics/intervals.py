@@ -1,10 +1,13 @@
-"""95 % intervals: how far a figure would move with other test images.
+"""95 % confidence intervals over the test images, for one trained network.
 
-    low, high = proportion_interval(count=72, n=1000)
-    low, high = auroc_interval(positive_scores, negative_scores)
+    >>> low, high = proportion_interval(count=72, n=1000)
+    >>> round(low, 4), round(high, 4)
+    (0.0576, 0.0897)
+    >>> auroc_interval([0.9, 0.8], [0.2, 0.1])
+    (1.0, 1.0)
 
-They speak of the choice of test images only. The spread between training seeds is
-another matter, and usually the larger one.
+They cover the choice of test images only. The spread over training seeds is not in
+them, and is usually larger.
 """
 
 import numpy as np
@@ -17,17 +20,17 @@ LEVEL = 0.95
 
 
 def proportion_interval(count: int, n: int) -> tuple[float, float]:
-  """Wilson's score interval of a share: NCR, PAR, accuracy.
+  """Wilson's score interval of a share, such as NCR, PAR or accuracy.
 
-  All p with |count / n - p| <= z sqrt(p (1 - p) / n), z = 1.96. It has a width for a
-  share of 0 or 1 too: none of n gives 0 to 3.84 / (n + 3.84).
+  All p with |count / n - p| <= z sqrt(p (1 - p) / n), z = 1.96. Its width is above 0
+  for shares of 0 and 1 too: 0 of n gives the interval from 0 to 3.84 / (n + 3.84).
 
-  Averaged over true shares it covers 95 %; for a single one it may cover more or less,
-  and least, 84 %, near p = 0.18 / n (tests/bench/interval_coverage.py).
+  Its coverage is 95 % on average over true shares p. For a single p it may be higher or
+  lower, at least 84 %, near p = 0.18 / n (tests/bench/interval_coverage.py).
 
   Args:
-    count: images that count.
-    n: images in all.
+    count: number of images for which the property holds.
+    n: number of images.
 
   Returns:
     (low, high).
@@ -51,21 +54,22 @@ def auroc_interval(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-  """Bootstrap interval of the AUROC, positives and negatives resampled apart.
+  """The bootstrap percentile interval of the AUROC.
 
-  Scores are sorted once; a draw is then two histograms over their ranks, and
-  AUROC = sum_r pos_r (sum_{s < r} neg_s + neg_r / 2) / (p n). Groups that are fully
-  apart have an interval of no width, (1, 1) or (0, 0): no draw of theirs overlaps,
-  though other images might.
+  Positives and negatives are resampled separately. Scores are ranked once; each
+  resample is two histograms of ranks, and
+  AUROC = sum_r pos_r (sum_{s < r} neg_s + neg_r / 2) / (p n). Where the two groups are
+  fully separated the interval is (1, 1) or (0, 0), of width 0, since no resample of
+  them overlaps, though other images might.
 
   Args:
     positive_scores: [p], higher means more like a positive.
     negative_scores: [n].
-    num_resamples: draws.
-    seed: of the draws.
+    num_resamples: number of resamples.
+    seed: of the resampling.
 
   Returns:
-    (low, high), percentiles 2.5 and 97.5.
+    (low, high), the percentiles 2.5 and 97.5.
 
   Raises:
     ValueError: an empty group, or NaN.
@@ -73,7 +77,7 @@ def auroc_interval(
   Reference: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
   """
   pos, neg, num_ranks = detection.joint_ranks(positive_scores, negative_scores)
-  pos, neg = np.sort(pos), np.sort(neg)  # histograms of sorted ranks are faster
+  pos, neg = np.sort(pos), np.sort(neg)  # makes the histograms faster
   rng = np.random.default_rng(seed)
 
   def histogram(ranks: np.ndarray) -> np.ndarray:

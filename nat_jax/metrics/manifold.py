@@ -1,10 +1,10 @@
-"""Distances between single features: KID, precision and recall, diversity, neighbours.
+"""Metrics from pairwise distances: KID, precision and recall, diversity, neighbours.
 
     mean, std = kid(features, real_features)
     prdc(features, real_features)['coverage']
-    distance, index = nearest_neighbours(features, train_features)  # memorised?
+    distance, index = nearest_neighbours(features, train_features)  # memorisation
 
-Distances are computed block by block, so that 10,000 x 10,000 need little memory.
+Distances are computed in blocks, so that 10,000 x 10,000 of them need little memory.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from nat_jax.metrics import arrays
 
 BLOCK_MIB = 64
-ROUNDING = 1e-12  # of a square of distances, as a share of the largest |x|^2
+ROUNDING = 1e-12  # error of a squared distance, as a share of the largest |x|^2
 
 
 def kid(
@@ -26,27 +26,28 @@ def kid(
     subset_size: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-  """Unbiased MMD^2 under the kernel k(x, y) = (x.y / d + 1)^3, over random subsets.
+  """KID: the unbiased MMD^2 with kernel k(x, y) = (x.y / d + 1)^3, over random subsets.
 
     MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean k(x_i, y_j)
 
-  Unlike FID its expectation does not depend on the number of samples; it is 0 for equal
-  distributions, so that single values may be negative.
+  Unlike that of FID its expectation does not depend on the number of samples. It is 0
+  for equal distributions, so that single values may be negative.
 
   Args:
     features: [n, d] of generated images.
-    reference: [m, d] of real images, same network.
-    subsets: how many pairs of subsets, each drawn without replacement.
-    subset_size: of each; cut to the smaller set where that has fewer. Where it then is
-      all of both sets there is only one pair, and the deviation is 0.
-    seed: of the draws.
+    reference: [m, d] of real images, by the same network.
+    subsets: number of pairs of subsets, each drawn without replacement.
+    subset_size: samples per subset, at most those of the smaller set. If that is all
+      samples of both sets, there is only one pair and the deviation is 0.
+    seed: of the subsets.
 
   Returns:
-    (mean, standard deviation) over the subsets. They share samples, so the deviation is
-    not that of the mean.
+    (mean, standard deviation) over the subsets. Subsets share samples, so the deviation
+    is not the standard error of the mean.
 
   Raises:
-    ValueError: fewer than two samples in a set, subsets < 1, or what is no features.
+    ValueError: fewer than two samples in a set, subsets < 1, another rank, NaN or
+      infinity.
 
   Reference: Binkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", ICLR 2018.
   """
@@ -54,8 +55,9 @@ def kid(
   size = min(subset_size, len(x), len(y))
   if size < 2 or subsets < 1:
     raise ValueError(
-        f'expected subsets of two samples or more, got {subsets} of {size} (from '
-        f'{len(x)} samples and {len(y)} of the reference)'
+        'expected at least one subset of at least two samples, got '
+        f'{subsets} subsets of {size} (from {len(x)} samples and {len(y)} of the '
+        'reference)'
     )
   if size == len(x) == len(y):
     subsets = 1
@@ -76,28 +78,30 @@ def prdc(
     max_samples: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-  """Precision, recall, density and coverage by the k nearest neighbours.
+  """Precision, recall, density and coverage by k nearest neighbours.
 
-  With r_i the distance of real sample i to its k-th nearest other real one, and s_j
-  likewise among the generated:
-    precision = share of generated within r_i of some real i
-    recall    = share of real within s_j of some generated j
+  With r_i the distance of the real sample y_i to its k-th nearest other real sample,
+  and s_j that of the generated sample x_j to its k-th nearest other generated sample:
+    precision = share of generated samples within r_i of some y_i
+    recall    = share of real samples within s_j of some x_j
     density   = 1 / (k n) sum_j #{i: |x_j - y_i| < r_i}; may be above 1
-    coverage  = share of real i with a generated one within r_i
-  All fall or rise with the number of samples: compare equal numbers.
+    coverage  = share of real samples y_i with a generated sample within r_i
+  All depend on the numbers of samples: compare only values with equal numbers.
 
   Args:
     features: [n, d] of generated images.
-    reference: [m, d] of real images, same network.
-    k: neighbours, the sample itself not counted.
-    max_samples: the most examples of each side, drawn at random; None: all.
+    reference: [m, d] of real images, by the same network.
+    k: number of neighbours, the sample itself not counted.
+    max_samples: the most generated, and the most real, samples that are used, drawn at
+      random; None: all.
     seed: of that draw.
 
   Returns:
-    The four, and num_samples and num_reference, how many were used.
+    'precision', 'recall', 'density', 'coverage', and the numbers of samples that were
+    used, 'num_samples' and 'num_reference'.
 
   Raises:
-    ValueError: no more than k samples on a side, or what is no features.
+    ValueError: at most k generated or real samples, another rank, NaN or infinity.
 
   Reference: Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative
   Models", ICML 2020; precision and recall: Kynkaanniemi et al., NeurIPS 2019.
@@ -111,13 +115,13 @@ def prdc(
     )
   if not 1 <= k < min(len(x), len(y)):
     raise ValueError(
-        f'expected more than k = {k} samples on each side and k >= 1, got {len(x)} '
-        f'and {len(y)} of the reference'
+        f'expected k >= 1 and more than k = {k} samples on each side, got {len(x)} '
+        f'generated ones and {len(y)} of the reference; lower k, or take more samples'
     )
-  # Around 0, less is lost where |x - y|^2 is taken as |x|^2 + |y|^2 - 2 x.y.
+  # Centred, |x|^2 + |y|^2 - 2 x.y loses fewer digits of |x - y|^2.
   centre = y.mean(axis=0)
   x, y = x - centre, y - centre
-  # Equal distances that rounding made unequal must not decide who is within a ball.
+  # The margin keeps equal distances, unequal by rounding, from counting as "within".
   margin = ROUNDING * max(np.square(x).sum(1).max(), np.square(y).sum(1).max())
   x_radius, y_radius = (_square_radius(z, k) - margin for z in (x, y))
   hits, start = 0, 0
@@ -144,27 +148,28 @@ def prdc(
 def nearest_neighbours(
     features: ArrayLike, reference: ArrayLike, num: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The nearest of the reference to each sample: is it a copy of a training image?
+  """The nearest reference images of each sample, to find copies of training images.
 
   Args:
     features: [n, d] of generated images.
     reference: [m, d], usually of the training images.
-    num: neighbours of each.
+    num: number of neighbours per sample.
 
   Returns:
-    (Euclidean distance, index into the reference), [n, num] each, nearest first.
+    (Euclidean distances, indices into the reference), [n, num] each, nearest first.
 
   Raises:
-    ValueError: num outside 1..m, or what is no features.
+    ValueError: num outside 1..m, another rank, NaN or infinity.
   """
   from sklearn import neighbors
 
   x, y = arrays.pair(features, reference)
   if not 1 <= num <= len(y):
-    raise ValueError(f'num must be 1..{len(y)} (the reference), got {num}')
+    raise ValueError(
+        f'num must be 1..{len(y)} (the number of reference images), got {num}')
   search = neighbors.NearestNeighbors(n_neighbors=num, algorithm='brute').fit(y)
   index = search.kneighbors(x, return_distance=False)
-  # Again, from the differences: exactly 0 for a copy, as the search's are not.
+  # Recomputed from differences: exactly 0 for a copy, unlike the search's distances.
   distance = np.stack([np.linalg.norm(x - y[i], axis=1) for i in index.T], axis=1)
   order = np.argsort(distance, axis=1, kind='stable')
   return np.take_along_axis(distance, order, 1), np.take_along_axis(index, order, 1)
@@ -173,9 +178,9 @@ def nearest_neighbours(
 def intra_class_diversity(
     features: ArrayLike, labels: ArrayLike, num_classes: int
 ) -> np.ndarray:
-  """Mean Euclidean distance of two different samples of a class, for each class.
+  """The mean Euclidean distance between two different samples of a class, per class.
 
-  To be set beside that of real images, see `diversity_ratio`.
+  `diversity_ratio` compares it with that of real images.
 
   Args:
     features: [n, d].
@@ -186,7 +191,7 @@ def intra_class_diversity(
     [k]; NaN for a class with fewer than two samples.
 
   Raises:
-    ValueError: shapes that do not fit, labels outside the classes, NaN or infinity.
+    ValueError: shapes that do not match, labels outside the classes, NaN or infinity.
   """
   from sklearn import metrics as sk
 
@@ -210,17 +215,25 @@ def diversity_ratio(
     reference_labels: ArrayLike,
     num_classes: int,
 ) -> tuple[float, np.ndarray]:
-  """`intra_class_diversity` of generated over that of real images.
+  """The ratio of `intra_class_diversity` of generated to that of real images.
 
-  1: as varied as real images within a class; near 0: each class is one picture.
+  It is 1 where samples of a class vary as much as real images, and near 0 where all
+  samples of a class are alike.
+
+  Args:
+    features: [n, d] of generated images.
+    labels: [n] in 0..k-1.
+    reference_features: [m, d] of real images, by the same network.
+    reference_labels: [m] in 0..k-1.
+    num_classes: k.
 
   Returns:
-    (mean over the classes that have one, ratios [k]); NaN for a class with fewer than
-    two samples on either side or without any spread in the reference, and for the mean
-    where all are NaN.
+    (mean of the ratios that are not NaN, ratios [k]). The ratio is NaN for a class with
+    fewer than two generated or two real samples, or whose real samples are all equal;
+    the mean is NaN where all ratios are.
 
   Raises:
-    ValueError: as `intra_class_diversity`.
+    ValueError: shapes that do not match, labels outside the classes, NaN or infinity.
   """
   x, y = arrays.pair(features, reference_features)
   ours = intra_class_diversity(x, labels, num_classes)
@@ -235,6 +248,7 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _within(x: np.ndarray) -> float:
+  """mean_{i != j} k(x_i, x_j)."""
   gram = _kernel(x, x)
   return (gram.sum() - np.trace(gram)) / (len(x) * (len(x) - 1))
 
@@ -248,7 +262,7 @@ def _square_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _square_radius(x: np.ndarray, k: int) -> np.ndarray:
-  """The square of the distance to the k-th nearest other sample, [n]."""
-  # Itself is at 0, which no other can be below.
+  """The squared distance of each sample to its k-th nearest other sample, [n]."""
+  # The sample itself, at distance 0, takes place 0 of the partition.
   nearest = [np.partition(rows, k, axis=1)[:, k] for rows in _square_distances(x, x)]
   return np.concatenate(nearest)

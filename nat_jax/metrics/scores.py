@@ -1,7 +1,10 @@
-"""From logits to confidences: what every other metric is computed from.
+"""From logits to the confidence scores that the metrics of classifiers are made of.
 
-    scores = scores_from_logits(logits, num_classes=10)
-    scores['max_prob'], scores['score'], scores['prediction']    # [n] each
+    >>> scores = scores_from_logits([[2.0, 0.0], [0.0, 1.0]], num_classes=2)
+    >>> scores['prediction'].tolist(), scores['score'].tolist()     # [n] each
+    ([0, 1], [2.0, 1.0])
+    >>> scores['max_prob'].round(3).tolist()
+    [0.881, 0.731]
 """
 
 import chex
@@ -11,24 +14,24 @@ from scipy import special
 
 
 def scores_from_logits(logits: ArrayLike, num_classes: int) -> dict[str, np.ndarray]:
-  """Confidence, its ranking score and the prediction of each image, in float64.
+  """The maximum probability, a tie-free ranking score and the prediction per image.
 
   With p = softmax(logits) over all k outputs and j the likeliest of the classes:
-    max_prob   = p_j
-    score      = log(p_j / (1 - p_j)) = -logsumexp_{i != j}(o_i - o_j)
+    max_prob   = p_j, to be compared with thresholds
+    score      = log(p_j / (1 - p_j)) = -logsumexp_{i != j}(o_i - o_j), for ranking
     prediction = argmax_i p_i over all outputs
-  The score is a strictly increasing function of max_prob, for ranking: max_prob
-  itself rounds to 1.0 from a logit gap of 18 in float32 (38 in float64), and ties
-  there distort AUROC and FPR95. max_prob is for thresholds.
+  The score is a strictly increasing function of max_prob. max_prob itself rounds to 1.0
+  from a logit gap of 18 in float32 (38 in float64), and such ties distort AUROC and
+  FPR95.
 
   Args:
-    logits: [n, k], finite; k = num_classes, or more with a background output. Then
-      the background takes its share of the probability but is no class itself.
-    num_classes: outputs 0..num_classes-1 stand for classes.
+    logits: [n, k], finite; k = num_classes, or more with a background output, which
+      takes its share of the probability and is not a class.
+    num_classes: outputs 0..num_classes-1 are classes.
 
   Returns:
-    `max_prob` and `score` [n] float64, `prediction` [n] int32, where num_classes or
-    more means background.
+    'max_prob' and 'score' [n] float64, and 'prediction' [n] int32; a prediction of
+    num_classes or more is the background.
 
   Raises:
     ValueError: a logit that is not finite, fewer than two outputs, or fewer outputs
@@ -38,11 +41,12 @@ def scores_from_logits(logits: ArrayLike, num_classes: int) -> dict[str, np.ndar
   chex.assert_rank(logits, 2)
   if not 1 <= num_classes <= logits.shape[1] or logits.shape[1] < 2:
     raise ValueError(
-        f'expected logits of at least two outputs, one for each of {num_classes} '
-        f'classes; got {logits.shape[1]} outputs'
+        'expected logits with at least two outputs and at least one for each of '
+        f'{num_classes} classes; got {logits.shape[1]} outputs'
     )
   if not np.isfinite(logits).all():
-    raise ValueError('expected finite logits, got NaN or infinity; did it diverge?')
+    raise ValueError(
+        'expected finite logits, got NaN or infinity; did the training diverge?')
   rows = np.arange(len(logits))
   top = logits[:, :num_classes].argmax(axis=1)
   against = logits - logits[rows, top][:, None]

@@ -1,4 +1,4 @@
-"""All figures of an evaluated set, as they stand in eval.json.
+"""All metrics of an evaluation set, as eval.json holds them.
 
     pos = scores_from_logits(pos_logits, num_classes)
     neg = scores_from_logits(neg_logits, num_classes)
@@ -24,16 +24,16 @@ def positive_summary(
     *,
     thresholds: Sequence[float] = ncr.THRESHOLDS,
 ) -> dict[str, Any]:
-  """The figures of the positive test set.
+  """The metrics of a positive evaluation set.
 
   Args:
     scores: of the n positives, from `scores_from_logits`.
     labels: [n] integers in 0..c-1.
-    thresholds: the values of t of PAR_t.
+    thresholds: the values of t for PAR_t.
 
   Returns:
-    accuracy, accuracy_interval [low, high], ece, par {str(t): share}, n. A prediction
-    of background is a mistake, for the ECE too.
+    'accuracy', 'accuracy_interval' [low, high], 'ece', 'par' {str(t): share} and 'n'. A
+    background prediction is an error, for accuracy and ECE.
 
   Raises:
     ValueError: no samples, NaN, or a label of -1.
@@ -57,20 +57,20 @@ def negative_summary(
     bootstrap: bool = True,
     thresholds: Sequence[float] = ncr.THRESHOLDS,
 ) -> dict[str, Any]:
-  """The figures of one negative set, beside the positives it is compared with.
+  """The metrics of a negative evaluation set, compared with a positive one.
 
-  NCR_t and PAR_t are of `max_prob`; AUROC, AUPR and FPR95 of the tie-free `score`.
+  NCR_t and PAR_t use `max_prob`; AUROC, AUPR and FPR95 use the tie-free `score`.
 
   Args:
     pos_scores: of the positives, from `scores_from_logits`.
-    neg_scores: of the n negatives.
-    bootstrap: whether to add `auroc_interval`, which takes a thousand draws.
-    thresholds: the values of t.
+    neg_scores: of the n negatives, from `scores_from_logits`.
+    bootstrap: whether to add 'auroc_interval', which takes 1,000 resamples.
+    thresholds: the values of t for NCR_t and PAR_t.
 
   Returns:
-    ncr and par {str(t): share}, ncr_interval {str(t): [low, high]}, auroc, aupr_in,
-    aupr_out, fpr95_id_positive, fpr95_ood_positive, n; with `bootstrap`
-    auroc_interval [low, high].
+    'ncr' and 'par' {str(t): share}, 'ncr_interval' {str(t): [low, high]}, 'auroc',
+    'aupr_in', 'aupr_out', 'fpr95_id_positive', 'fpr95_ood_positive' and 'n'; with
+    `bootstrap` also 'auroc_interval' [low, high].
 
   Raises:
     ValueError: an empty set, or NaN.

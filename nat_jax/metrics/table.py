@@ -1,8 +1,11 @@
-"""The one table of metrics: title, digits in tables, and which way is better.
+"""The table of all metrics: title, digits, and whether lower or higher is better.
 
-    METRICS['fid'].title                        # 'FID'
-    lower_is_better('validation/ncr/0.8')       # True
-    directions(['inception_score', 'fid'])      # 'IS: higher is better; FID: lower.'
+    >>> METRICS['fid'].title
+    'FID'
+    >>> lower_is_better('validation/ncr/0.8')
+    True
+    >>> directions(['inception_score', 'fid'])
+    'IS: higher is better; FID: lower is better.'
 """
 
 from collections.abc import Iterable
@@ -10,12 +13,12 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-  """What reports need to know of a metric.
+  """How reports show a metric.
 
   Attributes:
     title: its name in tables and figures.
-    digits: after the decimal point.
-    better: 'lower', 'higher', or '' where neither is.
+    digits: number of digits after the decimal point.
+    better: 'lower', 'higher', or '' where neither is better.
     by_threshold: whether eval.json has a value for each threshold t.
   """
 
@@ -26,7 +29,7 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    # of classifiers
+    # Classifiers.
     'accuracy': Metric('accuracy', 4, 'higher'),
     'ece': Metric('ECE', 4, 'lower'),
     'ncr': Metric('NCR', 3, 'lower', True),
@@ -36,7 +39,7 @@ METRICS = {
     'aupr_out': Metric('AUPR-out', 3, 'higher'),
     'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
     'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
-    # of generated images
+    # Generated images.
     'inception_score': Metric('IS', 2, 'higher'),
     'am_score': Metric('AM score', 3, 'lower'),
     'fid': Metric('FID', 2, 'lower'),
@@ -54,7 +57,7 @@ METRICS = {
     'class_shares': Metric('class shares', 3),
     'reference_class_shares': Metric('class shares of real images', 3),
     'spread': Metric('spread of samples / of data', 2),
-    # of generated points
+    # Generated points.
     'distance': Metric('distance', 3, 'lower'),
     'distance_end': Metric('distance at the end', 3, 'lower'),
     'distance_late': Metric('distance, mean of the second half', 3, 'lower'),
@@ -73,17 +76,17 @@ def describe(name: str) -> Metric:
 
 
 def lower_is_better(figure: str) -> bool:
-  """Whether the lowest value of a figure 'set/metric' or 'set/metric/t' is the best."""
-  _, _, metric = figure.partition('/')
-  found = METRICS.get(metric.partition('/')[0])
-  return found is not None and found.better == 'lower'
+  """Whether lower is better for a figure named 'set/metric' or 'set/metric/t'."""
+  _, _, name = figure.partition('/')
+  metric = METRICS.get(name.partition('/')[0])
+  return metric is not None and metric.better == 'lower'
 
 
 def directions(names: Iterable[str]) -> str:
-  """A sentence on which way is better, for those metrics that have a direction."""
+  """A sentence that says for which metrics lower, and for which higher, is better."""
   titles: dict[str, list[str]] = {}
   for name in names:
     titles.setdefault(METRICS[name].better, []).append(METRICS[name].title)
   titles.pop('', None)
-  return '; '.join(f'{", ".join(some)}: {better} is better'
-                   for better, some in titles.items()) + '.'
+  return '; '.join(f'{", ".join(group)}: {better} is better'
+                   for better, group in titles.items()) + '.'

@@ -10,16 +10,18 @@ them 'features', the input of the output layer. mask [n] marks the filled slots 
 empty), which alone count in BatchNorm statistics. axis_name does not change the
 variables: train with 'data' under pmap and evaluate with None.
 
-GENERATORS and DISCRIMINATORS hold the GAN pairs, each with one signature:
+GENERATORS and DISCRIMINATORS hold the networks of GANs. All generators share one
+signature, and all discriminators another (`...`: further arguments of a network):
 
-    generator(latent, image_shape, num_classes=0, axis_name=None, **its own)
+    generator(latent, image_shape, num_classes=0, axis_name=None, ...)
     generator.apply({'params': params}, z, labels=None, mask=None) -> images
-    discriminator(image_shape, num_outputs, axis_name=None, **its own)
+    discriminator(image_shape, num_outputs, axis_name=None, ...)
     discriminator.apply(variables, x, keys=None, mask=None, train=...) -> outputs, aux
 
-Images are float32 in [-1, 1] (points: image_shape (d,), any value); keys [n] give an
-example its noise and dropout. Batch statistics are always those of the batch; only
-spectral norm keeps a state, u in 'batch_stats', updated if train and mutable.
+Images of GANs are float32 in [-1, 1] (points: image_shape (d,), any value). keys [n]
+hold one key per example, for its noise and dropout. BatchNorm in GANs always uses the
+statistics of the batch; only spectral norm keeps a state, the vector u in
+'batch_stats', which is updated if `train` is set and the collection is mutable.
 """
 
 import functools

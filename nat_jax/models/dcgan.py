@@ -1,18 +1,18 @@
-"""AM-GAN's DCGAN pair for 32x32 and 28x28 images.
+"""AM-GAN's DCGAN generator and discriminator for 32x32 and 28x28 images.
 
     generator = DCGANGenerator(latent=100, image_shape=(32, 32, 3))    # 4,743,846
     discriminator = DCGANDiscriminator(image_shape=(32, 32, 3), num_outputs=10)
     images = generator.apply({'params': params}, z)                    # 1,558,868
     outputs, aux = discriminator.apply(variables, images, keys, train=True)
 
-Weight norm on every layer, BatchNorm by batch statistics throughout (sampling
-included: sample in batches of the training size), noise on the discriminator's input
-and dropout behind each of its layers. Both nets work at 32x32. For 28x28 images (the
-code pads digits to 32x32 and so trains on those) the generator cuts out the middle
-28x28, and the discriminator pads by the value of black.
+Weight norm on every layer; BatchNorm with batch statistics, also when sampling (sample
+in batches of the training size); noise on the discriminator's input and dropout after
+each of its layers. Both networks work at 32x32. For 28x28 images the generator crops
+its 32x32 output to the central 28x28 and the discriminator pads its input with the
+value of black; AM-GAN's code instead pads the training digits to 32x32.
 
 Reference: Zhou et al., "Activation Maximization Generative Adversarial Nets", ICLR
-2018; layers as in its second code base, AM-GAN2.
+2018; layers as in the authors' second code base, AM-GAN2.
 """
 
 import math
@@ -26,13 +26,13 @@ from nat_jax.models import gan_layers, gan_noise, layers
 
 
 def _margin(image_shape):
-  """What is cut from, or padded to, each side; ValueError on other sizes."""
+  """The pixels that are cropped from, or padded to, each side of a 32x32 image."""
   shape = tuple(image_shape)
   if len(shape) != 3 or shape[:2] not in ((32, 32), (28, 28)):
     raise ValueError(
-        'the DCGAN pair makes images of 32x32 or 28x28, got image_shape '
-        f"{shape}; resize them, or take the pair 'mlp_generator' and "
-        "'mlp_discriminator'")
+        'the DCGAN networks take images of 32x32 or 28x28, got image_shape '
+        f"{shape}; resize the images, or use generator 'mlp_generator' and "
+        "discriminator 'mlp_discriminator'")
   return (32 - shape[0]) // 2
 
 
@@ -42,9 +42,10 @@ class DCGANGenerator(nn.Module):
   Attributes:
     latent: size of z.
     image_shape: (32, 32, c) or (28, 28, c).
-    num_classes: above 0, labels are given: one-hot vectors joined to z.
-    width: channels at 32x32; 2, 4 and 8 times as many at 16x16, 8x8 and 4x4. For a
-      CPU, 24 or less.
+    num_classes: above 0 the generator is conditional: it concatenates z with one-hot
+      labels.
+    width: channels at 32x32; 2, 4 and 8 times as many at 16x16, 8x8 and 4x4. On a CPU
+      use 24 or less.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
@@ -81,17 +82,17 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-  """Four convolutions to 4x4, a pool, and a linear layer.
+  """Four convolutions to 4x4, a mean pool and a linear layer.
 
   Attributes:
     image_shape: (32, 32, c) or (28, 28, c).
     num_outputs: width of the outputs.
-    width: channels at 32x32; 2, 4 and 8 times as many at 16x16, 8x8 and 4x4. For a
-      CPU, 16 or less.
-    norm: of every weight: 'weight', 'spectral' or 'none'.
-    batch_norm: BatchNorm behind the second to the fourth convolution.
+    width: channels at 32x32; 2, 4 and 8 times as many at 16x16, 8x8 and 4x4. On a CPU
+      use 16 or less.
+    norm: normalisation of every weight: 'weight', 'spectral' or 'none'.
+    batch_norm: BatchNorm after the second to the fourth convolution.
     noise: standard deviation of the input noise.
-    dropout: share of activations dropped behind each layer.
+    dropout: dropout rate after each layer.
     black: the value that pads 28x28 images.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
@@ -117,15 +118,16 @@ class DCGANDiscriminator(nn.Module):
 
     Args:
       x: [n, h, w, c] in [-1, 1].
-      keys: [n], one an example, for noise and dropout; None: neither.
+      keys: [n], one per example, for noise and dropout; None: neither is applied.
       mask: [n]; 0 = empty slot, which does not count in the batch's statistics.
-      train: keep the power iteration's result (norm='spectral').
+      train: whether the power iteration of norm='spectral' updates its state.
     """
     margin = _margin(self.image_shape)
     dtype = layers.compute_dtype(self.dtype)
     sides = (margin, margin)
     x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=self.black)
-    # Each halving of the image doubles the channels; then comes the pool.
+    # Units at each dropout: each halving of the image doubles the channels; the last
+    # entry is the pooled vector.
     units = [32 * 32 * self.width // 2**i for i in range(4)] + [8 * self.width]
     words = gan_noise.draw(keys, math.prod(x.shape[1:]), units)
     x = gan_noise.input_noise(x, words[0], self.noise)
@@ -137,7 +139,7 @@ class DCGANDiscriminator(nn.Module):
         x = gan_layers.BatchStatsNorm(dtype=dtype, axis_name=self.axis_name)(x, mask)
       x = nn.leaky_relu(x, 0.2)
       x = gan_noise.dropout(x, words[i + 1], self.dropout)
-    # The mean of 16 positions times 4, as in that code: unit variance in and out.
+    # The mean of 16 positions times 4 keeps unit variance, as in AM-GAN's code.
     x = 4 * x.astype(jnp.float32).mean((1, 2))
     x = gan_noise.dropout(x, words[5], self.dropout)
     return gan_layers.Dense(self.num_outputs, norm=self.norm)(x, train), {'features': x}

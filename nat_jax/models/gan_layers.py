@@ -1,12 +1,12 @@
-"""The layers of the GANs: normalised weights, and BatchNorm by the batch alone.
+"""The layers of GANs: normalised weights, and BatchNorm without running statistics.
 
     x = generator_input(z, labels, latent=100, num_classes=0)
     x = Conv(64, stride=2, norm='spectral', dtype=dtype)(x, train)
     x = BatchStatsNorm(dtype=dtype, axis_name='data')(x, mask)
 
-`norm` says what is done to a weight W, in float32, before it is cast and used:
+`norm` chooses how a weight W is normalised, in float32, before it is cast and used:
 
-- 'weight': W = g v / |v|, each output unit by itself; the gain g is a parameter.
+- 'weight': W = g v / |v| for each output unit; v and the gain g are the parameters.
 - 'spectral': W / sigma(W), the largest singular value of W as [inputs, outputs].
 - 'none': W as it is.
 """
@@ -26,7 +26,10 @@ _EPSILON = 1e-12
 
 
 def _small_uniform(key, shape, dtype=jnp.float32):
-  """AM-GAN's start, standard deviation 0.01: a short v turns fast under Adam."""
+  """AM-GAN's initialiser, uniform with standard deviation 0.01.
+
+  The direction of a short v changes fast under Adam.
+  """
   bound = 0.01 * 3 ** 0.5
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -55,17 +58,17 @@ def _weight(module, shape, norm, train, gain=1.0):
 def _sigma(module, kernel, train):
   """Largest singular value of kernel, by one power iteration from the last u.
 
-  No gradient flows through u and v. u is kept if `train` and where 'batch_stats' is
+  No gradient flows through u and v. u is updated if `train` is set and 'batch_stats' is
   mutable.
 
-  flax.linen.SpectralNorm gives the same values where products of float32 are float32.
-  It multiplies at the precision of the layer that it wraps: in bfloat16 (TPU) sigma is
-  off by some 5e-4, in TF32 (GPU) by some 4e-5 (288x64 matrices, operands rounded).
+  flax.linen.SpectralNorm gives the same values at full float32 precision, but it
+  multiplies at the precision of the layer that it wraps: sigma then has a relative
+  error of about 5e-4 in bfloat16 (TPU) and 4e-5 in TF32 (GPU) for 288x64 matrices.
   """
   u = module.variable('batch_stats', 'u', lambda: jax.random.normal(
       module.make_rng('params'), kernel.shape[-1:]))
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  with jax.default_matmul_precision('highest'):  # float32 on GPU and TPU, too.
+  with jax.default_matmul_precision('highest'):  # float32 on GPUs and TPUs too
     constant = lax.stop_gradient(matrix)
     right = u.value
     left = _unit(constant @ right)
@@ -83,7 +86,7 @@ def _bias(module, y):
 
 
 class Dense(nn.Module):
-  """x W + b.
+  """A fully connected layer, x W + b.
 
   Attributes:
     features: number of outputs.
@@ -103,12 +106,12 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-  """3x3 convolution with 'SAME' padding (of even sizes with stride 2: (0, 1)).
+  """A 3x3 convolution with 'SAME' padding ((0, 1) for even sizes with stride 2).
 
   Attributes:
     features: number of output channels.
-    stride: 1, or 2 to halve the image; transposed, 2 doubles it.
-    transpose: transposed convolution, whose gain starts at the stride.
+    stride: 1, or 2 to halve the image; with `transpose` 2 doubles it.
+    transpose: transposed convolution, whose gain g is initialised to the stride.
     norm: 'weight', 'spectral' or 'none'.
     dtype: of the computation and of the output.
   """
@@ -138,10 +141,10 @@ class Conv(nn.Module):
 
 
 def subpixel_conv_transpose(x: jax.Array, weight: jax.Array) -> jax.Array:
-  """Transposed 3x3 convolution of stride 2, as a 2x2 convolution and a shuffle.
+  """A transposed 3x3 convolution of stride 2, as a 2x2 convolution and a pixel shuffle.
 
-  The same as lax.conv_transpose with 'SAME', whose gradient XLA's CPU backend
-  computes by its naive loop: this form was 3 to 6 times as fast there.
+  It equals lax.conv_transpose with 'SAME' padding, whose gradient XLA's CPU backend
+  computes with a naive loop: this form is 3 to 6 times as fast on CPUs.
 
       y[2i] = x[i-1] w[0] + x[i] w[2],   y[2i+1] = x[i] w[1]      along each axis
 
@@ -170,9 +173,9 @@ def subpixel_conv_transpose(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 class BatchStatsNorm(layers.BatchNorm):
-  """BatchNorm by the statistics of the batch, in training and in sampling alike.
+  """BatchNorm with the statistics of the batch, in training and in sampling.
 
-  A class and not a function, since its name stands in the parameters and checkpoints.
+  It is a class and not a function because its name is in parameters and checkpoints.
   """
 
   momentum: float | None = None
@@ -182,15 +185,24 @@ class BatchStatsNorm(layers.BatchNorm):
 def generator_input(
     z: jax.Array, labels: jax.Array | None, latent: int, num_classes: int,
 ) -> jax.Array:
-  """z [n, latent], with num_classes > 0 joined by the one-hot labels [n, num_classes].
+  """The input of a generator: z [n, latent], with one-hot labels where it has classes.
+
+  Args:
+    z: [n, latent] noise.
+    labels: int32 [n], needed if num_classes > 0.
+    latent: size of z that the generator expects.
+    num_classes: 0: the generator is unconditional, and z is returned as it is.
+
+  Returns:
+    [n, latent + num_classes].
 
   Raises:
-    ValueError: z of another size, or no labels where there are classes.
+    ValueError: z of another size, or no labels although num_classes > 0.
   """
   if z.ndim != 2 or z.shape[1] != latent:
     raise ValueError(f'z must be [n, {latent}] (latent), got shape {z.shape}')
   if not num_classes:
     return z
   if labels is None:
-    raise ValueError(f'a generator of {num_classes} classes must be given labels [n]')
+    raise ValueError(f'a generator of {num_classes} classes needs labels [n], got None')
   return jnp.concatenate([z, jax.nn.one_hot(labels, num_classes, dtype=z.dtype)], 1)

@@ -1,12 +1,12 @@
-"""Noise and dropout of the GANs' discriminators, an example's by its own key.
+"""Input noise and dropout of GANs' discriminators, with one key per example.
 
     words = draw(keys, x[0].size, units=[1024, 256])
     x = input_noise(x, words[0], 0.1)
     x = dropout(layer(x), words[1], 0.3)
 
-So results do not depend on how the batch is split over devices. Random bits are the
-costly part on a CPU, to compute and to compile: they are drawn once a pass and spent
-sparingly, 16 to a normal number and 8 to a choice of dropout.
+With one key per example the results do not depend on how the batch is split over
+devices. On CPUs random bits are expensive to compute and to compile: they are drawn
+once per pass, 16 bits per normal number and 8 bits per dropout decision.
 """
 
 import itertools
@@ -21,17 +21,18 @@ from jax import lax
 def draw(
     keys: jax.Array | None, inputs: int, units: Sequence[int],
 ) -> list[jax.Array | None]:
-  """The random words of a pass.
+  """Draws all random words that the noise and the dropouts of one pass need.
 
   Args:
-    keys: [n], one an example; None: no randomness.
-    inputs: elements of an example that input_noise is to change.
-    units: elements of an example at each dropout.
+    keys: [n], one per example; None: no randomness.
+    inputs: number of elements per example at `input_noise`.
+    units: number of elements per example at each `dropout`.
 
   Returns:
-    uint32 [n, words] for input_noise and then for each dropout; None without keys.
+    A list of uint32 arrays [n, words], for `input_noise` and then for each dropout;
+    each is None if keys is None.
   """
-  # jax.random.bits would spend a word on a byte, too: four of them share one here.
+  # jax.random.bits draws 32 bits even for a uint8; here four bytes share one word.
   sizes = [inputs, *(-(-size // 4) for size in units)]
   if keys is None:
     return [None] * len(sizes)
@@ -41,36 +42,38 @@ def draw(
 
 
 def input_noise(x: jax.Array, words: jax.Array | None, stddev: float) -> jax.Array:
-  """(x + a) m with a ~ N(0, stddev) and m ~ N(1, stddev), truncated at 2 stddev.
+  """Additive and multiplicative noise: (x + a) m, a ~ N(0, stddev), m ~ N(1, stddev).
+
+  Both normal distributions are truncated at 2 stddev.
 
   Args:
     x: [n, ...].
-    words: of draw, [n, elements of an example]; None: no noise.
-    stddev: of both normals before they are truncated; 0: no noise.
+    words: from `draw`, [n, elements per example]; None: no noise.
+    stddev: of both normal distributions before truncation; 0: no noise.
 
   Returns:
-    An array like x, float32.
+    float32, of x's shape.
   """
   x = x.astype(jnp.float32)
   if words is None or not stddev:
     return x
   halves = lax.bitcast_convert_type(words, jnp.uint16).astype(jnp.float32)
-  within = math.erf(2 ** 0.5)  # Share of a normal within 2 stddev.
+  within = math.erf(2 ** 0.5)  # probability of a normal number within 2 stddev
   normal = 2 ** 0.5 * lax.erf_inv(within * ((2 * halves + 1) / 65536 - 1))
   plus, times = (normal[..., i].reshape(x.shape) for i in (0, 1))
   return (x + stddev * plus) * (1 + stddev * times)
 
 
 def dropout(x: jax.Array, words: jax.Array | None, rate: float) -> jax.Array:
-  """Dropout that keeps the second moment: what is kept is times sqrt(1 / keep).
+  """Dropout that preserves the second moment: kept elements are scaled by keep^-1/2.
 
   Args:
     x: [n, ...].
-    words: of draw, [n, a quarter of the elements of an example]; None: no dropout.
-    rate: share of the elements set to 0, to the nearest 256th.
+    words: from `draw`, [n, a quarter of the elements per example]; None: no dropout.
+    rate: share of the elements set to 0, rounded to a multiple of 1/256.
 
   Returns:
-    An array like x.
+    An array of x's shape and dtype.
   """
   if words is None or not rate:
     return x

@@ -1,14 +1,15 @@
 """InceptionV3 of the TensorFlow graph of 2015-12-05, the network of IS, FID and KID.
 
-    variables = load_weights('inception.msgpack')          # or .npz: a file of yours
-    pool3, logits = inception_features(variables, images)  # uint8; under jit
+    variables = load_weights('inception.msgpack')          # your own file, or .npz
+    pool3, logits = inception_features(variables, images)  # uint8 images; under jit
 
-The weights are no part of this package; others (torchvision's) or another resizing give
-scores that do not compare. To convert pt_inception-2015-12-05-6726825d.pth, as PyTorch
-has them, rename and transpose its arrays, unflatten the names at '/', and save_weights.
-<at> is a convolution of the stem, or a block and a branch (below), with '/' for '.':
+The weights are not part of this package. Other weights (torchvision's) or another
+resizing give scores that are not comparable. To convert the PyTorch file
+pt_inception-2015-12-05-6726825d.pth, rename and transpose its arrays as follows,
+unflatten the names at '/', and call `save_weights`. <at> is the name of a convolution
+of the stem, or of a block and a branch (see below), with '/' here and '.' in the file:
 
-    in that file             here                         from its array w
+    PyTorch file             here                         converted array
     <at>.conv.weight         params/<at>/conv/kernel      w.transpose(2, 3, 1, 0)
     <at>.bn.weight           params/<at>/bn/scale         w
     <at>.bn.bias             params/<at>/bn/bias          w
@@ -43,9 +44,10 @@ ONE, WIDE, TALL, THREE = (1, 1), (1, 7), (7, 1), (3, 3)  # kernels, (height, wid
 HALVE = THREE, 2, 'VALID'
 FORK = [(384, (1, 3)), (384, (3, 1))]
 
-# Branches: name -> steps. A step is a ConvNorm's (features, kernel, stride, padding), a
-# pool's name, or a list of convolutions side by side. A branch's only convolution has
-# the branch's name, several have name_1, name_2, ..., and those of a list name_2a, 2b.
+# Branches: name -> steps. A step is the arguments of a ConvNorm, (features, kernel,
+# stride, padding), or the name of a pool, or a list of parallel convolutions. The only
+# convolution of a branch has the branch's name; several are called name_1, name_2, ...,
+# and parallel ones name_2a, name_2b.
 STEM = {
     'Conv2d_1a_3x3': [(32, *HALVE)],
     'Conv2d_2a_3x3': [(32, THREE, 1, 'VALID')],
@@ -101,7 +103,7 @@ BLOCKS = {
 
 
 class ConvNorm(nn.Module):
-  """A convolution without bias, BatchNorm by its stored statistics, ReLU."""
+  """A convolution without bias, BatchNorm with its running statistics, and ReLU."""
 
   features: int
   kernel: tuple[int, int]
@@ -110,7 +112,7 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    # Full float32: scores should not depend on an accelerator's default precision.
+    # Full float32, so that scores do not depend on an accelerator's default precision.
     x = nn.Conv(
         self.features, self.kernel, self.stride, self.padding, use_bias=False,
         precision='highest', name='conv')(x)
@@ -119,7 +121,7 @@ class ConvNorm(nn.Module):
 
 
 def _branch(x, name, steps):
-  """Applies steps within the module that is being called."""
+  """Applies the steps of a branch within the module that is being called."""
   chain = len(steps) > 1 and not any(isinstance(step, str) for step in steps)
   for i, step in enumerate(steps, 1):
     at = f'{name}_{i}' if chain else name
@@ -134,7 +136,7 @@ def _branch(x, name, steps):
 
 
 class Block(nn.Module):
-  """The block of BLOCKS that has its name: all branches, concatenated."""
+  """The block of `BLOCKS` that has this module's name: its branches, concatenated."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -156,10 +158,17 @@ class InceptionV3(nn.Module):
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-  """Bilinear as in TensorFlow 1: no aligned corners, no half-pixel centres.
+  """Bilinear resizing as in TensorFlow 1: no aligned corners, no half-pixel centres.
 
-  Output i lies at s = i * old / new: (1 - t) x[floor s] + t x[floor s + 1], where
-  t = s - floor s; the last pixel goes on for ever. [n, h, w, c] to [n, size, size, c].
+  Output i is (1 - t) x[floor s] + t x[floor s + 1] with s = i * old / new and
+  t = s - floor s; beyond the last pixel x is constant.
+
+  Args:
+    images: float [n, h, w, c].
+    size: height and width of the result.
+
+  Returns:
+    [n, size, size, c].
   """
   for axis in (2, 1):  # TensorFlow's order
     old = images.shape[axis]
@@ -175,20 +184,24 @@ def resize(images: jax.Array, size: int) -> jax.Array:
 def inception_features(
     variables: Mapping[str, Any], images: jax.Array, bias: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-  """Features for FID and KID, and logits for IS. A pure function: call it under jit.
+  """Features for FID and KID, and logits for IS; a pure function, to be called in jit.
 
   Args:
-    variables: of `load_weights`.
-    images: uint8 [n, h, w, 1 or 3], else ValueError; one channel stands for three.
-    bias: add the output layer's. The first IS code did not; it makes IS higher.
+    variables: from `load_weights`.
+    images: uint8 [n, h, w, 1 or 3]; a single channel is repeated three times.
+    bias: whether logits include the bias of the output layer. The first IS code leaves
+      it out; with it the IS is higher.
 
   Returns:
     pool3 [n, 2048] and logits [n, 1008], float32.
+
+  Raises:
+    ValueError: images of another dtype or shape.
   """
   if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != jnp.uint8:
     raise ValueError(
         f'expected images uint8 [n, h, w, 1 or 3], got {images.dtype} '
-        f'{list(images.shape)}; bring them to 0..255, round, clip and cast')
+        f'{list(images.shape)}; scale them to 0..255, round, clip and cast')
   x = (resize(jnp.asarray(images, jnp.float32), SIZE) - 128) / 128
   x = jnp.broadcast_to(x, (*x.shape[:3], 3))
   pool3, logits = InceptionV3().apply(variables, x)
@@ -198,14 +211,18 @@ def inception_features(
 
 
 def weight_shapes() -> dict[str, jax.ShapeDtypeStruct]:
-  """The names in a weight file, joined with '/', and their shapes. Runs nothing."""
+  """The names in a weight file, joined with '/', and their shapes; computes nothing."""
   images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
   tree = jax.eval_shape(InceptionV3().init, jax.random.key(0), images)
   return flatten_dict(tree, sep='/')
 
 
 def save_weights(path: str, variables: Mapping[str, Any]) -> None:
-  """Writes the file that `load_weights` reads, after the same checks (ValueError)."""
+  """Writes the file that `load_weights` reads: .npz if `path` ends so, else msgpack.
+
+  Raises:
+    ValueError: arrays of `variables` are missing, unexpected or of a wrong shape.
+  """
   flat = _checked(path, variables)
   with open(path, 'wb') as file:
     if path.endswith('.npz'):
@@ -215,10 +232,11 @@ def save_weights(path: str, variables: Mapping[str, Any]) -> None:
 
 
 def load_weights(path: str) -> dict[str, Any]:
-  """Reads variables from an .npz file (names joined with '/'), else flax's msgpack.
+  """Reads variables from an .npz file (names joined with '/') or flax's msgpack.
 
   Raises:
-    ValueError: the file cannot be read so; arrays missing, unexpected, misshaped.
+    ValueError: the file is of neither format, or arrays in it are missing, unexpected
+      or of a wrong shape.
   """
   with open(path, 'rb') as file:
     try:
@@ -235,7 +253,7 @@ def load_weights(path: str) -> dict[str, Any]:
 
 
 def _checked(path, tree):
-  """The tree's arrays by name, float32; ValueError unless they are the network's."""
+  """The tree's arrays by name, float32; ValueError unless their shapes match."""
   flat = jax.tree.map(np.asarray, flatten_dict(tree, sep='/'))
   want, got = ({k: v.shape for k, v in d.items()} for d in (weight_shapes(), flat))
   faults = {

@@ -1,12 +1,12 @@
-"""ResNets for images of 32x32: a 3x3 stem, no max-pool, post-activation blocks.
+"""ResNets for 32x32 images: a 3x3 stem, no max-pool, post-activation blocks.
 
     model = resnet18(num_outputs=10)                  # 11,173,962 parameters
     model = resnet(num_outputs=10, blocks=(0, 1, 1), stem_stride=2)   # for a CPU
     logits, aux = model.apply(variables, images, train=False)
     aux['group1'] ... aux['group4'], aux['features']
 
-Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; the
-CIFAR stem and PyTorch's initialisation as in the pytorch-cifar code base.
+Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. The
+CIFAR stem and PyTorch's initialisation are those of the pytorch-cifar code base.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ from nat_jax.models import layers
 
 
 class BasicBlock(nn.Module):
-  """conv-BN-ReLU-conv-BN plus shortcut, then ReLU; a 1x1 shortcut on a new shape."""
+  """conv-BN-ReLU-conv-BN plus shortcut, then ReLU.
+
+  Where the shape changes, the shortcut is a strided 1x1 convolution with BN.
+  """
 
   width: int
   stride: int
@@ -110,13 +113,13 @@ def resnet(
 ) -> ResNet:
   """A ResNet of any depth.
 
-  With blocks (0, 1, 1) and stem_stride 2, 64 channels at 16x16 at once, a training
-  step costs a fiftieth of ResNet-18's on a CPU: XLA's convolutions there do badly at
-  full resolution and well from 64 channels on.
+  With blocks (0, 1, 1) and stem_stride 2 (64 channels at 16x16 from the stem on) a
+  training step on a CPU takes a fiftieth of ResNet-18's time: XLA's CPU convolutions
+  are slow at full resolution and fast with 64 channels or more.
 
   Args:
     num_outputs: width of the logits.
-    blocks: of each group; a first group of 0 blocks is the stem alone.
+    blocks: number of blocks of each group; a first group of 0 blocks is the stem alone.
     width: channels of the stem and the first group.
     stem_stride: 2 halves the image before the first group.
     dtype: compute dtype, 'float32' or 'bfloat16'.

@@ -1,4 +1,4 @@
-"""k copies of a generator, each with parameters of its own, as one generator.
+"""k copies of a generator, each with its own parameters, as one generator.
 
     spec = {'name': 'stacked', 'num': 4, 'latent': 32,
             'generator': {'name': 'mlp_generator'}}
@@ -18,14 +18,16 @@ from nat_jax import registry
 
 
 class Stacked(nn.Module):
-  """Example i is made by copy i % num; each copy has the statistics of its examples.
+  """A generator of k copies: copy i % num generates example i.
+
+  BatchNorm of each copy uses the statistics of that copy's examples.
 
   Attributes:
-    make: (axis_name=) -> one generator.
+    make: builds one generator from the keyword argument axis_name.
     num: number of copies.
     latent: size of z.
-    image_shape: of an image.
-    axis_name: of the pmap axis, given to the copies.
+    image_shape: shape of an image.
+    axis_name: pmap axis that shares BatchNorm statistics, given to the copies.
   """
 
   make: Callable[..., nn.Module]
@@ -46,10 +48,10 @@ class Stacked(nn.Module):
     """
     if len(z) % self.num:
       raise ValueError(
-          f'{self.num} stacked generators need a batch (of each device) of a multiple '
-          f'of {self.num}, got {len(z)}')
+          f'{self.num} stacked generators need a batch per device that is a multiple '
+          f'of {self.num}, got {len(z)}; change data.batch_size or generator.num')
 
-    def parts(x):  # Interleaved: the copy of an example does not depend on devices.
+    def parts(x):  # interleaved, so that an example's copy does not depend on devices
       return None if x is None else x.reshape(-1, self.num, *x.shape[1:]).swapaxes(0, 1)
 
     run = nn.vmap(
@@ -64,22 +66,24 @@ def stacked(
     table: Mapping[str, Any], generator: Mapping[str, Any], num: int, latent: int,
     image_shape: Sequence[int], num_classes: int = 0, axis_name: str | None = None,
 ) -> Stacked:
-  """Returns `num` copies of a generator of `table`.
+  """Builds `num` copies of a generator of `table`.
 
   Args:
-    table: of the generators.
-    generator: spec of one of them, without its latent.
+    table: name -> generator.
+    generator: spec of the generator that is copied, without its latent.
     num: number of copies.
     latent: size of z.
-    image_shape, num_classes, axis_name: as for every generator.
+    image_shape: shape of an image.
+    num_classes: above 0 the generator is conditional.
+    axis_name: pmap axis that shares BatchNorm statistics.
 
   Raises:
     ValueError: num below 1, or an unknown generator.
   """
   if num < 1:
-    raise ValueError(f'num must be 1 or more stacked generators, got {num}')
+    raise ValueError(f'num, of stacked generators, must be 1 or more, got {num}')
   make = functools.partial(
       registry.build, table, {**generator, 'latent': latent}, what='generator',
       image_shape=image_shape, num_classes=num_classes)
-  make(axis_name=None)  # its errors come now
+  make(axis_name=None)  # so that errors of the spec are raised now
   return Stacked(make, num, latent, tuple(image_shape), axis_name)

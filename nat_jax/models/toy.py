@@ -1,12 +1,12 @@
-"""Small GAN pairs without convolutions: for 8x8 digits, and for points.
+"""Small generators and discriminators without convolutions, for 8x8 digits and points.
 
     generator = MLPGenerator(latent=32, image_shape=(8, 8, 1))
     discriminator = MLPDiscriminator(image_shape=(8, 8, 1), num_outputs=6)
     generator = ToyGenerator(latent=1, image_shape=(1,))         # points on a line
     discriminator = ToyDiscriminator(image_shape=(1,), num_outputs=1)
 
-They are called as the pair of nat_jax.models.dcgan. The defaults of the toy pair are
-those of the NAT paper's 1-D demonstration.
+Their signatures are those of all GAN networks (see nat_jax.models). The defaults of the
+toy networks are those of the NAT paper's 1-D demonstration.
 """
 
 import math
@@ -26,8 +26,8 @@ class MLPGenerator(nn.Module):
 
   Attributes:
     latent: size of z.
-    image_shape: of an image, any.
-    num_classes: above 0, labels are given: one-hot vectors joined to z.
+    image_shape: any shape.
+    num_classes: above 0 the generator is conditional: z is joined by one-hot labels.
     widths: units of each hidden layer.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
@@ -57,16 +57,16 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-  """Hidden layers with leaky ReLU and dropout behind a noisy input.
+  """Hidden layers with leaky ReLU and dropout, after noise on the input.
 
   Attributes:
-    image_shape: of an image, any.
+    image_shape: any shape.
     num_outputs: width of the outputs.
     widths: units of each hidden layer.
-    norm: of every weight: 'weight', 'spectral' or 'none'.
-    batch_norm: BatchNorm behind every hidden layer but the first.
+    norm: normalisation of every weight: 'weight', 'spectral' or 'none'.
+    batch_norm: BatchNorm after every hidden layer but the first.
     noise: standard deviation of the input noise.
-    dropout: share of activations dropped behind each hidden layer.
+    dropout: dropout rate after each hidden layer.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
@@ -86,7 +86,14 @@ class MLPDiscriminator(nn.Module):
       self, x: jax.Array, keys: jax.Array | None = None,
       mask: jax.Array | None = None, train: bool = False,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """As DCGANDiscriminator; features are the last hidden layer's output."""
+    """Images to outputs [n, num_outputs] and {'features': [n, widths[-1]]}.
+
+    Args:
+      x: [n, ...] in [-1, 1].
+      keys: [n], one per example, for noise and dropout; None: neither is applied.
+      mask: [n]; 0 = empty slot, which does not count in the batch's statistics.
+      train: whether the power iteration of norm='spectral' updates its state.
+    """
     dtype = layers.compute_dtype(self.dtype)
     x = x.reshape(x.shape[0], -1)
     words = gan_noise.draw(keys, x.shape[1], self.widths)
@@ -102,15 +109,15 @@ class MLPDiscriminator(nn.Module):
 
 
 class ToyGenerator(nn.Module):
-  """z to points: plain hidden layers, linear output.
+  """A generator of points: hidden layers and a linear output.
 
   Attributes:
     latent: size of z.
     image_shape: (d,), the dimension of a point.
-    num_classes: above 0, labels are given: one-hot vectors joined to z.
+    num_classes: above 0 the generator is conditional: z is joined by one-hot labels.
     widths: units of each hidden layer.
     activation: 'softplus' or 'relu'.
-    axis_name: not used; accepted as by every other generator.
+    axis_name: not used; every generator accepts it.
   """
 
   latent: int
@@ -137,14 +144,14 @@ class ToyGenerator(nn.Module):
 
 
 class ToyDiscriminator(nn.Module):
-  """Plain hidden layers with ReLU; no noise, no dropout.
+  """A discriminator of points: hidden layers with ReLU, without noise and dropout.
 
   Attributes:
     image_shape: (d,), the dimension of a point.
     num_outputs: width of the outputs.
     widths: units of each hidden layer.
-    norm: of every weight: 'none' (flax's initialisation), 'weight' or 'spectral'.
-    axis_name: not used; accepted as by every other discriminator.
+    norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
+    axis_name: not used; every discriminator accepts it.
   """
 
   image_shape: Sequence[int]
@@ -167,9 +174,10 @@ class ToyDiscriminator(nn.Module):
 
 
 def _dimension(image_shape):
+  """The dimension d of points of image_shape (d,)."""
   if len(image_shape) != 1:
     raise ValueError(
-        'the toy pair is for points, image_shape (d,), got '
-        f"{tuple(image_shape)}; for images take 'mlp_generator' and "
-        "'mlp_discriminator'")
+        'the toy networks are for points, image_shape (d,), got '
+        f"{tuple(image_shape)}; for images use generator 'mlp_generator' and "
+        "discriminator 'mlp_discriminator'")
   return image_shape[0]

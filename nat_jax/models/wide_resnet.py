@@ -4,10 +4,10 @@
     logits, aux = model.apply(variables, images, train=False)
     aux['group1'], aux['group2'], aux['group3'], aux['features']
 
-Reference: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016. The groups'
-outputs are those that attention transfer compares ("Paying More Attention to
-Attention", ICLR 2017). Convolutions start he-normal and BatchNorm scales at 1 (the
-attention-transfer code draws the latter from [0, 1)); there is no dropout.
+Reference: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016. Attention
+transfer compares the groups' outputs ("Paying More Attention to Attention", ICLR 2017).
+Convolutions are initialised He-normal and BatchNorm scales with 1 (the
+attention-transfer code draws the scales from [0, 1)). There is no dropout.
 """
 
 import jax
@@ -85,7 +85,7 @@ def wide_resnet(
     num_outputs: int, depth: int = 16, widen: int = 1, dtype: str = 'float32',
     axis_name: str | None = None,
 ) -> WideResNet:
-  """WRN-`depth`-`widen`.
+  """Builds the wide residual network WRN-`depth`-`widen`.
 
   Args:
     num_outputs: width of the logits.

@@ -1,10 +1,12 @@
-"""Many workdirs -> tables, figures and one page.
+"""Reports on many runs: tables, figures and one page.
 
   report        load_run, group, write: from workdirs to the files of a report
-  frames        the figures of all runs as one long data frame
-  tables        the data frame as tables of text; Table itself
-  claims        intervals over seeds, groups compared by tests; paper: published figures
-  figures       training curves, histograms, NCR_t against t; pictures: sheets of images
+  frames        the metrics of all runs as one long data frame
+  tables        tables of text, made of the data frame
+  claims        intervals over seeds, and tests between groups of runs
+  paper         the values that the NAT paper printed
+  figures       training curves, histograms, NCR_t against t
+  pictures      sheets of images: mistakes, attention maps
   page          tables and figures as Markdown and as HTML
 """
 

@@ -1,7 +1,10 @@
-"""Several seeds: 95 % intervals, and groups compared with the one they compete with.
+"""Statistics over seeds: 95 % intervals, and tests of groups against their baselines.
 
     tests = comparisons(frame(groups), {'nat': 'baseline'})
     verdicts(tests)['nat', 'noise', 'ncr', '0.4']        # 'lower (p 0.01)'
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.02])]
+    [0.03, 0.04, 0.04]
 """
 
 import math
@@ -17,7 +20,13 @@ METHOD = ("two-sided Welch tests over seeds at 5 %, p by Holm's correction over 
 
 
 class Comparison(NamedTuple):
-  """The values of two groups over seeds, and the paper's figure of each or None."""
+  """A test of a group of runs against its baseline.
+
+  Attributes:
+    ours: the values of the group, one per seed.
+    theirs: the values of its baseline, one per seed.
+    published: the paper's values of the group and of the baseline, or None.
+  """
 
   ours: Sequence[float]
   theirs: Sequence[float]
@@ -25,14 +34,14 @@ class Comparison(NamedTuple):
 
 
 def comparisons(frame, rivals: Mapping[str, str]) -> dict[tuple, Comparison]:
-  """What to test: each cell of a group with that of its rival.
+  """The tests of one table: each cell of a group against that of its baseline.
 
   Args:
-    frame: of `reports.frame`: all rows that one table is to compare.
+    frame: from `reports.frame`, the rows that the table compares.
     rivals: group -> the group that it is compared with.
 
   Returns:
-    From (group, eval, metric, threshold) to the values of both, NaN where missing.
+    {(group, eval, metric, threshold): Comparison}; missing values are NaN.
   """
   found = dict(list(frame.groupby(list(KEY), sort=False)))
   tests = {}
@@ -48,9 +57,14 @@ def comparisons(frame, rivals: Mapping[str, str]) -> dict[tuple, Comparison]:
 
 
 def intervals(frame) -> dict[tuple, str]:
-  """The text of each cell that has several seeds: '0.785..0.835 (0.971)'.
+  """Interval and published value of each cell with several seeds: '0.78..0.83 (0.971)'.
 
-  That is the interval of `interval`, cut off at 0 and 1, and the paper's value if any.
+  Args:
+    frame: from `reports.frame`.
+
+  Returns:
+    {(group, eval, metric, threshold): text}. The text holds the ends of `interval`,
+    limited to [0, 1], and in brackets the paper's value, if there is one.
   """
   found = {}
   for key, rows in frame.groupby(list(KEY), sort=False):
@@ -63,7 +77,7 @@ def intervals(frame) -> dict[tuple, str]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-  """The 95 % interval of the mean of a few values (Student's t)."""
+  """Student's 95 % confidence interval (low, high) of the mean of `values`."""
   from scipy import stats
 
   mean, error = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
@@ -72,10 +86,11 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def welch(one: Sequence[float], other: Sequence[float]) -> float:
-  """Two-sided p-value of Welch's t-test over seeds.
+  """The two-sided p-value of Welch's t-test between two groups of values.
 
-  1 where neither group varies and the means agree. NaN where there is no test: fewer
-  than two values, or two constants that differ, whose t is a division by 0.
+  It is 1 where both groups are constant and equal. It is NaN where there is no test:
+  fewer than two values in a group, or two different constants, where t divides by 0.
+  Values that are not finite are ignored.
 
   Reference: Welch, "The Generalization of 'Student's' Problem when Several Different
   Population Variances are Involved", 1947.
@@ -91,16 +106,16 @@ def welch(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-  """Holm's correction of the p-values of one family of tests, however they depend.
+  """Holm's correction of the p-values of a family of tests, dependent or not.
 
-  Of p_(1) <= ... <= p_(m), adjusted: max_{j <= i} min(1, (m - j + 1) p_(j)). All that
-  are below 5 % hold together with 95 % confidence.
+  The adjusted p_(i) of p_(1) <= ... <= p_(m) is max_{j <= i} min(1, (m - j + 1) p_(j)).
+  With 95 % confidence all differences with an adjusted p below 5 % are real.
 
   Args:
-    p_values: [m]; NaN, which is no test, does not count.
+    p_values: [m]; NaN (no test) does not count.
 
   Returns:
-    The adjusted ones, in the order given; NaN stays.
+    [m] adjusted p-values in the order given; NaN stays NaN.
 
   Reference: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
   """
@@ -117,15 +132,16 @@ def verdicts(
     tests: Mapping[tuple, Comparison],
     p_value: Callable[[Sequence[float], Sequence[float]], float] = welch,
 ) -> dict[tuple, str]:
-  """Compares groups of seeds by tests that are one family for Holm's correction.
+  """The result of each test in words; all tests are one family of Holm's correction.
 
   Args:
-    tests: what the cells of one table compare.
-    p_value: of the values of two groups.
+    tests: from `comparisons`, of one table.
+    p_value: (values, values of the baseline) -> p-value.
 
   Returns:
-    For each a text: 'lower (p 0.01)', 'higher against the paper (p 0.01)', 'not shown
-    (p 0.2)'; '-' without two seeds in each group, 'no test' for two constants.
+    {key of `tests`: text}. The text is such as 'lower (p 0.01)', 'higher against the
+    paper (p 0.01)' or 'not shown (p 0.2)'; '-' with fewer than two seeds in a group;
+    'no test' for two different constants.
   """
   adjusted = holm([p_value(test.ours, test.theirs) for test in tests.values()])
   return {key: _verdict(test, p)

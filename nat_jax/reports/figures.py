@@ -1,11 +1,11 @@
-"""The figures of a report on classifiers, and what those of all tasks share.
+"""The plots of reports on classifiers, and the plotting functions of all tasks.
 
     figure = training_curves({'baseline': [run], 'nat': [run_0, run_1]})
     save(figure, 'figures/training.png')
 
-Runs are what `report.load_run` returns, grouped by label: one colour for each label,
-the same in all figures. A figure for which there is nothing to draw is None. Figures
-are made without pyplot, so that neither a backend nor any other state is set.
+Runs are those of `report.load_run`, grouped by label. Each label has one colour in all
+figures. Functions return None if there is nothing to draw. Figures are made without
+pyplot, so that no backend or other global state is set.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ from nat_jax.runtime import files, results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {'baseline': '#D55E00', 'nat': '#0072B2', 'am': '#D55E00', 'nat0': '#0072B2',
            'gan': '#D55E00'}
 OTHER_COLOURS = ('#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255',
@@ -32,7 +32,7 @@ STYLE = {
     'axes.edgecolor': '#666666', 'xtick.color': '#444444', 'ytick.color': '#444444',
     'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.7,
     'axes.axisbelow': True, 'lines.linewidth': 1.6, 'legend.frameon': False,
-    'text.parse_math': False,  # the names of users' classes and sets may hold a $
+    'text.parse_math': False,  # names of classes and sets may contain a $
 }
 
 
@@ -44,7 +44,7 @@ def save(figure: Any, path: str | Path) -> None:
       figure.savefig(file, format='png', dpi=120, facecolor='white')
       return
     from matplotlib.animation import PillowWriter
-    with tempfile.NamedTemporaryFile(suffix='.gif') as moving:  # Pillow wants a name
+    with tempfile.NamedTemporaryFile(suffix='.gif') as moving:  # Pillow needs a name
       figure.save(moving.name, writer=PillowWriter(fps=8), dpi=60)
       file.write(moving.read())
 
@@ -53,7 +53,13 @@ def missing(
     runs: Sequence[Mapping[str, Any]], what: str,
     has: Callable[[Mapping[str, Any]], bool],
 ) -> str:
-  """A sentence on the runs that lack what a figure is drawn from, '' if none does."""
+  """A sentence that names the runs for which `has` is false; '' if there are none.
+
+  Args:
+    runs: from `report.load_run`.
+    what: the data that a figure needs, for the sentence.
+    has: whether a run has these data.
+  """
   without = [run['label'] for run in runs if not has(run)]
   if len(without) == len(runs):
     return f'Left out: no run has {what}.'
@@ -61,12 +67,12 @@ def missing(
 
 
 def has_history(run: Mapping[str, Any]) -> bool:
-  """Whether there are records in the metrics.jsonl of a run."""
+  """Whether a run has records in metrics.jsonl."""
   return any(run['history'].values())
 
 
 def colours(groups: Groups) -> dict[str, str]:
-  """A colour for each label: fixed for those in `COLOURS`, by order for the others."""
+  """Label -> colour: that of its variant in `COLOURS`, else the next free one."""
   taken, others = {}, iter(OTHER_COLOURS * len(groups))
   for label, runs in groups.items():
     fixed = COLOURS.get(runs[0]['variant'])
@@ -75,12 +81,14 @@ def colours(groups: Groups) -> dict[str, str]:
 
 
 class Panel(NamedTuple):
-  """What a panel of `curves` shows: functions of a run -> steps and values, [2, k].
+  """A panel of `curves`.
 
   Attributes:
     title: of the panel.
-    batches: a metric of the batches, drawn as a line; None: none.
-    evals: a metric of the evaluations, drawn with dots; None: none.
+    batches: run -> [2, k], steps and values of a training metric, drawn as a line;
+      None: no line.
+    evals: run -> [2, k], steps and values of an evaluation metric, drawn with dots;
+      None: no dots.
   """
 
   title: str
@@ -91,10 +99,16 @@ class Panel(NamedTuple):
 def curves(
     groups: Groups, panels: Sequence[Panel], xlabel: str, note: str | None = None
 ) -> tuple[Any, Sequence[Any]] | None:
-  """The mean over seeds against the step, in a band from the lowest to the highest.
+  """Draws metrics against steps: the mean over seeds in a band from minimum to maximum.
+
+  Args:
+    groups: label -> runs, one per seed.
+    panels: what to draw; panels without data are left out.
+    xlabel: label of the horizontal axes.
+    note: title of the legend.
 
   Returns:
-    The figure and its axes, of the panels with anything to draw; None without any.
+    (figure, axes of the panels drawn); None if no panel has data.
   """
   runs = [run for runs in groups.values() for run in runs]
   panels = [panel for panel in panels if any(
@@ -119,21 +133,21 @@ def curves(
 
 
 def over_seeds(curves: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """Curves at the steps that they share.
+  """Reduces curves to the steps that all of them have.
 
   Args:
-    curves: of `series`; empty ones do not count.
+    curves: from `series`, [2, k] each; empty ones are ignored.
 
   Returns:
-    (steps [k], values [number of curves, k]); ([0], [1, 0]) without any curve.
+    (steps [k], values [number of curves, k]); shapes [0] and [1, 0] without any curve.
   """
   found = [dict(curve.T.tolist()) for curve in curves if curve.size] or [{}]
   steps = sorted(set(found[0]).intersection(*found[1:]))
-  return np.array(steps), np.array([[one[s] for s in steps] for one in found])
+  return np.array(steps), np.array([[curve[s] for s in steps] for curve in found])
 
 
 def _line(ax, steps, values, pen):
-  """A smoothed line, of one run with its values faint behind it."""
+  """Draws the smoothed mean over seeds; for a single run, also its values, faintly."""
   lines = np.array([running_mean(x) for x in values])
   if len(values) == 1:
     ax.plot(steps, values[0], color=pen['color'], alpha=0.2, linewidth=0.8)
@@ -142,13 +156,14 @@ def _line(ax, steps, values, pen):
 
 
 def _band(ax, steps, values, pen):
+  """Fills the area between the minimum and the maximum over seeds."""
   if len(values) > 1:
     ax.fill_between(steps, values.min(0), values.max(0), color=pen['color'], alpha=0.2,
                     linewidth=0)
 
 
 def training_curves(groups: Groups) -> Any:
-  """Loss, accuracy and NCR of the batches, and of the evaluations, against the step."""
+  """Draws loss, accuracy and NCR of training batches and evaluations against steps."""
   runs = [run for runs in groups.values() for run in runs]
   negatives = dict.fromkeys(name for run in runs for name in _watched(run)[1])
 
@@ -176,9 +191,9 @@ def training_curves(groups: Groups) -> Any:
 
 
 def _watched(run):
-  """The positive set and the negative ones that a run was watched by: of validation.
+  """The positive set and the negative sets whose curves are drawn.
 
-  Of the test where there is no validation.
+  They are those of part 'validation', or of part 'test' where there is no validation.
   """
   seen = [evals for _, evals in run['history']['eval']]
   positives, negatives = set_names(seen, VALIDATION)
@@ -188,7 +203,7 @@ def _watched(run):
 
 
 def _smallest_threshold(runs, name):
-  """The smallest t at which every evaluation of the set has an NCR_t."""
+  """The smallest threshold t for which all evaluations of a set have an NCR_t."""
   seen = [evals[name]['ncr'] for run in runs for _, evals in run['history']['eval']
           if 'ncr' in evals.get(name, {})]
   return next((t for t in THRESHOLDS if all(t in rates for rates in seen)),
@@ -196,7 +211,7 @@ def _smallest_threshold(runs, name):
 
 
 def histograms(groups: Groups) -> Any:
-  """Shares of the maximum predictions of each set (the paper's Figure 4)."""
+  """Draws histograms of maximum probabilities for each set (the paper's Figure 4)."""
   names = _sets(groups)
   if not names:
     return None
@@ -216,7 +231,7 @@ def histograms(groups: Groups) -> Any:
 
 
 def rates(groups: Groups) -> Any:
-  """NCR_t of each negative set, and PAR_t, against t from 1 / num_classes to 1."""
+  """Draws NCR_t of each negative set, and PAR_t, against t in [1 / num_classes, 1]."""
   names = _sets(groups)
   reference = next(iter(groups.values()))[0]['reference']
   par_title = names.pop(reference, None)
@@ -242,12 +257,12 @@ def rates(groups: Groups) -> Any:
 
 
 def share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-  """Share of scores [n] strictly above each threshold [k]."""
+  """The share of scores [n] that are strictly above each threshold [k], [k]."""
   return 1 - np.searchsorted(np.sort(scores), thresholds, side='right') / len(scores)
 
 
 def _pens(groups):
-  """Colour and width of each label's lines: wide first, so that none hides another."""
+  """Label -> line style; earlier lines are wider and stay visible under later ones."""
   widths = np.linspace(2.8 if len(groups) > 1 else 1.6, 1.4, len(groups))
   palette = colours(groups).items()
   return {label: {'color': colour, 'linewidth': width}
@@ -256,7 +271,17 @@ def _pens(groups):
 
 def grid(titles: Iterable[str], groups: Groups, note: str | None = None,
          **axis_labels: str) -> tuple[Any, Sequence[Any]]:
-  """A figure of up to two panels a row with one legend above all, and its axes."""
+  """Makes an empty figure with up to two panels per row and one legend above them.
+
+  Args:
+    titles: of the panels.
+    groups: label -> runs, for the legend.
+    note: title of the legend.
+    **axis_labels: of each panel, such as xlabel.
+
+  Returns:
+    (figure, axes of the panels).
+  """
   import matplotlib
   from matplotlib.figure import Figure
   from matplotlib.lines import Line2D
@@ -276,7 +301,13 @@ def grid(titles: Iterable[str], groups: Groups, note: str | None = None,
 
 
 def series(run: Mapping[str, Any], kind: str, *keys: str) -> np.ndarray:
-  """Steps and values of a figure of metrics.jsonl, where it is there."""
+  """Steps and values [2, k] of a metric in metrics.jsonl; k is 0 where it is missing.
+
+  Args:
+    run: from `report.load_run`.
+    kind: 'train' or 'eval'.
+    *keys: of the metric in the nested records, such as 'noise', 'ncr', '0.4'.
+  """
   points = []
   for step, value in run['history'][kind]:
     for key in keys:
@@ -287,7 +318,7 @@ def series(run: Mapping[str, Any], kind: str, *keys: str) -> np.ndarray:
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-  """The mean over a window of a fortieth of the points, narrower at the ends."""
+  """The moving average over a fortieth of the points; at the ends over fewer."""
   window = len(values) // 40
   if window < 2:
     return values
@@ -297,7 +328,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _sets(groups) -> dict[str, str]:
-  """Sets with scores: {name: title}, the negative sets and then the reference."""
+  """{name: title} of the sets with scores: the negative sets, then the reference."""
   members = [run for runs in groups.values() for run in runs]
   names = {name: name for name in set_names(r['evals'] for r in members)[1]}
   names[members[0]['reference']] = f'{members[0]["reference"]} (positives)'
@@ -306,7 +337,7 @@ def _sets(groups) -> dict[str, str]:
 
 
 def _scores(runs, name) -> Iterator[np.ndarray]:
-  """The maximum predictions of those runs that have scores of this set."""
+  """Yields the maximum probabilities [n] of a set, for each run that has them."""
   for run in runs:
     found = results.read_arrays(
         run['workdir'], f'{results.SCORES}/{name}', run['step'], ['max_prob'])

@@ -1,4 +1,4 @@
-"""The figures of many runs as one long pandas.DataFrame, which the tables are made of.
+"""The metrics of many runs as one pandas.DataFrame in long form, for tables and CSV.
 
     found = frame(group(runs))
     found[found.metric == 'auroc'].pivot_table('value', 'eval', 'group')
@@ -14,31 +14,31 @@ from nat_jax.reports import paper
 from nat_jax.runtime import results
 
 if TYPE_CHECKING:
-  import pandas  # takes a third of a second to import, which --help should not
+  import pandas  # not at run time: importing it takes 0.3 s, which slows --help
 
 THRESHOLDS = tuple(map(str, metrics.THRESHOLDS))
-TEST, VALIDATION = 'test', 'validation'  # parts that evaluation sets are of
-ACCURACY_NCR = 'accuracy_ncr'  # the type of evaluation of most sets
+TEST, VALIDATION = 'test', 'validation'  # values of the key 'part' of evaluation sets
+ACCURACY_NCR = 'accuracy_ncr'  # the default 'type'
 COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'type', 'part', 'positive',
            'seen', 'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
-ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n')  # not of the network
+ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n')  # no metrics
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def frame(groups: Groups) -> 'pandas.DataFrame':
-  """The figures of runs in long form.
+  """The metrics of runs in long form.
 
   Args:
-    groups: of `reports.group`: label -> runs of one experiment, a seed each.
+    groups: from `reports.group`: label -> runs of one experiment, one per seed.
 
   Returns:
-    A row for each number, in the order of eval.json: `group` (its label), `run`,
-    `variant`, `seed`; `eval`, `type`, `part`, `positive`, `seen` (in training) and `n`
-    of the evaluation set; `metric`, `threshold` (t as a string; the index where a
-    metric has a value for each class or seed; else ''), `value`, the interval `low` to
-    `high` over the images of the set, and `paper`, the value that the paper printed.
-    NaN stands for what is missing.
+    A data frame with a row for each number, in the order of eval.json. Columns:
+    `group` (the label), `run`, `variant`, `seed`; of the evaluation set `eval` (its
+    name), `type`, `part`, `positive`, `seen` (in training) and `n`; `metric`;
+    `threshold` (t as a string, or the index of a metric with a value per class or seed,
+    or ''); `value`; `low` and `high`, the interval over the images of the set; `paper`,
+    the value that the paper printed. Missing values are NaN.
   """
   import pandas
 
@@ -68,7 +68,10 @@ def _rows(label, run) -> Iterator[tuple]:
 
 
 def part_of(name: str, figures: Mapping[str, Any]) -> str:
-  """The part of a set; version 0.1 evaluated the test only. Samples are of none."""
+  """The part of an evaluation set, by its name and metrics in eval.json.
+
+  It is 'test' where it is not saved, as by version 0.1, and '' for samples of GANs.
+  """
   return figures.get('part', '' if name == results.SAMPLES else TEST)
 
 
@@ -78,22 +81,24 @@ def type_of(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def is_positive(figures: Mapping[str, Any]) -> bool:
-  """Whether a set is of positives, by its figures."""
+  """Whether an evaluation set is one of positives, by its metrics in eval.json."""
   return figures.get('positive', 'ncr' not in figures)
 
 
 def set_names(
     evals: Iterable[Mapping[str, Mapping[str, Any]]], part: str = TEST
 ) -> tuple[list[str], list[str]]:
-  """The names of the positive and of the negative sets of a part, in order.
+  """The names of the positive and of the negative evaluation sets of a part, in order.
 
   Sets of another type of evaluation are left out.
 
   Args:
-    evals: figures by set, of several evaluations.
-    part: of the sets.
+    evals: for several evaluations, name of a set -> its metrics.
+    part: the part, such as 'test'.
   """
-  found = {name: is_positive(figures) for one in evals for name, figures in one.items()
-           if part_of(name, figures) == part and type_of(name, figures) == ACCURACY_NCR}
+  found = {name: is_positive(figures)
+           for sets in evals for name, figures in sets.items()
+           if part_of(name, figures) == part
+           and type_of(name, figures) == ACCURACY_NCR}
   return ([name for name, positive in found.items() if positive],
           [name for name, positive in found.items() if not positive])

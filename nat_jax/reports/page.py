@@ -9,14 +9,14 @@ from pathlib import Path
 
 from nat_jax.reports.tables import LONG, Table
 
-# (caption, note or '', path of the PNG or None) of each figure.
+# For each figure: (caption, note or '', path of the PNG or None).
 Drawn = Sequence[tuple[str, str, Path | None]]
 
 TEMPLATE = 'page.html.jinja'
 
 
 def markdown(title: str, tables: Sequence[Table], drawn: Drawn) -> str:
-  """The page as Markdown, beside the folder `figures`."""
+  """The page as Markdown, with links to the PNGs in the folder `figures` beside it."""
   parts = [f'# {title}', '', *(t.markdown() for t in tables)]
   for caption, note, path in drawn:
     parts += [f'## {caption}\n', f'![{caption}](figures/{path.name})\n' if path else '',
@@ -25,7 +25,7 @@ def markdown(title: str, tables: Sequence[Table], drawn: Drawn) -> str:
 
 
 def html(title: str, tables: Sequence[Table], drawn: Drawn) -> str:
-  """The page as one HTML file, the figures inside it."""
+  """The page as one HTML file that embeds its figures."""
   import jinja2
 
   shown = [(caption, note, path and _data_url(path)) for caption, note, path in drawn]

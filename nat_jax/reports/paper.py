@@ -1,22 +1,27 @@
-"""The figures that the paper printed, to stand beside ours.
+"""The values that the NAT paper printed, for comparison in reports.
 
-    ncr('cifar10', 'nat', 'cifar100_test', '0.4')   # 0.072, or None
-    generated('gan_cifar10', 'nat3')['fid']          # 14.58
-    published('gan_cifar10', 'nat3', 'samples', 'fid', '')    # 14.58, or None
-    gen_loss('gan_mnist', 'nat0')                    # ((10_000, ...), (.883, ...))
+    >>> ncr('cifar10', 'nat', 'cifar100_test', '0.4')
+    0.072
+    >>> generated('gan_cifar10', 'nat3')['fid']
+    14.58
+    >>> published('gan_cifar10', 'nat3', 'samples', 'kid', '') is None
+    True
+    >>> updates, losses = gen_loss('gan_mnist', 'nat0')
+    >>> updates[0], losses[0]
+    (10000, 0.883)
 
-Source: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, Tables 1-4 and, read off
-the vector form of it that its site shows, Figure 6; one run each, full size. `at`: its
-earlier draft, "Be Neutral on Negative Samples". The paper's SVHN is the whole official
-training split.
+Source: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, Tables 1-4, and Figure 6,
+read off its vector graphics on the paper's site. Each value is of one full-size run.
+`at` is the paper's earlier draft, "Be Neutral on Negative Samples". The paper's SVHN
+classifiers train on the whole official training split.
 """
 
 import re
 
-FORMS = r'(_small|_paper)*$'  # what `nat_jax.recipes` adds to names of experiments
+FORMS = r'(_small|_paper)*$'  # endings that recipes add to names of experiments
 SETS = ('cifar100_train', 'cifar100_test', 'ilsvrc', 'noise')
 
-# (experiment, variant) -> for each threshold the figures of SETS.
+# (experiment, variant) -> {threshold: NCR_t of each set of SETS}.
 NCR = {
     ('cifar10', 'baseline'): {
         '0.4': (.960, .971, .949, .736), '0.6': (.817, .839, .764, .145),
@@ -47,7 +52,7 @@ NCR = {
         '0.8': (.063, .097, .066, 0), '0.9': (.038, .062, .042, 0)},
 }
 
-# Table 3: other columns, ILSVRC samples being the training negatives.
+# Table 3, where ILSVRC samples are the training negatives: {threshold: {set: NCR_t}}.
 ILSVRC = {
     '0.4': {'ilsvrc_train': 0, 'ilsvrc': .079, 'cifar100_test': .597, 'noise': 1},
     '0.6': {'ilsvrc_train': 0, 'ilsvrc': .047, 'cifar100_test': .464, 'noise': 1},
@@ -60,7 +65,7 @@ ACCURACY = {('cifar10', 'baseline'): .9554, ('cifar10', 'nat'): .9503,
 
 
 def ncr(experiment: str, variant: str, eval_set: str, threshold: str) -> float | None:
-  """The paper's NCR_t, or None; every form of an experiment stands beside it."""
+  """The paper's NCR_t, or None; small and paper forms of an experiment have it too."""
   experiment = re.sub(FORMS, '', experiment)
   if (experiment, variant) == ('cifar10', 'ilsvrc'):
     return ILSVRC.get(threshold, {}).get(eval_set)
@@ -68,7 +73,7 @@ def ncr(experiment: str, variant: str, eval_set: str, threshold: str) -> float |
   return figures[SETS.index(eval_set)] if figures and eval_set in SETS else None
 
 
-# Table 4: Inception Score, AM score, FID, of 50,000 samples.
+# Table 4: metrics of 50,000 samples.
 MEASURES = ('inception_score', 'am_score', 'fid')
 GENERATED = {
     'gan_cifar10': {
@@ -85,7 +90,7 @@ GENERATED = {
         'nat10': (11.73, .436, 25.02)},
 }
 
-# Figure 6: the generator's loss, smoothed; thousands of updates, then NAT-GAN X.
+# Figure 6: the smoothed generator loss of NAT-GAN X; 'updates' are in thousands.
 GEN_LOSS = {
     'gan_cifar10': {
         'updates': (35, 70, 140, 210, 280, 350, 420, 490, 560, 630, 693),
@@ -123,7 +128,7 @@ GEN_LOSS = {
 
 
 def generated(experiment: str, variant: str) -> dict[str, float] | None:
-  """The paper's `MEASURES`, or None. `_small` stands beside the full one."""
+  """The paper's values of `MEASURES`, or None; small forms have them too."""
   variant = {'catgan': 'catgan0'}.get(variant, variant)
   found = GENERATED.get(re.sub(FORMS, '', experiment), {}).get(variant)
   return dict(zip(MEASURES, found, strict=True)) if found else None
@@ -140,7 +145,10 @@ def published(
 
 
 def gen_loss(experiment: str, variant: str) -> tuple[tuple, tuple] | None:
-  """(updates, losses) of the paper's curve, of full size alone; or None."""
+  """(updates, losses) of the paper's generator-loss curve, or None.
+
+  Only full-size experiments have one, since the curve depends on the schedule.
+  """
   curves = GEN_LOSS.get(experiment, {})
   if variant not in curves or variant == 'updates':
     return None

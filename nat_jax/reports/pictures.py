@@ -1,4 +1,4 @@
-"""What a report shows of images: sheets, mistakes, and where networks look.
+"""Figures made of images: sheets, the most confident mistakes, attention maps.
 
     figure = mistakes(run)
     figure = attention({'teacher': [run], 'student': [run]})
@@ -24,7 +24,10 @@ MAX_NETWORKS, IMAGES_A_SET = 5, 3
 
 
 def mistakes(run: Mapping[str, Any]) -> Any:
-  """The most confidently mistaken negatives of a run, and what they were taken for."""
+  """Draws the most confident negatives and the classes that are predicted for them.
+
+  Returns None if the run has no such images.
+  """
   import matplotlib
   from matplotlib.figure import Figure
   sheets = {}
@@ -50,11 +53,11 @@ def mistakes(run: Mapping[str, Any]) -> Any:
 
 
 def mosaic(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-  """Images in rows, with a white pixel to the right of and below each.
+  """Arranges images in a grid, with one white pixel to the right of and below each.
 
   Args:
     images: uint8 [n, h, w, 1 or 3].
-    columns: images in a row; None: as many as rows, or one more.
+    columns: images per row; None: about as many columns as rows.
 
   Returns:
     [rows * (h + 1), columns * (w + 1), 3], or without the last axis for one channel.
@@ -71,18 +74,19 @@ def mosaic(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def save_sheet(images: np.ndarray, path: str | Path, columns: int = 10) -> None:
-  """Writes the `mosaic` of images as a PNG, each pixel enlarged."""
+  """Writes the `mosaic` of images as a PNG, enlarged to about 640 pixels in width."""
   canvas = mosaic(images, columns)
   times = max(1, 640 // canvas.shape[1])
   Image.fromarray(canvas.repeat(times, 0).repeat(times, 1)).save(path)
 
 
 def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-  """Attention maps of the first run of each label, side by side on the same images.
+  """Draws the attention maps of the first run of each label for the same images.
 
-  Columns: the image, then each network's maps from low to high; rows: test images,
-  then images of the first negative set that no run was trained on. A map goes from 0
-  (dark) to its own maximum (bright). None where fewer than two networks have maps.
+  The columns are the image, then each network's maps from low to high groups of layers;
+  the rows are test images, then images of the first negative set that no run was
+  trained on. Each map is scaled from 0 (dark) to its own maximum (bright). Returns None
+  if fewer than two networks have maps.
   """
   import matplotlib
   from matplotlib.figure import Figure
@@ -123,6 +127,7 @@ def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
 
 
 def _maps(run):
+  """The attention maps of a run, or None."""
   return results.read_arrays(
       run['workdir'], results.ATTENTION, run['step'], ['image', 'set'])
 
@@ -134,7 +139,7 @@ def _image(ax, image, **where):
 
 
 def _sheet(ax, sheet, rows, class_names):
-  """Draws up to rows * SHEET_COLUMNS thumbnails, each with a line of text below."""
+  """Draws up to rows * SHEET_COLUMNS thumbnails with class and probability below."""
   for i, image in enumerate(sheet['image'][:rows * SHEET_COLUMNS]):
     x, y = i % SHEET_COLUMNS, -SHEET_PITCH * (i // SHEET_COLUMNS)
     _image(ax, image, extent=(x + 0.04, x + 0.96, y - 0.92, y))

@@ -1,10 +1,10 @@
-"""Many workdirs -> groups of runs -> report.html, report.md, report.csv.
+"""Loads runs, groups them by seed, and writes report.html, report.md and report.csv.
 
     groups = group([load_run('runs/digits-baseline'), load_run('runs/digits')])
     path = write(groups, tables, figures, 'runs/digits')    # 'runs/.../report.html'
 
-Runs that differ in the seed alone are one group: mean and spread in the tables, one
-colour in the figures.
+Runs that differ only in the seed form a group, which has one row of mean and standard
+deviation in tables and one colour in figures.
 """
 
 import functools
@@ -22,26 +22,28 @@ from nat_jax.runtime import workdir as workdirs
 
 Run = dict[str, Any]
 
-# Variants that the others are compared with.
+# Variants that other variants are compared with; they come first in reports.
 FIRST = ('baseline', 'am', 'gan', 'gan_wide')
-NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # keys that may differ in a group
+NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # may differ within a group
 GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
 
 
 def load_run(workdir: str) -> Run:
-  """Reads what a run left in its workdir.
+  """Reads the results of a run from its workdir.
 
-  Rates at thresholds that say nothing of so many classes (`metrics.informative`) are
-  left out of its figures: no table, test or figure of a report has them.
+  Rates at thresholds that are not informative for the number of classes
+  (`metrics.informative`) are removed, so that no table, test or plot has them.
 
   Args:
     workdir: holds eval.json, and usually config.json, metrics.jsonl and scores/.
 
   Returns:
-    {'workdir', 'task', 'name', 'variant', 'seed', 'label', 'config', 'step', 'evals',
-    'reference', 'num_classes', 'class_names', 'conventions', 'history'}; label is
-    '<name>:<variant> seed <s>', history {'train': [(step, record)], 'eval': [(step,
-    evals)]}, conventions those of a GAN's measures, evaluation all of eval.json.
+    A dict with the keys 'workdir', 'task', 'name', 'variant', 'seed', 'config', 'step',
+    'evals', 'reference', 'num_classes', 'class_names', and
+    'label': '<name>:<variant> seed <seed>',
+    'conventions': how a GAN's metrics were computed,
+    'evaluation': the content of eval.json,
+    'history': {'train': [(step, record)], 'eval': [(step, evals)]}.
 
   Raises:
     ValueError: there is no eval.json, or a file cannot be read.
@@ -60,50 +62,51 @@ def load_run(workdir: str) -> Run:
   classes = evaluation.get('num_classes') or config.get('num_classes') or 1
   background = evaluation.get(
       'background', config.get('loss', {}).get('name') == 'background')
-  told = functools.partial(_informative, classes, background)
+  informative = functools.partial(_informative, classes, background)
   return {
       'workdir': str(workdir), 'task': schema.upgrade(config)['task'],
       'name': name, 'variant': variant, 'seed': seed,
       'label': f'{name}:{variant} seed {seed}', 'config': config,
-      'step': evaluation['step'], 'evals': told(evaluation.get('evals', {})),
+      'step': evaluation['step'], 'evals': informative(evaluation.get('evals', {})),
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),
       'evaluation': evaluation,
-      'history': _history(folder / writers.METRICS, told),
+      'history': _history(folder / writers.METRICS, informative),
   }
 
 
 def _informative(num_classes, background, evals):
-  """Figures by set without the rates at thresholds that say nothing."""
+  """`evals` without rates at thresholds that are not informative."""
   if num_classes < 2:  # not known
     return evals
-  told = metrics.informative(metrics.THRESHOLDS, num_classes, background)
-  silent = [str(t) for t in metrics.THRESHOLDS if t not in told]
+  kept = metrics.informative(metrics.THRESHOLDS, num_classes, background)
+  removed = [str(t) for t in metrics.THRESHOLDS if t not in kept]
 
-  def informative(key, value):
-    known = metrics.METRICS.get(key.removesuffix('_interval'))
-    if not (known and known.by_threshold and isinstance(value, Mapping)):
+  def filtered(key, value):
+    metric = metrics.METRICS.get(key.removesuffix('_interval'))
+    if not (metric and metric.by_threshold and isinstance(value, Mapping)):
       return value
-    return {t: rate for t, rate in value.items() if t not in silent}
+    return {t: rate for t, rate in value.items() if t not in removed}
 
-  return {name: {key: informative(key, value) for key, value in of_set.items()}
-          for name, of_set in evals.items()}
+  return {name: {key: filtered(key, value) for key, value in figures_of_set.items()}
+          for name, figures_of_set in evals.items()}
 
 
 def write(
     groups: Mapping[str, Sequence[Run]], tables: Sequence[Table],
     drawn: Iterable[tuple[str, str, str, Any]], out_dir: str,
 ) -> str:
-  """Writes report.html (self-contained), report.md, report.csv (the data frame of all
-  figures) and figures/*.png.
+  """Writes report.html, report.md, report.csv and figures/*.png.
+
+  report.html is self-contained; report.csv is the data frame of `frames.frame`.
 
   Args:
-    groups: of `group`.
+    groups: from `group`.
     tables: of the runs.
-    drawn: (file name, of a PNG without its end, caption, note on what is missing or '',
-      figure or None) of each figure.
-    out_dir: where to write.
+    drawn: for each figure (file name, without the extension for a PNG; caption; note on
+      what is missing, or ''; figure or None).
+    out_dir: the folder to write to.
 
   Returns:
     The path of report.html.
@@ -129,20 +132,27 @@ def write(
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-  """Groups runs of one experiment under the shortest label that tells them apart.
+  """Groups the runs of each experiment, under the shortest label that is unique.
 
-  That is 'nat', or 'digits:nat' where the names differ, with the workdir where even
-  those agree. What others are compared with comes first; seeds are in order.
+  The label is the variant, such as 'nat'; 'digits:nat' where names of experiments
+  differ; followed by the workdir where these are equal too. Groups that others are
+  compared with come first; the runs of a group are ordered by seed.
+
+  Args:
+    runs: from `load_run`.
+
+  Returns:
+    {label: runs, one per seed}.
   """
   runs = sorted(runs, key=lambda run: run['variant'] not in FIRST)
   members: dict[str, list[Run]] = {}
   for run in runs:
     config = {k: v for k, v in run['config'].items() if k not in NOT_THE_EXPERIMENT}
-    config['trainer'] = {  # Each seed may have a teacher of its own.
+    config['trainer'] = {  # each seed may have its own teacher
         k: v for k, v in config.get('trainer', {}).items() if 'teacher' not in k}
     key = json.dumps([run['name'], run['variant'], config], sort_keys=True)
     while any(run['seed'] == other['seed'] for other in members.get(key, [])):
-      key += ' again'  # The same seed twice is no second sample.
+      key += ' again'  # a repeated seed is not an independent sample
     members.setdefault(key, []).append(run)
   one_name = len({run['name'] for run in runs}) == 1
   firsts = [same[0] for same in members.values()]
@@ -158,22 +168,22 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
   return groups
 
 
-def _history(path, told):
-  """Records of metrics.jsonl; a later record of the same step replaces the first."""
+def _history(path, informative):
+  """The records of metrics.jsonl; a later record of a step replaces an earlier one."""
   found = {'train': {}, 'eval': {}}
   for record in files.read_records(path):
     step, kind = record['step'], record['kind']
     if kind == 'train':
       found[kind][step] = record
     elif kind == 'eval' and 'evals' in record:
-      found[kind][step] = told(record['evals'])
+      found[kind][step] = informative(record['evals'])
   return {kind: sorted(records.items()) for kind, records in found.items()}
 
 
 def _read_config(workdir):
-  """The config of a run; {} where a table of figures alone was copied."""
+  """The config of a run; {} if there is no config.json, as in a copy of eval.json."""
   path = Path(workdir, workdirs.CONFIG)
-  remedy = 'remove that file, or bring it back by training the run again'
+  remedy = 'remove that file, or restore it by training the run again'
   try:
     config = files.read_json(path, remedy)
   except FileNotFoundError:

@@ -4,6 +4,9 @@
     table = arrange('Accuracy.', found, {'accuracy': {'metric': 'accuracy'}},
                     {'test': {'eval': 'test'}}, labels(groups))
     print(table.markdown())
+
+    >>> mean_text([0.96, 0.97, 0.98], digits=3), mean_text([0.97], 3)
+    ('0.970 ± 0.010', '0.970')
 """
 
 import itertools
@@ -15,17 +18,23 @@ from typing import Any, NamedTuple
 
 from nat_jax import metrics
 
-KEY = ('group', 'eval', 'metric', 'threshold')  # of a cell
-LONG = 64  # characters of a cell that is folded
+KEY = ('group', 'eval', 'metric', 'threshold')  # columns that identify a cell
+LONG = 64  # longer cells, in characters, are wrapped
 
 Cells = Mapping[tuple[str, ...], str]
-Parts = Mapping[str, Mapping[str, str]]  # head of a row or column -> part of its KEY
+# Header of a row or column -> the entries of KEY that its cells share.
+Parts = Mapping[str, Mapping[str, str]]
 
 
 class Table(NamedTuple):
-  """A title, the heads of the columns, and rows of texts.
+  """A table of text.
 
-  The first `left` columns stand to the left, the others, of numbers, to the right.
+  Attributes:
+    title: what the table shows.
+    header: of the columns.
+    rows: of cells.
+    left: the number of columns, from the first on, that are aligned to the left; the
+      others, of numbers, are aligned to the right.
   """
 
   title: str
@@ -34,7 +43,7 @@ class Table(NamedTuple):
   left: int = 1
 
   def markdown(self) -> str:
-    """The title and a pipe table, its columns aligned with spaces for a terminal."""
+    """The title and a Markdown table, padded with spaces so as to be read as text."""
     rows = [line for row in self.rows for line in _folded(row)]
     columns = list(zip(self.header, *rows, strict=True))
     for i, column in enumerate(columns):
@@ -47,20 +56,20 @@ class Table(NamedTuple):
 
 
 def _folded(row):
-  """The lines of a row whose long cells are folded."""
+  """The lines of a row whose long cells are wrapped."""
   parts = [textwrap.wrap(cell, LONG, break_long_words=False, break_on_hyphens=False)
            if len(cell) > LONG else [cell] for cell in row]
   return itertools.zip_longest(*parts, fillvalue='')
 
 
 def cells(frame) -> dict[tuple[str, ...], str]:
-  """The text of each cell, mean ± sample standard deviation over the runs of a group.
+  """The text of each cell: mean ± sample standard deviation over the runs of a group.
 
   Args:
-    frame: of `reports.frame`, or some of its rows.
+    frame: from `reports.frame`, or some of its rows.
 
   Returns:
-    From (group, eval, metric, threshold) to the text.
+    {(group, eval, metric, threshold): text}.
   """
   return {key: mean_text(values.dropna().tolist(), metrics.describe(key[2]).digits)
           for key, values in frame.groupby(list(KEY), sort=False).value}
@@ -70,19 +79,20 @@ def arrange(
     title: str, found: Cells, rows: Parts, columns: Parts, labels: Mapping[str, str],
     corner: str = 'measure',
 ) -> Table:
-  """Lays out cells: for each row of `rows` a line for each group.
+  """Arranges cells in a table with a line for each row of `rows` and each group.
 
   Args:
     title: what the table shows.
-    found: texts by (group, eval, metric, threshold); '-' stands for what it lacks.
-    rows: head of a row -> the part of the key that its cells share. A table of one row
-      has a line for each group, without a column for the head.
-    columns: the same for columns; threshold is '' where neither says it.
-    labels: group -> what the table calls it.
-    corner: head of the first column.
+    found: (group, eval, metric, threshold) -> text; missing cells are shown as '-'.
+    rows: header of a row -> the entries of the key that its cells share. With a single
+      row the table has one line per group and no column for the header.
+    columns: header of a column -> the entries of the key that its cells share. The
+      threshold is '' where neither row nor column gives it.
+    labels: group -> the name that the table shows.
+    corner: header of the first column.
 
   Returns:
-    A table. A row that is the same for all groups stands there once.
+    The table. A row whose cells are equal for all groups appears once.
   """
   def line(group, row):
     keys = ({'group': group, 'threshold': '', **row, **column}
@@ -103,7 +113,7 @@ def arrange(
   for head, of_group in lines.items():
     one, *others = of_group.values()
     if all(row == one for row in others) and '±' not in ''.join(one):
-      of_group = {'all': one}  # with '±' it would pass for a mean over all groups
+      of_group = {'all': one}  # not with '±', which would look like a mean over groups
     laid += [['' if i else head, label, *row]
              for i, (label, row) in enumerate(of_group.items())]
   return Table(title, [corner, 'run', *columns], laid, left=2)
@@ -112,11 +122,11 @@ def arrange(
 def labels(
     groups: Mapping[str, Sequence[Any]], notes: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-  """What a table calls each group: 'nat', or 'nat (3 seeds, 1 collapsed)'.
+  """Label -> the name in tables, such as 'nat' or 'nat (3 seeds, 1 collapsed)'.
 
   Args:
     groups: label -> runs.
-    notes: label -> what else stands in the brackets.
+    notes: label -> text that is added in the brackets.
   """
   found = {}
   for label, runs in groups.items():
@@ -127,14 +137,14 @@ def labels(
 
 
 def of_metrics(names: Iterable[str], **key: str) -> dict[str, dict[str, str]]:
-  """Rows or columns of `arrange`, one for each metric."""
+  """Rows or columns for `arrange`, one per metric; `key` holds further entries."""
   return {metrics.describe(name).title: {'metric': name, **key} for name in names}
 
 
 def mean_text(values: Sequence[float], digits: int) -> str:
-  """'0.970', '0.970 ± 0.012' from several values, or '-' from none.
+  """'0.970' for one value, '0.970 ± 0.012' for several, '-' for none.
 
-  A 0 without decimals is an exact 0; what is rounded to 0 gets one digit more.
+  '0' without decimals is exactly 0; a value that would round to 0 gets one more digit.
   """
   if not values:
     return '-'
@@ -147,6 +157,6 @@ def mean_text(values: Sequence[float], digits: int) -> str:
 
 
 def counts_text(values: Iterable[float]) -> str:
-  """'1000', or '102 or 354' where runs differ, or '-' from none."""
+  """The distinct counts, such as '1000' or '102 or 354'; '-' without any."""
   found = sorted({int(value) for value in values if not math.isnan(value)})
   return ' or '.join(map(str, found)) or '-'

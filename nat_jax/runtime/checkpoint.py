@@ -1,15 +1,15 @@
-"""Checkpoints: the only file that knows orbax.
+"""Saves and restores checkpoints; the only module that uses orbax.
 
     manager = open_manager(workdir, keep=2, best='validation/accuracy')
-    state, about = restore_latest(manager, abstract_state)  # None, None: there is none
+    state, about = restore_latest(manager, abstract_state)  # None, None: no checkpoint
     save(manager, state, step, about, figures={'validation/accuracy': .98})
     close(manager)
 
-A checkpoint holds the state, what is to be known about it (`ABOUT`: the config that
-made it, the shape of an image, ...) and checksums of both: a checkpoint that was cut
-short, changed or renamed is found out before it is used. Checkpoints of version 0.1 are
-brought into the form of this one (`nat_jax.runtime.migrate`); the config in them has no
-checksum and is used unverified, with a warning.
+A checkpoint holds the state, metadata called `about` (with the keys of `ABOUT`: the
+config of the run, the shape of an image, ...) and checksums of both, so that one that
+was truncated, changed or renamed is detected before it is used. Checkpoints of version
+0.1 are converted (`nat_jax.runtime.migrate`); the config in them has no checksum and is
+used unverified, with a warning.
 """
 
 import contextlib
@@ -30,7 +30,8 @@ from nat_jax.runtime import migrate, processes
 
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
-ABOUT = {'config': dict, 'image_shape': list, 'class_names': list}  # key -> type
+# Keys and types of the metadata of a checkpoint.
+ABOUT = {'config': dict, 'image_shape': list, 'class_names': list}
 CHECKSUMS = {'crc32', 'about_crc32'}
 OLD_CHECKSUMS = {'crc32'}  # of version 0.1
 
@@ -40,21 +41,22 @@ class Damaged(ValueError):
 
 
 class NotSaved(OSError):
-  """A checkpoint could not be written: a full disk, a lost mount."""
+  """A checkpoint that could not be written, as on a full disk."""
 
 
 def open_manager(
     workdir: str, keep: int = 2, best: str = '', lowest: bool = False,
     read_only: bool = False,
 ) -> ocp.CheckpointManager:
-  """Opens `workdir/checkpoints`; keeps the `keep` newest and the best.
+  """Opens `workdir/checkpoints`, where the newest checkpoints and the best are kept.
 
   Args:
     workdir: of the run.
-    keep: how many of the newest checkpoints stay.
-    best: the figure (as given to `save`) whose highest value also stays; '': none.
-    lowest: the lowest value stays instead.
-    read_only: nothing is created or deleted.
+    keep: how many of the newest checkpoints are kept.
+    best: name of a figure in `figures` of `save`; the checkpoint with its highest value
+      is kept too. '': none.
+    lowest: whether the lowest value of `best` is the best one.
+    read_only: whether to create and delete nothing.
   """
   logging.get_absl_logger().addFilter(_is_news)
   directory = os.path.join(os.path.abspath(workdir), FOLDER)
@@ -75,7 +77,7 @@ def open_manager(
 
 
 def _is_news(record):
-  """Not the tracebacks that orbax's threads log: what they tell is raised as well."""
+  """A log filter that drops orbax's tracebacks; the errors themselves are raised."""
   return not (record.exc_info and 'orbax' in record.pathname)
 
 
@@ -83,15 +85,17 @@ def save(
     manager: ocp.CheckpointManager, state: Any, step: int, about: Mapping[str, Any],
     figures: Mapping[str, float] | None = None,
 ) -> None:
-  """Saves in the background; the state may be donated as soon as this returns.
+  """Saves a checkpoint in the background.
+
+  The state may be donated as soon as this returns.
 
   Args:
-    manager: of `open_manager`.
-    state: tree of arrays.
+    manager: from `open_manager`.
+    state: pytree of arrays.
     step: completed updates.
-    about: what JSON can hold, with the keys of `ABOUT`; `step` and the number of the
-      `format` are added to it.
-    figures: of the evaluation at this step, for the choice of the best.
+    about: metadata in JSON types with the keys of `ABOUT`; 'step' and 'format' are
+      added to it.
+    figures: figures of the evaluation at this step, to choose the best checkpoint by.
 
   Raises:
     NotSaved: this checkpoint, or the one before it, could not be written.
@@ -115,7 +119,7 @@ def save(
 
 @contextlib.contextmanager
 def _saving(manager):
-  """Turns what goes wrong while something is written into `NotSaved`."""
+  """Turns errors of writing a checkpoint into `NotSaved`."""
   try:
     yield
   except (MemoryError, jax.errors.JaxRuntimeError):
@@ -132,15 +136,18 @@ def _first_line(error):
 
 
 def restore(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
-  """Restores the state of `step` onto the shapes and shardings of `target`.
+  """Restores the state of a checkpoint with the shapes and shardings of `target`.
 
   Args:
-    manager: of `open_manager`.
-    step: one of `manager.all_steps()`.
-    target: tree of `jax.ShapeDtypeStruct`, from `jax.eval_shape`.
+    manager: from `open_manager`.
+    step: of the checkpoint, one of `manager.all_steps()`.
+    target: pytree of `jax.ShapeDtypeStruct`, from `parallel.abstract_state`.
+
+  Returns:
+    The state, a pytree like `target`.
 
   Raises:
-    Damaged: the checkpoint is damaged, or belongs to another network.
+    Damaged: the checkpoint is damaged, or its network has other shapes.
   """
   abstract = jax.eval_shape(_without_keys, target)
   abstract = jax.tree.map(
@@ -165,15 +172,16 @@ def _read(manager, step, **items):
   try:
     return manager.restore(step, args=ocp.args.Composite(**items))
   except (MemoryError, jax.errors.JaxRuntimeError):
-    raise  # such as a device that is full: the checkpoint may be sound
+    raise  # such as a full device: the checkpoint may be intact
   except Exception as error:  # orbax raises many kinds for damaged files
     raise Damaged(
         f'checkpoint {step} cannot be read: {_first_line(error)}') from error
 
 
 def _checksums(manager, step):
+  """The checksums in a checkpoint; raises Damaged if there are none."""
   found = _read(manager, step, checksum=ocp.args.JsonRestore()).checksum
-  # Exactly these keys: a damaged name must not pass for an earlier version.
+  # Exactly these keys: a damaged key must not look like version 0.1.
   if not isinstance(found, dict) or set(found) not in (CHECKSUMS, OLD_CHECKSUMS):
     raise Damaged(f'checkpoint {step} is damaged: it has no checksums')
   return found
@@ -184,11 +192,15 @@ def restore_latest(
 ) -> tuple[Any | None, dict[str, Any] | None]:
   """Restores the newest checkpoint that can be read.
 
-  Damaged ones that are newer are reported and moved to `damaged_checkpoints/`, so that
-  the run can save those steps again; nothing is deleted.
+  Newer checkpoints that are damaged are logged and moved to `damaged_checkpoints/`, so
+  that the run can save those steps again; nothing is deleted.
+
+  Args:
+    manager: from `open_manager`.
+    target: pytree of `jax.ShapeDtypeStruct`, from `parallel.abstract_state`.
 
   Returns:
-    (state, what `read_about` returns), or (None, None) where there is no checkpoint.
+    (state, metadata from `read_about`), or (None, None) if there is no checkpoint.
 
   Raises:
     Damaged: there are checkpoints and none can be read.
@@ -203,7 +215,7 @@ def restore_latest(
         raise Damaged(
             f'none of the checkpoints {sorted(steps)} in {manager.directory} can be '
             f'read; the last failure: {error}. Choose another --workdir, or move '
-            'this one away to begin anew'
+            'this one away to start again'
         ) from error
       logging.error('%s. Falling back to checkpoint %d.', error, steps[i + 1])
     else:
@@ -214,11 +226,18 @@ def restore_latest(
 
 
 def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-  """Returns what `save` was told about the run, and the state's checksum `crc32`.
+  """Reads the metadata of a checkpoint.
+
+  Args:
+    manager: from `open_manager`.
+    step: of the checkpoint.
+
+  Returns:
+    `about` as given to `save`, with 'step' and the checksum of the state, 'crc32'.
 
   Raises:
-    Damaged: it cannot be read, or is not what was saved.
-    schema.Newer: a later version of nat_jax saved it.
+    Damaged: the metadata cannot be read, or differs from what was saved.
+    schema.Newer: a later version of nat_jax saved the checkpoint.
   """
   checksums = _checksums(manager, step)
   about = _read(manager, step, about=ocp.args.JsonRestore()).about
@@ -242,9 +261,10 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 
 def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
-  """Step -> what `read_about` returns, for the checkpoints of `workdir` that are sound.
+  """Reads the metadata of all checkpoints of `workdir` that are not damaged.
 
-  Damaged ones are left out: `restore_latest` deals with them.
+  Returns:
+    {step: metadata from `read_about`}.
   """
   found = {}
   if not list_steps(workdir):
@@ -258,7 +278,7 @@ def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
 
 
 def list_steps(workdir: str) -> list[int]:
-  """The steps of which `workdir` has a checkpoint, rising; [] if there is none."""
+  """The steps of the checkpoints in `workdir`, in rising order."""
   folder = os.path.join(os.path.abspath(workdir), FOLDER)
   if not os.path.isdir(folder):
     return []
@@ -266,29 +286,29 @@ def list_steps(workdir: str) -> list[int]:
 
 
 def last_sound(workdir: str) -> str:
-  """A sentence on the newest checkpoint."""
+  """A sentence that names the newest checkpoint, for messages of failed runs."""
   steps = list_steps(workdir)
   return (f'The last sound checkpoint is of step {steps[-1]}.' if steps else
           'There is no checkpoint yet.')
 
 
 def close(manager: ocp.CheckpointManager) -> None:
-  """Waits for the saves under way.
+  """Waits until all checkpoints are written, and closes the manager.
 
   Raises:
-    NotSaved: one of them failed.
+    NotSaved: a checkpoint could not be written.
   """
   try:
     with _saving(manager):
       manager.wait_until_finished()
   finally:
-    with contextlib.suppress(Exception):  # what went wrong was raised above
+    with contextlib.suppress(Exception):  # its errors were raised above
       manager.close()
 
 
 @contextlib.contextmanager
 def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
-  """Closes the manager in the end, whatever happens."""
+  """Closes the manager when the block ends, also after an error."""
   try:
     yield
   finally:
@@ -296,7 +316,7 @@ def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def checksum(tree: Any) -> int:
-  """CRC-32 of all arrays of a tree, in order."""
+  """CRC-32 of the bytes of all arrays of a pytree, in the order of its leaves."""
   crc = 0
   for leaf in jax.tree.leaves(tree):
     crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1), crc)
@@ -304,8 +324,7 @@ def checksum(tree: Any) -> int:
 
 
 def _about_checksum(about, crc32):
-  """CRC-32 of what is known about a state and of its checksum, whatever the order of
-  the keys."""
+  """CRC-32 of the metadata (in any order of its keys) and the state's checksum."""
   return zlib.crc32(json.dumps([about, crc32], sort_keys=True).encode())
 
 
@@ -314,11 +333,12 @@ def _is_key(x):
 
 
 def _without_keys(tree):
-  """Typed keys as the integers they are made of."""
+  """The pytree with typed PRNG keys replaced by their integer data."""
   return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
 def _set_aside(manager, step):
+  """Moves a damaged checkpoint to `damaged_checkpoints/`, under a free name."""
   if jax.process_index() == 0:
     folder = os.path.join(os.path.dirname(manager.directory), DAMAGED)
     os.makedirs(folder, exist_ok=True)

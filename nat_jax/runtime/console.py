@@ -1,4 +1,4 @@
-"""Standard output and error that never stop a program.
+"""Standard output and standard error that never make the program fail.
 
     guard()                          # at the start of the program
 """
@@ -11,16 +11,17 @@ from typing import Any
 
 
 class Stream:
-  """A text stream whose reader may go away: what cannot be written is dropped.
+  """A text stream that drops what cannot be written instead of raising.
 
-  A pipe or a terminal that was closed, a full disk behind it, a closed descriptor.
+  Writing fails when a pipe or a terminal was closed, on a full disk, or when the file
+  descriptor is closed.
   """
 
   def __init__(self, stream: Any):
     self.stream = stream
 
   def write(self, text: str) -> int:
-    with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+    with contextlib.suppress(OSError, ValueError):  # ValueError: stream is closed
       self.stream.write(text)
     return len(text)
 
@@ -42,13 +43,13 @@ class Stream:
 
 
 def guard() -> None:
-  """Makes `sys.stdout` and `sys.stderr` a `Stream` each, once."""
+  """Wraps `sys.stdout` and `sys.stderr` in a `Stream`, unless they are already."""
   for name in ('stdout', 'stderr'):
     stream = getattr(sys, name)
     if isinstance(stream, Stream):
       continue
-    if stream is None:  # closed from the start: keep files from taking its number
+    if stream is None:  # closed at the start: no later file may get its descriptor
       stream = open(os.devnull, 'w')  # noqa: SIM115
-    elif hasattr(stream, 'reconfigure'):  # a name it cannot spell is no reason either
+    elif hasattr(stream, 'reconfigure'):  # do not fail on characters it cannot encode
       stream.reconfigure(errors='backslashreplace')
     setattr(sys, name, Stream(stream))

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with errors that name them.
+"""Atomic writing of files, and reading with errors that name the file and a remedy.
 
     write_json('run/eval.json', {'step': 6})
     read_json('run/eval.json', 'evaluate the run again')
@@ -6,7 +6,7 @@
       write_npz(path('scores/test.npz'), step=6, max_prob=scores)
       write_json(path('eval.json'), {'step': 6})
 
-A reader raises `Unreadable` for a file that is there and cannot be used; its message
+A reader raises `Unreadable` for a file that exists and cannot be used; its message
 holds the path, the reason and what to do.
 """
 
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-PARTIAL = '.partial'  # what the name of a file that is not whole yet ends with
+PARTIAL = '.partial'  # suffix of a file that is being written
 
 
 class Unreadable(ValueError):
-  """A file that is there, and is damaged or holds something else."""
+  """A file that exists, but is damaged or holds something else than expected."""
 
   def __init__(self, path: str | os.PathLike, reason: Any, remedy: str):
     super().__init__(f'{os.fspath(path)} cannot be read ({reason}); {remedy}')
@@ -33,7 +33,7 @@ class Unreadable(ValueError):
 
 @contextlib.contextmanager
 def named(path: str | os.PathLike) -> Iterator[None]:
-  """Gives an OSError without the name of a file this one: a full disk gives none."""
+  """Adds `path` to an OSError without a file name, such as that of a full disk."""
   try:
     yield
   except OSError as error:
@@ -44,14 +44,17 @@ def named(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterator[Any]:
-  """Opens a file that takes the place of `path` when the block ends without an error.
+  """Opens a temporary file that replaces `path` when the block ends without an error.
 
-  Until then, and after an error, the file that was there stays as it was.
+  Until then, and after an error, an existing file at `path` is unchanged.
 
   Args:
     path: of the file; its folder must exist.
     mode: 'w' or 'wb'.
-    **kwargs: of `open`; text is UTF-8.
+    **kwargs: further arguments of `open`; the default encoding is UTF-8.
+
+  Yields:
+    The open file.
   """
   partial = os.fspath(path) + PARTIAL
   if 'b' not in mode:
@@ -60,7 +63,7 @@ def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterat
     with named(path), open(partial, mode, **kwargs) as file:
       yield file
       file.flush()
-      os.fsync(file.fileno())  # a crash of the machine leaves the old or the new file
+      os.fsync(file.fileno())  # a power failure leaves either the old or the new file
     os.replace(partial, path)
   except BaseException:
     with contextlib.suppress(OSError):
@@ -70,14 +73,14 @@ def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterat
 
 @contextlib.contextmanager
 def writing_together(folder: str | os.PathLike) -> Iterator[Callable[[str], str]]:
-  """Several files of a folder that take their places together, at the end of the block.
+  """Writes several files under temporary names and renames them when the block ends.
 
   Yields:
-    From the name of a file in `folder` to the path to write it to. The files are put in
-    their places in the order in which their paths were asked for: the last one tells
-    that all of them are there.
+    A function of a file name in `folder` that returns the temporary path to write to.
+    Files are renamed in the order of these calls, so that the last file, once it is
+    there, implies all others.
   """
-  asked: dict[str, str] = {}
+  asked: dict[str, str] = {}  # final path -> temporary path
 
   def path(name: str) -> str:
     place = os.path.join(folder, name)
@@ -97,27 +100,27 @@ def writing_together(folder: str | os.PathLike) -> Iterator[Callable[[str], str]
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes a JSON file whole or not at all."""
+  """Writes a JSON file atomically."""
   with replacing(path) as file:
     json.dump(value, file, indent=2)
     file.write('\n')
 
 
 def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
-  """Reads the object of a JSON file.
+  """Reads a JSON file that holds an object.
 
   Args:
     path: of the file.
-    remedy: what the reader of an error should do, such as 'evaluate the run again'.
+    remedy: what the user can do about an error, such as 'evaluate the run again'.
 
   Raises:
-    Unreadable: the file is there and is not a JSON object.
-    FileNotFoundError: it is not there.
+    Unreadable: the file does not hold a JSON object.
+    FileNotFoundError: there is no such file.
   """
   try:
     with open(path, encoding='utf-8') as file:
       value = json.load(file)
-  # ValueError: no JSON, or no UTF-8.
+  # ValueError: invalid JSON or UTF-8.
   except (ValueError, RecursionError) as error:
     raise Unreadable(path, error, remedy) from None
   if not isinstance(value, dict):
@@ -127,10 +130,10 @@ def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
 
 
 def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-  """Yields the records of a JSON-lines file that have a step and a kind.
+  """Yields the records of a JSON-lines file that have 'step' and 'kind'.
 
-  Other lines are passed over with a warning: one that was being written when the run
-  was killed, or a damaged one. Nothing is yielded where there is no file.
+  Other lines, such as one that was being written when the run was killed, are skipped
+  with a warning. Yields nothing if there is no such file.
   """
   if not os.path.exists(path):
     return
@@ -144,8 +147,7 @@ def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
         yield record
   if bad:
     logging.warning(
-        '%s: passed over %d damaged line(s), the first is line %d.', path, len(bad),
-        bad[0])
+        '%s: skipped %d damaged line(s), the first is line %d.', path, len(bad), bad[0])
 
 
 def _record(line):
@@ -162,7 +164,7 @@ def _record(line):
 
 
 def write_npz(path: str | os.PathLike, **arrays: Any) -> None:
-  """Writes a compressed .npz file whole or not at all."""
+  """Writes a compressed .npz file atomically."""
   with replacing(path, 'wb') as file:
     np.savez_compressed(file, **arrays)
 
@@ -174,19 +176,19 @@ def read_npz(
 
   Args:
     path: of the file.
-    remedy: as for `read_json`.
-    keys: names of arrays that must be there.
+    remedy: what the user can do about an error, such as 'evaluate the run again'.
+    keys: names of arrays that the file must hold.
 
   Raises:
-    Unreadable: the file is there and is damaged, or lacks an array of `keys`.
-    FileNotFoundError: it is not there.
+    Unreadable: the file is damaged, or lacks an array of `keys`.
+    FileNotFoundError: there is no such file.
   """
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {key: file[key] for key in file.files}
   except FileNotFoundError:
     raise
-  # Whatever numpy, zipfile and zlib find in a file that is not as it was written.
+  # All that numpy, zipfile and zlib raise for damaged files.
   except (OSError, ValueError, EOFError, KeyError, AttributeError, SyntaxError,
           NotImplementedError, MemoryError, RuntimeError, OverflowError, TypeError,
           zipfile.BadZipFile, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""A network applied to any number of examples, batch by batch.
+"""Batched inference: applies a network to any number of examples.
 
     predict = make_predict(trainer.heads['logits'], mesh, batch_size=512)
     logits = predict(state, images)                # numpy [n, k]
@@ -13,9 +13,16 @@ from nat_jax.runtime import parallel
 
 
 def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any]:
-  """Returns (state, any number of images) -> what the head makes of them, [n, ...].
+  """Compiles a head for inference in batches.
 
-  The tail is padded to a whole batch and cut off again: every image counts once.
+  Args:
+    head: (state, images [n, ...]) -> array [n, ...].
+    mesh: from `parallel.make_mesh`.
+    batch_size: images per batch, rounded up to a multiple of the number of devices.
+
+  Returns:
+    predict(state, images) -> numpy array with one row per image, for any number of
+    images. The last batch is padded, and the results of the padding are removed.
   """
   num_devices = mesh.devices.size
   batch_size = -(-batch_size // num_devices) * num_devices
@@ -28,7 +35,7 @@ def make_predict(head, mesh, batch_size: int) -> Callable[[Any, np.ndarray], Any
       missing = batch_size - len(batch)
       batch = np.pad(batch, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
       pending.append(run(state, batch))
-      if len(pending) > 2:  # the device is kept two batches ahead
+      if len(pending) > 2:  # keeps two batches queued on the device
         done.append(np.asarray(pending.pop(0)))
     done += [np.asarray(logits) for logits in pending]
     return np.concatenate(done)[: len(images)]

@@ -1,14 +1,13 @@
-"""Checkpoints of version 0.1, whose states had another layout.
+"""Converts the states in checkpoints of version 0.1, which had another layout.
 
     if is_old(config):
       state = from_old(restore(to_old(target)))
 
-Version 0.1 had one class of states for classifiers (`net`) and one for GANs (`gen`,
-`disc`); the moving average was that of the classifier or of the generator, or None.
-Configs of version 0.1 are brought up to date by `nat_jax.schema.upgrade`. A run
-that goes on from such a checkpoint ends where version 0.1 would have ended, unless it
-has a range of `negatives_per_batch`, which means other batches now, or a warm-up, which
-means other learning rates.
+Version 0.1 had one state class for classifiers (`net`) and one for GANs (`gen`,
+`disc`); `ema` was that of the classifier or of the generator, or None. Its configs are
+converted by `nat_jax.schema.upgrade`. A run that is resumed from such a checkpoint ends
+with the result of version 0.1, unless it has a range of `negatives_per_batch` (which
+now gives other batches) or a warm-up (which now gives other learning rates).
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from nat_jax.task import Net, State
 
 @flax.struct.dataclass
 class TrainState:
-  """Of a classifier."""
+  """The state of a classifier in version 0.1."""
 
   step: Any
   key: Any
@@ -31,7 +30,7 @@ class TrainState:
 
 @flax.struct.dataclass
 class GanState:
-  """Of a GAN."""
+  """The state of a GAN in version 0.1."""
 
   step: Any
   key: Any
@@ -41,12 +40,12 @@ class GanState:
 
 
 def is_old(config: Mapping[str, Any]) -> bool:
-  """Whether a config, as it stands in a checkpoint, is of version 0.1."""
+  """Whether a config, as saved in a checkpoint, is of version 0.1."""
   return 'task' not in config
 
 
 def to_old(state: State) -> TrainState | GanState:
-  """The same arrays (or their shapes) in the layout of version 0.1."""
+  """Converts a state (arrays or their shapes) to the layout of version 0.1."""
   ema = next(iter(state.ema.values()), None)
   if 'model' in state.nets:
     return TrainState(state.step, state.key, state.nets['model'], ema)
@@ -54,7 +53,7 @@ def to_old(state: State) -> TrainState | GanState:
 
 
 def from_old(state: TrainState | GanState) -> State:
-  """The inverse of `to_old`."""
+  """Converts a state from the layout of version 0.1; the inverse of `to_old`."""
   nets = ({'model': state.net} if isinstance(state, TrainState) else
           {'gen': state.gen, 'disc': state.disc})
   ema = {} if state.ema is None else {next(iter(nets)): state.ema}

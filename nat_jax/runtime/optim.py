@@ -3,9 +3,9 @@
     schedule = make_schedule({'name': 'cosine', 'learning_rate': 0.1}, steps=1000)
     tx = make_optimizer({'name': 'sgd', 'momentum': 0.9}, schedule, grad_clip=1.0)
 
-A schedule with a warm-up has, in update i = 0, 1, ... of the run, the rate
-learning_rate (i + 1) / warmup while i < warmup, and then its own of update i - warmup:
-no update has the rate 0, the last one of the warm-up has the full rate.
+During a warm-up the learning rate of update i = 0, 1, ... is
+learning_rate (i + 1) / warmup for i < warmup; after it, the schedule's rate of update
+i - warmup. No update has a rate of 0, and the last warm-up update has the full rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from nat_jax import registry
 
 
 def constant(*, steps: int, learning_rate: float, warmup: int = 0) -> optax.Schedule:
-  """`learning_rate` throughout, after a linear warm-up of `warmup` updates."""
+  """A constant `learning_rate`, after a linear warm-up of `warmup` updates."""
   del steps
   return _after_warmup(optax.constant_schedule(learning_rate), learning_rate, warmup)
 
@@ -36,7 +36,7 @@ def cosine(
 def linear(
     *, steps: int, learning_rate: float, over: int = 0, warmup: int = 0
 ) -> optax.Schedule:
-  """From `learning_rate` straight to 0 at update `over` (0: at the end of the run)."""
+  """Linear decay from `learning_rate` to 0 at update `over` (0: the end of the run)."""
   decay = optax.linear_schedule(learning_rate, 0.0, max((over or steps) - warmup, 1))
   return _after_warmup(decay, learning_rate, warmup)
 
@@ -45,17 +45,18 @@ def step(
     *, steps: int, learning_rate: float, factor: float = 0.1,
     at: Sequence[float] = (0.5, 0.75), warmup: int = 0,
 ) -> optax.Schedule:
-  """Times `factor` at each share `at` of the run (0.5 = halfway).
+  """A step schedule: the rate is multiplied by `factor` at each share `at` of the run.
 
   Raises:
-    ValueError: drops of one update, not in order, or within the warm-up.
+    ValueError: shares in `at` that are not increasing, that fall on the same update, or
+      that are within the warm-up.
   """
   updates = [round(share * steps) for share in at]
   if any(a >= b for a, b in zip([warmup, *updates], updates, strict=False)):
     raise ValueError(
-        'schedule.at must name shares of the run in rising order, each at an update of '
-        f'its own and after the warm-up of {warmup}; of {steps} steps {list(at)} are '
-        f'the updates {updates}')
+        'schedule.at must be shares of the run in rising order, at different updates '
+        f'after the warm-up of {warmup}; got {list(at)}, the updates {updates} of '
+        f'{steps}')
   decay = optax.piecewise_constant_schedule(
       learning_rate, {update - warmup: factor for update in updates})
   return _after_warmup(decay, learning_rate, warmup)
@@ -75,7 +76,7 @@ SCHEDULES = {'constant': constant, 'cosine': cosine, 'linear': linear, 'step': s
 
 
 def kernels(params: Any) -> Any:
-  """Mask of the weight decay: True for kernels, False for biases and BatchNorm."""
+  """The weight-decay mask: True for kernels, False for biases and BatchNorm."""
   return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
@@ -86,7 +87,7 @@ def sgd(
     learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9,
     nesterov: bool = True, weight_decay: float = 0.0, decay: str = 'kernels',
 ) -> optax.GradientTransformation:
-  """SGD with the weight decay inside the gradient, as in PyTorch (coupled)."""
+  """SGD with coupled weight decay: added to the gradient, as in PyTorch."""
   return optax.chain(
       optax.add_decayed_weights(weight_decay, mask=_mask(decay)),
       optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov),
@@ -114,7 +115,8 @@ def adam(
 
 def _mask(name):
   if name not in MASKS:
-    raise ValueError(f'unknown weight-decay mask {name!r}; valid: {sorted(MASKS)}')
+    raise ValueError(
+        f'unknown weight-decay mask {name!r} (optimizer.decay); valid: {sorted(MASKS)}')
   return MASKS[name]
 
 
@@ -122,8 +124,13 @@ OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'sgd': sgd}
 
 
 def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:
-  """Returns step -> learning rate, from a spec of `SCHEDULES`."""
-  # jax takes a whole number beyond 32 bits for no number at all.
+  """Builds the schedule (update -> learning rate) that `spec` names in `SCHEDULES`.
+
+  Args:
+    spec: `{'name': ..., 'learning_rate': ..., **kwargs}`.
+    steps: updates of the run.
+  """
+  # jax does not accept Python ints beyond 32 bits.
   spec = {key: float(value) if key in ('learning_rate', 'factor') else value
           for key, value in spec.items()}
   return registry.build(SCHEDULES, spec, what='schedule', steps=steps)
@@ -132,7 +139,13 @@ def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:
 def make_optimizer(
     spec: Mapping[str, Any], schedule: optax.Schedule, grad_clip: float = 0.0
 ) -> optax.GradientTransformation:
-  """Returns the optimiser of a spec of `OPTIMIZERS`, clipped if `grad_clip` > 0."""
+  """Builds the optimiser that `spec` names in `OPTIMIZERS`.
+
+  Args:
+    spec: `{'name': ..., **kwargs}`.
+    schedule: update -> learning rate.
+    grad_clip: gradients with a larger global norm are scaled to it; 0: no clipping.
+  """
   tx = registry.build(OPTIMIZERS, spec, what='optimizer', learning_rate=schedule)
   if grad_clip > 0:
     tx = optax.chain(optax.clip_by_global_norm(grad_clip), tx)

@@ -1,4 +1,4 @@
-"""Devices: the mesh, jit and pmap, donation, and how k updates are run in one call.
+"""Devices: the mesh, jit and pmap, donation, and k updates per call.
 
     mesh = make_mesh()
     run = wrap_step(trainer.step, mesh, mode='jit', fetch=data.gather)
@@ -20,11 +20,11 @@ MODES = ('jit', 'pmap')
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """All devices in a row, axis 'data'.
+  """A one-dimensional mesh of all devices with the axis 'data'.
 
-  In the order of `jax.devices()`, so that the rows of a batch that belong to one
-  process are contiguous. Axes are Auto: under Explicit ones label gathers and random
-  crops fail at trace time.
+  Devices are in the order of `jax.devices()`, so that the rows of a batch that belong
+  to one process are contiguous. The axis type is Auto: with Explicit axes label gathers
+  and random crops fail at trace time.
   """
   devices = np.array(jax.devices() if devices is None else devices)
   return Mesh(devices, ('data',), axis_types=(AxisType.Auto,))
@@ -36,10 +36,10 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def scans(mesh: Mesh) -> bool:
-  """Whether k updates are one `lax.scan` (else one dispatch each).
+  """Whether the k updates of a call run as one `lax.scan`; False: one dispatch each.
 
-  On the CPU backend XLA runs convolutions inside any loop on a naive path, a
-  hundred times slower (jax 0.10); dispatch costs little there.
+  XLA's CPU backend runs convolutions in loops a hundred times slower than outside of
+  them (jax 0.10), and dispatch is cheap on CPUs.
   """
   return mesh.devices.flat[0].platform != 'cpu'
 
@@ -56,17 +56,17 @@ def wrap_step(
 
   Args:
     step: (state, frozen, batch, *, axis) -> (state, metrics).
-    mesh: of `make_mesh`.
+    mesh: from `make_mesh`.
     mode: 'jit' (one program over the mesh) or 'pmap' (one program per device).
     fetch: (source, item) -> batch, run on the device; None: items are batches.
-    scan: all k updates as one compiled loop; None: as `scans(mesh)` says.
+    scan: whether all k updates are one compiled loop; None: `scans(mesh)`.
 
   Returns:
-    run(state, frozen, source, items, num=None) -> (state, metrics of all updates).
-    `items` is a tree of numpy arrays [k, n, ...], the rows of this process (`local`) of
-    k global batches: k updates, or only the first `num`, one by one. With the same k in
-    every call there are two programs at most, whatever `num` is. The state is donated:
-    do not use it again.
+    run(state, frozen, source, items, num=None) -> (state, metrics merged over updates).
+    `items` is a pytree of numpy arrays [k, n, ...], the rows of this process (`local`)
+    of k global batches. With `num` only the first `num` updates are done, one dispatch
+    each. If k is the same in all calls at most two programs are compiled, whatever
+    `num` is. The state is donated: do not use it again.
 
   Raises:
     ValueError: an unknown mode.
@@ -80,8 +80,8 @@ def wrap_step(
     return item if fetch is None else fetch(source, item)
 
   def update(state, sums, frozen, source, item):
-    # The barrier keeps the step's arithmetic apart from what makes the batch: the
-    # same bits come out wherever its pixels came from.
+    # The barrier keeps XLA from fusing the step with `fetch`, so that the results have
+    # the same bits however the batch was made.
     batch = jax.lax.optimization_barrier(fetched(source, item))
     state, metrics = step(state, frozen, batch, axis=axis)
     return state, sums.merge(metrics)
@@ -114,7 +114,7 @@ def wrap_step(
     k = len(jax.tree.leaves(items)[0])
     num = num or k
     # One transfer for all updates of the call, and a counter that stays on the device:
-    # a transfer for each of them costs a small network 7 % on a CPU.
+    # on a CPU, a transfer per update costs 7 % of the time of a small network.
     items, (sums, i) = split(items, mesh, mode), start
     if scan and num == k:
       state, sums, _ = all_at_once(state, sums, i, frozen, source, items)
@@ -142,8 +142,10 @@ def _compile(fn, mesh, mode):
 
 
 def _as_returned(tree, mesh, mode):
-  """Numpy arrays as those that a call returns: of another type, the first call's
-  program could not serve the next."""
+  """Converts numpy arrays to the type that a call returns.
+
+  Otherwise the program compiled for the first call could not be used for the next one.
+  """
   if mode == 'jit':
     return replicate(tree, mesh)
   same = jax.pmap(
@@ -153,7 +155,7 @@ def _as_returned(tree, mesh, mode):
 
 
 def _global(state, mesh, mode):
-  """The state as arrays of all processes: pmap gives each its own."""
+  """The state as global arrays; pmap returns arrays of one process."""
   if mode != 'pmap' or jax.process_count() == 1:
     return state
   whole = NamedSharding(mesh, P())
@@ -175,13 +177,16 @@ def local(num: int, mesh: Mesh) -> slice:
 
 
 def split(items: Any, mesh: Mesh, mode: str = 'jit') -> Any:
-  """Lays batches [k, n, ...] out over the devices, along their second axis.
+  """Splits batches [k, n, ...] over the devices, along their second axis.
 
   Args:
-    items: tree of numpy arrays: the rows of this process, see `local`.
-    mesh: of `make_mesh`.
-    mode: 'jit': global arrays; 'pmap': arrays [k, devices of this process, n / these
-      devices, ...].
+    items: pytree of numpy arrays [k, n, ...]: the rows of this process, see `local`.
+    mesh: from `make_mesh`.
+    mode: 'jit' or 'pmap'.
+
+  Returns:
+    With 'jit' global sharded arrays; with 'pmap' arrays
+    [k, devices of this process, n / this number, ...].
   """
   parts = NamedSharding(mesh, P(None, 'data'))
 
@@ -202,9 +207,15 @@ def _place(x, sharding):
 
 
 def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
-  """Compiles a trainer's head: (state, images [n, ...]) -> array [n, ...] on all.
+  """Compiles a trainer's head to run over the devices of `mesh`.
 
-  The images may be a tree of such arrays.
+  Args:
+    head: (state, images) -> array [n, ...]; images is an array [n, ...] or a pytree of
+      such arrays.
+    mesh: from `make_mesh`.
+
+  Returns:
+    A function with the arguments of `head`, whose result is replicated on all devices.
   """
   whole, parts = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
   compiled = jax.jit(head, in_shardings=(whole, parts), out_shardings=whole)
@@ -216,8 +227,8 @@ def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.A
 
 
 def init_state(init: Callable[..., Any], key: jax.Array, mesh: Mesh) -> Any:
-  """Builds the state on the devices, replicated."""
-  # The key as numbers: an array of this process alone cannot go to all of a mesh.
+  """Computes the initial state `init(key)`, replicated on all devices of `mesh`."""
+  # Typed keys are arrays of this process, which cannot be inputs on a global mesh.
   numbers = np.asarray(jax.random.key_data(key))
   whole = NamedSharding(mesh, P())
   return jax.jit(
@@ -225,7 +236,7 @@ def init_state(init: Callable[..., Any], key: jax.Array, mesh: Mesh) -> Any:
 
 
 def all_finite(tree: Any) -> bool:
-  """Whether no array of floats in `tree` holds NaN or infinity."""
+  """Whether all floating-point arrays in `tree` are free of NaN and infinity."""
   return all(
       np.isfinite(x).all()
       for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
@@ -233,9 +244,10 @@ def all_finite(tree: Any) -> bool:
 
 
 def make_most(mesh: Mesh) -> Callable[[int], int]:
-  """Returns number of this process -> the highest of all processes.
+  """Returns a function of one int per process that returns the maximum over processes.
 
-  Call it while no other program runs: the hosts' messages could cross on the network.
+  Call it only while no other program runs on the devices: otherwise the collective
+  operations of different programs may interleave differently on different hosts.
   """
   parts, whole = NamedSharding(mesh, P('data')), NamedSharding(mesh, P())
   most_of = jax.jit(jnp.max, in_shardings=parts, out_shardings=whole)
@@ -248,7 +260,7 @@ def make_most(mesh: Mesh) -> Callable[[int], int]:
 
 
 def abstract_state(init: Callable[..., Any], mesh: Mesh) -> Any:
-  """The shapes of the state and where they lie, without building it."""
+  """The shapes, dtypes and shardings of `init(key)`, without computing it."""
   whole = NamedSharding(mesh, P())
   shapes = jax.eval_shape(init, jax.random.key(0))
   return jax.tree.map(

@@ -1,7 +1,7 @@
-"""Several processes, on one host or many, that run one program.
+"""Several processes, on one or many hosts, that train one run together.
 
-    join()                  # at the start, before any device is touched
-    count(path.exists())    # how many of them say yes
+    join()                  # at the start, before any device is used
+    count(path.exists())    # in how many processes the path exists
 """
 
 import os
@@ -13,14 +13,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-HEARTBEAT = 30  # seconds without one after which a process counts as lost
+HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as lost
 LOST = ('a process was lost; start again to resume from the last checkpoint (what the '
         'lost process wrote says why)')
-# What JAX, its coordination service, Gloo and NCCL say when a process is gone.
+# Error messages of JAX, its coordination service, Gloo and NCCL for a lost process.
 SIGNS = re.compile(
     r'Gloo .*failed|[Cc]oordination ?[Ss]ervice|heartbeat|remote process exited')
-# Where the first process is lost, the C++ of JAX ends the others within a millisecond
-# (jax 0.10). This reads what they write to standard error, and leaves the stacks out.
+# When the first process is lost, JAX's C++ code ends the others within a millisecond
+# (jax 0.10) with long stack traces. READER, a program that standard error is piped
+# through, replaces these by one line.
 FATAL = ('Polled an error from coordination service|'
          'JAX distributed service detected fatal errors')
 READER = """
@@ -37,12 +38,12 @@ for line in iter(sys.stdin.buffer.readline, b''):
 
 
 def join() -> None:
-  """Joins the other processes.
+  """Joins the other processes of the run.
 
-  They are found by JAX on TPU pods and under Slurm, else told by NAT_JAX_COORDINATOR
-  (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID.
+  On TPU pods and under Slurm JAX finds them; elsewhere they are given by the variables
+  NAT_JAX_COORDINATOR (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID.
   """
-  # Gloo, between CPU hosts, hangs where many updates are under way at once (jax 0.10).
+  # Gloo, between CPU hosts, hangs when many updates are dispatched at once (jax 0.10).
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   names = {'coordinator_address': 'COORDINATOR', 'num_processes': 'NUM_PROCESSES',
            'process_id': 'PROCESS_ID'}
@@ -50,13 +51,13 @@ def join() -> None:
   settings = {key: value if key == 'coordinator_address' else int(value)
               for key, value in given.items() if value}
   if shown := os.environ.get('CUDA_VISIBLE_DEVICES'):
-    # All that this process may see; under Slurm JAX would take number SLURM_LOCALID.
+    # All visible GPUs; under Slurm JAX would use only the one numbered SLURM_LOCALID.
     settings['local_device_ids'] = list(range(len(shown.split(','))))
   jax.distributed.initialize(**settings, heartbeat_timeout_seconds=HEARTBEAT)
 
 
 def read_errors() -> None:
-  """Lets a `READER` write what this process writes to standard error from now on."""
+  """Pipes this process's standard error through `READER` from now on."""
   reader = subprocess.Popen(
       [sys.executable, '-ISc', READER, FATAL, LOST], stdin=subprocess.PIPE)
   os.dup2(reader.stdin.fileno(), 2)
@@ -64,14 +65,14 @@ def read_errors() -> None:
 
 
 def lost_one(error: BaseException) -> bool:
-  """Whether an error says that another process is gone."""
+  """Whether an error means that another process was lost."""
   return jax.distributed.is_initialized() and bool(SIGNS.search(str(error)))
 
 
 def leave(text: str, status: int) -> None:
-  """Ends this process with a message if there are others, which learn of it by that.
+  """Prints `text` and exits at once if there are other processes.
 
-  An ordinary end would wait for them, while they wait for this one.
+  A normal exit would wait for them while they wait for this process.
   """
   if jax.distributed.is_initialized():
     sys.stdout.flush()
@@ -85,13 +86,13 @@ def total() -> int:
 
 
 def barrier(name: str) -> None:
-  """Waits until all processes have come here."""
+  """Waits until all processes have called this with the same `name`."""
   if total() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 def count(flag: bool) -> int:
-  """How many processes say yes; all of them must ask."""
+  """The number of processes in which `flag` is true; all of them must call this."""
   if total() == 1:
     return int(flag)
   return int(multihost_utils.process_allgather(np.array(flag, np.int32)).sum())

@@ -1,11 +1,11 @@
-"""What an evaluation leaves in a workdir: eval.json and the arrays beside it.
+"""The results of an evaluation in a workdir: eval.json and .npz files of arrays.
 
     write_evaluation(workdir, {'step': 6, 'evals': {...}}, {'scores/test': {...}})
-    read_evaluation(workdir)                     # None where there is none
-    read_arrays(workdir, 'scores/test', step=6)  # None where there is no such file
+    read_evaluation(workdir)                     # None if there is no eval.json
+    read_arrays(workdir, 'scores/test', step=6)  # None if there is no such file
 
-Every .npz file holds the step that it was made at. A reader that is given the step of
-eval.json therefore never mixes two evaluations, wherever the writer was cut off.
+Every .npz file holds the step of its evaluation. Readers compare it with the step of
+eval.json, so that they never mix two evaluations, even if a writer was interrupted.
 """
 
 import os
@@ -19,30 +19,28 @@ from nat_jax import schema
 from nat_jax.runtime import files
 
 EVALUATION = 'eval.json'
-# Names of .npz files: folders of one for each evaluation set, and single ones.
-SCORES, MISTAKES = 'scores', 'mistakes'
-ATTENTION, SAMPLES, POINTS = 'attention', 'samples', 'points'
-STEP = 'step'  # array of every .npz file: the step of the checkpoint that was evaluated
-TEXT = ('part', 'type')  # entries of a set that are text
+SCORES, MISTAKES = 'scores', 'mistakes'  # folders with an .npz per evaluation set
+ATTENTION, SAMPLES, POINTS = 'attention', 'samples', 'points'  # names of .npz files
+STEP = 'step'  # array in every .npz file: the step of the evaluated checkpoint
+TEXT = ('part', 'type')  # keys of an evaluation set in eval.json whose values are text
 
 
 def write_evaluation(
     workdir: str, evaluation: Mapping[str, Any],
     arrays: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, Any]:
-  """Writes the .npz files and then eval.json; of several processes the first does.
+  """Writes the .npz files and then eval.json, in the first process only.
 
-  All are written under other names first and put in their places together: an
-  evaluation that is cut off leaves the one before it.
+  All files are written under temporary names and then renamed together, so that an
+  interrupted evaluation leaves the files of the one before it.
 
   Args:
     workdir: of the run.
-    evaluation: what eval.json will hold; its 'step' goes into every .npz file too.
-    arrays: from the name of a file without '.npz', such as 'scores/test', to what it
-      holds.
+    evaluation: content of eval.json; its 'step' is also saved in every .npz file.
+    arrays: file name without '.npz', such as 'scores/test' -> arrays by name.
 
   Returns:
-    What eval.json holds: the evaluation and the number of its `format`.
+    The content of eval.json: `evaluation` with the key 'format'.
   """
   evaluation = {'format': schema.FORMAT, **evaluation}
   if jax.process_index():
@@ -57,15 +55,15 @@ def write_evaluation(
 def read_evaluation(
     workdir: str | os.PathLike, remedy: str = ''
 ) -> dict[str, Any] | None:
-  """What eval.json holds; None where there is none.
+  """Reads eval.json; None if there is no such file.
 
   Args:
     workdir: of the run.
-    remedy: what mends a damaged file; by default evaluating the run again.
+    remedy: what to do about a damaged file, for the error message; '': evaluate again.
 
   Raises:
-    files.Unreadable: it is damaged.
-    schema.Newer: a later version of nat_jax wrote it.
+    files.Unreadable: the file is damaged.
+    schema.Newer: a later version of nat_jax wrote the file.
   """
   path = os.path.join(workdir, EVALUATION)
   remedy = remedy or _again(workdir)
@@ -84,14 +82,17 @@ def read_arrays(
     workdir: str | os.PathLike, name: str, step: int, keys: Sequence[str] = (),
     remedy: str = '',
 ) -> dict[str, np.ndarray] | None:
-  """The arrays of `workdir/name.npz`, made at `step`; None where there is no file.
+  """Reads the arrays of `workdir/name.npz`; None if there is no such file.
 
   Args:
     workdir: of the run.
-    name: of the file, without '.npz': 'scores/test'.
+    name: of the file without '.npz', such as 'scores/test'.
     step: of the evaluation that the arrays must belong to.
-    keys: names of arrays that must be there.
-    remedy: as for `read_evaluation`.
+    keys: names of arrays that the file must hold.
+    remedy: what to do about a damaged file, for the error message; '': evaluate again.
+
+  Returns:
+    The arrays by name, without the step.
 
   Raises:
     files.Unreadable: the file is damaged, or belongs to the evaluation of another step.
@@ -114,7 +115,7 @@ def _again(workdir):
 
 
 def _are_figures(evals):
-  """Whether these are figures by set: numbers, or lists or dicts of numbers."""
+  """Whether `evals` is {set: {metric: a number, or a list or dict of numbers}}."""
   return isinstance(evals, dict) and all(
       isinstance(values, dict) and all(
           _is_number(value) or name in TEXT

@@ -1,8 +1,8 @@
-"""Signals that ask a run to stop: it is saved first. A second Ctrl-C stops it at once.
+"""Signals that stop a run after it is saved; a second Ctrl-C stops it immediately.
 
     with interruptible():            # the program
-      with caught() as came:         # a run: came() is 0, or the number of the signal
-        ...
+      with caught() as received:     # a run
+        received()                   # 0, or the number of the first signal
 """
 
 import contextlib
@@ -16,20 +16,21 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextlib.contextmanager
 def caught() -> Iterator[Callable[[], int]]:
-  """Yields a function: the number of the first signal of `STOPS` that came, or 0.
+  """Yields a function that returns the first signal of `STOPS` received, or 0.
 
-  The second SIGINT raises KeyboardInterrupt. A signal that is ignored stays so (`nohup`
-  ignores SIGHUP). The handlers of before are put back at the end; outside the main
-  thread there are none.
+  A second SIGINT raises KeyboardInterrupt. Signals that are ignored stay ignored
+  (`nohup` ignores SIGHUP). The previous handlers are restored at the end. Outside the
+  main thread no handler is installed.
   """
-  came: list[int] = []
+  received: list[int] = []
 
   def handle(number, frame):
-    if number == signal.SIGINT and number in came:
+    if number == signal.SIGINT and number in received:
       _interrupt(number, frame)
-    came.append(number)
+    received.append(number)
     if number == signal.SIGINT:
-      with contextlib.suppress(OSError):  # not print: it may be what was interrupted
+      # Not print, which may be what was interrupted and is not reentrant.
+      with contextlib.suppress(OSError):
         os.write(2, b'\nstopping: the run is saved first (Ctrl-C again: at once)\n')
 
   before = {}
@@ -39,7 +40,7 @@ def caught() -> Iterator[Callable[[], int]]:
     if handler != signal.SIG_IGN:
       signal.signal(number, handle)
   try:
-    yield lambda: came[0] if came else 0
+    yield lambda: received[0] if received else 0
   finally:
     for number, handler in before.items():
       if signal.getsignal(number) is handle:
@@ -48,9 +49,9 @@ def caught() -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-  """Ctrl-C raises KeyboardInterrupt once; while the program ends another one kills it.
+  """Makes Ctrl-C raise KeyboardInterrupt once; another one then kills the program.
 
-  So none shows a traceback of what was going on.
+  So a second Ctrl-C while the program ends does not show a traceback.
   """
   if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     yield

@@ -1,6 +1,6 @@
-"""The folder of a run: what may be started there, and what must not be lost.
+"""The folder of a run: its lock, and whether a config may be trained there.
 
-    with hold(workdir):                                 # no other run meanwhile
+    with hold(workdir):                                 # excludes other runs
       ...
     check(workdir, config)                              # changes nothing
     prepare(workdir, config, overwrite=False, num_bytes=1_000_000)
@@ -23,31 +23,32 @@ from nat_jax import schema
 from nat_jax.runtime import checkpoint, files
 
 CONFIG = 'config.json'
-FREE_TO_CHANGE = ('run', 'compare_with')  # keys that do not change what is learned
-LOCK = '.{}.lock'  # beside the workdir of this name
+FREE_TO_CHANGE = ('run', 'compare_with')  # config keys that do not affect training
+LOCK = '.{}.lock'  # name of the lock file of a workdir, in the folder above it
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-POLL = 0.2  # seconds between two tries to take a lock
+POLL = 0.2  # seconds between two attempts to acquire a lock
 
 
 @contextlib.contextmanager
 def hold(workdir: str, wait: bool = False) -> Iterator[None]:
-  """Keeps other runs out of `workdir`, those of all hosts that share its disk.
+  """Locks `workdir` against other runs, on all hosts that share its disk.
 
-  The lock is one of the operating system (`flock`) on the file `.NAME.lock` beside the
-  workdir, or in it where the folder above cannot be written; it ends with the process,
-  however that ends. The file stays beside a run and is removed where there is none. Of
-  several processes of one run the first holds the lock.
+  The lock is an operating-system lock (`flock`) on the file `.NAME.lock` beside the
+  workdir, or inside it where the parent folder is not writable; it ends with the
+  process. The file is removed at the end if there is no workdir. Of several processes
+  of one run the first holds the lock.
 
-  It does not hold between hosts that mount a shared disk with local locks (NFS with
-  `nolock` or `local_lock=flock`, Lustre with `localflock`): neither sees the other. On
-  a disk without any locks a warning says so, and nothing keeps other runs out.
+  It has no effect between hosts that mount a shared disk with local locks (NFS with
+  `nolock` or `local_lock=flock`, Lustre with `localflock`). On a disk without locks it
+  has no effect at all, and a warning is logged.
 
   Args:
-    workdir: of a run, there or not.
-    wait: wait until a run that is under way there has ended.
+    workdir: of a run; it need not exist.
+    wait: whether to wait for a run that is under way there.
 
   Raises:
-    ValueError: one is, and `wait` is not set; or the lock file cannot be written.
+    ValueError: a run is under way and `wait` is False, or the lock file cannot be
+      written.
   """
   if jax.process_index():
     yield
@@ -67,27 +68,27 @@ def hold(workdir: str, wait: bool = False) -> Iterator[None]:
     if error.errno not in NO_LOCKS:
       raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
     logging.warning(
-        'The disk of %s has no locks (%s): nothing keeps a second run out of it.',
+        'The disk of %s has no locks (%s): do not start a second run there.',
         workdir, error)
   try:
     yield
   finally:
     if lock.is_locked and not os.path.isdir(workdir):
-      # While it is held: whoever waits for it finds that it is gone and makes another.
+      # Removed while it is held: a process that waits for it then makes a new file.
       with contextlib.suppress(OSError):
         os.remove(lock.lock_file)
     lock.release()
 
 
 def _make_lock(workdir):
-  """The lock of a workdir, by whichever of its paths it is named; not yet taken."""
+  """The lock of a workdir, not yet acquired; all paths of a workdir have one lock."""
   workdir = os.path.realpath(workdir)
   folder, name = os.path.split(workdir)
   try:
     os.makedirs(folder, exist_ok=True)
   except OSError as error:
     raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
-  if not os.access(folder, os.W_OK):  # a disk that is mounted there
+  if not os.access(folder, os.W_OK):  # as where the workdir is a mount point
     folder = workdir
   # Soft locks would outlive a process that is killed.
   return filelock.FileLock(
@@ -95,32 +96,32 @@ def _make_lock(workdir):
 
 
 def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool:
-  """Looks whether a run of `config` may be started in `workdir`; changes nothing.
+  """Checks whether a run of `config` may be started in `workdir`; changes nothing.
 
-  What stands there is told by config.json and by the config in each checkpoint. Without
-  a config.json that can be read the checkpoints alone tell it.
+  The config is compared with that of config.json and with those in the checkpoints; if
+  config.json cannot be read, with those in the checkpoints only.
 
   Args:
-    workdir: a new folder, or one with a run of the same config.
-    config: plain, as JSON gives it back.
+    workdir: a new folder, or one with a run of an equal config.
+    config: in plain JSON types, from `schema.plain`.
     overwrite: whether a run of another config may be moved aside.
 
   Returns:
-    Whether a run of another config stands there.
+    Whether a run of another config is there.
 
   Raises:
-    ValueError: that is so, and overwrite is not set (the keys that differ are named);
-      or config.json cannot be read and there is no checkpoint.
-    schema.Newer: that run is of a later version, and overwrite is not set.
+    ValueError: a run of another config is there and `overwrite` is not set (the keys
+      that differ are listed); or config.json cannot be read and there is no checkpoint.
+    schema.Newer: a run of a later version is there and `overwrite` is not set.
   """
-  there: dict[str, dict[str, Any]] = {}  # where a config stands -> config
+  saved: dict[str, dict[str, Any]] = {}  # path -> the config that is saved there
   path = os.path.join(workdir, CONFIG)
   try:
     about = checkpoint.read_all_about(workdir)
-    there[path] = files.read_json(
-        path, 'choose another --workdir, or mend or remove that file')
-    schema.check_format(there[path], path)
-    schema.check_config(schema.upgrade(there[path]))
+    saved[path] = files.read_json(
+        path, 'choose another --workdir, or repair or remove that file')
+    schema.check_format(saved[path], path)
+    schema.check_config(schema.upgrade(saved[path]))
   except (FileNotFoundError, NotADirectoryError):
     pass
   except schema.Newer:
@@ -128,22 +129,21 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
       raise
     return True
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    there.pop(path, None)
+    saved.pop(path, None)
     if not (about or overwrite):
       if isinstance(error, files.Unreadable):
         raise
       raise files.Unreadable(
           path, f'it is no config of a run: {error}',
-          'choose another --workdir, or mend or remove that file') from error
-    logging.warning('%s; going by the config in the checkpoints.', error)
+          'choose another --workdir, or repair or remove that file') from error
+    logging.warning('%s; using the config in the checkpoints instead.', error)
     if not about:
       return True
-  for step, one in about.items():
-    there[os.path.join(workdir, checkpoint.FOLDER, str(step))] = one['config']
+  for step, metadata in about.items():
+    saved[os.path.join(workdir, checkpoint.FOLDER, str(step))] = metadata['config']
   differences = {
-      place: found for place, one in there.items()
-      if (found := differing_keys(_learned(schema.upgrade(one)),
-                                  _learned(config)))}
+      place: keys for place, other in saved.items()
+      if (keys := differing_keys(_learned(schema.upgrade(other)), _learned(config)))}
   beyond = [step for step in about if step > config['steps']]
   if overwrite or not (differences or beyond):
     return bool(differences or beyond)
@@ -153,33 +153,32 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
     raise ValueError(
         f'{workdir} holds a checkpoint of step {beyond[0]}, beyond the '
         f'{config["steps"]} steps of the config: it is not of this run. {remedy}')
-  place, found = next(iter(differences.items()))
+  place, keys = next(iter(differences.items()))
   where = f'{workdir} holds a run' if place == path else f'{place} is of a run'
   raise ValueError(
-      f'{where} with another config; these keys differ (there -> asked for): '
-      f'{"; ".join(found)}. {remedy}')
+      f'{where} with another config; these keys differ (saved -> asked for): '
+      f'{"; ".join(keys)}. {remedy}')
 
 
 def prepare(
     workdir: str, config: dict[str, Any], overwrite: bool = False, num_bytes: int = 0
 ) -> None:
-  """Makes `workdir` ready for a run of `config` and writes config.json there.
+  """Creates `workdir` for a run of `config` and writes config.json into it.
 
-  config.json holds the config and the number of its format.
-
-  Of several processes the first does it.
+  config.json holds the config and the key 'format'. Only the first process writes.
 
   Args:
-    workdir: as for `check`.
-    config: as for `check`.
-    overwrite: move a run of another config aside (to `workdir.old-TIME`).
-    num_bytes: disk space that the run will need.
+    workdir: a new folder, or one with a run of an equal config.
+    config: in plain JSON types, from `schema.plain`.
+    overwrite: whether to move a run of another config aside, to `workdir.old-TIME`.
+    num_bytes: disk space that the run needs, in bytes.
 
   Raises:
-    ValueError: as `check`; the folder cannot be written, or the disk is too full.
+    ValueError: an error of `check`, a folder that is not writable, or a disk that is
+      too full.
   """
   workdir = os.path.abspath(workdir)
-  other = check(workdir, config, overwrite)  # by all: opening checkpoints awaits all
+  other = check(workdir, config, overwrite)  # in all processes: orbax waits for all
   if jax.process_index():
     return
   if other:
@@ -192,7 +191,7 @@ def prepare(
       raise ValueError(
           f'this run needs about {num_bytes / 1e6:,.0f} MB in '
           f'{workdir} and {free / 1e6:,.0f} MB are free; free some space, choose '
-          'another --workdir, or keep fewer with --config.run.keep=1'
+          'another --workdir, or keep fewer checkpoints with --config.run.keep=1'
       )
     os.makedirs(workdir, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
@@ -204,7 +203,7 @@ def prepare(
 
 
 def _existing(path):
-  """The nearest folder above `path` (or itself) that is there."""
+  """`path` if it exists, else the nearest parent folder that exists."""
   while not os.path.exists(path):
     path = os.path.dirname(path)
   return path
@@ -223,4 +222,5 @@ def differing_keys(one: Any, other: Any, prefix: str = '') -> list[str]:
 
 
 def _learned(config):
+  """The keys of a config that affect training."""
   return {k: v for k, v in config.items() if k not in FREE_TO_CHANGE}

@@ -1,11 +1,14 @@
-"""What each value of a config may be: its type, and the least and most of a number.
+"""The valid values of every config key: types, and intervals of numbers.
 
-    fits(BOUNDS['schedule.learning_rate'], 0.1)             # True
-    check('optimizer.momentum', 'optimizer.momentum', 2)    # ValueError
+    >>> BOUNDS['schedule.learning_rate'].holds(0.1)
+    True
+    >>> check('optimizer.momentum', 'optimizer.momentum', 2)
+    Traceback (most recent call last):
+    ValueError: optimizer.momentum must be a number in [0, 1), got 2
 
-Numbers are finite and bounded on both sides: none of them is infinite in float32, and
-none makes a loop or an array without end. What a number may be beside others, as the
-size of a batch beside the memory, is checked where both are known.
+Numbers are finite and bounded on both sides, so that none is infinite in float32 or
+makes an endless loop or array. Conditions on several values, such as a batch size and
+the memory, are checked where both are known.
 """
 
 import re
@@ -14,11 +17,11 @@ from typing import Any, NamedTuple
 
 
 class Bound(NamedTuple):
-  """Which values are allowed.
+  """A set of valid values.
 
   Attributes:
-    what: the same in words, as they follow 'must be'.
-    holds: value -> whether it is one of them.
+    what: its description, for messages "KEY must be ...".
+    holds: value -> whether it is valid.
   """
 
   what: str
@@ -26,28 +29,28 @@ class Bound(NamedTuple):
 
 
 def number(interval: str) -> Bound:
-  """A number in an interval such as '(0, 1]'; neither NaN nor a truth value."""
+  """A number in an interval such as '(0, 1]'; neither NaN nor a bool."""
   inside = _inside(interval)
   return Bound(f'a number in {interval}', lambda x: (
       isinstance(x, int | float) and not isinstance(x, bool) and inside(x)))
 
 
 def whole(interval: str) -> Bound:
-  """A whole number, written without a point, in an interval such as '[1, 1e9]'."""
+  """An int in an interval such as '[1, 1e9]'; not a bool."""
   inside = _inside(interval)
   return Bound(f'a whole number in {interval}', lambda x: (
       isinstance(x, int) and not isinstance(x, bool) and inside(x)))
 
 
 def text(most: int) -> Bound:
-  """Text on one line, at most `most` bytes long."""
+  """Text of one line and at most `most` bytes."""
   return Bound(f'text of one line and at most {most} bytes', lambda x: (
       isinstance(x, str) and not re.search(r'[\x00-\x1f\x7f]', x)
       and len(x.encode(errors='surrogatepass')) <= most))
 
 
 def listed(item: Bound, least: int = 0, most: int = 1000) -> Bound:
-  """A list of a length in `length`, each value of which fits `item`."""
+  """A list of `least` to `most` values, each of which is valid for `item`."""
   count = f'{least}' if least == most else f'{least} to {most}'
   return Bound(f'a list of {count}, each {item.what}', lambda x: (
       isinstance(x, list | tuple) and least <= len(x) <= most
@@ -55,7 +58,7 @@ def listed(item: Bound, least: int = 0, most: int = 1000) -> Bound:
 
 
 def either(*bounds: Bound) -> Bound:
-  """Whatever fits one of the bounds."""
+  """A value that is valid for at least one of `bounds`."""
   return Bound(', or '.join(bound.what for bound in bounds), lambda x: any(
       bound.holds(x) for bound in bounds))
 
@@ -68,24 +71,24 @@ def _inside(interval):
 
 
 def one_of(names: tuple[str, ...]) -> Bound:
-  """One of some texts."""
+  """One of the texts in `names`."""
   return Bound(f'one of {", ".join(map(repr, names))}', lambda x: (
       isinstance(x, str) and x in names))
 
 
-# What an evaluation set is for: its figures are reported; checkpoints are chosen by it;
-# thresholds are. The first is the default.
+# What an evaluation set is for: to report results, to choose checkpoints, to choose
+# thresholds. The first is the default.
 PARTS = ('test', 'validation', 'calibration')
 
 FLAG = Bound('True or False', lambda x: isinstance(x, bool))
 NONE = Bound('None', lambda x: x is None)
 PROGRAM = Bound('left out: the program sets it', lambda x: False)
-NAME = text(100)  # becomes a part of the names of files
+NAME = text(100)  # becomes part of file names
 TEXT = text(4096)
-SEED = whole('[0, 4294967295]')  # beyond 32 bits jax takes two seeds for one
+SEED = whole('[0, 4294967295]')  # jax keys may be equal for seeds beyond 32 bits
 UPDATES = whole('[1, 1e9]')
 PERIOD = whole('[0, 1e9]')
-COUNT = whole('[1, 1e6]')  # of examples side by side
+COUNT = whole('[1, 1e6]')  # examples in memory at once
 WIDTH = whole('[1, 65536]')
 WIDTHS = listed(WIDTH, most=64)
 WEIGHT = number('[0, 1e6]')
@@ -142,14 +145,14 @@ BOUNDS: dict[str, Bound] = {
     'num_samples': whole('[2, 1e6]'),
     'tolerance': number('[0, 1e9]'),
 
-    # Arguments of specs, 'what is chosen'.'argument', of all that bear a name there.
+    # Arguments of specs, as 'kind of spec'.'argument', for all names of that kind.
     'trainer.threshold': number('[0, 1]'),
     'trainer.teacher': TEXT,
     'trainer.teacher_step': either(PERIOD, NONE),
     'trainer.teacher_crc32': either(whole('[0, 4294967295]'), NONE),
     'trainer.beta': WEIGHT,
     'trainer.groups': listed(NAME),
-    'trainer.n_critic': whole('[1, 100]'),  # each is a part of the program
+    'trainer.n_critic': whole('[1, 100]'),  # each is unrolled in the compiled step
     'trainer.negatives_every': UPDATES,
     'trainer.joint': FLAG,
     'trainer.negative_weight': either(WEIGHT, NONE),
@@ -181,11 +184,11 @@ BOUNDS: dict[str, Bound] = {
     'optimizer.decay': NAME,
     'optimizer.b1': number('[0, 1)'),
     'optimizer.b2': number('[0, 1)'),
-    'optimizer.eps': number('[1e-30, 1]'),  # in float32 less would be 0
+    'optimizer.eps': number('[1e-30, 1]'),  # much smaller numbers are 0 in float32
 
     'schedule.learning_rate': number('[1e-30, 1e38]'),  # within float32
     'schedule.end': number('[0, 1e6]'),
-    # May be longer than the run: a run that is cut short for a trial keeps its recipe.
+    # May exceed the number of steps, so that short trial runs can keep a recipe.
     'schedule.warmup': PERIOD,
     'schedule.over': PERIOD,
     'schedule.factor': number('(0, 1e38]'),
@@ -245,7 +248,7 @@ BOUNDS: dict[str, Bound] = {
     'discriminator.norm': NAME,
     'discriminator.batch_norm': FLAG,
     'discriminator.noise': number('[0, 1e3]'),
-    'discriminator.dropout': number('[0, 0.99]'),  # 1 would keep nothing
+    'discriminator.dropout': number('[0, 0.99]'),  # 1 would drop everything
     'discriminator.black': number('[-1e3, 1e3]'),
     'discriminator.dtype': NAME,
     'discriminator.parent': PROGRAM,
@@ -261,8 +264,8 @@ BOUNDS: dict[str, Bound] = {
     'noise.jitter': number('[0, 1e6]'),
 }
 
-# Where a spec stands -> what is chosen there, of which its arguments are. An entry of a
-# set, or of a list, stands for them all as '*'.
+# Config key of a spec -> kind of spec, the first part of its keys in `BOUNDS`. '*' is
+# any entry of a dict or list.
 SPECS = {
     **{key: key for key in (
         'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
@@ -286,13 +289,13 @@ OPTIONAL = ('disc_schedule', 'data.treatment', 'measures.reference',
 
 
 def check(path: str, key: str, value: Any) -> None:
-  """Raises ValueError unless `value` is what may stand at a place of a config.
+  """Raises ValueError unless `value` is valid for a key of a config.
 
   Args:
-    path: of the value, for the message.
-    key: of `BOUNDS` or `SPECS`; one of neither is left to the function that takes it,
-      which lists what it takes.
-    value: plain.
+    path: full key of the value, for the message.
+    key: in `BOUNDS` or `SPECS`. A key in neither is not checked here: the function that
+      takes the argument rejects unknown ones.
+    value: in plain JSON types.
   """
   if key in SPECS:
     _check_spec(path, key, value)
@@ -311,6 +314,6 @@ def _check_spec(path, key, spec):
 
 
 def shown(value: Any) -> str:
-  """A value as it is written, cut off where it is long."""
+  """The repr of a value for a message, truncated to 200 characters."""
   written = repr(value)
   return written if len(written) <= 200 else f'{written[:200]}...'

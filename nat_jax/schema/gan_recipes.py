@@ -2,8 +2,11 @@
 
     gan_recipes.dcgan('gan_mnist', 'nat3_small', positives=..., negatives=..., ...)
 
+    >>> parse('nat3_small')
+    ('nat', 3, True)
+
 A variant is an objective of `OBJECTIVES` and the number of external negatives per
-batch: 'nat3', 'catgan', 'am'. Source of the full recipe: AM-GAN's code, which the NAT
+batch: 'nat3', 'catgan', 'am'. The full recipe is that of AM-GAN's code, which the NAT
 paper builds on.
 """
 
@@ -24,7 +27,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     'catgan': {'name': 'cat_gan'},
     'springenberg': {'name': 'cat_gan_springenberg'},
     'nat': {'name': 'nat_gan', 'direction': 'uniform_first', 'marginal': 0.0},
-    # With a marginal-entropy term in G, as CatGAN has: ours, not the paper's.
+    # Not in the paper: with a marginal-entropy term in G's loss, as in CatGAN.
     'natm': {'name': 'nat_gan', 'marginal': 1.0},
 }
 PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
@@ -38,10 +41,10 @@ SMALL = dict(  # two CPU cores
 
 
 def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
-  """'nat3_small' -> ('nat', 3, True); without a number, 0.
+  """Parses a variant into (objective, negatives per batch, whether it is small).
 
   Args:
-    variant: an objective, the number of negatives if there are any, the size.
+    variant: an objective, optionally a number of negatives (default 0) and '_small'.
     sizes: whether there is a small form.
 
   Raises:
@@ -50,8 +53,8 @@ def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
   found = re.fullmatch(r'([a-z]+?)(\d*)(_small)?', variant)
   if not found or found[1] not in OBJECTIVES or (found[3] and not sizes):
     raise ValueError(
-        f'unknown variant {variant!r} (any of {", ".join(OBJECTIVES)} with any number '
-        f'of negatives behind it will do); valid: {", ".join(PAPER)}'
+        f'unknown variant {variant!r}; expected one of {", ".join(OBJECTIVES)}, '
+        f'followed by any number of negatives; valid: {", ".join(PAPER)}'
         + (', each also with _small' if sizes else ''))
   return found[1], int(found[2] or 0), bool(found[3])
 
@@ -68,18 +71,19 @@ def dcgan(
     independent: str = '',
     num_classes: int = 10,
 ) -> ml_collections.ConfigDict:
-  """AM-GAN's DCGAN pair, Adam 4e-4 decaying to 0, batches of 100.
+  """Makes the config of a DCGAN as in AM-GAN: Adam 4e-4 decaying to 0, batches of 100.
 
   Args:
     name: of the experiment; `_small` is added to it for the small form.
     variant: see `parse`.
     steps: updates of the full form.
-    small_steps: of the small form, whose networks are a quarter as wide.
+    small_steps: updates of the small form, whose networks are a quarter as wide.
     positives: source of the real images.
-    negatives: the external ones, as in `data.negatives`.
-    classifier: config of the classifier that the samples are measured by; it is trained
-      first, in runs/classifiers.
-    independent: likewise a classifier of other labels, for a second Inception Score.
+    negatives: external negatives, as in `data.negatives`.
+    classifier: config (FILE:VARIANT) of the evaluation classifier; it is trained first,
+      in runs/classifiers.
+    independent: config of a classifier of other labels, for a second Inception Score;
+      '': none. It is trained first, too.
     num_classes: of the positives.
   """
   objective, count, small = parse(variant)
@@ -110,5 +114,6 @@ def dcgan(
 
 
 def _checkpoint(classifier):
+  """The spec of an evaluation classifier with this config."""
   workdir = f'runs/classifiers/{classifier.rpartition(":")[2]}'
   return {'name': 'checkpoint', 'config': classifier, 'workdir': workdir}

@@ -1,11 +1,11 @@
-"""Plain values that configs are made of: data-set facts, recipes.
+"""Building blocks of configs: data sets, their normalisation, held-out sets, defaults.
 
     from nat_jax.schema import presets
 
     def get_config(variant='nat'):
       return presets.experiment(name='digits', variant=variant, steps=600, ...)
 
-A config names only what differs from the defaults of `nat_jax.schema`.
+A config lists only the keys that differ from the defaults of `nat_jax.schema`.
 """
 
 import copy
@@ -19,8 +19,8 @@ from nat_jax import schema
 
 NORMALISATION = {  # data set -> mean and std of pixels in [0, 1], per channel
     'cifar10': dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    # The std that pytorch-cifar made common is the mean of per-image stds; the one
-    # above is over all pixels.
+    # The std of pytorch-cifar is the mean of per-image stds; the one above is taken
+    # over all pixels.
     'cifar10_pytorch': dict(
         mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
     'svhn_cropped': dict(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)),
@@ -30,7 +30,7 @@ NORMALISATION = {  # data set -> mean and std of pixels in [0, 1], per channel
 
 
 def tfds(dataset: str, split: str, **kwargs: Any) -> dict[str, Any]:
-  """Spec of a split of a tfds data set."""
+  """The spec of a split of a tfds data set; `kwargs` are those of `data.from_tfds`."""
   return {'name': 'tfds', 'dataset': dataset, 'split': split, **kwargs}
 
 
@@ -46,9 +46,9 @@ def positive(dataset: str, split: str, **kwargs: Any) -> dict[str, Any]:
 
 NOISE = {'source': {'name': 'normal_noise', 'num': 10_000}}  # in normalised space
 
-# What the paper tests CIFAR-10 and SVHN classifiers on (CIFAR-100, ILSVRC, noise), and
-# Tiny-ImageNet besides. The last two sets are not in the tfds catalogue: bring them as
-# prepared builders of these names or write them into the array cache.
+# The test negatives of the paper's CIFAR-10 and SVHN classifiers (CIFAR-100, ILSVRC,
+# noise), and Tiny-ImageNet. tiny_imagenet_val32 and ilsvrc_samples32 are not in the
+# catalogue of tfds: prepare builders of these names, or write them to the array cache.
 NEGATIVES_32 = {
     'cifar100_train': negative('cifar100', 'train'),
     'cifar100_test': negative('cifar100', 'test'),
@@ -57,7 +57,7 @@ NEGATIVES_32 = {
     'noise': NOISE,
 }
 
-POINTS = dict(  # networks and batches of GANs of points
+POINTS = dict(  # networks and batch sizes of GANs of points
     batch_size=64,
     negatives_per_batch=64,
     noise={'name': 'normal'},
@@ -74,23 +74,23 @@ def hold_out(
     positives: Mapping[str, Any], negatives: Mapping[str, Mapping[str, Any]],
     evals: Mapping[str, Mapping[str, Any]], percent: int = 5,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-  """Takes evaluation sets to choose by out of what is trained on.
+  """Holds out validation and calibration sets from training positives and negatives.
 
-  Of the slice that a source names, the last `percent` become the set 'calibration' (for
-  thresholds), those before them 'validation' (for checkpoints and recipes), and of the
-  negatives 'calibration_NAME' and 'validation_NAME'. Percent are of the whole split, as
-  in the slice: 'test[:50%]' is parted into [:40%], [40%:45%] and [45%:50%].
+  The last `percent` of each training split become evaluation sets of part 'calibration'
+  (for thresholds), those before them sets of part 'validation' (for checkpoints and
+  recipes). They are called 'calibration' and 'validation' for positives, and
+  'calibration_NAME' and 'validation_NAME' for negatives. Percentages are of the whole
+  split: with 5 %, 'test[:50%]' becomes [:40%], [40%:45%] and [45%:50%].
 
   Args:
     positives: source with a split such as 'train' or 'test[:50%]'.
-    negatives: as in `data.negatives`; those without a split, made from the positives
-      or from nothing, stay as they are.
-    evals: the sets of the test. One that shows what is trained on shows what is left of
-      it.
-    percent: held out for each of the two.
+    negatives: as in `data.negatives`; synthetic ones, without a split, are unchanged.
+    evals: the test sets. One with the source of training negatives gets what is left
+      of that source.
+    percent: held out for validation, and as much for calibration.
 
   Returns:
-    (positives, negatives, evals), as `data` and a config want them.
+    (positives, negatives, evals) for a config.
   """
   trained, held_out = _part(positives, percent)
   evals = dict(evals)
@@ -112,7 +112,7 @@ def hold_out(
 
 
 def _part(source, percent):
-  """What is left of a source, and what is taken from its end: part -> source."""
+  """(the source without its held-out ends, {part: source of a held-out end})."""
   found = re.fullmatch(r'(\w+)(?:\[:(\d+)%\])?', source['split'])
   if not found:
     raise ValueError(
@@ -127,18 +127,17 @@ def _part(source, percent):
 
 
 def steps(epochs: float, num_examples: int, batch_size: int) -> int:
-  """The number of updates in `epochs` passes through the positives."""
+  """The number of updates in `epochs` passes over the positives."""
   return round(epochs * num_examples / batch_size)
 
 
 def experiment(**differences: Any) -> ml_collections.ConfigDict:
-  """Returns the defaults of a task with an experiment's differences, as a config.
+  """Makes a config: the defaults of its task, changed by `differences`.
 
-  Groups (`data`, `run`, `measures`) are merged key by key; everything else is replaced
-  whole.
+  The groups `data`, `run`, `measures` are merged key by key; other keys are replaced.
 
   Raises:
-    ValueError: a key that the base does not have (see `nat_jax.schema`).
+    ValueError: a key that the task does not have (see `nat_jax.schema`).
   """
   base = schema.base_of(differences)
   config = copy.deepcopy(base)

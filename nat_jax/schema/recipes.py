@@ -3,6 +3,9 @@
     recipes.classifier('svhn', 'nat_small', num_examples=73_257, ...)
 
 `VARIANTS` are the ways to use negatives; each config adds its data sets.
+
+    >>> parse('nat_small_paper', VARIANTS)
+    Form(base='nat', small=True, paper=True)
 """
 
 import re
@@ -15,19 +18,19 @@ from nat_jax.schema import presets
 
 NAT = {'name': 'nat'}
 VARIANTS: dict[str, dict[str, Any]] = {
-    # The paper's.
+    # Methods of the NAT paper.
     'baseline': dict(loss={'name': 'cross_entropy'}),
     'nat': dict(loss=NAT, count=(5, 25)),
     'nat8': dict(loss=NAT, count=8),
     'nat32': dict(loss=NAT, count=32),
     'nat64': dict(loss=NAT, count=64),
     'background': dict(loss={'name': 'background'}, count=(5, 25)),
-    # The rivals, with the batches of their papers: 256 to 128, MixOE 128 to 128.
+    # Other methods, with the negatives per batch of 128 positives of their papers.
     'oe': dict(loss={'name': 'outlier_exposure', 'weight': 0.5}, count=256),
     'energy': dict(loss={'name': 'energy'}, count=256),
     'mixoe': dict(loss={'name': 'outlier_exposure', 'weight': 1.0}, count=128,
                   treatment={'name': 'mix', 'mode': 'cutmix'}),
-    # Negatives that generalise: NAT with a treatment of the negatives.
+    # NAT with negative transforms or synthetic negatives.
     'nat_mix': dict(loss=NAT, count=16,
                     treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
     'nat_general': dict(loss=NAT, count=16, shuffled=True,
@@ -35,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'nat_mine': dict(loss=NAT, count=64, treatment={'name': 'mine', 'keep': 0.25}),
     'shuffled': dict(loss=NAT, count=16, shuffled=True),  # and no other negatives
 }
-SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 10_000}}  # positives, cut up
+SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 10_000}}  # of the positives
 
 FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every parameter
     model={'name': 'resnet18', 'dtype': 'bfloat16'},
@@ -51,26 +54,36 @@ SMALL = dict(  # two CPU cores: 64 channels at half the resolution from the star
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
 EPOCHS = (200, 6)  # full, small
-HELD_OUT = 5  # percent for validation, and as many for calibration
+HELD_OUT = 5  # percent held out for validation, and another 5 for calibration
 
 
 class Form(NamedTuple):
-  """A variant and the form of it: small, and with the paper's split."""
+  """A variant and its form.
+
+  Attributes:
+    base: name of the variant, without form.
+    small: whether it is the small form for CPUs.
+    paper: whether all of the training split is trained on, as in the paper.
+  """
 
   base: str
   small: bool
   paper: bool
 
   def name(self, experiment: str) -> str:
-    """The experiment's name in this form, so that reports keep forms apart."""
+    """The name of the experiment in this form; reports do not mix forms."""
     return f'{experiment}{"_small" * self.small}{"_paper" * self.paper}'
 
 
 def parse(variant: str, valid: Iterable[str]) -> Form:
-  """'nat_small_paper' -> ('nat', True, True); the order of the two does not matter.
+  """Parses a variant with the optional endings _small and _paper, in any order.
+
+  Args:
+    variant: such as 'nat_small_paper'.
+    valid: names of variants without endings.
 
   Raises:
-    ValueError: a variant that is not in `valid` (which is listed).
+    ValueError: a variant that is not in `valid` (the valid ones are listed).
   """
   valid = dict.fromkeys(valid)
   base, ends = re.fullmatch(r'(.*?)((?:_small|_paper)*)', variant).groups()
@@ -82,15 +95,16 @@ def parse(variant: str, valid: Iterable[str]) -> Form:
 
 
 def num_trained(num_examples: int, holdout: bool = True) -> int:
-  """How many of `num` examples are trained on."""
+  """The number of examples that are trained on, of `num_examples`."""
   return round(num_examples * (1 - 2 * HELD_OUT / 100)) if holdout else num_examples
 
 
 def digits() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-  """scikit-learn's digits, 0 to 5 as positives and 6 and 7 as negatives, in four parts.
+  """Sources of scikit-learn's digits: 0-5 are positives, 6-7 training negatives.
 
   Returns:
-    (positives, negatives, evals) of `presets.hold_out`; tested on 8, 9 and noise, too.
+    (positives, negatives, evals) from `presets.hold_out`. The test sets are 0-5, 6-7,
+    8-9 and noise.
   """
   def source(split, classes):
     return {'name': 'digits', 'split': split, 'classes': classes}
@@ -121,23 +135,23 @@ def classifier(
     epochs: tuple[float, float] = EPOCHS,
     holdout: bool = True,
 ) -> ml_collections.ConfigDict:
-  """The config of a ten-class classifier trained with negatives.
+  """Makes the config of a ten-class classifier trained with negatives.
 
-  A twentieth of positives and negatives each is held out for validation and for
-  calibration. The paper's form trains on all of them; nothing can be chosen in it.
+  5 % of the positives and of the negatives are held out for validation, and 5 % for
+  calibration. The paper's form trains on all of them, and has no validation.
 
   Args:
     name: of the experiment; `_small` and `_paper` are added to it for these forms.
-    variant: of `VARIANTS` or of `negatives`, with or without `_small` and `_paper`.
-    num_examples: of `positives`.
-    positives: source of the training images, before anything is held out.
-    negatives: variant -> its training negatives, likewise; 'nat' stands for those not
-      named.
-    evals: the sets of the test, as in a config.
+    variant: of `VARIANTS` or of `negatives`, optionally with `_small` and `_paper`.
+    num_examples: number of `positives`.
+    positives: source of the training positives, before sets are held out.
+    negatives: variant -> training negatives, before sets are held out; variants that
+      are not in it use those of 'nat'.
+    evals: the test sets, as in a config.
     normalisation: `{'mean': ..., 'std': ...}`.
     augment: specs of augmentations.
-    epochs: of the full and of the small form.
-    holdout: False: the paper's form, which `_paper` asks for too.
+    epochs: (of the full form, of the small form).
+    holdout: False: the paper's form, as with `_paper`.
 
   Raises:
     ValueError: an unknown variant (the valid ones are listed).

@@ -1,6 +1,8 @@
-"""The families of runs. A new one is a package here and its row in `TASKS`.
+"""The tasks, families of runs: classifiers, GANs of images, GANs of points.
 
-    task = TASKS[config['task']]           # see nat_jax.task.Task
+    task = TASKS[config['task']]           # a nat_jax.task.Task
+
+To add a task, add a package here and a row to `TASKS`.
 """
 
 from nat_jax.tasks import classify, gaan, gan, points

@@ -1,4 +1,4 @@
-"""What the tasks on images share: from `config['data']` to a pool and its batches.
+"""The input pipeline that tasks on images share: from `config['data']` to batches.
 
     positives, negatives = load_sets(config, uses_negatives=True)
     inputs = make_inputs(config, positives, negatives, num_devices=1)
@@ -15,7 +15,7 @@ from nat_jax.task import Inputs
 def load_sets(
     config: Mapping[str, Any], uses_negatives: bool
 ) -> tuple[data.Arrays, dict[str, data.Arrays]]:
-  """Loads the positives and, where they are used, the training negatives by name."""
+  """Loads the positives, and the training negatives {name: Arrays} if they are used."""
   positives = data.load(config['data']['positives'])
   return positives, load_negatives(config, positives) if uses_negatives else {}
 
@@ -23,7 +23,7 @@ def load_sets(
 def load_negatives(
     config: Mapping[str, Any], positives: data.Arrays
 ) -> dict[str, data.Arrays]:
-  """Loads the training negatives of a config, by name."""
+  """Loads the training negatives of a config, {name: Arrays}."""
   return {
       name: data.load(spec['source'], like=positives)
       for name, spec in config['data']['negatives'].items()
@@ -34,10 +34,16 @@ def make_inputs(
     config: Mapping[str, Any], positives: data.Arrays,
     negatives: Mapping[str, data.Arrays], num_devices: int,
 ) -> Inputs:
-  """Joins the sets in one pool and lays out the batches.
+  """Joins all sets in one pool and makes the stream of batches.
+
+  Args:
+    config: of the run.
+    positives: the training positives.
+    negatives: name -> training negatives; may be empty.
+    num_devices: batches are laid out for this number of devices.
 
   Raises:
-    ValueError: what is wrong with the data or the batch, and how to mend it.
+    ValueError: data or batch sizes that are not valid.
   """
   settings = config['data']
   check_devices('data.batch_size', settings['batch_size'], num_devices)
@@ -59,22 +65,30 @@ def make_inputs(
 
 
 def check_devices(key: str, batch_size: int, num_devices: int) -> None:
-  """Raises ValueError unless a batch can be split over the devices."""
+  """Raises ValueError unless `batch_size` is a multiple of `num_devices`.
+
+  Args:
+    key: the config key of the batch size, for the message.
+    batch_size: examples in the global batch.
+    num_devices: devices that share it.
+  """
   if batch_size % num_devices:
     raise ValueError(
         f'{key} {batch_size} does not divide over {num_devices} devices; choose a '
-        f'multiple of {num_devices}, or show the program fewer devices '
-        '(CUDA_VISIBLE_DEVICES=0)')
+        f'multiple of {num_devices}, or use fewer devices (CUDA_VISIBLE_DEVICES=0)')
 
 
 def most_negatives(settings: Mapping[str, Any]) -> int:
-  """The most negatives per batch."""
+  """The largest number of negatives per batch, given `config['data']`."""
   count = settings['negatives_per_batch']
   return count if isinstance(count, int) else max(count)
 
 
 def transforms(settings: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
-  """What is done to images on the device: 'augment' and 'normalise'."""
+  """The functions that transform images on the device: 'augment' and 'normalise'.
+
+  'augment' takes (images, keys) and 'normalise' takes images; see `data.augment`.
+  """
   return {
       'augment': data.make_augment(settings['augment']),
       'normalise': functools.partial(

@@ -1,4 +1,4 @@
-"""One update of one network, whatever the task.
+"""One gradient update of one network, for all tasks.
 
     net, (loss, aux), norm = descend(net, tx, loss_fn, axis)
 """
@@ -19,17 +19,17 @@ def descend(
     loss_fn: Callable[[Any], tuple[jax.Array, Any]],
     axis: Axis,
 ) -> tuple[Net, tuple[jax.Array, Any], jax.Array]:
-  """One update of a net.
+  """One gradient update of a network.
 
   Args:
-    net: its `batch_stats` stay as they are.
+    net: the network; its `batch_stats` are not changed.
     tx: its optimiser.
-    loss_fn: params -> (terms of the examples of this device, whose sum over all devices
-      is minimised: an array of any shape, aux).
+    loss_fn: params -> (terms, aux). The terms are an array of any shape, of the
+      examples of this device; their sum over all devices is the loss.
     axis: the devices that share the batch.
 
   Returns:
-    (net, (loss over the global batch, aux), global norm of the gradient).
+    (updated net, (loss over the global batch, aux), global norm of the gradient).
   """
   def total(params):
     terms, aux = loss_fn(params)

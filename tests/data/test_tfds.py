@@ -167,7 +167,7 @@ def test_works_where_tensorflow_is_not_installed(data_dir, tmp_path):
         ({'dataset': 'cifar1'}, "'cifar1'.*Did you mean: cifar1 -> cifar10"),
         ({'dataset': 'emnist/lettres'}, "'emnist/lettres'"),
         ({'dataset': 'cifar10:9.9.9'}, '9.9.9'),
-        ({'split': 'valid'}, "no split 'valid'; there is: test, train|train, test"),
+        ({'split': 'valid'}, "no split 'valid'; valid: (test, train|train, test)"),
         ({'split': 'train[:21]'}, r'train \(20\)'),
         ({'split': 'all'}, r"'train\+test'"),
         ({'classes': (0, 3)}, r'there are \[0, 1, 2\]'),

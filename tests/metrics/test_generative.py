@@ -386,7 +386,7 @@ def test_kid_rises_with_the_distance_and_is_reproducible():
   # Cut to the smaller set: 90 of 120 against all 90.
   assert metrics.kid(x, y, subset_size=999) == metrics.kid(x, y, subset_size=90)
   for bad in ({'subsets': 0}, {'subset_size': 1}):
-    with pytest.raises(ValueError, match='subsets of two samples'):
+    with pytest.raises(ValueError, match='subset of at least two samples'):
       metrics.kid(x, y, **bad)
 
 
@@ -462,7 +462,7 @@ def test_prdc_of_a_random_part():
   for k in (0, 40):
     with pytest.raises(ValueError, match='on each side'):
       metrics.prdc(x, y, k)
-  with pytest.raises(ValueError, match='got 5 and 5'):
+  with pytest.raises(ValueError, match='got 5 generated ones and 5'):
     metrics.prdc(x, y, 5, max_samples=5)
 
 

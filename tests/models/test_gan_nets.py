@@ -137,7 +137,7 @@ def test_28x28_is_the_middle_of_32x32():
     (discriminator('dcgan', (8, 8, 1)), (8, 8, 1), 'mlp_discriminator'),
     (generator('toy', (8, 8, 1)), (5,), 'points'),
     (generator('mlp'), (4,), r'\[n, 5\]'),
-    (generator('toy', num_classes=3), (5,), '3 classes must be given labels'),
+    (generator('toy', num_classes=3), (5,), '3 classes needs labels'),
     (generator('toy', activation='elu'), (5,), "relu.*softplus.*'elu'"),
     (discriminator('toy', norm='batch'), (2,), "weight, spectral, none.*'batch'"),
 ])

@@ -64,7 +64,7 @@ def test_a_bad_line_hides_no_other_record(tmp_path, caplog):
     lines.insert(k, line)
   path.write_bytes(b'\n'.join(lines))
   assert list(files.read_records(path)) == good
-  assert f'passed over {len(bad)} damaged line(s), the first is line 1' in caplog.text
+  assert f'skipped {len(bad)} damaged line(s), the first is line 1' in caplog.text
   assert list(files.read_records(tmp_path / 'none')) == []
 
 

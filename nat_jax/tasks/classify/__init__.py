@@ -1,12 +1,12 @@
-"""Classifiers that know what they do not know.
+"""Classifiers that are trained to be unconfident on negatives.
 
-  build               a config -> the trainer; the table of trainers
+  build               the trainer of a config; the table of trainers
   step                the update: cross-entropy on positives, KL on negatives
-  treatments          what is done to the negatives of a batch before it
-  attention_transfer  a student that looks where its teacher looks
-  inputs              a config -> the images, for training and for evaluation
-  evaluate            figures on every evaluation set
-  attention_maps      where a network looks, for the report
+  treatments          negative transforms: mixing with positives, hard-negative mining
+  attention_transfer  a student trained to match its teacher's attention maps
+  inputs              the images of a config, for training and for evaluation
+  evaluate            metrics on every evaluation set
+  attention_maps      attention maps for the report
   report              tables and figures
 """
 

@@ -1,4 +1,4 @@
-"""Where a network looks in a few images, for the figure of the report.
+"""Computes the attention maps of a few images, for a figure of the report.
 
     maps = attention_maps.compute(trainer, state, mesh, sets)
 """
@@ -12,7 +12,7 @@ import numpy as np
 from nat_jax import losses
 from nat_jax.runtime import parallel
 
-NUM_IMAGES = 4  # of each set, from its first image on
+NUM_IMAGES = 4  # the first images of each set
 
 
 def compute(trainer, state, mesh, sets: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -22,12 +22,12 @@ def compute(trainer, state, mesh, sets: Mapping[str, Any]) -> dict[str, np.ndarr
     trainer: with the head 'aux'.
     state: its state.
     mesh: the devices.
-    sets: those of `inputs.load_evals` that are shown.
+    sets: evaluation sets from `inputs.load_evals`.
 
   Returns:
-    'image' [n, h, w, c] uint8, 'set' [n] names, and for each group of the network its
-    maps [n, height, width] of length 1. Sets without pixels (noise in normalised space)
-    are left out; {} for a network without groups.
+    'image' [n, h, w, c] uint8, 'set' [n] (names), and for each group of layers
+    'group1', ... its maps [n, height, width] of Euclidean norm 1. Sets that are not
+    uint8 (noise in normalised space) are left out. {} for a network without groups.
   """
   first = {name: s.arrays.image[:NUM_IMAGES] for name, s in sets.items()}
   first = {name: x for name, x in first.items() if x.dtype == np.uint8}

@@ -1,4 +1,4 @@
-"""Classifiers -> the tables and the figures of a report.
+"""The tables and figures of a report on classifiers.
 
     for table in tables(reports.group(runs)):
       print(table.markdown())
@@ -30,10 +30,10 @@ Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def tables(groups: Groups) -> list[Table]:
-  """All tables of classifiers: on the test, since by validation they were chosen.
+  """All tables of classifiers, on test sets only; validation sets choose checkpoints.
 
   Args:
-    groups: of `reports.group`: label -> runs of one experiment, a seed each.
+    groups: from `reports.group`: label -> runs of one experiment, one per seed.
   """
   found = frame(groups)
   found = found[found.part == TEST]
@@ -53,7 +53,7 @@ def _figures(found, groups) -> Iterator[Table]:
     yield arrange(
         'NCR_t: share of negatives whose maximum prediction exceeds t (lower is '
         'better). PAR_t: the same share of positives (higher is better).'
-        f'{_silent(negatives)}{spread}', text, BY_THRESHOLD,
+        f'{_absent_thresholds(negatives)}{spread}', text, BY_THRESHOLD,
         _sets(negatives, '', metric='ncr') | _sets(positives, 'PAR_t ', metric='par'),
         named, 't')
     rows = of_metrics(DETECTION) | {
@@ -73,12 +73,12 @@ def _figures(found, groups) -> Iterator[Table]:
 
 
 def _sets(found, title='', **key):
-  """A column for each evaluation set of some rows."""
+  """Columns for `tables.arrange`, one for each evaluation set in the data frame."""
   return {f'{title}{name}': {'eval': name, **key} for name in found['eval'].unique()}
 
 
 def _counts(found) -> dict[tuple, str]:
-  """Cells of what is the same for all metrics of a set, and of counted images."""
+  """The cells of a set's size, its overlap, and whether it was seen in training."""
   text = {}
   for (group, name), rows in found.groupby(['group', 'eval']):
     seen = rows.seen.dropna()
@@ -90,18 +90,18 @@ def _counts(found) -> dict[tuple, str]:
   return text
 
 
-def _silent(found):
-  """Why rows of thresholds are without figures, if some are."""
-  told = found[found.metric == 'ncr'].groupby(['run', 'eval']).threshold.agg(set)
-  silent = [t for t in THRESHOLDS if any(t not in some for some in told)]
-  if not silent:
+def _absent_thresholds(found):
+  """A sentence on the thresholds without values; '' if there are none."""
+  present = found[found.metric == 'ncr'].groupby(['run', 'eval']).threshold.agg(set)
+  absent = [t for t in THRESHOLDS if any(t not in of_set for of_set in present)]
+  if not absent:
     return ''
-  return (f' "-" at t of {", ".join(silent)}: says nothing, since the largest of K '
-          'probabilities is at least 1/K whatever the network.')
+  return (f' "-" at t of {", ".join(absent)}: says nothing, since the largest of K '
+          'probabilities is at least 1/K for every network.')
 
 
 def _intervals(found, groups) -> Iterator[Table]:
-  """95 % intervals of accuracy, AUROC and NCR_t of groups of one run, if there are."""
+  """95 % intervals of accuracy, AUROC and NCR_t, for groups of a single run."""
   single = {label: label for label, runs in groups.items() if len(runs) == 1}
   found = found[found.group.isin(single) & found.low.notna()]
   if len(found):
@@ -116,15 +116,15 @@ def _intervals(found, groups) -> Iterator[Table]:
 
 
 def _claims(found, groups) -> Iterator[Table]:
-  """NCR_t over seeds: intervals, and every group against its baseline."""
+  """NCR_t over seeds: intervals, and tests of every group against its baseline."""
   several = {label: runs for label, runs in groups.items() if len(runs) > 1}
   found = found[found.group.isin(several) & (found.metric == 'ncr')]
   if not len(found):
     return
   columns, rivals = _sets(found, metric='ncr'), baselines(several)
   yield arrange(
-      'NCR_t: 95 % interval of the mean over seeds (Student), in brackets the figure '
-      'the paper printed for its full-size run.',
+      'NCR_t: 95 % interval of the mean over seeds (Student), in brackets the value '
+      'that the paper printed for its full-size run.',
       claims.intervals(found), BY_THRESHOLD, columns, labels(several), 't')
   if rivals:
     yield arrange(
@@ -146,9 +146,10 @@ def _others(found, groups) -> Iterator[Table]:
 
 
 def baselines(groups: Groups) -> dict[str, str]:
-  """Each group that has a baseline of its experiment to compare with -> the baseline.
+  """Group -> the baseline of its experiment, for groups that have one.
 
-  That is 'student_baseline' rather than 'teacher_baseline' for 'student_nat'.
+  Of several baselines the one with the most similar name is taken: 'student_baseline'
+  and not 'teacher_baseline' for 'student_nat'.
   """
   rivals = {}
   for label, (run, *_) in groups.items():
@@ -161,6 +162,7 @@ def baselines(groups: Groups) -> dict[str, str]:
 
 
 def _about(groups):
+  """The table of runs: step, loss, network and workdir of each."""
   rows = [[run['label'], str(run['step']),
            *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
            run['workdir']] for runs in groups.values() for run in runs]
@@ -168,7 +170,7 @@ def _about(groups):
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
-  """(file name, caption, note on what is missing or '', figure or None)."""
+  """Yields (file name, caption, note on what is missing or '', figure or None)."""
   runs = [run for same in groups.values() for run in same]
 
   def has_scores(run):
@@ -178,7 +180,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   no_metrics = plots.missing(runs, 'metrics.jsonl', plots.has_history)
   no_scores = plots.missing(runs, 'scores/*.npz', has_scores)
   yield 'training', 'Training curves', no_metrics, plots.training_curves(groups)
-  yield ('histogram', 'Maximum predictions of each set, as shares of its images',
+  yield ('histogram', 'Maximum probabilities of each set, as shares of its images',
          no_scores, plots.histograms(groups))
   yield ('rates', 'NCR_t (lower is better) and PAR_t (higher is better) against t',
          no_scores, plots.rates(groups))

@@ -1,13 +1,13 @@
-"""What is done to the negatives of a batch, on the device, before the network sees it.
+"""Negative transforms, applied to the negatives of a batch on the device.
 
     treat = mix(alpha=1.0, mode='cutmix')
     batch = treat(batch, key, confidence, axis)
-    loss = per_example(objective, logits, batch)    # knows of mixed targets
+    loss = per_example(objective, logits, batch)    # handles mixed targets
 
-A treatment gets augmented, normalised images. It touches filled negative slots only,
-and draws from the global batch with one key a slot: what comes out does not depend on
-the number of devices. Under pmap the images (of a few hundred slots) or confidences
-are gathered over the devices for that.
+The config key `data.treatment` selects one. A transform gets augmented, normalised
+images, and changes filled negative slots only. It uses the global batch and one key per
+slot, so that its result does not depend on the number of devices; under pmap images (of
+a few hundred slots) or confidences are gathered over the devices for that.
 """
 
 from collections.abc import Callable
@@ -25,44 +25,45 @@ Batch = dict[str, jax.Array]
 # (batch, key, images -> confidence [n] of the current network, axis) -> batch
 Treatment = Callable[[Batch, jax.Array, Callable[..., jax.Array], Axis], Batch]
 
-_PURPOSE = 2**32 - 1  # beyond the number of any example
-_CELLS = 1024  # of the quantile table of the Beta distribution
+_PURPOSE = 2**32 - 1  # larger than the index of any example
+_CELLS = 1024  # cells of the quantile table of the Beta distribution
 
 
 def purpose_key(step_key: jax.Array) -> jax.Array:
-  """The treatment's key, apart from the examples' keys of the same step."""
+  """The negative transform's key, different from all examples' keys of the step."""
   return jax.random.fold_in(step_key, _PURPOSE)
 
 
 def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treatment:
-  """Negatives become mixes with positives; the target changes in proportion (MixOE).
+  """MixOE: mixes negatives with positives, and their targets in proportion.
 
   x = s x_pos + (1 - s) x_neg,  target = s onehot(y_pos) + (1 - s) u,
   s ~ Beta(alpha, alpha), x_pos a positive of the batch with label y_pos.
 
-  The batch gains 'share' [n] (s; 0 where nothing was mixed) and 'partner' [n]
-  (y_pos). A mixed slot keeps the label -1: it is weighted as a negative, and the
-  running loss_negative and ncr are those of the mixes.
+  The batch gains 'share' [n] (s; 0 where nothing was mixed) and 'partner' [n] (y_pos).
+  A mixed slot keeps the label -1: it is weighted as a negative, and counts in the
+  training metrics loss_negative and ncr.
 
   Args:
-    alpha: above 1 mixes are rather halves; below, rather one or the other.
-    mode: 'linear', or 'cutmix': a box of the negative in the positive; s is the share
-      of the area that is left of the positive.
-    portion: of the negatives that are mixed, on average; the others stay.
+    alpha: of the Beta distribution; s is near 1/2 for large values, near 0 or 1 for
+      values below 1.
+    mode: 'linear', or 'cutmix': a box of the negative is pasted into the positive, and
+      s is the share of the area that remains of the positive.
+    portion: the expected share of negatives that are mixed; the others are unchanged.
 
   Raises:
     ValueError: numbers out of range, or another mode.
 
   Reference: Zhang, Inkawhich, Linderman, Chen, Li, "Mixture Outlier Exposure", WACV
-  2023, which is this with Outlier Exposure of weight 1.
+  2023, which uses it with Outlier Exposure of weight 1.
   """
   if not alpha > 0:
     raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')
   if mode not in ('linear', 'cutmix'):
     raise ValueError(f"unknown mode {mode!r} of mix; valid: 'linear', 'cutmix'")
   _check_portion(portion)
-  # A table of quantiles: jax.random.beta loops until the last example is accepted,
-  # slow on a GPU and slow to compile.
+  # A table of quantiles, since jax.random.beta is a rejection loop, which is slow on
+  # GPUs and slow to compile.
   quantiles = special.betaincinv(alpha, alpha, np.linspace(0, 1, _CELLS + 1))
   quantiles = quantiles.astype(np.float32)
 
@@ -92,19 +93,20 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
 
 
 def mine(keep: float | int = 0.25) -> Treatment:
-  """Of the negatives only the hardest count: those the network is surest of.
+  """Hard-negative mining: only the negatives with the highest confidence count.
 
-  The candidates are the batch's negatives: raise data.negatives_per_batch. They are
-  ranked by the maximum probability (evaluation mode, the parameters before the
-  update, no gradient) over the global batch; those below get weight 0, like empty
-  slots. They still cost their share of the step: the shapes stay.
+  The candidates are the negatives of the batch, so that data.negatives_per_batch should
+  be large. They are ranked over the global batch by their maximum probability (in
+  evaluation mode, with the parameters before the update, without gradient). The others
+  get weight 0, as empty slots have. They still cost computing time, since shapes do not
+  change.
 
   Args:
-    keep: a share (a float, at most 1; rounded up) or a number (an int) of the
-      negatives in the batch.
+    keep: how many negatives of the batch count: a share (a float, at most 1; rounded
+      up) or a number (an int).
 
   Raises:
-    ValueError: nothing kept, or a share above 1.
+    ValueError: `keep` is 0 or less, or a share above 1.
   """
   if keep <= 0 or (isinstance(keep, float) and keep > 1):
     raise ValueError(
@@ -119,9 +121,9 @@ def mine(keep: float | int = 0.25) -> Treatment:
     everywhere = axis.gather(score)
     num = keep
     if isinstance(keep, float):
-      # Less a little, as 0.07 * 100 comes out above 7.
+      # Minus a tolerance, since 0.07 * 100 is rounded to a number above 7.
       num = jnp.ceil(keep * (everywhere >= 0).sum() - 1e-3)
-    rank = jnp.argsort(jnp.argsort(-everywhere))  # stable: ties by their place
+    rank = jnp.argsort(jnp.argsort(-everywhere))  # stable: ties in order of position
     rank = jax.lax.dynamic_slice_in_dim(rank, axis.first(len(score)), len(score))
     return {**batch, 'weight': jnp.where(negative & (rank >= num), 0, batch['weight'])}
 
@@ -134,16 +136,15 @@ TREATMENTS: dict[str, Callable[..., Treatment]] = {'mine': mine, 'mix': mix}
 def per_example(
     objective: losses.Objective, logits: jax.Array, batch: Batch
 ) -> jax.Array:
-  """The loss of each slot, mixed targets included.
+  """The loss of each slot, also for the mixed targets of `mix`.
 
-  l = s l(partner) + (1 - s) l(label), for an objective that is linear in its target
-  cross-entropy with the mixed target, less (1 - s) log k, which does not depend on
-  the network.
+  l = s l(partner) + (1 - s) l(label). For an objective that is linear in its target, l
+  is the cross-entropy with the mixed target minus (1 - s) log k, a constant.
 
   Args:
     objective: of the run.
     logits: [n, k].
-    batch: with 'label' [n]; 'share' and 'partner' [n] where `mix` was at work.
+    batch: with 'label' [n]; also 'share' and 'partner' [n] if `mix` was applied.
 
   Returns:
     [n] float32.
@@ -156,11 +157,12 @@ def per_example(
 
 
 def _negative(batch):
+  """Whether each slot holds a negative, [n]."""
   return (batch['weight'] > 0) & (batch['label'] < 0)
 
 
 def _partners(batch, key, portion, axis) -> tuple[Any, ...]:
-  """For each slot whether it is chosen, a random positive and its label, and a key."""
+  """For each slot: whether it is mixed, a random positive, its label, and a key."""
   num = batch['label'].shape[0]
   keys = jax.vmap(lambda k: jax.random.split(k, 3))(
       axis.keys(key, num))
@@ -180,7 +182,7 @@ def _where(chosen, images, others):
 
 
 def _box(shape, area, key):
-  """[h, w] bool: a box of about the share `area`, its middle anywhere."""
+  """A random box as a mask [h, w], with about the share `area` of the image."""
   inside = []
   for size, axis_key in zip(shape, jax.random.split(key), strict=True):
     middle = jax.random.randint(axis_key, (), 0, size)

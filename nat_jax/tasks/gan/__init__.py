@@ -1,11 +1,11 @@
 """GANs of images: a generator and a discriminator, with external negatives or without.
 
-  build       a config -> the images and the trainer; the table of trainers
+  build       the images and the trainer of a config; the table of trainers
   step        n updates of the discriminator, one of the generator
-  players     what such steps are made of: samples, passes, penalties
-  metrics     the running metrics, and the signs of a collapse
-  evaluate    samples of a generator, and the measures of them
-  features    what the measures rest on: pixels, a classifier of ours, Inception
+  players     the parts of such steps: samples, passes, penalties
+  metrics     training metrics, among them signs of mode collapse
+  evaluate    samples of a generator, and their metrics
+  features    evaluation classifiers: pixels, a classifier of ours, Inception
   neighbours  samples beside the training images nearest to them
   report, tables, figures    of many runs
 """

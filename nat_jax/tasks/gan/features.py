@@ -1,4 +1,4 @@
-"""Images -> the features and class probabilities that generated images are measured by.
+"""Evaluation classifiers: the features and class probabilities of images for metrics.
 
     features = registry.build(FEATURES, spec, mesh=mesh, image_shape=(32, 32, 3))
     found = features.apply(images)    # uint8 -> {'features': [n, d], 'probs': [n, k]}
@@ -24,14 +24,14 @@ BATCH = 500
 
 
 class Features(NamedTuple):
-  """What generated images are measured by.
+  """An evaluation classifier of generated images.
 
   Attributes:
-    convention: what is printed beside every figure that rests on it.
-    identity: differs where the numbers may differ.
-    apply: uint8 images [n, h, w, c] -> {'features': [n, d] float32} and, where it knows
+    convention: description that reports print beside every metric.
+    identity: text that differs where results may differ, for the cache of features.
+    apply: uint8 images [n, h, w, c] -> {'features': [n, d] float32} and, if it has
       classes, 'probs': [n, k].
-    num_classes: k, or 0.
+    num_classes: k; 0: it has no classes.
   """
 
   convention: str
@@ -41,7 +41,7 @@ class Features(NamedTuple):
 
 
 def pixels(*, mesh, image_shape, others) -> Features:
-  """The pixels themselves: for tiny images only, and without class scores."""
+  """Pixels as features, without classes; for tiny images only."""
   del mesh, image_shape, others
 
   def apply(images):
@@ -60,13 +60,14 @@ def checkpoint(
   Args:
     workdir: of the run.
     step: of its checkpoint; None: the newest.
-    config: of the run, FILE:VARIANT; main trains it where there is no such run.
-    mesh: where it runs.
-    image_shape: of the images to be judged.
-    others: reads the run.
+    config: config of the run, FILE:VARIANT; --mode=train trains it if it is missing.
+    mesh: the devices.
+    image_shape: of the images to be evaluated.
+    others: restores the run.
 
   Raises:
-    ValueError: there is no such run, it is no classifier, or of other images.
+    ValueError: the run is missing, is not a classifier, or takes images of another
+      shape.
   """
   del config
   if not workdir:
@@ -76,11 +77,11 @@ def checkpoint(
   restored = others.restore(workdir, step, 'classify')
   if restored.shape != tuple(image_shape):
     raise ValueError(
-        f'the classifier in {workdir} takes images of {restored.shape}, '
-        f'those to be judged are {tuple(image_shape)}; train one on the same shape')
+        f'the classifier in {workdir} takes images of {restored.shape}, but those of '
+        f'the GAN are {tuple(image_shape)}; train a classifier on images of that shape')
   heads, k = restored.trainer.heads, restored.config['num_classes']
   predict = inference.make_predict(
-      lambda state, images: jnp.concatenate(  # one pass: XLA sees that they share it
+      lambda state, images: jnp.concatenate(  # in one program, which shares the pass
           [heads['logits'](state, images)[:, :k], heads['features'](state, images)], 1),
       mesh, BATCH)
 
@@ -101,25 +102,27 @@ def checkpoint(
 def inception(
     path: str, bias: bool = False, *, mesh, image_shape, others: Others
 ) -> Features:
-  """The Inception network of 2015-12-05 with a weight file of the user's.
+  """The Inception network of 2015-12-05, with the user's weight file.
 
   Args:
     path: of the file; see `nat_jax.models.inception`.
-    bias: whether the class logits have their bias (the Inception Score's code leaves
-      it out).
-    mesh, image_shape, others: as for `checkpoint`.
+    bias: whether class logits include the bias (the first IS code leaves it out).
+    mesh: the devices.
+    image_shape: of the images to be evaluated.
+    others: not used.
 
   Raises:
-    ValueError: the file is not there, or holds other arrays.
+    ValueError: the file is missing or holds other arrays, or images have neither 1 nor
+      3 channels.
   """
   del others
   if image_shape[-1] not in (1, 3):
     raise ValueError(
-        f'Inception judges grey or RGB images, got images of {tuple(image_shape)}')
+        f'Inception takes grey or RGB images, got images of {tuple(image_shape)}')
   if not os.path.isfile(path or ''):
     raise ValueError(
         f"measures.features {{'name': 'inception'}} needs a weight file, and {path!r} "
-        'is none; how to make one: nat_jax/models/inception.py')
+        'is not a file; nat_jax/models/inception.py says how to make one')
   variables = inception_net.load_weights(path)
 
   def head(variables, images):
@@ -147,14 +150,17 @@ def reference(
     source: Mapping[str, Any], num: int, features: Features,
     image_shape: tuple[int, ...],
 ) -> tuple[data.Arrays, dict[str, np.ndarray]]:
-  """Real images of a source, and what `features` finds in them (kept on disk).
+  """Loads real images, and computes their features or reads them from a cache on disk.
 
   Args:
     source: spec of a data source.
-    num: the most images, drawn without repetition by a fixed seed, in random order
-      (an Inception Score over splits needs it).
-    features: of this module.
-    image_shape: that the images must have.
+    num: the most images; they are drawn without repetition by a fixed seed, in random
+      order (which an Inception Score over splits needs).
+    features: the evaluation classifier.
+    image_shape: the shape that the images must have.
+
+  Returns:
+    (images and labels, the result of `features.apply`).
 
   Raises:
     ValueError: the images have another shape.
@@ -179,15 +185,15 @@ def reference(
 
 
 def _read_cached(path, num):
-  """The features of `num` images in a file of the cache; None: they are to be made."""
+  """The features of `num` images in a file of the cache; None if there are none."""
   try:
-    found = files.read_npz(path, 'it is made again', keys=('features',))
+    found = files.read_npz(path, 'it is written again', keys=('features',))
   except FileNotFoundError:
     return None
   except files.Unreadable as error:
     logging.warning('%s.', error)
     return None
   if any(x.shape[:1] != (num,) for x in found.values()):
-    logging.warning('%s is not of %d images; it is made again.', path, num)
+    logging.warning('%s is not of %d images; it is written again.', path, num)
     return None
   return found

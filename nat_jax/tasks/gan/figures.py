@@ -3,8 +3,8 @@
     figure = generator_losses({'am': [run], 'nat3': [run_0, run_1]})
     figures.save(figure, 'figures/generator_loss.png')
 
-One colour for each variant: a line for the mean over seeds, a band from the lowest to
-the highest of them. A figure for which there is nothing to draw is None.
+Each variant has one colour, a line for the mean over seeds and a band from the minimum
+to the maximum. Functions return None if there is nothing to draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from nat_jax.runtime import results
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
-LOOKS = {  # of the batches
+BATCH_METRICS = {  # training metric -> title
     'loss_disc': "discriminator's loss", 'accuracy': 'its accuracy on real images',
     'spread': 'spread of the samples (1: as real images)',
     'top_class': 'largest share of a class in the samples',
 }
-# of the evaluations
+# Evaluation metrics.
 MEASURES = ('inception_score', 'am_score', 'fid', 'cafd', 'precision', 'recall')
-SHEET = 64  # images of a variant
+SHEET = 64  # images per variant
 
 
 def generator_losses(groups: Groups) -> Any:
-  """The generator's loss against updates, the paper's as dots (its Figure 6)."""
+  """Draws the generator's loss against updates, and the paper's Figure 6, dotted."""
   dots = {label: curve for label, runs in groups.items()
           if (curve := paper.gen_loss(runs[0]['name'], runs[0]['variant']))}
   found = figures.curves(
@@ -38,7 +38,7 @@ def generator_losses(groups: Groups) -> Any:
   figure, (ax,) = found
   lines = [line.get_xydata() for line in ax.lines if len(line.get_xydata())]
   ends = [line[-1, 0] for line in lines]
-  # Without the first twentieth, which dwarfs the rest.
+  # The vertical range ignores the first twentieth, whose losses are much larger.
   shown = [line[len(line) // 20:, 1] for line in lines]
   for label, (updates, losses) in dots.items():
     ax.plot(updates, losses, ':', color=figures.colours(groups)[label], linewidth=2)
@@ -52,14 +52,14 @@ def generator_losses(groups: Groups) -> Any:
 
 
 def training_curves(groups: Groups) -> Any:
-  """What else the batches tell: the discriminator, and the signs of a collapse."""
+  """Draws the other training metrics: of the discriminator, and signs of collapse."""
   return _figure(figures.curves(groups, [
-      figures.Panel(title, _of_batches(key)) for key, title in LOOKS.items()],
+      figures.Panel(title, _of_batches(key)) for key, title in BATCH_METRICS.items()],
       'updates'))
 
 
 def measures(groups: Groups) -> Any:
-  """The measures of the samples at each evaluation."""
+  """Draws the metrics of the samples at each evaluation."""
   known = {name: metrics.METRICS[name] for name in MEASURES}
   return _figure(figures.curves(groups, [
       figures.Panel(f'{metric.title} ({metric.better} is better)', None,
@@ -76,7 +76,7 @@ def _figure(found):
 
 
 def samples(groups: Groups) -> Any:
-  """The first images of samples.npz of each variant's first run that has some."""
+  """Draws the first samples of each variant, from its first run with samples.npz."""
   import matplotlib
   from matplotlib.figure import Figure
   sheets = {}

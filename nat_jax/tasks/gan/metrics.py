@@ -1,4 +1,4 @@
-"""The running metrics of a GAN: losses, confidence, and the signs of a collapse.
+"""The training metrics of a GAN: losses, confidence, and signs of mode collapse.
 
     metrics = collect(objective, Seen(...), Made(...), axis)
     print(line(task.figures(metrics)))
@@ -16,18 +16,18 @@ from nat_jax import losses, task
 from nat_jax.task import Axis, Pass
 
 Average = clu_metrics.Average
-COLLAPSED = 0.1  # spread of the samples below which they are nearly all alike
+COLLAPSED = 0.1  # spread below which the samples count as collapsed
 
 
 def _of(name, weight):
-  """The average over examples of `name`, weighted by whether slots are filled."""
+  """The average of the output `name` over the examples of filled slots."""
   return Average.from_fun(
       lambda **outputs: dict(values=outputs[name], mask=outputs[weight] > 0))
 
 
 @flax.struct.dataclass
 class GanMetrics(clu_metrics.Collection):
-  """Averages over updates and examples; NaN where there was no example."""
+  """Averages over updates and examples; NaN where there are no examples."""
 
   loss_disc: Average.from_output('loss_disc')
   loss_gen: Average.from_output('loss_gen')
@@ -44,7 +44,14 @@ class GanMetrics(clu_metrics.Collection):
 
 
 class Seen(NamedTuple):
-  """An update of the discriminator: loss, gradient norm, passes, losses [n] by set."""
+  """An update of the discriminator.
+
+  Attributes:
+    loss: scalar, of the global batch.
+    grad_norm: global norm of the gradient.
+    passes: {set: Pass}.
+    terms: {set: losses per example [n]}.
+  """
 
   loss: jax.Array
   grad_norm: jax.Array
@@ -53,7 +60,13 @@ class Seen(NamedTuple):
 
 
 class Made(NamedTuple):
-  """An update of the generator: loss, gradient norm, D's pass over the samples."""
+  """An update of the generator.
+
+  Attributes:
+    loss: scalar, of the global batch.
+    grad_norm: global norm of the gradient.
+    samples: D's pass over the generated examples.
+  """
 
   loss: jax.Array
   grad_norm: jax.Array
@@ -80,7 +93,7 @@ def collect(
 
 
 def _of_classes(objective, real, samples, axis) -> dict[str, Any]:
-  """What the discriminator's class logits say; nothing where it knows no classes."""
+  """The metrics from D's class logits; empty averages where D has no class outputs."""
   if objective.class_logits is None:
     names = ('correct', 'class_weight', 'confidence_real', 'confidence_fake')
     return {**dict.fromkeys(names, jnp.zeros(1)), 'top_class': jnp.nan}
@@ -98,7 +111,7 @@ def _of_classes(objective, real, samples, axis) -> dict[str, Any]:
 
 
 def _spread(images, axis):
-  """Root mean square distance from the mean image; no matter how many devices."""
+  """The root mean square distance of the global batch's images from their mean."""
   num = axis.sum(jnp.ones(len(images)))
   flat = images.reshape(len(images), -1)
   mean = axis.sums(flat) / num
@@ -106,7 +119,7 @@ def _spread(images, axis):
 
 
 def line(record: dict[str, float]) -> str:
-  """What the line of progress says; it warns of samples that are nearly all alike."""
+  """The metrics part of the progress line, with a warning of collapsed samples."""
   parts = {'real': 'loss_real', 'fake': 'loss_fake', 'neg': 'loss_negative'}
   terms = ' '.join(f'{short} {record[name]:.3f}' for short, name in parts.items()
                    if math.isfinite(record[name]))

@@ -1,7 +1,7 @@
-"""Samples beside the training images that are nearest to them: is a GAN memorising?
+"""Finds the training images nearest to samples, to see whether a GAN memorises.
 
     search = make_search(run, num=3, others=others)
-    images, line = search(samples)     # rows of a sheet, and a sentence of figures
+    images, line = search(samples)     # rows of a sheet, and a line of figures
 """
 
 from collections.abc import Callable
@@ -13,19 +13,27 @@ from nat_jax.task import Others, Run
 from nat_jax.tasks.gan import features
 
 SHOWN = 10  # samples on the sheet
-QUERIES = 1000  # training images whose own nearest neighbour is looked for
-BLOCK = 10_000  # training images that are searched at once
+QUERIES = 1000  # training images whose own nearest neighbour is searched for
+BLOCK = 10_000  # training images per block of the search
 
 
 def make_search(
     gan: Run, num: int, others: Others
 ) -> Callable[[np.ndarray], tuple[np.ndarray, str]]:
-  """Returns search(uint8 samples [n, h, w, c]) -> (images of a sheet, a sentence).
+  """Makes a search for the training positives nearest to samples of a GAN.
 
-  The sheet has rows of num + 1: a sample, and its nearest training positives by the
-  features of `measures.features`. The sentence compares the median distance of the
-  samples to the nearest training image with that of training images to the nearest
-  other one.
+  Distances are between features of the config key `measures.features`.
+
+  Args:
+    gan: the restored run.
+    num: number of neighbours per sample.
+    others: reads the run of the evaluation classifier.
+
+  Returns:
+    search(uint8 samples [n, h, w, c]) -> (images, line). images holds rows of num + 1:
+    a sample and its neighbours. The line compares the median distance of samples to
+    their nearest training image with that of training images to their nearest other
+    one.
 
   Raises:
     ValueError: the features or the training images cannot be loaded, there are fewer
@@ -37,11 +45,11 @@ def make_search(
   train = data.load(gan.config['data']['positives']).image
   if train.shape[1:] != gan.shape:
     raise ValueError(
-        f'the run learned from images of {gan.shape}, and its source now '
-        f'has images of {train.shape[1:]}; bring back the data it was trained on')
+        f'the run was trained on images of {gan.shape}, and its source data.positives '
+        f'now has images of {train.shape[1:]}; restore the data it was trained on')
   if num > len(train):
     raise ValueError(
-        f'neighbours must be {len(train)} (the training images) or less, got {num}')
+        f'neighbours must be {len(train)} (the training images) or fewer, got {num}')
 
   def search(samples):
     rows = np.random.default_rng(0).permutation(len(train))[:QUERIES]
@@ -49,7 +57,7 @@ def make_search(
     distance, index = _nearest(queries, train, extractor, max(num, 2))
     distance, others = np.split(distance, [len(samples)])
     index, of_others = np.split(index, [len(samples)])
-    # The image itself is not its neighbour.
+    # An image is not its own neighbour.
     among = np.where(of_others == rows[:, None], np.inf, others).min(1)
     images = np.concatenate([samples[:, None], train[index[:, :num]]], 1)[:SHOWN]
     return images.reshape(-1, *gan.shape), _sentence(distance[:, 0], among, extractor)
@@ -68,7 +76,7 @@ def _sentence(own, among, extractor):
 
 
 def _nearest(queries, train, extractor, num):
-  """(distances, rows of train) of the `num` nearest, nearest first; block by block."""
+  """(distances, rows of train) of the `num` nearest per query, nearest first."""
   distance = np.zeros((len(queries), 0))
   index = np.zeros((len(queries), 0), int)
   for start in range(0, len(train), BLOCK):

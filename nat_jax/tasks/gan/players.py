@@ -1,4 +1,4 @@
-"""What the steps of a GAN's networks are made of: sets, samples, passes, penalties.
+"""The parts of a GAN's training step: sets, samples, passes, penalties.
 
     sets = prepare(batch, 0, key, axis, augment, normalise)
     fake = generate(generator, gen.params, key, num, axis)
@@ -27,15 +27,19 @@ def prepare(
     normalise: Callable[[jax.Array], jax.Array],
     with_negatives: bool | jax.Array = True,
 ) -> dict[str, Set]:
-  """Part j of a batch as sets: real images, and negatives where there are any.
+  """Repeat j of a batch as sets: 'real' images, and 'negative' ones if there are any.
 
   Args:
-    batch: of `data.apart`, each leaf [n, repeats, ...].
-    j: which of the repeats.
+    batch: from `data.apart`, each leaf [n, repeats, ...].
+    j: index of the repeat.
     key: of the augmentation.
     axis: the devices that share the batch.
-    augment, normalise: as in `gan`.
-    with_negatives: False: the weights of the negatives become 0.
+    augment: (images, keys) -> images.
+    normalise: images -> images.
+    with_negatives: False sets the weights of the negatives to 0.
+
+  Returns:
+    {name: set}; the labels of negatives are None (dynamic).
   """
   sets = {}
   for i, (name, source) in enumerate(SOURCES.items()):
@@ -54,10 +58,19 @@ def generate(
     generator: nn.Module, params: Any, key: jax.Array, num: int, axis: Axis,
     num_classes: int = 0,
 ) -> Set:
-  """`num` generated examples, each from a key of its own.
+  """Generates `num` examples, with one key per example.
 
-  With `num_classes` a class is drawn for each, given to the generator, and returned as
-  its label; else labels are None.
+  Args:
+    generator: the network.
+    params: its parameters.
+    key: of noise and labels.
+    num: number of examples on this device.
+    axis: the devices that share the batch.
+    num_classes: above 0 a random class is given to the generator for each example, and
+      returned as its label; 0: labels are None.
+
+  Returns:
+    A set, with the noise 'z' [n, latent].
   """
   noise_key, label_key = (jax.random.fold_in(key, i) for i in range(2))
   label = None
@@ -82,18 +95,20 @@ def see(
     together: Sequence[Sequence[str]],
     updating: str = '',
 ) -> tuple[dict[str, Pass], Any]:
-  """Passes of the discriminator over sets of examples.
+  """Applies the discriminator to sets of examples.
 
   Args:
     discriminator: the network.
-    class_logits: outputs -> class logits, for dynamic labels and the marginal; None: it
-      knows no classes.
+    class_logits: outputs -> class logits, for dynamic labels and the marginal; None: D
+      has no class outputs.
     variables: 'params' and 'batch_stats' of the discriminator.
     sets: name -> set.
     keys: one per group of `together`, for noise and dropout.
     axis: the devices that share the batch.
-    together: groups of names; the sets of a group share a pass, and its statistics.
-    updating: the set whose pass may change `batch_stats` (spectral norm's vector).
+    together: groups of names; the sets of a group share one forward pass and its batch
+      statistics.
+    updating: name of the set whose pass updates `batch_stats` (spectral norm's u); '':
+      no pass does.
 
   Returns:
     ({name: Pass}, batch_stats).
@@ -122,13 +137,13 @@ def penalty_sum(
     variables: Mapping[str, Any], passes: Mapping[str, Pass], key: jax.Array,
     axis: Axis,
 ) -> jax.Array:
-  """The sum over penalties and real examples of this device, weighted by slot.
+  """The weighted sum over penalties and over the real examples of this device.
 
   Args:
-    penalties: see `losses.penalties`; they see D without noise and dropout.
-    discriminator, variables: whose gradient is penalised.
+    penalties: see `losses.penalties`; they apply D without noise and dropout.
+    discriminator, variables: the network whose gradient is penalised.
     passes: of all sets.
-    key: of what the penalties draw.
+    key: of the penalties' random numbers.
     axis: the devices that share the batch.
   """
   real, total = passes['real'], jnp.zeros(())
@@ -143,20 +158,22 @@ def penalty_sum(
 
 
 def _split(tree, sizes):
-  """The parts of a concatenation along the first axis."""
+  """Splits the arrays of a pytree along the first axis into parts of these sizes."""
   leaves, structure = jax.tree.flatten(tree)
   parts = zip(*(jnp.split(x, np.cumsum(sizes)[:-1]) for x in leaves), strict=True)
   return [jax.tree.unflatten(structure, part) for part in parts]
 
 
-def _as_pass(one, outputs, features, class_logits, axis):
-  label, marginal = one['label'], None
+def _as_pass(examples, outputs, features, class_logits, axis):
+  """The `Pass` of a set, with dynamic labels where the set has none."""
+  label, marginal = examples['label'], None
   if class_logits is None:
     label = jnp.zeros(len(outputs), jnp.int32) if label is None else label
   else:
     logits = jax.lax.stop_gradient(class_logits(outputs))
     label = logits.argmax(-1) if label is None else label
-    filled = (one['weight'] > 0).astype(jnp.float32)
+    filled = (examples['weight'] > 0).astype(jnp.float32)
     probs = jax.nn.softmax(logits) * filled[:, None]
     marginal = axis.sums(probs) / jnp.maximum(axis.sum(filled), 1)
-  return Pass(outputs, label, one['weight'], marginal, one['image'], features)
+  return Pass(
+      outputs, label, examples['weight'], marginal, examples['image'], features)

@@ -1,11 +1,11 @@
-"""GAN runs -> the tables and the figures of a report.
+"""The tables and figures of a report on GANs.
 
     for table in tables(reports.group(runs)):
       print(table.markdown())
 
-Rows are variants: mean ± sample standard deviation over seeds. By which evaluation
-classifier the samples were measured stands in a table of conventions, since no number
-means anything without it; numbers by different ones do not compare.
+Rows are variants, with mean ± sample standard deviation over seeds. A table of
+conventions names the evaluation classifier: metrics by different evaluation classifiers
+are not comparable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ SCORES = ('inception_score', 'am_score', 'fid')
 DISTANCES = ('kid', 'cafd', 'cafd_left_out', 'diversity')
 MANIFOLD = ('precision', 'recall', 'density', 'coverage')
 INDEPENDENT = ('independent_inception_score', 'reference_independent_inception_score')
-INCEPTION = 'Inception 2015'  # in the name of the classifier that papers have
+INCEPTION = 'Inception 2015'  # in the name of the evaluation classifier of papers
 ONE_ROW = {SAMPLES: {'eval': SAMPLES}}
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -34,12 +34,12 @@ def tables(groups: Groups) -> list[Table]:
   """All tables of GAN runs.
 
   Args:
-    groups: of `report.group`: label -> runs of one experiment, a seed each.
+    groups: from `reports.group`: label -> runs of one experiment, one per seed.
 
   Returns:
-    The form of the paper's Table 4 with its figures beside, the other measures, the
-    last against the best evaluation, Welch's tests over seeds, class shares, the
-    conventions of each evaluation classifier, and the runs.
+    The metrics of the paper's Table 4 beside the paper's values, the other metrics, the
+    best evaluation of each run, Welch's tests over seeds, class shares, conventions for
+    each evaluation classifier, and the runs.
   """
   found = frame(groups)
   made = [
@@ -50,7 +50,7 @@ def tables(groups: Groups) -> list[Table]:
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
-  """(file name, caption, note on what is missing or '', figure or None)."""
+  """Yields (file name, caption, note on what is missing or '', figure or None)."""
   runs = [run for same in groups.values() for run in same]
   note = shared.missing(runs, 'metrics.jsonl', shared.has_history)
   for name, caption, figure in (
@@ -66,6 +66,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
 
 
 def _scores_table(found, groups):
+  """IS, AM score and FID, with the paper's values."""
   text, known = cells(found), more.classifiers(groups)
   columns = of_metrics([*SCORES, 'reference_inception_score'])
   title = ("Measures of the samples at the end of the run, in the form of the paper's "
@@ -95,10 +96,10 @@ def _more_measures(found, groups) -> Iterator[Table]:
   for title, names in (
       ('CAFD: class-aware FID, without classes of fewer than two samples. Diversity: '
        'mean distance within a class, as a ratio to that of real images.', DISTANCES),
-      ('Are samples like real images (precision, density), and are real images like '
-       'samples (recall, coverage)?', MANIFOLD),
-      ('Inception Score by a classifier of other labels, which the discriminator has '
-       'not learned.', INDEPENDENT)):
+      ('Precision and density: how close samples are to real images. Recall and '
+       'coverage: how many real images have samples close to them.', MANIFOLD),
+      ('Inception Score by a classifier of other labels, which the discriminator was '
+       'not trained on.', INDEPENDENT)):
     there = found[found.metric.isin(names) & found.value.notna()].metric.unique()
     names = [name for name in names if name in there]
     if names:
@@ -107,7 +108,7 @@ def _more_measures(found, groups) -> Iterator[Table]:
 
 
 def _best_table(groups):
-  """Last against best of the run, since the paper does not say which it prints."""
+  """The best evaluation beside the last: the paper does not say which it reports."""
   rows = []
   for label, runs in groups.items():
     counts = sorted({len(run['history']['eval']) for run in runs})
@@ -125,8 +126,8 @@ def _best_table(groups):
   if all(row[1] in ('0', '1') for row in rows):
     return None  # the best is the last
   return Table(
-      'Best evaluation of each run, each measure for itself: better than the last by '
-      'selection alone, the more so the more evaluations there were.',
+      'Best evaluation of each run, for each metric separately. It is better than the '
+      'last one by selection alone, the more so the more evaluations there are.',
       ['run', 'evaluations', 'last FID', 'best IS', 'best AM score', 'best FID',
        'at update'],
       rows)
@@ -138,7 +139,7 @@ def _mean(values, metric):
 
 
 def _tests_table(found, groups):
-  """Each variant against 'am' of its experiment, or against the first."""
+  """Tests of each variant against 'am' of its experiment, else the first variant."""
   rivals = {}
   for label, runs in groups.items():
     others = [other for other, same in groups.items()

@@ -1,4 +1,4 @@
-"""Tables on GAN runs beside the scores: classes, conventions, runs.
+"""Further tables of a report on GANs: class shares, conventions, runs.
 
     for table in conventions(reports.group(runs)):
       print(table.markdown())
@@ -9,7 +9,7 @@ from typing import Any
 
 from nat_jax.reports.tables import Table, cells, labels, mean_text
 
-MAX_CLASSES = 20  # with a row each in the table of class shares
+MAX_CLASSES = 20  # with more classes the table of class shares has no row for each
 SAMPLES = 'samples'  # the evaluation set of a GAN
 
 Runs = Sequence[Mapping[str, Any]]
@@ -17,34 +17,34 @@ Groups = Mapping[str, Runs]
 
 
 def classifier(runs: Runs) -> str:
-  """The evaluation classifier of some runs, in words."""
+  """The name of the evaluation classifier of some runs."""
   found = [run['conventions'].get('judge', 'not known') for run in runs]
   return '; or '.join(dict.fromkeys(found))
 
 
 def classifiers(groups: Groups) -> list[str]:
-  """The different evaluation classifiers, in order of appearance."""
+  """The names of the different evaluation classifiers, in order of appearance."""
   return list(dict.fromkeys(classifier(runs) for runs in groups.values()))
 
 
 def samples_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The measures of the samples of a run, as in eval.json."""
+  """The metrics of the samples of a run, as in eval.json."""
   return run['evals'].get(SAMPLES, {})
 
 
 def heads(groups: Groups) -> dict[str, str]:
-  """What a table calls each group: 'nat3 (3 seeds, 1 collapsed)'."""
+  """Label -> the name in tables, such as 'nat3 (3 seeds, 1 collapsed)'."""
   counts = {label: sum(bool(samples_of(run).get('collapsed')) for run in runs)
             for label, runs in groups.items()}
   return labels(groups, {label: f'{n} collapsed' for label, n in counts.items() if n})
 
 
 def class_shares(found, groups: Groups) -> Table | None:
-  """The share of each class, and the extremes; None without known classes.
+  """The table of class shares in the samples; None if no run has them.
 
   Args:
-    found: the data frame of the groups.
-    groups: of `reports.group`.
+    found: from `reports.frame`, of all groups.
+    groups: from `reports.group`.
   """
   shares = found[(found.metric == 'class_shares') & found.value.notna()]
   if shares.empty:
@@ -70,35 +70,35 @@ def class_shares(found, groups: Groups) -> Table | None:
     rows.append([name, *(mean_text(values[group].tolist(), digits)
                          for group in columns)])
   return Table(
-      'Shares of the classes that the evaluation classifier sees in the samples.',
+      'Shares of the classes that the evaluation classifier predicts for the samples.',
       ['class', *columns], rows)
 
 
 def conventions(groups: Groups) -> list[Table]:
-  """How each measure was taken: a table for each evaluation classifier."""
+  """How each metric was computed: a table for each evaluation classifier."""
   known = classifiers(groups)
   tables = []
-  for i, one in enumerate(known):
+  for i, name in enumerate(known):
     runs = {f'{label} seed {run["seed"]}': run for label, same in groups.items()
-            if classifier(same) == one for run in same}
+            if classifier(same) == name for run in same}
     which = 'Evaluation classifier'
     if len(known) > 1:
       which += f' {i + 1}, of ' + ', '.join(
-          label for label, same in groups.items() if classifier(same) == one)
+          label for label, same in groups.items() if classifier(same) == name)
     tables.append(Table(
-        f'How the measures were taken. {which}: {one}.', ['measure', 'convention'],
+        f'How the metrics were computed. {which}: {name}.', ['measure', 'convention'],
         _sentences(runs), left=2))
   return tables
 
 
 def _sentences(runs):
-  """Rows of measures and a sentence, after the runs it is true of if not of all."""
-  said: dict[str, dict[str, list[str]]] = {}  # measure -> sentence -> runs
+  """Rows (metrics, sentence); a sentence that is not of all runs begins with theirs."""
+  said: dict[str, dict[str, list[str]]] = {}  # metric -> sentence -> runs
   for label, run in runs.items():
     for measure, sentence in run['conventions'].items():
       said.setdefault(measure, {}).setdefault(sentence, []).append(label)
   said.pop('judge', None)
-  together: dict[tuple[str, str], list[str]] = {}  # what measures share is said once
+  together: dict[tuple[str, str], list[str]] = {}  # (runs, sentence) -> metrics
   for measure, sentences in said.items():
     for sentence, of_runs in sentences.items():
       where = '' if len(of_runs) == len(runs) else ', '.join(of_runs)
@@ -108,7 +108,7 @@ def _sentences(runs):
 
 
 def about_runs(groups: Groups) -> Table:
-  """Step, losses, networks, spread and workdir of each run."""
+  """The table of runs: step, loss, networks, spread and workdir of each."""
   rows = []
   for run in (run for runs in groups.values() for run in runs):
     config, samples = run['config'], samples_of(run)

@@ -1,8 +1,8 @@
-"""GANs of points on a line or in a plane: many seeds side by side, no data needed.
+"""GANs of points on a line or in a plane, many seeds in parallel; no data set needed.
 
   step        the points, and the update of all seeds as one program
-  evaluate    samples and boundary on the way, distances to the data
-  measures    distances, steadiness of the boundary, tests over seeds
+  evaluate    snapshots of samples and decision boundary, distances to the data
+  measures    distances, fluctuation of the boundary, paired tests over seeds
   figures     density and boundary over time, as a figure and an animation
   report      tables and figures of many runs
 """

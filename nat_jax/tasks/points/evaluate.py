@@ -1,10 +1,11 @@
-"""GANs of points looked at on the way: samples, the boundary, distances to the data.
+"""Evaluates GANs of points: snapshots of samples and boundary, distances to the data.
 
     evaluator = make_evaluator(config, workdir, inputs, trainer, mesh, others)
     figures, _ = evaluator.run(state, ['samples'], final=False)
-    figures['samples']['distance']                       # of each seed
+    figures['samples']['distance']                       # one per seed
 
-Each look is kept in snapshots/ of the workdir: a run that is resumed ends with all.
+Each evaluation is saved in snapshots/ of the workdir, so that a resumed run ends with
+all of them.
 """
 
 import os
@@ -20,27 +21,28 @@ from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.points import measures
 from nat_jax.tasks.points.step import seeds_of
 
-GRID = {1: 301, 2: 61}  # points of an axis on which D is looked at
-DRAWN = 400  # samples of a seed kept for figures
-SNAPSHOTS = 'snapshots'  # folder of the workdir
-KEYS = ('distance', 'samples', 'boundary')  # of a snapshot
+GRID = {1: 301, 2: 61}  # dimension -> grid points per axis at which D is evaluated
+DRAWN = 400  # samples per seed that are kept for figures
+SNAPSHOTS = 'snapshots'  # folder in the workdir
+KEYS = ('distance', 'samples', 'boundary')  # arrays of a snapshot
 
 
 def make_evaluator(
     config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
     others: Others,
 ) -> Evaluator:
-  """The `Evaluator` of GANs of points.
+  """Makes the `Evaluator` of GANs of points; arguments as in `task.Task.evaluator`.
 
   Raises:
-    ValueError: evaluations that do not divide the run, more than the memory holds.
+    ValueError: `steps` is not a multiple of `run.eval_every`, or the samples do not fit
+      in memory.
   """
   del others
   every = config['run']['eval_every'] or config['steps']
   if config['steps'] % every:
     raise ValueError(
         f'steps {config["steps"]} must be a multiple of run.eval_every {every}, so '
-        'that the looks at the run are equally far apart')
+        'that evaluations are equally far apart')
   points = registry.build(data.POINTS, config['data'], what='set of points')
   held_out = measures.hold_out(config['data'], config['num_samples'])
   where = grid(points)
@@ -48,7 +50,7 @@ def make_evaluator(
       8 * config['num_seeds'] * (config['num_samples'] * 4 * given.shape[0]
                                  + len(where)),
       f'the samples of {config["num_seeds"]} seeds', 'lower num_seeds or num_samples')
-  # The same noise for all seeds and looks.
+  # The same noise for all seeds and evaluations.
   z = np.random.default_rng(0).standard_normal(
       (config['num_samples'], config['generator']['latent'])).astype(np.float32)
   heads = {name: parallel.wrap_head(
@@ -99,7 +101,7 @@ def make_evaluator(
         steps=np.array(steps), samples=drawn, boundary=boundary, grid=where,
         data=held_out.points[:DRAWN], negative=points.negative[rows])})
 
-  # Half-precision numbers of every look, once in snapshots/ and once in points.npz.
+  # Half-precision numbers of all evaluations, in snapshots/ and again in points.npz.
   size = config['num_seeds'] * (2 * DRAWN * given.shape[0] + len(where)) * 2
   return Evaluator(
       {'samples': every}, run, save, summary,
@@ -110,7 +112,7 @@ AGAIN = ('move {} away and train the run again: its snapshots belong together')
 
 
 def _keep(workdir, step, distance, samples, boundary):
-  """Writes a look to its file in the workdir, at most `DRAWN` samples of a seed."""
+  """Writes a snapshot in the workdir, with at most `DRAWN` samples per seed."""
   thin = -(-samples.shape[1] // DRAWN)
   path = _place(workdir, step)
   os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -124,14 +126,14 @@ def _place(workdir, step):
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """The distance of the samples from the data, over seeds."""
+  """A line on the distance of the samples from the data: mean and range over seeds."""
   distance = np.array(figures['samples']['distance'])
   return (f'distance from the data {distance.mean():.3f} '
           f'({distance.min():.3f} to {distance.max():.3f} over {len(distance)} seeds)')
 
 
 def grid(points: data.Points) -> np.ndarray:
-  """The points [g, d] on which D is looked at; in a plane x changes fastest."""
+  """The grid points [g, d] at which D is evaluated; in a plane x varies fastest."""
   dimension = points.positive.shape[1]
   axis = np.linspace(*points.window, GRID[dimension], dtype=np.float32)
   return np.stack([x.ravel() for x in np.meshgrid(*[axis] * dimension)], -1)

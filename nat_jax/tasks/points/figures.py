@@ -3,8 +3,9 @@
     figure = overview({'gan': run, 'nat': run})
     moving = animation({'gan': run, 'nat': run})
 
-A run is its evaluation with `arrays`, what stands in points.npz. The first run is
-above, or on the left. Density and points are of the first seed, boundaries of all.
+A run is the content of its eval.json with the key 'arrays', the content of points.npz.
+The first run is at the top, or on the left. Density and points are of the first seed,
+boundaries of all seeds.
 """
 
 from collections.abc import Mapping
@@ -16,14 +17,17 @@ from nat_jax.reports import figures
 
 Runs = Mapping[str, Mapping[str, Any]]
 
-TIMES = (0.0, 0.1, 0.25, 0.5, 1.0)  # shares of the run that the figure shows
-DATA, NEGATIVE = '#333333', '#b9a36b'
+TIMES = (0.0, 0.1, 0.25, 0.5, 1.0)  # times of the snapshots, as shares of the run
+DATA, NEGATIVE = '#333333', '#b9a36b'  # colours
 BINS = 60
-TALLEST = 1.2  # of the density axis, with the tallest bar of the data as 1
+TALLEST = 1.2  # top of the density axis, in units of the tallest bar of the data
 
 
 def overview(runs: Runs) -> Any:
-  """One row of snapshots per run, and below the distance against steps."""
+  """Draws a row of snapshots per run, and below them curves against steps.
+
+  The curves are the distance to the data and the change of D between snapshots.
+  """
   import matplotlib
   from matplotlib.figure import Figure
   from matplotlib.ticker import LogFormatter
@@ -64,7 +68,7 @@ def overview(runs: Runs) -> Any:
 
 
 def animation(runs: Runs) -> Any:
-  """One frame per snapshot and one panel per run."""
+  """Makes an animation with one frame per snapshot and one panel per run."""
   import matplotlib
   from matplotlib.animation import FuncAnimation
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -96,7 +100,7 @@ def _snapshot(ax, run, t, colour):
 
 
 def _line(ax, arrays, samples, boundary, colour):
-  """Histograms, and the curves of D of all seeds, that of the first one thick."""
+  """Draws histograms, and D of all seeds as curves, that of the first seed thicker."""
   grid = arrays['grid'][:, 0]
   bins = np.linspace(grid[0], grid[-1], BINS + 1)
   data, _ = np.histogram(arrays['data'][:, 0], bins)
@@ -115,7 +119,7 @@ def _line(ax, arrays, samples, boundary, colour):
 
 
 def _plane(ax, arrays, samples, boundary, colour):
-  """Points, and where D = 0.5 for each seed, D of the first one shaded."""
+  """Draws points and the line D = 0.5 of each seed; D > 0.5 of the first is shaded."""
   axis = np.unique(arrays['grid'][:, 0])
   fields = boundary.reshape(len(boundary), len(axis), len(axis))
   ax.contourf(axis, axis, fields[0], levels=[0.5, 1.01], colors=[colour], alpha=0.12)

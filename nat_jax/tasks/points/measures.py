@@ -1,4 +1,4 @@
-"""How near generated points are to the data, and how still the boundary stands.
+"""Metrics of GANs of points: distance to the data, fluctuation of the boundary.
 
     held_out = hold_out({'name': 'rings2d'}, num_samples=2000)
     figures = measure(steps, distances, boundaries, samples, held_out, threshold)
@@ -12,17 +12,17 @@ import numpy as np
 
 from nat_jax import data, registry
 
-DIRECTIONS = 64
-PAIRS = 10  # of samples of the data that the floor is averaged over
+DIRECTIONS = 64  # projections of the sliced distance
+PAIRS = 10  # pairs of samples of the data, over which the floor is averaged
 MERIT = ('distance_end', 'distance_late', 'fluctuation', 'spread', 'converged',
          'within_5', 'within_2', 'steps_converged')
 
 
 def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """The 1-Wasserstein distance of point sets of one size; in a plane the sliced one.
+  """The 1-Wasserstein distance between point sets of equal size; in a plane, sliced.
 
-  mean_i |a_(i) - b_(i)| over the sorted points; in a plane its mean over the
-  projections on 64 fixed directions, evenly spread over half a turn.
+  On a line it is mean_i |a_(i) - b_(i)| over the sorted points; in a plane the mean of
+  that over projections on 64 fixed directions, evenly spaced over half a turn.
 
   Args:
     samples: [..., n, d], d = 1 or 2.
@@ -32,14 +32,14 @@ def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
     [...] in float64.
 
   Raises:
-    ValueError: other dimensions, or sets of different sizes.
+    ValueError: points of another dimension, or sets of different sizes.
 
   Reference: Bonneel et al., "Sliced and Radon Wasserstein Barycenters", 2015.
   """
   if samples.shape[-2:] != others.shape or others.shape[-1] not in (1, 2):
     raise ValueError(
-        'two sets of as many points on a line or in a plane are compared, got shapes '
-        f'{samples.shape} and {others.shape}')
+        'expected two sets with as many points each, on a line or in a plane, got '
+        f'shapes {samples.shape} and {others.shape}')
   if others.shape[-1] == 1:
     directions = np.ones((1, 1))
   else:
@@ -51,11 +51,11 @@ def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class HeldOut(NamedTuple):
-  """What generated points are compared with.
+  """Held-out points, which generated points are compared with.
 
   Attributes:
-    points: of the data, not those of training, [n, d].
-    floor: mean distance of two such samples.
+    points: [n, d] of the data, not used in training.
+    floor: mean distance between two such samples of n points.
   """
 
   points: np.ndarray
@@ -63,7 +63,12 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(spec: Mapping[str, Any], num_samples: int) -> HeldOut:
-  """Draws as many points as are generated from the data, with another seed."""
+  """Draws held-out points from the data, with another seed than the training points.
+
+  Args:
+    spec: of the data, in `data.POINTS`.
+    num_samples: number of points, that of generated samples.
+  """
   spec = {**spec, 'num': 2 * PAIRS * num_samples, 'seed': spec.get('seed', 0) + 1}
   points = registry.build(data.POINTS, spec, what='set of points').positive
   order = np.random.default_rng(0).permutation(len(points))
@@ -78,22 +83,23 @@ def measure(
 ) -> dict[str, np.ndarray]:
   """The figures of merit of each seed.
 
-  A seed has converged if its last distance is below `threshold`; steps_converged is
-  the first snapshot from which on it stays there (NaN if it has not converged). The
-  fluctuation is the mean change |D(x) - D'(x)| from snapshot to snapshot in the second
-  half, D in [0, 1], over the points x of the grid. Spread is the root mean square
-  distance from the mean, as a share of that of the data: near 0 all samples are alike.
+  A seed has converged if its last distance is below `threshold`; steps_converged is the
+  step of the first snapshot from which on the distance stays below (NaN if the seed has
+  not converged). The fluctuation is the mean change |D(x) - D'(x)| between successive
+  snapshots in the second half of training, D in [0, 1], over the points x of the grid.
+  The spread is the root mean square distance of samples from their mean, divided by
+  that of the data: near 0 all samples are alike.
 
   Args:
-    steps: [t] of the snapshots.
-    distances: [t, seeds].
-    boundaries: [t, seeds, points of the grid].
-    samples: the last ones, [seeds, n, d].
-    held_out: what the distances are from.
-    threshold: of convergence.
+    steps: [t], of the snapshots.
+    distances: [t, seeds], from the held-out points.
+    boundaries: [t, seeds, grid points], D.
+    samples: [seeds, n, d], of the last snapshot.
+    held_out: from `hold_out`.
+    threshold: distance below which a seed has converged.
 
   Returns:
-    The figures of `MERIT`, each [seeds].
+    {name in `MERIT`: [seeds]}.
   """
   half = len(steps) // 2
   below = distances < threshold
@@ -113,14 +119,19 @@ def measure(
 
 
 def spread(points: np.ndarray) -> np.ndarray:
-  """Root mean square distance from the mean, [..., n, d] -> [...]."""
+  """The root mean square distance of points from their mean, [..., n, d] -> [...]."""
   return np.sqrt(np.asarray(points, np.float64).var(-2).sum(-1))
 
 
 def paired_test(one: np.ndarray, other: np.ndarray) -> float:
-  """Two-sided p-value of the sign-flip permutation test over pairs; NaN without two.
+  """The two-sided p-value of the sign-flip permutation test over pairs of seeds.
 
-  Exact up to 13 seeds. It is 1 where no pair differs.
+  It is exact for up to 13 pairs and sampled for more, 1 if all pairs are equal, and NaN
+  with fewer than two pairs. Pairs with a value that is not finite are ignored.
+
+  Args:
+    one: [n], values of one run by seed.
+    other: [n], values of another run, for the same seeds.
   """
   from scipy import stats
 

@@ -1,11 +1,11 @@
-"""A GAN of points: the update of a GAN, of many seeds side by side.
+"""Trains GANs of points, many seeds in parallel.
 
     inputs = load(config, num_devices=1)
     trainer = build(config, inputs.shape, others)
 
-All seeds are one program, a `vmap` of the GAN's step over the seeds: the leaves of the
-state have them first, those of a batch last. Without negatives it is the original GAN;
-with them their target is 0, as that of samples.
+All seeds are one program, a `vmap` of the GAN's step: the seeds are the first axis of
+the state's arrays and the last axis of a batch's. Without negatives it is the original
+GAN; D's target for negatives is 0, as for generated points.
 """
 
 from collections.abc import Mapping
@@ -24,15 +24,15 @@ from nat_jax.tasks.gan.step import gan
 
 
 class GridNoise(nn.Module):
-  """Gives a generator of points evenly spaced noise instead of normal.
+  """A generator of points with evenly spaced noise instead of normal noise.
 
-  The i-th of n points gets -reach + 2 reach i / (n - 1) + jitter * U(0, 1); the uniform
-  number is the normal one's place in its distribution.
+  The noise of point i of n is -reach + 2 reach i / (n - 1) + jitter * u, u ~ U(0, 1);
+  u is the normal distribution function of z.
 
   Attributes:
-    generator: its latent must be 1.
-    reach: half the length that the noise is spread over.
-    jitter: length of the uniform addition.
+    generator: the generator that takes this noise; its latent must be 1.
+    reach: the noise is in [-reach, reach].
+    jitter: size of the uniform addition.
 
   Reference: AYLIEN/gan-intro, the generator's distribution.
   """
@@ -59,8 +59,8 @@ class GridNoise(nn.Module):
 def _grid_noise(generator, **kwargs):
   if generator.latent != 1:
     raise ValueError(
-        f"noise 'grid' is for a generator with latent 1, got {generator.latent}; for "
-        "others take noise={'name': 'normal'}")
+        f"noise 'grid' needs a generator with latent 1, got {generator.latent}; set "
+        "generator.latent to 1, or noise={'name': 'normal'}")
   return GridNoise(generator, **kwargs)
 
 
@@ -68,21 +68,21 @@ NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
 
 
 def seeds_of(config: Mapping[str, Any]) -> list[int]:
-  """The seeds that are trained side by side."""
+  """The seeds that are trained in parallel."""
   return [config['seed'] + i for i in range(config['num_seeds'])]
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
-  """Draws the points and lays out the batches, which differ from seed to seed.
+  """Draws the points and makes the stream of batches, which differ between seeds.
 
   Raises:
-    ValueError: what is wrong with the points or the batch, and how to mend it.
+    ValueError: points or batch sizes that are not valid, or pmap on several devices.
   """
   images.check_devices('batch_size', config['batch_size'], num_devices)
   if num_devices > 1 and config['run']['mode'] == 'pmap':
     raise ValueError(
-        "GANs of points see the global batch: use --config.run.mode=jit, or show the "
-        'program one device (CUDA_VISIBLE_DEVICES=0)')
+        'GANs of points need the global batch, which run.mode=pmap splits; use '
+        '--config.run.mode=jit, or one device (CUDA_VISIBLE_DEVICES=0)')
   points = registry.build(data.POINTS, config['data'], what='set of points')
   sizes = len(points.positive), len(points.negative)
   num_negatives = config['negatives_per_batch'] if config['negatives'] else 0
@@ -109,10 +109,10 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
 def build(
     config: Mapping[str, Any], shape: tuple[int, ...], others: Others
 ) -> Trainer:
-  """Builds the trainer of all seeds; a seed is the same alone and among others.
+  """Builds the trainer of all seeds; a seed's result does not depend on the others.
 
-  Its head 'samples' takes {'z': [n, latent]} and gives points [seeds, n, d]; its head
-  'boundary' takes points [n, d] and gives D in [0, 1], [seeds, n].
+  Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d]; its head
+  'boundary' maps points [n, d] to D in [0, 1], [seeds, n].
   """
   del others
   objective = losses.make_gan_objective({'name': 'gan'}, 1)
