@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -193,7 +194,7 @@ def test_checkpoint_of_an_earlier_step(copy):
   other = load(generate.generate(str(copy), num=3))
   np.testing.assert_array_equal(one['z'], other['z'])
   assert not np.array_equal(one['image'], other['image'])
-  with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[16, 24\]'):
+  with pytest.raises(ValueError, match=r'step 4\b.*\[16, 24\]'):
     generate.generate(str(copy), num=3, step=4)
 
 
@@ -213,7 +214,7 @@ def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
   rows = [2, 0, 5, 3, 10]  # each batch of 8 counts anew: 0 1 2 0 1 2 0 1
   np.testing.assert_array_equal(found['z'], everything['z'][rows])
   np.testing.assert_array_equal(found['image'], everything['image'][rows])
-  assert '5 samples of 16 that were drawn' in capsys.readouterr().out
+  assert re.search(r'\b5\b.*\b16\b', capsys.readouterr().out)
   assert json.loads(str(found['settings']))['labels'] == [2, 0]
 
 
@@ -227,7 +228,8 @@ def test_labels_of_the_discriminator_are_its_own(copy):
 def test_class_that_never_comes(copy, monkeypatch):
   fake_classes(monkeypatch, 1)
   monkeypatch.setattr(generate, 'MOST', 4)
-  with pytest.raises(ValueError, match=r"too few.*\{'pattern 1': 2\}.*predefined"):
+  with pytest.raises(
+      ValueError, match=r"\{'pattern 1': 2\}.*trainer.labels='predefined'"):
     generate.generate(str(copy), num=4, labels=[1, 0])
   assert not (copy / 'generated').exists()
 
@@ -275,7 +277,7 @@ def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys
   distance = np.linalg.norm(pixels[:, None] - pixels, axis=-1)
   np.fill_diagonal(distance, np.inf)
   assert f'{np.median(distance.min(1)):.4g} of 36 training images' in line
-  with pytest.raises(ValueError, match=r'neighbours must be 36 .the training'):
+  with pytest.raises(ValueError, match=r'neighbours.*\b36\b.*\b37\b'):
     generate.generate(str(done), neighbours=37)
 
 
@@ -291,17 +293,17 @@ def test_predefined_labels_are_given_to_the_generator(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(num=0), r'num must be a whole number in \[1, 1e7\], got 0'),
-    (dict(seed=2**32), r'seed must be a whole number in \[0, 4294967295\], got'),
-    (dict(neighbours=10**9), r'neighbours must be a whole number in \[0, 1e6\], got'),
-    (dict(seed=-1), 'seed must be'),
-    (dict(interpolate=-1), 'interpolate must be'),
-    (dict(neighbours=-1), 'neighbours must be'),
-    (dict(num=3, interpolate=2), 'need 4 of them, got num=3'),
-    (dict(labels=[3]), r'classes 0..2 \(pattern 0, pattern 1, pattern 2\), got 3'),
-    (dict(labels=['-1']), 'classes 0..2 .*got -1'),
-    (dict(labels=['dog']), "classes 0..2 .*got 'dog'"),
-    (dict(labels=[]), 'at least one class'),
+    (dict(num=0), r'num.*\[1, 1e7\].*\b0$'),
+    (dict(seed=2**32), rf'seed.*\[0, 4294967295\].*{2**32}'),
+    (dict(neighbours=10**9), rf'neighbours.*\[0, 1e6\].*{10**9}'),
+    (dict(seed=-1), r'seed.*\[0, 4294967295\].*-1'),
+    (dict(interpolate=-1), r'interpolate.*\[0, .*-1'),
+    (dict(neighbours=-1), r'neighbours.*\[0, 1e6\].*-1'),
+    (dict(num=3, interpolate=2), r'\b2\b.*interpolation.*\b4\b.*num=3'),
+    (dict(labels=[3]), r'labels.*0\.\.2 \(pattern 0, pattern 1, pattern 2\).*\b3$'),
+    (dict(labels=['-1']), r'labels.*0\.\.2\b.*-1'),
+    (dict(labels=['dog']), r"labels.*0\.\.2\b.*'dog'"),
+    (dict(labels=[]), 'labels'),
 ])
 def test_arguments_that_make_no_sense(arguments, message, done):
   with pytest.raises(ValueError, match=message):
@@ -311,7 +313,7 @@ def test_arguments_that_make_no_sense(arguments, message, done):
 
 def test_loss_without_classes(tmp_path):
   workdir = untrained(tmp_path, make_config(loss={'name': 'hinge'}))
-  with pytest.raises(ValueError, match="'hinge' of this run knows no classes.*nat_gan"):
+  with pytest.raises(ValueError, match="'hinge'.*labels.*nat_gan"):
     generate.generate(workdir, labels=[0])
   assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
 
@@ -319,14 +321,16 @@ def test_loss_without_classes(tmp_path):
 def test_runs_of_another_kind(done, judge, tmp_path):
   before = sorted(done.rglob('*'))
   for use in (posthoc.posthoc, lambda workdir: predict.predict_folder(workdir, '.')):
-    with pytest.raises(ValueError, match='expected classifiers .*of GANs.*generate'):
+    with pytest.raises(
+        ValueError, match=f'classifiers.*{done}.*GANs.*--mode=.*generate'):
       use(str(done))
   assert sorted(done.rglob('*')) == before
-  with pytest.raises(ValueError, match='expected GANs .*of classifiers.*, predict'):
+  with pytest.raises(
+      ValueError, match=f'GANs.*{judge}.*classifiers.*--mode=.*, predict'):
     generate.generate(str(judge))
-  with pytest.raises(ValueError, match='no checkpoints in .*train first'):
+  with pytest.raises(ValueError, match=f'--workdir {tmp_path}$'):
     generate.generate(str(tmp_path))
-  with pytest.raises(ValueError, match='no checkpoints in .*train first'):
+  with pytest.raises(ValueError, match=f'--workdir {tmp_path}/nowhere$'):
     evaluate_run(str(tmp_path / 'nowhere'))
   assert evaluate_run(str(judge)) == json.loads(
       (judge / 'eval.json').read_text())
@@ -338,39 +342,40 @@ def test_another_networks_config_in_the_workdir(done):
 
 
 MISTAKES = {
-    'key': ({'genrator': {}}, "config key 'genrator'; valid keys: .*generator"),
-    'classifier key': ({'model': {'name': 'mlp'}}, "unknown config key 'model'"),
-    'nested key': ({'measures__foo': 1}, r"measures.'foo'; .*measures.num_samples"),
-    'generator': ({'generator__name': 'x'}, "generator 'x'; .*dcgan_generator, mlp_ge"),
-    'latent': ({'generator': {'name': 'mlp_generator'}}, "argument: 'latent'"),
-    'latent 0': ({'generator__latent': 0}, r'generator.latent must be .* in \[1,'),
+    'key': ({'genrator': {}}, "'genrator'.*\\bgenerator"),
+    'classifier key': ({'model': {'name': 'mlp'}}, "'model'.*\\bgenerator"),
+    'nested key': ({'measures__foo': 1}, r"measures.'foo'.*measures.num_samples"),
+    'generator': ({'generator__name': 'x'}, "generator 'x'.*dcgan_generator, mlp_ge"),
+    'latent': ({'generator': {'name': 'mlp_generator'}}, "'mlp_generator'.*'latent'"),
+    'latent 0': ({'generator__latent': 0}, r'generator.latent.*\[1, .*0'),
     'argument': ({'generator__depth': 2}, "generator 'mlp_generator':.*'depth'"),
-    'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'; .*mlp_discr"),
-    'norm': ({'discriminator__norm': 'x'}, "norm must be one of .*got 'x'"),
-    'loss': ({'loss': {'name': 'nat'}}, "unknown GAN loss 'nat'; .*am_gan.*nat_gan"),
+    'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'.*mlp_discr"),
+    'norm': ({'discriminator__norm': 'x'}, "norm.*spectral.*'x'"),
+    'loss': ({'loss': {'name': 'nat'}}, "'nat'.*am_gan.*nat_gan"),
     'loss argument': ({'loss': {'name': 'nat_gan', 'x': 1}}, "loss 'nat_gan'.*'x'"),
-    'labels': ({'trainer__labels': 'x'}, "'x'; valid: dynamic, predefined"),
-    'critic': ({'trainer__n_critic': 0}, r'trainer.n_critic must be .* in \[1, 100\]'),
+    'labels': ({'trainer__labels': 'x'}, "trainer.labels.*'x'.*dynamic, predefined"),
+    'critic': ({'trainer__n_critic': 0}, r'trainer.n_critic.*\[1, 100\].*0'),
     'images': ({'generator': {'name': 'dcgan_generator', 'latent': 5}},
-               'DCGAN pair makes images of 32x32 or 28x28'),
+               '32x32.*28x28.*4, 4'),
     'negatives': ({'data__negatives__three__source': fake(shape=(5, 4, 1))},
-                  r"negatives 'three' are \[5, 4, 1\] .*positives \[4, 4, 1\]"),
+                  r"'three'.*\[5, 4, 1\].*\[4, 4, 1\]"),
     'no negatives': ({'data__negatives': {}},
-                     'negatives_per_batch is 2, and data.negatives names no set'),
-    'batch': ({'data__batch_size': 12}, '12 does not divide over 8 devices'),
-    'classes': ({'num_classes': 2}, r'labels of the positives must be 0..1, got 0..2'),
-    'features': ({'measures__features': {'name': 'x'}}, "features 'x'; .*checkpoint"),
+                     r'data.negatives_per_batch.*\b2\b.*data.negatives\b'),
+    'batch': ({'data__batch_size': 12}, r'data.batch_size.*\b12\b.*\b8\b'),
+    'classes': ({'num_classes': 2}, r'positives.*0\.\.1\b.*0\.\.2\b.*num_classes'),
+    'features': ({'measures__features': {'name': 'x'}}, "features.*'x'.*checkpoint"),
     'no workdir': ({'measures__features': {'name': 'checkpoint', 'workdir': ''}},
-                   'needs the workdir'),
+                   '--config.measures.features.workdir='),
     'no judge': ({'measures__features': {'name': 'checkpoint', 'workdir': 'nowhere'}},
-                 'no checkpoints in nowhere; train first'),
+                 '--workdir nowhere$'),
     'reference': ({'measures__reference': fake(shape=(5, 4, 1))},
-                  r'measures.reference has images of \(5, 4, 1\), the training .*4, 4'),
-    'splits': ({'measures__splits': 21}, 'measures.splits must be 20 or less, got 21'),
-    'neighbours': ({'measures__neighbours': 20}, 'neighbours must be 19 or less, got'),
-    'samples': ({'measures__num_samples': 1}, r'num_samples must be .* in \[2, 1e7\]'),
+                  r'measures.reference.*\(5, 4, 1\).*\(4, 4, 1\)'),
+    'splits': ({'measures__splits': 21}, r'measures.splits.*\b20\b.*\b21\b'),
+    'neighbours': ({'measures__neighbours': 20},
+                   r'measures.neighbours.*\b19\b.*\b20\b'),
+    'samples': ({'measures__num_samples': 1}, r'measures.num_samples.*\[2, 1e7\].*1'),
     'inception path': ({'measures__features': {'name': 'inception', 'path': 'x.npz'}},
-                       "'x.npz' is none; how to make one"),
+                       "measures.features.*'x.npz'"),
 }
 
 
@@ -385,8 +390,8 @@ def test_mistakes_in_a_config(mistake, tmp_path):
 def test_judges_that_do_not_fit(done, judge, tmp_path):
   larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
   for workdir, message in (
-      (done, 'expected classifiers in .*one of GANs'),
-      (larger, r'takes images of \(6, 6, 1\), those to be judged are \(4, 4, 1\)')):
+      (done, f'classifiers.*{done}.*GANs'),
+      (larger, rf'{larger}.*\(6, 6, 1\).*\(4, 4, 1\)')):
     spec = {'name': 'checkpoint', 'workdir': str(workdir)}
     with pytest.raises(ValueError, match=message):
       train.train(make_config(measures__features=spec), str(tmp_path / 'run'))
@@ -394,9 +399,9 @@ def test_judges_that_do_not_fit(done, judge, tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
-    (None, 'expected an .npz or msgpack file.*got .*weights.npz'),
-    ({'params/fc/bias': np.zeros(7)}, r'not InceptionV3.*missing.*1 misshaped, first '
-     r'params/fc/bias: expected \(1008,\), got \(7,\)'),
+    (None, 'npz.*msgpack.*weights.npz'),
+    ({'params/fc/bias': np.zeros(7)},
+     r'weights.npz.*params/fc/bias.*\(1008,\).*\(7,\)'),
 ])
 def test_weight_file_of_another_network(content, message, tmp_path):
   path = tmp_path / 'weights.npz'
@@ -418,9 +423,9 @@ def test_fewer_samples_than_dimensions_is_said(done, tmp_path, caplog):
   evaluator = generation.make_evaluator(
       config, str(tmp_path), Inputs(None, None, gan.shape, gan.class_names),
       gan.trainer, gan.mesh, runs.OTHERS)
-  assert 'FID: 15 samples do not fill 16 feature dimensions' in caplog.text
+  assert re.search(r'FID.*\b15\b.*\b16\b', caplog.text)
   evaluation = evaluator.save(gan.state, 1, *evaluator.run(gan.state, 1, True))
-  assert '15 samples do not fill 16 feature dim' in evaluation['conventions']['fid']
+  assert re.search(r'\b15\b.*\b16\b', evaluation['conventions']['fid'])
 
 
 def run_here(monkeypatch, *args):
@@ -437,15 +442,15 @@ def test_command_line(copy, judge, monkeypatch, capsys):
   run_here(monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
            '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
   output = capsys.readouterr().out
-  assert 'written: ' in output and 'that were drawn: the discriminator' in output
+  assert str(copy / 'generated') in output and 'discriminator' in output
   names = {path.name for path in (copy / 'generated').iterdir()}
   tag = 'step16_seed3_num6_labels1-0'
   assert names == {f'samples_{tag}.npz', f'sheet_{tag}.png',
                    f'interpolation1_{tag}.png', f'neighbours2_{tag}.png'}
   for mode, where, message in (
-      ('generate', judge, 'expected GANs'), ('predict', copy, 'expected classifiers'),
-      ('posthoc', copy, 'expected classifiers')):
-    with pytest.raises(SystemExit, match=f'^error: {message}'):
+      ('generate', judge, f'GANs.*{judge}'), ('predict', copy, f'classifiers.*{copy}'),
+      ('posthoc', copy, f'classifiers.*{copy}')):
+    with pytest.raises(SystemExit, match=f'^error: .*{message}'):
       run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
 
 
@@ -470,6 +475,6 @@ def test_a_damaged_cache_of_features_is_made_again(
   _, again = features.reference(source, 8, judge, (4, 4, 1))
   assert calls == [8, 8] and file.read_bytes() == whole
   np.testing.assert_array_equal(again['features'], found['features'])
-  assert f'{file} cannot be read' in caplog.text
+  assert str(file) in caplog.text
   features.reference(source, 8, judge, (4, 4, 1))
   assert calls == [8, 8]

@@ -259,7 +259,7 @@ def test_works_without_tensorflow(folder):
       [sys.executable, '-c', WITHOUT_TENSORFLOW, *args[3:]], env=environment(folder),
       cwd=ROOT, text=True, capture_output=True, timeout=120)
   assert ran.returncode == 0, ran.stdout + ran.stderr
-  assert 'No TensorBoard events' in ran.stderr
+  assert 'TensorBoard' in ran.stderr
   workdir = folder / 'without'
   assert (workdir / 'report.html').exists() and (workdir / 'eval.json').exists()
   assert not (workdir / 'tensorboard').exists()
@@ -278,7 +278,7 @@ def test_help_and_mistakes_as_processes(folder):
       command(folder, 'bad', '--config.num_classes=2'), env=environment(folder),
       cwd=ROOT, text=True, capture_output=True)
   assert ran.returncode == 1
-  assert 'error: labels of the positives must be 0..1' in ran.stderr
+  assert re.search(r'error: .*positives.*0\.\.1\b.*num_classes', ran.stderr)
   assert 'Traceback' not in ran.stderr and not (folder / 'bad').exists()
 
 
@@ -290,31 +290,31 @@ def run_here(monkeypatch, *args):
 
 
 @pytest.mark.parametrize('args, message', [
-    (['--config.foo=1'], "unknown config key 'foo'; valid keys: batch_size, "),
-    (['--config.run.foo=1'], "unknown config key run.'foo'; valid keys: run.checkp"),
-    (['--config.model.depth=1'], "no key 'depth' where --config.KEY looks for it"),
-    (['--config.steps=many'], "invalid literal for int.* 'many'"),
-    (['--config', '{folder}/toy.py:plain'], "unknown variant 'plain'; valid: nat"),
+    (['--config.foo=1'], "'foo'.*batch_size, "),
+    (['--config.run.foo=1'], "run.'foo'.*run.checkp"),
+    (['--config.model.depth=1'], "'depth'.*--config"),
+    (['--config.steps=many'], "'many'"),
+    (['--config', '{folder}/toy.py:plain'], "'plain'.*nat"),
     (['--config', '{folder}/nowhere.py'], 'nowhere.py'),
-    (['--config', '{folder}/broken.py'], 'broken.py, line 1: invalid syntax'),
-    (['--config={folder}/nothing.py'], 'nothing.py: get_config must return .*NoneType'),
+    (['--config', '{folder}/broken.py'], 'broken.py, line 1: '),
+    (['--config={folder}/nothing.py'], 'nothing.py: .*get_config.*NoneType'),
     (['--config={folder}/division.py'], 'division.py, line 2: ZeroDivisionError'),
     (['--config.data=3'], 'data'),
-    (['--config.ema_decay=2'], 'ema_decay must be a number in'),
-    (['--mode=predict', '--images=.', '--threshold=nan'], 'from 0 to 1, got nan'),
-    (['--mode=generate', '--num=0'], 'num must be'),
-    (['--mode=generate', '--seed=-1'], 'seed must be'),
-    (['--step=x'], "--step=x: invalid literal"),
+    (['--config.ema_decay=2'], r'ema_decay.*\[0, 1\).*2'),
+    (['--mode=predict', '--images=.', '--threshold=nan'], 'threshold.*0.*1.*nan'),
+    (['--mode=generate', '--num=0'], r'num.*\[1, 1e7\].*0'),
+    (['--mode=generate', '--seed=-1'], r'seed.*\[0, 4294967295\].*-1'),
+    (['--step=x'], '--step=x'),
     (['--mode=foo'], 'train|evaluate|predict|report'),
-    (['--wokdir=x'], "Unknown command line flag 'wokdir'. Did you mean: workdir"),
-    (['stray'], r"unexpected arguments \['stray'\]"),
-    (['--workdir='], '--mode=train needs --config and --workdir'),
-    (['--mode=evaluate'], 'no checkpoints in .*nowhere; train first'),
+    (['--wokdir=x'], "'wokdir'.*workdir"),
+    (['stray'], r"\['stray'\].*--mode=report"),
+    (['--workdir='], '--mode=train.*--config.*--workdir'),
+    (['--mode=evaluate'], 'nowhere.*--config CONFIG --workdir'),
     (['--mode=evaluate', '--config.seed=2'],
-     'goes by the config in the workdir; leave out --config.seed'),
-    (['--mode=predict'], '--mode=predict needs --images'),
-    (['--mode=report'], 'nowhere holds no eval.json'),
-    (['--config.run.log_every=0'], 'run.log_every must be'),
+     '--mode=evaluate.*--config.seed'),
+    (['--mode=predict'], '--mode=predict.*--images'),
+    (['--mode=report'], 'nowhere.*eval.json.*--mode=evaluate --workdir'),
+    (['--config.run.log_every=0'], r'run.log_every.*\[1, 1e9\].*0'),
 ])
 def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   """One message, exit status 1 and no file."""
@@ -343,8 +343,8 @@ def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
     run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
              '--workdir', str(folder / 'memory'))
   if told:
-    assert caught.value.code.startswith('error: out of memory (')
-    assert 'lower what is held at once: --config.data.batch_size' in caught.value.code
+    assert caught.value.code.startswith('error: ')
+    assert '--config.data.batch_size' in caught.value.code
 
 
 def test_report_that_cannot_be_written(tmp_path, monkeypatch):
@@ -353,8 +353,8 @@ def test_report_that_cannot_be_written(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   monkeypatch.setattr(report, 'tables', full)
-  with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*Nothing "
-                     f"of the runs is lost; .*--mode=report {tmp_path}"):
+  with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*"
+                     f'--mode=report {tmp_path}'):
     report.show([str(tmp_path)])
 
 

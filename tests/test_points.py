@@ -135,7 +135,7 @@ def test_wasserstein_distance_of_known_cases():
   # Moved by a vector of length 5: the mean of 5 |cos| over directions, 10 / pi.
   np.testing.assert_allclose(
       measures.wasserstein(xy + [[3.0, 4.0]], xy), 10 / np.pi, rtol=1e-3)
-  with pytest.raises(ValueError, match='as many points'):
+  with pytest.raises(ValueError, match=r'\(39, 2\).*\(40, 2\)'):
     measures.wasserstein(xy[1:], xy)
 
 
@@ -266,7 +266,7 @@ def test_a_lost_look_is_told(folder):
   """What the report shows is made of the looks; none of them is made up."""
   workdir = shutil.copytree(folder / 'nat', folder / 'damaged')
   (workdir / evaluate.SNAPSHOTS / f'{8:09d}.npz').write_bytes(b'PK')
-  with pytest.raises(ValueError, match=r'000000008\.npz.*train the run again'):
+  with pytest.raises(ValueError, match=r'000000008\.npz.*train'):
     evaluate_run(str(workdir))
   (workdir / f'{results.POINTS}.npz').unlink()
   assert 'Left out: no run has points.npz' in open(report.write([str(workdir)])).read()
@@ -274,14 +274,15 @@ def test_a_lost_look_is_told(folder):
 
 @pytest.mark.parametrize('changes, message', [
     (dict(steps=5, run={'eval_every': 2}),
-     'steps 5 must be a multiple of run.eval_every 2'),
-    (dict(num_seeds=0), r'num_seeds must be a whole number in \[1, 1e4\]'),
-    (dict(negative_weight=-1.0), r'negative_weight must be a number in \[0, 1e6\]'),
-    (dict(data={'name': 'spiral'}), 'unknown set of points .*valid names: gaussian1d'),
+     r'steps\b.*\b5\b.*run.eval_every.*\b2\b'),
+    (dict(num_seeds=0), r'num_seeds.*\[1, 1e4\].*\b0$'),
+    (dict(negative_weight=-1.0), r'negative_weight.*\[0, 1e6\].*-1'),
+    (dict(data={'name': 'spiral'}), "'spiral'.*gaussian1d"),
     (dict(data={'name': 'gaussian1d', 'std': 0.0}),
-     r'data.std must be a number in \(0, 1e6\], got 0.0'),
-    (dict(noise={'name': 'pink'}), "unknown noise 'pink'; valid names: grid, normal"),
-    (dict(generator={'name': 'toy_generator', 'latent': 2}), 'with latent 1, got 2'),
+     r'data.std.*\(0, 1e6\].*0\.0'),
+    (dict(noise={'name': 'pink'}), "noise 'pink'.*grid, normal"),
+    (dict(generator={'name': 'toy_generator', 'latent': 2}),
+     r"noise.*'grid'.*latent.*\b1\b.*\b2\b"),
 ])
 def test_a_mistake_is_told_before_anything_is_written(changes, message, tmp_path):
   with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -175,7 +176,7 @@ def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
     with pytest.raises(train.Preempted) as stopped:
       train.train(config, str(tmp_path / 'stopped'))
     assert stopped.value.number == number
-    assert f'by {number.name}; saved at step {step} of 6' in str(stopped.value)
+    assert re.search(rf'{number.name}\b.*\bstep {step}\b.*\b6\b', str(stopped.value))
     assert not (tmp_path / 'stopped' / 'metrics.jsonl').exists()
   train.train(config, str(tmp_path / 'stopped'))
   assert_same(final_state(tmp_path / 'whole'), final_state(tmp_path / 'stopped'))
@@ -229,7 +230,7 @@ def test_stopped_while_it_is_evaluated(tmp_path, monkeypatch):
     return evaluate_sets(*args, **kwargs)
 
   monkeypatch.setattr(evaluate, 'evaluate_sets', signalled)
-  with pytest.raises(train.Preempted, match='is trained and evaluated at step 6'):
+  with pytest.raises(train.Preempted, match=rf'SIGTERM.*{tmp_path}.*\bstep 6\b'):
     train.train(make_config(), str(tmp_path))
   assert json.loads((tmp_path / 'eval.json').read_text())['step'] == 6
 
@@ -260,8 +261,8 @@ def test_disk_that_fills_up_while_it_trains(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(files, 'named', full)
     with pytest.raises(OSError, match=(
-        r'at step 4 of 6: .*No space left on device: .*metrics.jsonl.*'
-        r'The last sound checkpoint is of step 3\..*same command')):
+        r'step 4\b.*\b6\b.*No space left on device: .*metrics.jsonl.*'
+        r'step 3\b')):
       train.train(config, str(tmp_path))
   train.train(config, str(tmp_path))
   assert [r['step'] for r in records(tmp_path)] == [2, 4, 6]
@@ -271,7 +272,7 @@ def test_disk_that_is_full_when_it_is_saved(tmp_path, caplog):
   """The error names the folder; the tracebacks of orbax's threads are not logged."""
   manager = checkpoint.open_manager(str(tmp_path))
   with files_of_at_most(100), pytest.raises(
-      checkpoint.NotSaved, match=f'cannot be written to {tmp_path}/checkpoints: '):
+      checkpoint.NotSaved, match=f'{tmp_path}/checkpoints'):
     checkpoint.save(manager, {'x': np.zeros(10_000)}, 1, {'config': {}})
     checkpoint.close(manager)
   assert 'Traceback' not in caplog.text
@@ -315,8 +316,7 @@ def test_disk_that_is_full_when_it_is_evaluated(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(results, 'write_evaluation', full)
     with pytest.raises(OSError, match=(
-        r'at step 6 of 6: .*File too large.*scores/test.npz.*'
-        r'last sound checkpoint is of step 6\.')):
+        r'step 6\b.*File too large.*scores/test.npz.*step 6\b')):
       train.train(make_config(), str(tmp_path))
   assert not (tmp_path / 'eval.json').exists() and records(tmp_path)[-1]['step'] == 6
   assert not any((tmp_path / 'scores').iterdir())
@@ -327,7 +327,7 @@ def test_finished_run_is_left_alone(copy, capsys):
   before = {p: p.stat().st_mtime_ns for p in copy.rglob('*')
             if p.is_file() and p.name != 'config.json'}
   evaluation = train.train(make_config(), str(copy))
-  assert 'trained already (6 steps)' in capsys.readouterr().out
+  assert '6 steps' in capsys.readouterr().out
   assert evaluation == json.loads((copy / 'eval.json').read_text())
   assert before == {p: p.stat().st_mtime_ns for p in before}
 
@@ -346,7 +346,7 @@ def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
   assert (copy / 'scores' / 'three.npz').read_bytes() == scores
   assert evaluate_run(str(copy), step=3)['step'] == 3
-  with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[3, 6\]'):
+  with pytest.raises(ValueError, match=r'step 4\b.*\[3, 6\]'):
     evaluate_run(str(copy), step=4)
 
 
@@ -415,7 +415,7 @@ def test_damaged_checkpoint_is_passed_over(damage, done, copy, caplog):
   (copy / 'eval.json').unlink()
   damage(copy / 'checkpoints' / '6')
   train.train(make_config(), str(copy))
-  assert 'Falling back to checkpoint 3' in caplog.text
+  assert re.search(r'checkpoint 6\b.*checkpoint 3\b', caplog.text)
   assert (copy / 'damaged_checkpoints' / '6').is_dir()
   assert checkpoint.list_steps(copy) == [3, 6]
   assert_same(final_state(done), final_state(copy))
@@ -426,7 +426,7 @@ def test_damaged_checkpoint_is_passed_over(damage, done, copy, caplog):
 def test_evaluation_passes_over_damage_and_moves_nothing(copy, caplog):
   cut_short(copy / 'checkpoints' / '6')
   assert evaluate_run(str(copy))['step'] == 3
-  assert 'Using the one before' in caplog.text
+  assert 'checkpoint 6' in caplog.text
   assert checkpoint.list_steps(copy) == [3, 6]
   with pytest.raises(checkpoint.Damaged, match='checkpoint 6'):
     evaluate_run(str(copy), step=6)
@@ -454,7 +454,7 @@ def test_no_changed_byte_of_the_config_in_a_checkpoint_is_used(copy):
 
 def test_a_renamed_checkpoint_is_found_out(copy):
   (copy / 'checkpoints' / '6').rename(copy / 'checkpoints' / '5')
-  with pytest.raises(checkpoint.Damaged, match='5 was saved as that of step 6'):
+  with pytest.raises(checkpoint.Damaged, match=r'checkpoint 5\b.*step 6\b'):
     runs.restore(str(copy), 5)
 
 
@@ -465,12 +465,12 @@ def test_a_lost_config_is_that_of_the_checkpoints(done, copy, caplog):
     shutil.copytree(done, copy)
     forget(copy, 6)
     lose(copy / 'config.json')
-    with pytest.raises(ValueError, match='3 is of a run with another.*seed: 0 -> 1'):
+    with pytest.raises(ValueError, match=r'checkpoints/3\b.*seed: 0 -> 1'):
       train.train(make_config(seed=1), str(copy))
     train.train(make_config(), str(copy))
     assert (done / 'config.json').read_bytes() == (copy / 'config.json').read_bytes()
     assert_same(final_state(done), final_state(copy))
-  assert 'going by the config in the checkpoints' in caplog.text
+  assert f'{copy}/config.json' in caplog.text
 
 
 def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
@@ -479,8 +479,8 @@ def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
   forget(copy, 6)
   shutil.rmtree(copy / 'checkpoints' / '3')
   shutil.copytree(tmp_path / 'other' / 'checkpoints' / '3', copy / 'checkpoints' / '3')
-  with pytest.raises(ValueError, match='(?s)checkpoints/3 is of a run with another '
-                                       'config.*seed: 1 -> 0.*steps: 3 -> 6'):
+  with pytest.raises(
+      ValueError, match=r'(?s)checkpoints/3\b.*seed: 1 -> 0.*steps: 3 -> 6'):
     train.train(make_config(), str(copy))
   assert checkpoint.list_steps(copy) == [3]
 
@@ -491,7 +491,7 @@ def test_a_checkpoint_beyond_the_end_is_refused(copy):
   state = runs.restore(str(copy), 6).state
   checkpoint.save(manager, state, 9, about)
   checkpoint.close(manager)
-  with pytest.raises(ValueError, match='checkpoint of step 9, beyond the 6 steps'):
+  with pytest.raises(ValueError, match=r'step 9\b.*\b6 steps'):
     train.train(make_config(), str(copy))
 
 
@@ -500,7 +500,7 @@ def test_a_checkpoint_beyond_the_end_is_refused(copy):
 def test_a_damaged_evaluation_is_made_again(content, done, copy, caplog):
   (copy / 'eval.json').write_text(content)
   train.train(make_config(), str(copy))
-  assert 'eval.json cannot be read' in caplog.text
+  assert f'{copy}/eval.json' in caplog.text
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
 
 
@@ -515,7 +515,7 @@ def test_a_damaged_line_of_metrics_hides_no_record(done, copy):
 def test_nothing_but_damage_is_an_error_and_nothing_is_lost(copy):
   for step in (3, 6):
     cut_short(copy / 'checkpoints' / str(step))
-  with pytest.raises(checkpoint.Damaged, match=r'none of the checkpoints \[3, 6\]'):
+  with pytest.raises(checkpoint.Damaged, match=r'\[3, 6\].*--workdir'):
     train.train(make_config(), str(copy))
   assert checkpoint.list_steps(copy) == [3, 6]
   assert not (copy / 'damaged_checkpoints').exists()
@@ -562,7 +562,7 @@ def test_divergence_stops_the_run(tmp_path):
   """A step that leaves the numbers: the checkpoint before it stays the newest."""
   schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e38, 'at': [0.5]}
   config = make_config(12, schedule=schedule, run=dict(checkpoint_every=1, keep=20))
-  with pytest.raises(train.Diverged, match=r'last good checkpoint is of step \d') as e:
+  with pytest.raises(train.Diverged, match=r'step \d+\b.*step \d') as e:
     train.train(config, str(tmp_path))
   assert 'learning_rate' in str(e.value) and 'grad_clip' in str(e.value)
   steps = checkpoint.list_steps(tmp_path)
@@ -575,7 +575,7 @@ def test_divergence_stops_the_run(tmp_path):
 def test_divergence_before_any_checkpoint(tmp_path):
   schedule = {'name': 'constant', 'learning_rate': 1e38}
   config = make_config(schedule=schedule, run=dict(checkpoint_every=0))
-  with pytest.raises(train.Diverged, match='no checkpoint yet'):
+  with pytest.raises(train.Diverged, match='--config.schedule.learning_rate'):
     train.train(config, str(tmp_path))
   assert checkpoint.list_steps(tmp_path) == []
 
@@ -672,7 +672,7 @@ def test_seen_and_overlap(caplog):
       'test': False, 'same': True, 'other_class': False, 'told': True, 'noise': True}
   assert sets['same'].overlap == len(sets['same'].arrays.label) > 0
   assert sets['other_class'].overlap == 0
-  assert "'same': 12 of its 12 images are training negatives" in caplog.text
+  assert re.search(r"'same'.*\b12\b.*\b12\b", caplog.text)
   assert 'other_class' not in caplog.text
   plain = inputs.load_evals(config | {'loss': {'name': 'cross_entropy'}})
   assert [name for name, s in plain.items() if s.seen or s.overlap] == ['told']
