@@ -1,18 +1,18 @@
 """A GAN from its config to its checkpoint, and what is made from that."""
 
+import functools
 import json
 import pathlib
 import re
 import shutil
-import sys
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
+import toy
 from PIL import Image
 
-from nat_jax import main, runs, train
+from nat_jax import runs, train
 from nat_jax.commands import generate, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
@@ -29,8 +29,7 @@ NUM_CLASSES = 3
 STEPS = 24
 
 
-def fake(seed=0, **source):
-  return {'name': 'fake', 'num': 48, 'shape': SHAPE, 'seed': seed, **source}
+fake = functools.partial(toy.fake, shape=SHAPE)
 
 
 def make_config(**changes):
@@ -48,13 +47,7 @@ def make_config(**changes):
           batch_size=8, negatives_per_batch=2),
       measures=dict(num_samples=20, batch_size=8, neighbours=2),
       run=dict(log_every=8, checkpoint_every=8, updates_per_call=8, tensorboard=False))
-  for key, value in changes.items():
-    *path, last = key.split('__')
-    place = config
-    for part in path:
-      place = place[part]
-    place[last] = value
-  return presets.experiment(**config)
+  return presets.experiment(**toy.change(config, **changes))
 
 
 def make_classifier():
@@ -77,16 +70,6 @@ def untrained(workdir, config, shape=SHAPE):
       'class_names': [f'pattern {k}' for k in range(NUM_CLASSES)]})
   checkpoint.close(manager)
   return str(workdir)
-
-
-def final_state(workdir):
-  state = checkpoint._without_keys(runs.restore(str(workdir)).state)
-  return [np.asarray(x) for x in jax.tree.leaves(state)]
-
-
-def load(path):
-  with np.load(path) as found:
-    return dict(found)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -133,21 +116,19 @@ def test_training_ends_with_measures_and_their_conventions(done):
   conventions = evaluation['conventions']
   assert 'raw pixels' in conventions['judge']
   assert '20 samples against 20' in conventions['fid']
-  assert load(done / 'samples.npz')['image'].shape == (20, *SHAPE)
+  assert toy.arrays(done / 'samples.npz')['image'].shape == (20, *SHAPE)
   assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
-  lines = (done / 'metrics.jsonl').read_text().splitlines()
-  assert [r['step'] for r in map(json.loads, lines) if r['kind'] == 'train'] == [
-      8, 16, 24]
+  assert [record['step'] for record in toy.records(done)] == [8, 16, 24]
 
 
 def test_resumed_run_is_the_same_bit_for_bit(done, copy):
   """Both networks, optimisers, moving average, key and measures of 16 + 8 steps."""
   shutil.rmtree(copy / 'checkpoints' / str(STEPS))  # as if killed before it saved that
   (copy / 'eval.json').unlink()
-  before = final_state(copy)
+  before = toy.final_state(copy)
   train.train(make_config(), str(copy))
-  after = final_state(copy)
-  jax.tree.map(np.testing.assert_array_equal, final_state(done), after)
+  after = toy.final_state(copy)
+  jax.tree.map(np.testing.assert_array_equal, toy.final_state(done), after)
   assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
   assert (done / 'samples.npz').read_bytes() == (copy / 'samples.npz').read_bytes()
@@ -171,18 +152,19 @@ def test_same_seed_same_bytes(copy, tmp_path):
   again = generate.generate(str(copy), num=11, out=str(tmp_path / 'again'))
   assert files == {p.name: p.read_bytes() for p in pathlib.Path(again).parent.iterdir()}
   other = pathlib.Path(generate.generate(str(copy), num=11, seed=1))
-  assert not np.array_equal(load(one)['image'], load(other)['image'])
+  assert not np.array_equal(toy.arrays(one)['image'], toy.arrays(other)['image'])
   assert {p.name: p.read_bytes() for p in one.parent.iterdir() if p.name in files
           } == files and len(list(one.parent.iterdir())) == 4
 
 
 def test_samples_are_those_of_training_and_more_of_them_go_on(copy):
   """The noise is a stream: 5 samples are the first of 20, which training measured."""
-  few = load(generate.generate(str(copy), num=5))
-  many = load(generate.generate(str(copy), num=20))
+  few = toy.arrays(generate.generate(str(copy), num=5))
+  many = toy.arrays(generate.generate(str(copy), num=20))
   for key in ('image', 'label', 'z'):
     np.testing.assert_array_equal(few[key], many[key][:5])
-  np.testing.assert_array_equal(many['image'], load(copy / 'samples.npz')['image'])
+  np.testing.assert_array_equal(
+      many['image'], toy.arrays(copy / 'samples.npz')['image'])
   assert many['image'].dtype == np.uint8 and many['z'].shape == (20, 5)
   assert set(many['label']) <= {0, 1, 2}
   settings = json.loads(str(many['settings']))
@@ -190,8 +172,8 @@ def test_samples_are_those_of_training_and_more_of_them_go_on(copy):
 
 
 def test_checkpoint_of_an_earlier_step(copy):
-  one = load(generate.generate(str(copy), num=3, step=16))
-  other = load(generate.generate(str(copy), num=3))
+  one = toy.arrays(generate.generate(str(copy), num=3, step=16))
+  other = toy.arrays(generate.generate(str(copy), num=3))
   np.testing.assert_array_equal(one['z'], other['z'])
   assert not np.array_equal(one['image'], other['image'])
   with pytest.raises(ValueError, match=r'step 4\b.*\[16, 24\]'):
@@ -207,9 +189,9 @@ def fake_classes(monkeypatch, num_classes=NUM_CLASSES):
 
 
 def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
-  everything = load(generate.generate(str(copy), num=24))
+  everything = toy.arrays(generate.generate(str(copy), num=24))
   fake_classes(monkeypatch)
-  found = load(generate.generate(str(copy), num=5, labels=['pattern 2', '0']))
+  found = toy.arrays(generate.generate(str(copy), num=5, labels=['pattern 2', '0']))
   assert found['label'].tolist() == [2, 0, 2, 0, 2]
   rows = [2, 0, 5, 3, 10]  # each batch of 8 counts anew: 0 1 2 0 1 2 0 1
   np.testing.assert_array_equal(found['z'], everything['z'][rows])
@@ -219,7 +201,7 @@ def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
 
 
 def test_labels_of_the_discriminator_are_its_own(copy):
-  found = load(generate.generate(str(copy), num=8))
+  found = toy.arrays(generate.generate(str(copy), num=8))
   gan = runs.restore(str(copy))
   logits = gan.trainer.heads['logits'](gan.state, found['image'])
   np.testing.assert_array_equal(found['label'], np.argmax(logits, -1))
@@ -240,7 +222,7 @@ def test_interpolation_leads_from_sample_to_sample(copy):
   width, height = Image.open(sheet).size
   assert width / height == pytest.approx(10 / 2)
   gan = runs.restore(str(copy))
-  found = load(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
+  found = toy.arrays(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
   samples = generate.Samples(found['image'], found['label'], found['z'])
   images = generate.interpolation(gan, samples, 4, 0).reshape(4, 10, *SHAPE)
   # Neighbouring steps are nearer than the ends.
@@ -284,9 +266,10 @@ def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys
 def test_predefined_labels_are_given_to_the_generator(tmp_path):
   workdir = untrained(
       tmp_path, make_config(trainer__labels='predefined', loss={'name': 'ac_gan'}))
-  by_name = load(generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
+  by_name = toy.arrays(
+      generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
   assert by_name['label'].tolist() == [2, 0, 2, 0, 2]
-  every = load(generate.generate(workdir, num=5, interpolate=2))
+  every = toy.arrays(generate.generate(workdir, num=5, interpolate=2))
   assert every['label'].tolist() == [0, 1, 2, 0, 1]
   np.testing.assert_array_equal(by_name['z'], every['z'])
   assert not np.array_equal(by_name['image'], every['image'])
@@ -315,7 +298,7 @@ def test_loss_without_classes(tmp_path):
   workdir = untrained(tmp_path, make_config(loss={'name': 'hinge'}))
   with pytest.raises(ValueError, match="'hinge'.*labels.*nat_gan"):
     generate.generate(workdir, labels=[0])
-  assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
+  assert set(toy.arrays(generate.generate(workdir, num=3))['label']) == {-1}
 
 
 def test_runs_of_another_kind(done, judge, tmp_path):
@@ -428,19 +411,11 @@ def test_fewer_samples_than_dimensions_is_said(done, tmp_path, caplog):
   assert re.search(r'\b15\b.*\b16\b', evaluation['conventions']['fid'])
 
 
-def run_here(monkeypatch, *args):
-  """The program in this process."""
-  monkeypatch.setattr(sys, 'argv', ['main', *args])
-  flags.FLAGS.unparse_flags()
-  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images'):
-    flags.FLAGS[name].unparse()
-  main.main(main.parse(sys.argv))
-
-
 def test_command_line(copy, judge, monkeypatch, capsys):
   workdir = f'--workdir={copy}'
-  run_here(monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
-           '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
+  toy.run_main(
+      monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
+      '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
   output = capsys.readouterr().out
   assert str(copy / 'generated') in output and 'discriminator' in output
   names = {path.name for path in (copy / 'generated').iterdir()}
@@ -451,7 +426,7 @@ def test_command_line(copy, judge, monkeypatch, capsys):
       ('generate', judge, f'GANs.*{judge}'), ('predict', copy, f'classifiers.*{copy}'),
       ('posthoc', copy, f'classifiers.*{copy}')):
     with pytest.raises(SystemExit, match=f'^error: .*{message}'):
-      run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
+      toy.run_main(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
 
 
 @pytest.mark.parametrize('damage', [

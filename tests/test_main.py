@@ -14,9 +14,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import flags
+import toy
 
-from nat_jax import main, runs, train
+from nat_jax import train
 from nat_jax.commands import report
 from nat_jax.runtime import checkpoint
 
@@ -81,18 +81,8 @@ def wait_for(process, text):
   raise AssertionError(f'no {text!r} in:\n{"".join(lines)}')
 
 
-def state_of(workdir):
-  state = checkpoint._without_keys(runs.restore(str(workdir)).state)
-  return [np.asarray(x) for x in jax.tree.leaves(state)]
-
-
-def records(workdir, kind='train'):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [r for r in map(json.loads, lines) if r['kind'] == kind]
-
-
 def logged(workdir, kind='train'):
-  return [r['step'] for r in records(workdir, kind)]
+  return [r['step'] for r in toy.records(workdir, kind)]
 
 
 @pytest.mark.process
@@ -133,11 +123,12 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   undisturbed.communicate(timeout=120)
   assert undisturbed.returncode == 0
   one, other = folder / 'undisturbed', folder / 'disturbed'
-  jax.tree.map(np.testing.assert_array_equal, state_of(one), state_of(other))
+  jax.tree.map(
+      np.testing.assert_array_equal, toy.final_state(one), toy.final_state(other))
   assert (one / 'eval.json').read_bytes() == (other / 'eval.json').read_bytes()
   assert logged(one) == logged(other) == list(range(50, STEPS + 1, 50))
   assert logged(other, 'eval') == [STEPS]
-  for a, b in zip(records(one), records(other), strict=True):
+  for a, b in zip(toy.records(one), toy.records(other), strict=True):
     for name in ('loss', 'loss_positive', 'accuracy', 'grad_norm'):
       assert a[name] == pytest.approx(b[name], rel=1e-6), (a['step'], name)
   assert (one / 'report.html').exists()
@@ -184,8 +175,8 @@ def test_two_processes_train_as_one(folder):
   assert logged(folder / 'two') == [20, 40]
   config = json.loads((folder / 'two' / 'config.json').read_text())
   one = train.train(config, str(folder / 'one'))
-  for a, b in zip(state_of(folder / 'one'), state_of(folder / 'two'), strict=True):
-    np.testing.assert_allclose(a, b, atol=2e-6)
+  toy.assert_trees_close(
+      toy.final_state(folder / 'one'), toy.final_state(folder / 'two'), atol=2e-6)
   two = json.loads((folder / 'two' / 'eval.json').read_text())
   assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
 
@@ -225,8 +216,8 @@ def test_lost_processes(folder):
   assert f'resuming {folder / "lost"} at step {saved}' in out[0]
   config = json.loads((folder / 'lost' / 'config.json').read_text())
   train.train(config, str(folder / 'alone'))
-  for a, b in zip(state_of(folder / 'alone'), state_of(folder / 'lost'), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
+  toy.assert_trees_close(
+      toy.final_state(folder / 'alone'), toy.final_state(folder / 'lost'), atol=1e-5)
 
 
 WITHOUT_TENSORFLOW = """
@@ -282,13 +273,6 @@ def test_help_and_mistakes_as_processes(folder):
   assert 'Traceback' not in ran.stderr and not (folder / 'bad').exists()
 
 
-def run_here(monkeypatch, *args):
-  """The program in this process."""
-  monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
-  flags.FLAGS.unparse_flags()
-  main.main(main.parse(sys.argv))
-
-
 @pytest.mark.parametrize('args, message', [
     (['--config.foo=1'], "'foo'.*batch_size, "),
     (['--config.run.foo=1'], "run.'foo'.*run.checkp"),
@@ -324,7 +308,7 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   before = {p for p in folder.iterdir()}
   args = [arg.format(folder=folder) for arg in args]
   with pytest.raises(SystemExit, match=f'(?s)^error: .*{message}'):
-    run_here(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
+    toy.run_main(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
              '--workdir', str(folder / 'nowhere'), *args)
   assert {p for p in folder.iterdir()} == before
 
@@ -340,7 +324,7 @@ def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
   monkeypatch.setattr(train, 'train', fail)
   expected = SystemExit if told else jax.errors.JaxRuntimeError
   with pytest.raises(expected) as caught:
-    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+    toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
              '--workdir', str(folder / 'memory'))
   if told:
     assert caught.value.code.startswith('error: ')
@@ -365,6 +349,6 @@ def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeyp
   (folder / 'pair').mkdir()
   (folder / 'pair' / 'config.json').write_text('{}')
   with pytest.raises(SystemExit, match='error: .*pair'):
-    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+    toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
              '--config.compare_with=nat', '--workdir', str(folder / 'pair'))
   assert trained == []

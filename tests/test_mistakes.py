@@ -8,6 +8,7 @@ import types
 import flax
 import numpy as np
 import pytest
+import toy
 from PIL import Image
 
 from nat_jax import data, train
@@ -18,7 +19,7 @@ from nat_jax.runtime import results
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets
 
-FAKE = {'name': 'fake', 'num': 16, 'shape': (4, 4, 1)}
+FAKE = toy.fake(num=16, shape=(4, 4, 1))
 NAN = float('nan')
 VALIDATION = {'source': dict(FAKE), 'positive': True, 'part': 'validation'}
 
@@ -31,13 +32,7 @@ def make_config(**changes):
                 batch_size=8, negatives_per_batch=8),
       evals={'test': {'source': dict(FAKE), 'positive': True}},
       run=dict(tensorboard=False))
-  for key, value in changes.items():
-    *path, last = key.split('__')
-    place = config
-    for part in path:
-      place = place[part]
-    place[last] = value
-  return presets.experiment(**config)
+  return presets.experiment(**toy.change(config, **changes))
 
 
 def folder(path, *sizes, broken=False):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import toy
 from PIL import Image
 from scipy import stats
 
@@ -47,8 +48,7 @@ def folder(tmp_path_factory):
 
 
 def arrays(workdir):
-  with np.load(workdir / f'{results.POINTS}.npz') as found:
-    return dict(found)
+  return toy.arrays(workdir / f'{results.POINTS}.npz')
 
 
 def test_normal_data_and_negatives_on_both_sides():

@@ -12,6 +12,7 @@ import types
 
 import numpy as np
 import pytest
+import toy
 from PIL import Image
 
 from nat_jax import data, train
@@ -22,8 +23,7 @@ from nat_jax.schema import presets
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-TEST = {
-    'name': 'fake', 'num': 80, 'shape': (6, 6, 1), 'seed': 1, 'classes': (0, 1, 2)}
+TEST = toy.fake(1, num=80, classes=(0, 1, 2))
 CALIBRATION = TEST | {'seed': 2}  # 60 images
 
 

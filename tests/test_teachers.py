@@ -1,9 +1,7 @@
 """From a teacher's workdir to a taught student; configs and launch script."""
 
-import importlib.util
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 
@@ -11,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 from nat_jax import reports, train
 from nat_jax import runs as runs_lib
@@ -20,17 +19,13 @@ from nat_jax.reports import claims, paper
 from nat_jax.runtime import checkpoint
 from nat_jax.tasks.classify import report as classify_report
 
-ROOT = pathlib.Path(__file__).parents[1]
 VARIANTS = (
     'teacher_baseline', 'teacher_nat', 'student_baseline', 'student_nat',
     'student_alone')
 
 
 def get_config(name, variant, **changes):
-  spec = importlib.util.spec_from_file_location('c', ROOT / f'configs/at/{name}.py')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(variant)
+  config = toy.config_file(f'at/{name}.py')(variant)
   config.update_from_flattened_dict(changes)
   return config
 
@@ -57,8 +52,7 @@ def runs(tmp_path_factory):
 
 
 def test_student_learns_from_the_teachers_maps(runs):
-  records = [json.loads(line) for line in open(runs / 'student' / 'metrics.jsonl')]
-  record = next(r for r in records if r['kind'] == 'train')
+  record = toy.records(runs / 'student')[0]
   assert record['loss_attention'] > 0.01
   np.testing.assert_allclose(
       record['loss'], record['loss_positive'] + record['loss_attention'], rtol=1e-5)
@@ -203,7 +197,7 @@ def test_unknown_variant():
 
 @pytest.mark.process
 def test_launch_script_trains_teachers_before_students():
-  script = str(ROOT / 'launch' / 'attention_transfer.sh')
+  script = str(toy.ROOT / 'launch' / 'attention_transfer.sh')
   subprocess.run(['bash', '-n', script], check=True)
   out = subprocess.run(
       ['bash', script, 'out', '0 1', 'configs/at/cifar10.py:small', '--config.steps=7'],
