@@ -170,11 +170,11 @@ def test_gans_and_classifiers_do_not_mix(tmp_path):
   (other / 'eval.json').write_text('{"step": 1, "evals": {"test": {"accuracy": 1}}}')
   for call in (lambda: report.write([gan, str(other)]),
                lambda: report.tables([gan, str(other)])):
-    with pytest.raises(ValueError, match='GANs: .*classifiers: .*each kind apart'):
+    with pytest.raises(ValueError, match=f'GANs.*{gan}.*classifiers.*{other}'):
       call()
   (other / 'eval.json').write_text('{"step": 1}')
   (other / 'config.json').write_text('{"task": "points"}')
-  with pytest.raises(ValueError, match='GANs: .*GANs of points: .*each kind apart'):
+  with pytest.raises(ValueError, match=f'GANs.*{gan}.*GANs of points.*{other}'):
     report.write([gan, str(other)])
 
 

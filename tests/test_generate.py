@@ -1,17 +1,18 @@
 """A GAN from its config to its checkpoint, and what is made from that."""
 
+import functools
 import json
 import pathlib
+import re
 import shutil
-import sys
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
+import toy
 from PIL import Image
 
-from nat_jax import main, runs, train
+from nat_jax import runs, train
 from nat_jax.commands import generate, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
@@ -28,8 +29,7 @@ NUM_CLASSES = 3
 STEPS = 24
 
 
-def fake(seed=0, **source):
-  return {'name': 'fake', 'num': 48, 'shape': SHAPE, 'seed': seed, **source}
+fake = functools.partial(toy.fake, shape=SHAPE)
 
 
 def make_config(**changes):
@@ -47,13 +47,7 @@ def make_config(**changes):
           batch_size=8, negatives_per_batch=2),
       measures=dict(num_samples=20, batch_size=8, neighbours=2),
       run=dict(log_every=8, checkpoint_every=8, updates_per_call=8, tensorboard=False))
-  for key, value in changes.items():
-    *path, last = key.split('__')
-    place = config
-    for part in path:
-      place = place[part]
-    place[last] = value
-  return presets.experiment(**config)
+  return presets.experiment(**toy.change(config, **changes))
 
 
 def make_classifier():
@@ -76,16 +70,6 @@ def untrained(workdir, config, shape=SHAPE):
       'class_names': [f'pattern {k}' for k in range(NUM_CLASSES)]})
   checkpoint.close(manager)
   return str(workdir)
-
-
-def final_state(workdir):
-  state = checkpoint._without_keys(runs.restore(str(workdir)).state)
-  return [np.asarray(x) for x in jax.tree.leaves(state)]
-
-
-def load(path):
-  with np.load(path) as found:
-    return dict(found)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -132,21 +116,19 @@ def test_training_ends_with_measures_and_their_conventions(done):
   conventions = evaluation['conventions']
   assert 'raw pixels' in conventions['judge']
   assert '20 samples against 20' in conventions['fid']
-  assert load(done / 'samples.npz')['image'].shape == (20, *SHAPE)
+  assert toy.arrays(done / 'samples.npz')['image'].shape == (20, *SHAPE)
   assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
-  lines = (done / 'metrics.jsonl').read_text().splitlines()
-  assert [r['step'] for r in map(json.loads, lines) if r['kind'] == 'train'] == [
-      8, 16, 24]
+  assert [record['step'] for record in toy.records(done)] == [8, 16, 24]
 
 
 def test_resumed_run_is_the_same_bit_for_bit(done, copy):
   """Both networks, optimisers, moving average, key and measures of 16 + 8 steps."""
   shutil.rmtree(copy / 'checkpoints' / str(STEPS))  # as if killed before it saved that
   (copy / 'eval.json').unlink()
-  before = final_state(copy)
+  before = toy.final_state(copy)
   train.train(make_config(), str(copy))
-  after = final_state(copy)
-  jax.tree.map(np.testing.assert_array_equal, final_state(done), after)
+  after = toy.final_state(copy)
+  jax.tree.map(np.testing.assert_array_equal, toy.final_state(done), after)
   assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
   assert (done / 'samples.npz').read_bytes() == (copy / 'samples.npz').read_bytes()
@@ -170,18 +152,19 @@ def test_same_seed_same_bytes(copy, tmp_path):
   again = generate.generate(str(copy), num=11, out=str(tmp_path / 'again'))
   assert files == {p.name: p.read_bytes() for p in pathlib.Path(again).parent.iterdir()}
   other = pathlib.Path(generate.generate(str(copy), num=11, seed=1))
-  assert not np.array_equal(load(one)['image'], load(other)['image'])
+  assert not np.array_equal(toy.arrays(one)['image'], toy.arrays(other)['image'])
   assert {p.name: p.read_bytes() for p in one.parent.iterdir() if p.name in files
           } == files and len(list(one.parent.iterdir())) == 4
 
 
 def test_samples_are_those_of_training_and_more_of_them_go_on(copy):
   """The noise is a stream: 5 samples are the first of 20, which training measured."""
-  few = load(generate.generate(str(copy), num=5))
-  many = load(generate.generate(str(copy), num=20))
+  few = toy.arrays(generate.generate(str(copy), num=5))
+  many = toy.arrays(generate.generate(str(copy), num=20))
   for key in ('image', 'label', 'z'):
     np.testing.assert_array_equal(few[key], many[key][:5])
-  np.testing.assert_array_equal(many['image'], load(copy / 'samples.npz')['image'])
+  np.testing.assert_array_equal(
+      many['image'], toy.arrays(copy / 'samples.npz')['image'])
   assert many['image'].dtype == np.uint8 and many['z'].shape == (20, 5)
   assert set(many['label']) <= {0, 1, 2}
   settings = json.loads(str(many['settings']))
@@ -189,11 +172,11 @@ def test_samples_are_those_of_training_and_more_of_them_go_on(copy):
 
 
 def test_checkpoint_of_an_earlier_step(copy):
-  one = load(generate.generate(str(copy), num=3, step=16))
-  other = load(generate.generate(str(copy), num=3))
+  one = toy.arrays(generate.generate(str(copy), num=3, step=16))
+  other = toy.arrays(generate.generate(str(copy), num=3))
   np.testing.assert_array_equal(one['z'], other['z'])
   assert not np.array_equal(one['image'], other['image'])
-  with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[16, 24\]'):
+  with pytest.raises(ValueError, match=r'step 4\b.*\[16, 24\]'):
     generate.generate(str(copy), num=3, step=4)
 
 
@@ -206,19 +189,19 @@ def fake_classes(monkeypatch, num_classes=NUM_CLASSES):
 
 
 def test_classes_are_selected_by_the_discriminator(copy, monkeypatch, capsys):
-  everything = load(generate.generate(str(copy), num=24))
+  everything = toy.arrays(generate.generate(str(copy), num=24))
   fake_classes(monkeypatch)
-  found = load(generate.generate(str(copy), num=5, labels=['pattern 2', '0']))
+  found = toy.arrays(generate.generate(str(copy), num=5, labels=['pattern 2', '0']))
   assert found['label'].tolist() == [2, 0, 2, 0, 2]
   rows = [2, 0, 5, 3, 10]  # each batch of 8 counts anew: 0 1 2 0 1 2 0 1
   np.testing.assert_array_equal(found['z'], everything['z'][rows])
   np.testing.assert_array_equal(found['image'], everything['image'][rows])
-  assert '5 samples of 16 that were drawn' in capsys.readouterr().out
+  assert re.search(r'\b5\b.*\b16\b', capsys.readouterr().out)
   assert json.loads(str(found['settings']))['labels'] == [2, 0]
 
 
 def test_labels_of_the_discriminator_are_its_own(copy):
-  found = load(generate.generate(str(copy), num=8))
+  found = toy.arrays(generate.generate(str(copy), num=8))
   gan = runs.restore(str(copy))
   logits = gan.trainer.heads['logits'](gan.state, found['image'])
   np.testing.assert_array_equal(found['label'], np.argmax(logits, -1))
@@ -227,7 +210,8 @@ def test_labels_of_the_discriminator_are_its_own(copy):
 def test_class_that_never_comes(copy, monkeypatch):
   fake_classes(monkeypatch, 1)
   monkeypatch.setattr(generate, 'MOST', 4)
-  with pytest.raises(ValueError, match=r"too few.*\{'pattern 1': 2\}.*predefined"):
+  with pytest.raises(
+      ValueError, match=r"\{'pattern 1': 2\}.*trainer.labels='predefined'"):
     generate.generate(str(copy), num=4, labels=[1, 0])
   assert not (copy / 'generated').exists()
 
@@ -238,7 +222,7 @@ def test_interpolation_leads_from_sample_to_sample(copy):
   width, height = Image.open(sheet).size
   assert width / height == pytest.approx(10 / 2)
   gan = runs.restore(str(copy))
-  found = load(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
+  found = toy.arrays(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
   samples = generate.Samples(found['image'], found['label'], found['z'])
   images = generate.interpolation(gan, samples, 4, 0).reshape(4, 10, *SHAPE)
   # Neighbouring steps are nearer than the ends.
@@ -275,33 +259,34 @@ def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys
   distance = np.linalg.norm(pixels[:, None] - pixels, axis=-1)
   np.fill_diagonal(distance, np.inf)
   assert f'{np.median(distance.min(1)):.4g} of 36 training images' in line
-  with pytest.raises(ValueError, match=r'neighbours must be 36 .the training'):
+  with pytest.raises(ValueError, match=r'neighbours.*\b36\b.*\b37\b'):
     generate.generate(str(done), neighbours=37)
 
 
 def test_predefined_labels_are_given_to_the_generator(tmp_path):
   workdir = untrained(
       tmp_path, make_config(trainer__labels='predefined', loss={'name': 'ac_gan'}))
-  by_name = load(generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
+  by_name = toy.arrays(
+      generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
   assert by_name['label'].tolist() == [2, 0, 2, 0, 2]
-  every = load(generate.generate(workdir, num=5, interpolate=2))
+  every = toy.arrays(generate.generate(workdir, num=5, interpolate=2))
   assert every['label'].tolist() == [0, 1, 2, 0, 1]
   np.testing.assert_array_equal(by_name['z'], every['z'])
   assert not np.array_equal(by_name['image'], every['image'])
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(num=0), r'num must be a whole number in \[1, 1e7\], got 0'),
-    (dict(seed=2**32), r'seed must be a whole number in \[0, 4294967295\], got'),
-    (dict(neighbours=10**9), r'neighbours must be a whole number in \[0, 1e6\], got'),
-    (dict(seed=-1), 'seed must be'),
-    (dict(interpolate=-1), 'interpolate must be'),
-    (dict(neighbours=-1), 'neighbours must be'),
-    (dict(num=3, interpolate=2), '4 in all, got num=3'),
-    (dict(labels=[3]), r'classes 0..2 \(pattern 0, pattern 1, pattern 2\), got 3'),
-    (dict(labels=['-1']), 'classes 0..2 .*got -1'),
-    (dict(labels=['dog']), "classes 0..2 .*got 'dog'"),
-    (dict(labels=[]), 'at least one class'),
+    (dict(num=0), r'num.*\[1, 1e7\].*\b0$'),
+    (dict(seed=2**32), rf'seed.*\[0, 4294967295\].*{2**32}'),
+    (dict(neighbours=10**9), rf'neighbours.*\[0, 1e6\].*{10**9}'),
+    (dict(seed=-1), r'seed.*\[0, 4294967295\].*-1'),
+    (dict(interpolate=-1), r'interpolate.*\[0, .*-1'),
+    (dict(neighbours=-1), r'neighbours.*\[0, 1e6\].*-1'),
+    (dict(num=3, interpolate=2), r'\b2\b.*interpolation.*\b4\b.*num=3'),
+    (dict(labels=[3]), r'labels.*0\.\.2 \(pattern 0, pattern 1, pattern 2\).*\b3$'),
+    (dict(labels=['-1']), r'labels.*0\.\.2\b.*-1'),
+    (dict(labels=['dog']), r"labels.*0\.\.2\b.*'dog'"),
+    (dict(labels=[]), 'labels'),
 ])
 def test_arguments_that_make_no_sense(arguments, message, done):
   with pytest.raises(ValueError, match=message):
@@ -311,22 +296,24 @@ def test_arguments_that_make_no_sense(arguments, message, done):
 
 def test_loss_without_classes(tmp_path):
   workdir = untrained(tmp_path, make_config(loss={'name': 'hinge'}))
-  with pytest.raises(ValueError, match="'hinge' of this run has no classes.*nat_gan"):
+  with pytest.raises(ValueError, match="'hinge'.*labels.*nat_gan"):
     generate.generate(workdir, labels=[0])
-  assert set(load(generate.generate(workdir, num=3))['label']) == {-1}
+  assert set(toy.arrays(generate.generate(workdir, num=3))['label']) == {-1}
 
 
 def test_runs_of_another_kind(done, judge, tmp_path):
   before = sorted(done.rglob('*'))
   for use in (posthoc.posthoc, lambda workdir: predict.predict_folder(workdir, '.')):
-    with pytest.raises(ValueError, match='expected classifiers .*of GANs.*generate'):
+    with pytest.raises(
+        ValueError, match=f'classifiers.*{done}.*GANs.*--mode=.*generate'):
       use(str(done))
   assert sorted(done.rglob('*')) == before
-  with pytest.raises(ValueError, match='expected GANs .*of classifiers.*, predict'):
+  with pytest.raises(
+      ValueError, match=f'GANs.*{judge}.*classifiers.*--mode=.*, predict'):
     generate.generate(str(judge))
-  with pytest.raises(ValueError, match='no checkpoints in .*train first'):
+  with pytest.raises(ValueError, match=f'--workdir {tmp_path}$'):
     generate.generate(str(tmp_path))
-  with pytest.raises(ValueError, match='no checkpoints in .*train first'):
+  with pytest.raises(ValueError, match=f'--workdir {tmp_path}/nowhere$'):
     evaluate_run(str(tmp_path / 'nowhere'))
   assert evaluate_run(str(judge)) == json.loads(
       (judge / 'eval.json').read_text())
@@ -338,39 +325,40 @@ def test_another_networks_config_in_the_workdir(done):
 
 
 MISTAKES = {
-    'key': ({'genrator': {}}, "config key 'genrator'; valid keys: .*generator"),
-    'classifier key': ({'model': {'name': 'mlp'}}, "unknown config key 'model'"),
-    'nested key': ({'measures__foo': 1}, r"measures.'foo'; .*measures.num_samples"),
-    'generator': ({'generator__name': 'x'}, "generator 'x'; .*dcgan_generator, mlp_ge"),
-    'latent': ({'generator': {'name': 'mlp_generator'}}, "argument: 'latent'"),
-    'latent 0': ({'generator__latent': 0}, r'generator.latent must be .* in \[1,'),
+    'key': ({'genrator': {}}, "'genrator'.*\\bgenerator"),
+    'classifier key': ({'model': {'name': 'mlp'}}, "'model'.*\\bgenerator"),
+    'nested key': ({'measures__foo': 1}, r"measures.'foo'.*measures.num_samples"),
+    'generator': ({'generator__name': 'x'}, "generator 'x'.*dcgan_generator, mlp_ge"),
+    'latent': ({'generator': {'name': 'mlp_generator'}}, "'mlp_generator'.*'latent'"),
+    'latent 0': ({'generator__latent': 0}, r'generator.latent.*\[1, .*0'),
     'argument': ({'generator__depth': 2}, "generator 'mlp_generator':.*'depth'"),
-    'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'; .*mlp_discr"),
-    'norm': ({'discriminator__norm': 'x'}, "norm must be one of .*got 'x'"),
-    'loss': ({'loss': {'name': 'nat'}}, "unknown GAN loss 'nat'; .*am_gan.*nat_gan"),
+    'discriminator': ({'discriminator__name': 'x'}, "discriminator 'x'.*mlp_discr"),
+    'norm': ({'discriminator__norm': 'x'}, "norm.*spectral.*'x'"),
+    'loss': ({'loss': {'name': 'nat'}}, "'nat'.*am_gan.*nat_gan"),
     'loss argument': ({'loss': {'name': 'nat_gan', 'x': 1}}, "loss 'nat_gan'.*'x'"),
-    'labels': ({'trainer__labels': 'x'}, "'x'; valid: dynamic, predefined"),
-    'critic': ({'trainer__n_critic': 0}, r'trainer.n_critic must be .* in \[1, 100\]'),
+    'labels': ({'trainer__labels': 'x'}, "trainer.labels.*'x'.*dynamic, predefined"),
+    'critic': ({'trainer__n_critic': 0}, r'trainer.n_critic.*\[1, 100\].*0'),
     'images': ({'generator': {'name': 'dcgan_generator', 'latent': 5}},
-               'DCGAN networks take images of 32x32 or 28x28'),
+               '32x32.*28x28.*4, 4'),
     'negatives': ({'data__negatives__three__source': fake(shape=(5, 4, 1))},
-                  r"negatives 'three' are \[5, 4, 1\] .*positives \[4, 4, 1\]"),
+                  r"'three'.*\[5, 4, 1\].*\[4, 4, 1\]"),
     'no negatives': ({'data__negatives': {}},
-                     'negatives_per_batch is 2, and data.negatives names no set'),
-    'batch': ({'data__batch_size': 12}, '12 does not divide over 8 devices'),
-    'classes': ({'num_classes': 2}, r'labels of the positives must be 0..1, got 0..2'),
-    'features': ({'measures__features': {'name': 'x'}}, "features 'x'; .*checkpoint"),
+                     r'data.negatives_per_batch.*\b2\b.*data.negatives\b'),
+    'batch': ({'data__batch_size': 12}, r'data.batch_size.*\b12\b.*\b8\b'),
+    'classes': ({'num_classes': 2}, r'positives.*0\.\.1\b.*0\.\.2\b.*num_classes'),
+    'features': ({'measures__features': {'name': 'x'}}, "features.*'x'.*checkpoint"),
     'no workdir': ({'measures__features': {'name': 'checkpoint', 'workdir': ''}},
-                   'needs the workdir'),
+                   '--config.measures.features.workdir='),
     'no judge': ({'measures__features': {'name': 'checkpoint', 'workdir': 'nowhere'}},
-                 'no checkpoints in nowhere; train first'),
+                 '--workdir nowhere$'),
     'reference': ({'measures__reference': fake(shape=(5, 4, 1))},
-                  r'measures.reference has images of \(5, 4, 1\), the training .*4, 4'),
-    'splits': ({'measures__splits': 21}, 'measures.splits must be 20 or less, got 21'),
-    'neighbours': ({'measures__neighbours': 20}, 'neighbours must be 19 or less, got'),
-    'samples': ({'measures__num_samples': 1}, r'num_samples must be .* in \[2, 1e7\]'),
+                  r'measures.reference.*\(5, 4, 1\).*\(4, 4, 1\)'),
+    'splits': ({'measures__splits': 21}, r'measures.splits.*\b20\b.*\b21\b'),
+    'neighbours': ({'measures__neighbours': 20},
+                   r'measures.neighbours.*\b19\b.*\b20\b'),
+    'samples': ({'measures__num_samples': 1}, r'measures.num_samples.*\[2, 1e7\].*1'),
     'inception path': ({'measures__features': {'name': 'inception', 'path': 'x.npz'}},
-                       "'x.npz' is not a file; .* how to make one"),
+                       "measures.features.*'x.npz'"),
 }
 
 
@@ -385,8 +373,8 @@ def test_mistakes_in_a_config(mistake, tmp_path):
 def test_judges_that_do_not_fit(done, judge, tmp_path):
   larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
   for workdir, message in (
-      (done, 'expected classifiers in .*a run of GANs'),
-      (larger, r'takes images of \(6, 6, 1\), but those of the GAN are \(4, 4, 1\)')):
+      (done, f'classifiers.*{done}.*GANs'),
+      (larger, rf'{larger}.*\(6, 6, 1\).*\(4, 4, 1\)')):
     spec = {'name': 'checkpoint', 'workdir': str(workdir)}
     with pytest.raises(ValueError, match=message):
       train.train(make_config(measures__features=spec), str(tmp_path / 'run'))
@@ -394,9 +382,9 @@ def test_judges_that_do_not_fit(done, judge, tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
-    (None, 'expected an .npz or msgpack file.*got .*weights.npz'),
-    ({'params/fc/bias': np.zeros(7)}, r'not InceptionV3.*missing.*1 misshaped, first '
-     r'params/fc/bias: expected \(1008,\), got \(7,\)'),
+    (None, 'npz.*msgpack.*weights.npz'),
+    ({'params/fc/bias': np.zeros(7)},
+     r'weights.npz.*params/fc/bias.*\(1008,\).*\(7,\)'),
 ])
 def test_weight_file_of_another_network(content, message, tmp_path):
   path = tmp_path / 'weights.npz'
@@ -418,36 +406,28 @@ def test_fewer_samples_than_dimensions_is_said(done, tmp_path, caplog):
   evaluator = generation.make_evaluator(
       config, str(tmp_path), Inputs(None, None, gan.shape, gan.class_names),
       gan.trainer, gan.mesh, runs.OTHERS)
-  assert 'FID: 15 samples do not fill 16 feature dimensions' in caplog.text
+  assert re.search(r'FID.*\b15\b.*\b16\b', caplog.text)
   found = evaluator.run(gan.state, ['samples'], True)
   evaluation = evaluator.save(gan.state, 1, *found)
-  assert '15 samples do not fill 16 feature dim' in evaluation['conventions']['fid']
-
-
-def run_here(monkeypatch, *args):
-  """The program in this process."""
-  monkeypatch.setattr(sys, 'argv', ['main', *args])
-  flags.FLAGS.unparse_flags()
-  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images'):
-    flags.FLAGS[name].unparse()
-  main.main(main.parse(sys.argv))
+  assert re.search(r'\b15\b.*\b16\b', evaluation['conventions']['fid'])
 
 
 def test_command_line(copy, judge, monkeypatch, capsys):
   workdir = f'--workdir={copy}'
-  run_here(monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
-           '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
+  toy.run_main(
+      monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
+      '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
   output = capsys.readouterr().out
-  assert 'written: ' in output and 'that were drawn: the discriminator' in output
+  assert str(copy / 'generated') in output and 'discriminator' in output
   names = {path.name for path in (copy / 'generated').iterdir()}
   tag = 'step16_seed3_num6_labels1-0'
   assert names == {f'samples_{tag}.npz', f'sheet_{tag}.png',
                    f'interpolation1_{tag}.png', f'neighbours2_{tag}.png'}
   for mode, where, message in (
-      ('generate', judge, 'expected GANs'), ('predict', copy, 'expected classifiers'),
-      ('posthoc', copy, 'expected classifiers')):
-    with pytest.raises(SystemExit, match=f'^error: {message}'):
-      run_here(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
+      ('generate', judge, f'GANs.*{judge}'), ('predict', copy, f'classifiers.*{copy}'),
+      ('posthoc', copy, f'classifiers.*{copy}')):
+    with pytest.raises(SystemExit, match=f'^error: .*{message}'):
+      toy.run_main(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
 
 
 @pytest.mark.parametrize('damage', [
@@ -471,6 +451,6 @@ def test_a_damaged_cache_of_features_is_made_again(
   _, again = features.reference(source, 8, judge, (4, 4, 1))
   assert calls == [8, 8] and file.read_bytes() == whole
   np.testing.assert_array_equal(again['features'], found['features'])
-  assert f'{file} cannot be read' in caplog.text
+  assert str(file) in caplog.text
   features.reference(source, 8, judge, (4, 4, 1))
   assert calls == [8, 8]

@@ -14,9 +14,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import flags
+import toy
 
-from nat_jax import main, runs, train
+from nat_jax import train
 from nat_jax.commands import report
 from nat_jax.runtime import checkpoint
 
@@ -81,18 +81,8 @@ def wait_for(process, text):
   raise AssertionError(f'no {text!r} in:\n{"".join(lines)}')
 
 
-def state_of(workdir):
-  state = checkpoint._without_keys(runs.restore(str(workdir)).state)
-  return [np.asarray(x) for x in jax.tree.leaves(state)]
-
-
-def records(workdir, kind='train'):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [r for r in map(json.loads, lines) if r['kind'] == kind]
-
-
 def logged(workdir, kind='train'):
-  return [r['step'] for r in records(workdir, kind)]
+  return [r['step'] for r in toy.records(workdir, kind)]
 
 
 @pytest.mark.process
@@ -133,11 +123,12 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   undisturbed.communicate(timeout=120)
   assert undisturbed.returncode == 0
   one, other = folder / 'undisturbed', folder / 'disturbed'
-  jax.tree.map(np.testing.assert_array_equal, state_of(one), state_of(other))
+  jax.tree.map(
+      np.testing.assert_array_equal, toy.final_state(one), toy.final_state(other))
   assert (one / 'eval.json').read_bytes() == (other / 'eval.json').read_bytes()
   assert logged(one) == logged(other) == list(range(50, STEPS + 1, 50))
   assert logged(other, 'eval') == [STEPS]
-  for a, b in zip(records(one), records(other), strict=True):
+  for a, b in zip(toy.records(one), toy.records(other), strict=True):
     for name in ('loss', 'loss_positive', 'accuracy', 'grad_norm'):
       assert a[name] == pytest.approx(b[name], rel=1e-6), (a['step'], name)
   assert (one / 'report.html').exists()
@@ -185,8 +176,8 @@ def test_two_processes_train_as_one(folder):
   assert logged(folder / 'two') == [20, 40]
   config = json.loads((folder / 'two' / 'config.json').read_text())
   one = train.train(config, str(folder / 'one'))
-  for a, b in zip(state_of(folder / 'one'), state_of(folder / 'two'), strict=True):
-    np.testing.assert_allclose(a, b, atol=2e-6)
+  toy.assert_trees_close(
+      toy.final_state(folder / 'one'), toy.final_state(folder / 'two'), atol=2e-6)
   two = json.loads((folder / 'two' / 'eval.json').read_text())
   assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
 
@@ -226,8 +217,8 @@ def test_lost_processes(folder):
   assert f'resuming {folder / "lost"} at step {saved}' in out[0]
   config = json.loads((folder / 'lost' / 'config.json').read_text())
   train.train(config, str(folder / 'alone'))
-  for a, b in zip(state_of(folder / 'alone'), state_of(folder / 'lost'), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
+  toy.assert_trees_close(
+      toy.final_state(folder / 'alone'), toy.final_state(folder / 'lost'), atol=1e-5)
 
 
 WITHOUT_TENSORFLOW = """
@@ -260,7 +251,7 @@ def test_works_without_tensorflow(folder):
       [sys.executable, '-c', WITHOUT_TENSORFLOW, *args[3:]], env=environment(folder),
       cwd=ROOT, text=True, capture_output=True, timeout=120)
   assert ran.returncode == 0, ran.stdout + ran.stderr
-  assert 'No TensorBoard events' in ran.stderr
+  assert 'TensorBoard' in ran.stderr
   workdir = folder / 'without'
   assert (workdir / 'report.html').exists() and (workdir / 'eval.json').exists()
   assert not (workdir / 'tensorboard').exists()
@@ -279,43 +270,36 @@ def test_help_and_mistakes_as_processes(folder):
       command(folder, 'bad', '--config.num_classes=2'), env=environment(folder),
       cwd=ROOT, text=True, capture_output=True)
   assert ran.returncode == 1
-  assert 'error: labels of the positives must be 0..1' in ran.stderr
+  assert re.search(r'error: .*positives.*0\.\.1\b.*num_classes', ran.stderr)
   assert 'Traceback' not in ran.stderr and not (folder / 'bad').exists()
 
 
-def run_here(monkeypatch, *args):
-  """The program in this process."""
-  monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
-  flags.FLAGS.unparse_flags()
-  main.main(main.parse(sys.argv))
-
-
 @pytest.mark.parametrize('args, message', [
-    (['--config.foo=1'], "unknown config key 'foo'; valid keys: batch_size, "),
-    (['--config.run.foo=1'], "unknown config key run.'foo'; valid keys: run.checkp"),
-    (['--config.model.depth=1'], "no key 'depth' where --config.KEY looks for it"),
-    (['--config.steps=many'], "invalid literal for int.* 'many'"),
-    (['--config', '{folder}/toy.py:plain'], "unknown variant 'plain'; valid: nat"),
+    (['--config.foo=1'], "'foo'.*batch_size, "),
+    (['--config.run.foo=1'], "run.'foo'.*run.checkp"),
+    (['--config.model.depth=1'], "'depth'.*--config"),
+    (['--config.steps=many'], "'many'"),
+    (['--config', '{folder}/toy.py:plain'], "'plain'.*nat"),
     (['--config', '{folder}/nowhere.py'], 'nowhere.py'),
-    (['--config', '{folder}/broken.py'], 'broken.py, line 1: invalid syntax'),
-    (['--config={folder}/nothing.py'], 'nothing.py: get_config must return .*NoneType'),
+    (['--config', '{folder}/broken.py'], 'broken.py, line 1: '),
+    (['--config={folder}/nothing.py'], 'nothing.py: .*get_config.*NoneType'),
     (['--config={folder}/division.py'], 'division.py, line 2: ZeroDivisionError'),
     (['--config.data=3'], 'data'),
-    (['--config.ema_decay=2'], 'ema_decay must be a number in'),
-    (['--mode=predict', '--images=.', '--threshold=nan'], 'from 0 to 1, got nan'),
-    (['--mode=generate', '--num=0'], 'num must be'),
-    (['--mode=generate', '--seed=-1'], 'seed must be'),
-    (['--step=x'], "--step=x: invalid literal"),
+    (['--config.ema_decay=2'], r'ema_decay.*\[0, 1\).*2'),
+    (['--mode=predict', '--images=.', '--threshold=nan'], 'threshold.*0.*1.*nan'),
+    (['--mode=generate', '--num=0'], r'num.*\[1, 1e7\].*0'),
+    (['--mode=generate', '--seed=-1'], r'seed.*\[0, 4294967295\].*-1'),
+    (['--step=x'], '--step=x'),
     (['--mode=foo'], 'train|evaluate|predict|report'),
-    (['--wokdir=x'], "Unknown command line flag 'wokdir'. Did you mean: workdir"),
-    (['stray'], r"unexpected arguments \['stray'\]"),
-    (['--workdir='], '--mode=train needs --config and --workdir'),
-    (['--mode=evaluate'], 'no checkpoints in .*nowhere; train first'),
+    (['--wokdir=x'], "'wokdir'.*workdir"),
+    (['stray'], r"\['stray'\].*--mode=report"),
+    (['--workdir='], '--mode=train.*--config.*--workdir'),
+    (['--mode=evaluate'], 'nowhere.*--config CONFIG --workdir'),
     (['--mode=evaluate', '--config.seed=2'],
-     'goes by the config in the workdir; leave out --config.seed'),
-    (['--mode=predict'], '--mode=predict needs --images'),
-    (['--mode=report'], 'nowhere holds no eval.json'),
-    (['--config.run.log_every=0'], 'run.log_every must be'),
+     '--mode=evaluate.*--config.seed'),
+    (['--mode=predict'], '--mode=predict.*--images'),
+    (['--mode=report'], 'nowhere.*eval.json.*--mode=evaluate --workdir'),
+    (['--config.run.log_every=0'], r'run.log_every.*\[1, 1e9\].*0'),
 ])
 def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   """One message, exit status 1 and no file."""
@@ -325,7 +309,7 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
   before = {p for p in folder.iterdir()}
   args = [arg.format(folder=folder) for arg in args]
   with pytest.raises(SystemExit, match=f'(?s)^error: .*{message}'):
-    run_here(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
+    toy.run_main(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
              '--workdir', str(folder / 'nowhere'), *args)
   assert {p for p in folder.iterdir()} == before
 
@@ -341,11 +325,11 @@ def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
   monkeypatch.setattr(train, 'train', fail)
   expected = SystemExit if told else jax.errors.JaxRuntimeError
   with pytest.raises(expected) as caught:
-    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+    toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
              '--workdir', str(folder / 'memory'))
   if told:
-    assert caught.value.code.startswith('error: out of memory (')
-    assert 'lower what is held at once: --config.data.batch_size' in caught.value.code
+    assert caught.value.code.startswith('error: ')
+    assert '--config.data.batch_size' in caught.value.code
 
 
 def test_report_that_cannot_be_written(tmp_path, monkeypatch):
@@ -354,8 +338,8 @@ def test_report_that_cannot_be_written(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   monkeypatch.setattr(report, 'tables', full)
-  with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*Nothing "
-                     f"of the runs is lost; .*--mode=report {tmp_path}"):
+  with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*"
+                     f'--mode=report {tmp_path}'):
     report.show([str(tmp_path)])
 
 
@@ -366,6 +350,6 @@ def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeyp
   (folder / 'pair').mkdir()
   (folder / 'pair' / 'config.json').write_text('{}')
   with pytest.raises(SystemExit, match='error: .*pair'):
-    run_here(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+    toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
              '--config.compare_with=nat', '--workdir', str(folder / 'pair'))
   assert trained == []

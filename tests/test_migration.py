@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+import re
 import shutil
 
 import jax
@@ -45,7 +46,7 @@ def by_path(tree):
 def test_restored_state_is_that_of_the_file(name, step, old, caplog):
   with caplog.at_level(logging.WARNING):
     run = runs.restore(str(old / name), step)
-  assert f'Checkpoint {step} is of version 0.1' in caplog.text
+  assert re.search(rf'Checkpoint {step}\b.*0\.1\b', caplog.text)
   assert 'unverified' in caplog.text
   assert (run.step, run.config['task']) == (
       step, {'classifier': 'classify', 'gan': 'gan'}[name])
@@ -101,7 +102,7 @@ def test_evaluation_agrees(old):
 
 
 def test_scores_of_version_0_1_must_be_made_again(old):
-  with pytest.raises(files.Unreadable, match='no step.*evaluate the run again'):
+  with pytest.raises(files.Unreadable, match='test.npz.*step.*--mode=evaluate'):
     results.read_arrays(str(old / 'classifier'), 'scores/test', 4)
 
 
@@ -170,23 +171,23 @@ def test_damage_is_found_out(old):
   data.write_bytes(whole)
   sums = folder / 'checksum' / 'metadata'
   sums.write_text(json.dumps({'crc32': CRC32['classifier', 4] ^ 1}))
-  with pytest.raises(checkpoint.Damaged, match='checksum does not match'):
+  with pytest.raises(checkpoint.Damaged, match='checkpoint 4.*checksum'):
     runs.restore(str(old / 'classifier'), 4)
   sums.write_text(json.dumps({'crc32': CRC32['classifier', 4]}))
   about = folder / 'about' / 'metadata'
   config = read(about)
   about.write_text(json.dumps({**config, 'image_shape': None}))
-  with pytest.raises(checkpoint.Damaged, match='no image_shape'):
+  with pytest.raises(checkpoint.Damaged, match='checkpoint 4.*image_shape'):
     runs.restore(str(old / 'classifier'), 4)
   # A checkpoint of this version that lost its checksum is none of version 0.1.
   about.write_text(json.dumps({**config, 'format': 2}))
-  with pytest.raises(checkpoint.Damaged, match='no checksum of its config'):
+  with pytest.raises(checkpoint.Damaged, match='checkpoint 4.*checksum'):
     runs.restore(str(old / 'classifier'), 4)
 
 
 def test_another_config_is_still_refused(old):
   config = schema.upgrade(read(old / 'classifier' / 'config.json'))
-  with pytest.raises(ValueError, match=r'keys differ.*seed: 1 -> 7'):
+  with pytest.raises(ValueError, match=r'classifier.*seed: 1 -> 7'):
     workdir.check(str(old / 'classifier'), {**config, 'seed': 7})
   assert not workdir.check(str(old / 'classifier'), config)
 
@@ -231,12 +232,12 @@ def test_a_later_format_is_refused(old):
   config = schema.upgrade(read(place / 'config.json'))
   for name in ('config.json', 'eval.json'):
     (place / name).write_text(json.dumps({**read(place / name), 'format': 3}))
-  with pytest.raises(schema.Newer, match='config.json has format 3.*up to 2'):
+  with pytest.raises(schema.Newer, match=r'config.json.*\b3\b.*\b2\b'):
     workdir.check(str(place), config)
   assert workdir.check(str(place), config, overwrite=True)
-  with pytest.raises(schema.Newer, match='eval.json has format 3'):
+  with pytest.raises(schema.Newer, match=r'eval.json.*\b3\b.*\b2\b'):
     report.load_run(str(place))
-  with pytest.raises(schema.Newer, match='a config has format 3'):
+  with pytest.raises(schema.Newer, match=r'config.*\b3\b.*\b2\b'):
     train.train(read(place / 'config.json'), str(old / 'new'))
   assert not (old / 'new').exists()
   # What config.json of this version holds is a config.
@@ -256,6 +257,6 @@ def test_a_checkpoint_of_a_later_format_is_refused(old, monkeypatch):
     checkpoint.close(manager)
   for look in (lambda: runs.restore(place), lambda: runs.about(place),
                lambda: workdir.check(place, run.config)):
-    with pytest.raises(schema.Newer, match='checkpoint 4 in .* has format 3'):
+    with pytest.raises(schema.Newer, match=r'checkpoint 4\b.*\b3\b.*\b2\b'):
       look()
   assert workdir.check(place, run.config, overwrite=True)

@@ -1,11 +1,10 @@
 """Train, validation, calibration, test: cut apart, and used for nothing else."""
 
-import importlib.util
 import json
-import pathlib
 
 import numpy as np
 import pytest
+import toy
 
 from nat_jax import data, runs, schema, train
 from nat_jax.commands.evaluate import evaluate_run
@@ -16,15 +15,11 @@ from nat_jax.schema import presets, recipes
 from nat_jax.tasks import images
 from nat_jax.tasks.classify import inputs
 
-CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 PARTS = schema.PARTS
 
 
 def load_config(file, variant):
-  spec = importlib.util.spec_from_file_location('a_config', CONFIGS / file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return runs.resolve(module.get_config(variant))
+  return runs.resolve(toy.config_file(file)(variant))
 
 
 def test_hold_out():
@@ -54,7 +49,7 @@ def test_hold_out():
       'validation_b': {'source': b('test[30%:40%]'), 'part': 'validation'},
       'calibration_b': {'source': b('test[40%:50%]'), 'part': 'calibration'}}
   assert set(test) == {'test', 'shown'} and test['shown']['source'] == entry['source']
-  with pytest.raises(ValueError, match=r"such as 'train'.*got 'train\[10:20\]'"):
+  with pytest.raises(ValueError, match=r"'train'.*'train\[10:20\]'"):
     presets.hold_out(digits('train[10:20]'), {}, {})
 
 
@@ -65,7 +60,8 @@ def test_forms_of_a_variant():
     assert form == ('nat_mix', True, True)
     assert form.name('svhn') == 'svhn_small_paper'
   for variant in ('nat_small_small', 'nat_large', '_small', ''):
-    with pytest.raises(ValueError, match='unknown variant .*_small, _paper, _small_p'):
+    with pytest.raises(
+        ValueError, match=f"'{variant}'.*nat.*_small, _paper, _small_paper"):
       recipes.parse(variant, ['nat'])
 
 
@@ -154,28 +150,27 @@ def test_digits_are_parted():
       data.count_overlap(s.arrays, positives) for s in sets.values() if s.positive)
 
 
-def toy(seed, *classes):
-  return {'name': 'fake', 'num': 80, 'shape': (6, 6, 1), 'seed': seed,
-          'classes': classes}
+def fake(seed, *classes):
+  return toy.fake(seed, num=80, classes=classes)
 
 
-TEST = toy(1, 0, 1, 2)
+TEST = fake(1, 0, 1, 2)
 
 
 def make_config(test=TEST, **changes):
   """A run that becomes worse in its second half, watched by validation."""
   evals = {'test': {'source': test, 'positive': True},
-           'three': {'source': toy(1, 3)},
+           'three': {'source': fake(1, 3)},
            'cut': {'source': {'name': 'patch_shuffle', 'num': 9}}}
   for seed, part in ((2, 'validation'), (3, 'calibration')):
-    evals[part] = {'source': toy(seed, 0, 1, 2), 'positive': True, 'part': part}
-    evals[f'{part}_three'] = {'source': toy(seed, 3), 'part': part}
+    evals[part] = {'source': fake(seed, 0, 1, 2), 'positive': True, 'part': part}
+    evals[f'{part}_three'] = {'source': fake(seed, 3), 'part': part}
     evals[f'{part}_cut'] = {
         'source': {'name': 'patch_shuffle', 'num': 9}, 'part': part}
   return presets.experiment(**dict(
       steps=8, num_classes=3, model={'name': 'mlp', 'width': 8, 'depth': 1},
       schedule={'name': 'step', 'learning_rate': 0.1, 'factor': 1e4, 'at': [0.5]},
-      data=dict(positives=toy(0, 0, 1, 2), negatives={'three': {'source': toy(0, 3)}},
+      data=dict(positives=fake(0, 0, 1, 2), negatives={'three': {'source': fake(0, 3)}},
                 batch_size=16, negatives_per_batch=8),
       evals=evals, best='validation/accuracy',
       run=dict(tensorboard=False, checkpoint_every=2, eval_every=2, keep=1,
@@ -190,8 +185,7 @@ def run(tmp_path_factory, quick_compilation):
 
 
 def evaluations(workdir):
-  lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-  return {line['step']: line['evals'] for line in lines if line['kind'] == 'eval'}
+  return {record['step']: record['evals'] for record in toy.records(workdir, 'eval')}
 
 
 def test_every_figure_says_its_part(run):
@@ -248,7 +242,7 @@ def test_test_is_looked_at_when_all_is_done(run, capsys, tmp_path):
 def test_nothing_of_the_test_chooses(run, tmp_path):
   """A test whose classes have changed places: the same checkpoint is the best."""
   workdir = str(tmp_path)
-  train.train(make_config(test=toy(9, 1, 2, 0)), workdir)
+  train.train(make_config(test=fake(9, 1, 2, 0)), workdir)
   best, last = checkpoint.list_steps(run)
   assert checkpoint.list_steps(tmp_path) == [best, last] and best < last
   one, other = evaluations(run), evaluations(tmp_path)

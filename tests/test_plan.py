@@ -79,27 +79,29 @@ def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
   path_of, _, which = spec.config.partition(':')
   other = schema.plain(plan.load(path_of, which)) | {'seed': 7}
   (workdir / 'config.json').write_text(json.dumps(other))
-  with pytest.raises(ValueError, match='holds a run with another config.*seed: 7 -> 0'):
+  with pytest.raises(ValueError, match=f'{workdir.name}.*seed: 7 -> 0'):
     needed()  # not any evaluation that happens to lie there
   (workdir / 'config.json').unlink()
   monkeypatch.setattr(processes, 'total', lambda: 4)
   monkeypatch.setattr(processes, 'count', lambda done: 3)
-  with pytest.raises(ValueError, match='for 3 of 4 processes.*that all hosts share'):
+  with pytest.raises(
+      ValueError,
+      match=f'{workdir.name}.*3 of 4.*--config.measures.features.workdir='):
     needed()
 
 
 @pytest.mark.parametrize('text, message', [
-    ('x = 1', ': it has no function get_config'),
-    ('\n\ndef get_config(:', ', line 3: invalid syntax'),
-    ('def get_config():\n  return 1 / 0', 'line 2: ZeroDivisionError: division'),
-    ('import nowhere_at_all', 'line 1: ModuleNotFoundError: No module'),
-    ('def get_config():\n  open("/nowhere/x")', r'line 2: \[Errno 2\]'),
-    ('def get_config():\n  pass', 'get_config must return .* got NoneType'),
-    ('def get_config():\n  return {}', 'get_config must return .* got dict'),
-    ('def get_config():\n  return 3', 'get_config must return .* got int'),
+    ('x = 1', 'get_config'),
+    ('\n\ndef get_config(:', ', line 3: '),
+    ('def get_config():\n  return 1 / 0', 'line 2: ZeroDivisionError: '),
+    ('import nowhere_at_all', 'line 1: ModuleNotFoundError: .*nowhere_at_all'),
+    ('def get_config():\n  open("/nowhere/x")', r'line 2: .*/nowhere/x'),
+    ('def get_config():\n  pass', 'get_config.*presets.experiment.*NoneType'),
+    ('def get_config():\n  return {}', 'get_config.*presets.experiment.*dict'),
+    ('def get_config():\n  return 3', 'get_config.*presets.experiment.*int'),
     ('from nat_jax.schema import presets\ndef get_config():\n'
      '  return presets.experiment(\n'
-     '    data=None)', 'line 3: data must be a dict .* got None'),
+     '    data=None)', 'line 3: .*data.*batch_size.*None'),
 ])
 def test_mistakes_in_a_config_file_are_placed(text, message, tmp_path):
   (tmp_path / 'config.py').write_text(text)
@@ -109,22 +111,22 @@ def test_mistakes_in_a_config_file_are_placed(text, message, tmp_path):
 
 def test_a_variant_that_a_config_does_not_take(tmp_path):
   (tmp_path / 'config.py').write_text('def get_config():\n  pass')
-  with pytest.raises(ValueError, match='config.py: TypeError: .*takes 0 positional'):
+  with pytest.raises(ValueError, match='config.py: TypeError: .*get_config'):
     plan.load(str(tmp_path / 'config.py'), 'nat')
-  with pytest.raises(ValueError, match='nowhere.py: .*No such file'):
+  with pytest.raises(ValueError, match='nowhere.py: '):
     plan.load(str(tmp_path / 'nowhere.py'))
 
 
 def test_a_config_of_its_own_making_is_checked_first():
   config = ml_collections.ConfigDict({'steps': 1})
-  with pytest.raises(ValueError, match='is missing; start the config from'):
+  with pytest.raises(ValueError, match='presets.experiment'):
     plan.plan(config, 'x.py', None, {}, 'runs/x')
 
 
 def test_a_needed_run_has_a_workdir():
   config = plan.load(str(CONFIGS / 'gan' / 'digits.py'), 'nat3')
   config.measures.features.workdir = ''
-  with pytest.raises(ValueError, match='measures.features needs the workdir of its'):
+  with pytest.raises(ValueError, match='measures.features.*workdir.*classifier'):
     plan.plan(config, 'x.py', None, {}, 'runs/x')
 
 
@@ -151,7 +153,7 @@ def test_one_run_at_a_time_in_a_workdir(tmp_path):
   first = start()
   assert first.stdout.readline() == 'held\n'
   for path in (workdir, link / 'run'):
-    with pytest.raises(ValueError, match='a run is under way in .*run; wait'):
+    with pytest.raises(ValueError, match=f'{path}.*--workdir'):
       with workdirs.hold(str(path)):
         pass
   with workdirs.hold(str(tmp_path / 'other')):
@@ -189,7 +191,7 @@ def test_the_lock_lies_beside_the_workdir(tmp_path, monkeypatch, caplog):
     with workdirs.hold(str(workdir)):
       assert 'has no locks' in caplog.text
   (tmp_path / 'file').write_text('mine')
-  with pytest.raises(ValueError, match='cannot write to --workdir'):
+  with pytest.raises(ValueError, match=f'--workdir.*{tmp_path}/file/run'):
     with workdirs.hold(str(tmp_path / 'file' / 'run')):
       pass
 

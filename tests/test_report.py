@@ -346,10 +346,10 @@ def test_a_workdir_given_twice_counts_once(tmp_path):
 def test_errors(tmp_path):
   with pytest.raises(ValueError, match=f'{tmp_path}.*--mode=evaluate --workdir'):
     report.write([str(tmp_path)])
-  with pytest.raises(ValueError, match='at least one workdir'):
+  with pytest.raises(ValueError, match='workdir'):
     report.write([])
   (tmp_path / 'eval.json').write_text('{"step": ')
-  with pytest.raises(ValueError, match='eval.json cannot be read'):
+  with pytest.raises(ValueError, match=f'{tmp_path}/eval.json.*--mode=evaluate'):
     reports.load_run(str(tmp_path))
 
 

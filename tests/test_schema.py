@@ -226,7 +226,7 @@ def test_arrays_beyond_the_memory_are_refused(key, value, monkeypatch):
     config = replaced(config, ('run', period), 10**6)
   monkeypatch.setattr(data.memory.os, 'sysconf', lambda name: 1000)  # 1 MB in all
   try_out(config)
-  with pytest.raises(ValueError, match=f'arrays of {key}.* take about .*lower {key}'):
+  with pytest.raises(ValueError, match=f'{key}.* GB .*{key}'):
     try_out(replaced(config, key.split('.'), value))
 
 
@@ -235,10 +235,10 @@ def test_sources_beyond_the_memory_are_refused(monkeypatch):
   monkeypatch.setattr(data.memory.os, 'sysconf', lambda name: 1000)
   for spec in (dict(FAKE, num=2000), *({'name': name, 'num': 20_000}
                                        for name in data.SYNTHETIC)):
-    with pytest.raises(ValueError, match=f'{spec["num"]} .* would take .*lower num'):
+    with pytest.raises(ValueError, match=rf'\b{spec["num"]}\b.* GB .*num'):
       data.load(spec, positives)
   for name in data.POINTS:
-    with pytest.raises(ValueError, match='lower num'):
+    with pytest.raises(ValueError, match=r'\b100000\b.* GB .*num'):
       data.POINTS[name](num=100_000)
 
 
@@ -250,15 +250,15 @@ def test_seeds_up_to_the_bound_differ():
 
 def test_a_config_is_a_dict():
   for wrong in (None, [], 'x', 3):
-    with pytest.raises(ValueError, match='a config must be what .*experiment'):
+    with pytest.raises(ValueError, match='presets.experiment'):
       schema.plain(wrong)
   config = presets.experiment(**CONFIGS['classifier']).to_dict()
-  with pytest.raises(ValueError, match='a config holds numbers, text.*set'):
+  with pytest.raises(ValueError, match='config.*set'):
     schema.plain(config | {'name': {1}})
-  for group in ('data', 'run'):
+  for group, key in (('data', 'batch_size'), ('run', 'log_every')):
     for wrong in (None, [], 'x', 3):
-      with pytest.raises(ValueError, match=f'{group} must be a dict with keys of'):
+      with pytest.raises(ValueError, match=f'{group}.*{key}'):
         presets.experiment(**{group: wrong})
-      with pytest.raises(ValueError, match=f'{group} must be a dict with keys of'):
+      with pytest.raises(ValueError, match=f'{group}.*{key}'):
         schema.plain(config | {group: wrong})
   assert math.isfinite(schema.plain(config)['grad_clip'])

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import os
-import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -12,6 +12,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+import toy
 from clu import metrics as clu_metrics
 
 from nat_jax import runs, task, train
@@ -24,10 +25,6 @@ from nat_jax.tasks.classify import evaluate, inputs
 SHAPE = (6, 6, 1)
 
 
-def toy(seed=0, **source):
-  return {'name': 'fake', 'num': 50, 'shape': SHAPE, 'seed': seed, **source}
-
-
 def make_config(steps=6, run=None, data=None, **changes):
   """A tiny run: BatchNorm, momentum, EMA, empty slots, two negative sets, crops."""
   settings = dict(
@@ -36,14 +33,14 @@ def make_config(steps=6, run=None, data=None, **changes):
       schedule={'name': 'cosine', 'learning_rate': 0.1}, ema_decay=0.9,
       eval_batch_size=16,
       data=dict(
-          positives=toy(classes=(0, 1, 2)),
-          negatives={'three': {'source': toy(classes=(3,))},
+          positives=toy.fake(classes=(0, 1, 2)),
+          negatives={'three': {'source': toy.fake(classes=(3,))},
                      'noise': {'source': {'name': 'uniform_noise', 'num': 20}}},
           batch_size=8, negatives_per_batch=(2, 8),
           augment=[{'name': 'crop', 'pad': 1}], **(data or {})),
       evals={
-          'test': {'source': toy(1, classes=(0, 1, 2)), 'positive': True},
-          'three': {'source': toy(1, classes=(3,))},
+          'test': {'source': toy.fake(1, classes=(0, 1, 2)), 'positive': True},
+          'three': {'source': toy.fake(1, classes=(3,))},
           'blobs': {'source': {'name': 'blobs', 'num': 11}},
       },
       run=dict(log_every=2, checkpoint_every=3, updates_per_call=4,
@@ -52,19 +49,8 @@ def make_config(steps=6, run=None, data=None, **changes):
   return presets.experiment(**settings | changes)
 
 
-def final_state(workdir, step=None):
-  """The numpy leaves of a checkpoint."""
-  state = runs.restore(str(workdir), step).state
-  return [np.asarray(x) for x in jax.tree.leaves(checkpoint._without_keys(state))]
-
-
 def assert_same(one, other):
   jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-def records(workdir, kind='train'):
-  lines = pathlib.Path(workdir, 'metrics.jsonl').read_text().splitlines()
-  return [r for r in map(json.loads, lines) if r['kind'] == kind]
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -92,7 +78,7 @@ def copy(done, tmp_path):
 
 def assert_same_records(one, other, rtol=1e-6):
   """But for the speed; the clock says how updates are split into calls, so rounding."""
-  for a, b in zip(records(one), records(other), strict=True):
+  for a, b in zip(toy.records(one), toy.records(other), strict=True):
     assert a.keys() == b.keys()
     for name in a.keys() - {'kind', 'images_per_second'}:
       assert a[name] == pytest.approx(b[name], rel=rtol), name
@@ -106,9 +92,9 @@ def forget(workdir, step):
 
 def test_last_step_is_logged_evaluated_and_saved(done):
   assert checkpoint.list_steps(done) == [3, 6]
-  assert [r['step'] for r in records(done)] == [2, 4, 6]
-  assert [r['step'] for r in records(done, 'eval')] == [6]
-  record = records(done)[-1]
+  assert [r['step'] for r in toy.records(done)] == [2, 4, 6]
+  assert [r['step'] for r in toy.records(done, 'eval')] == [6]
+  record = toy.records(done)[-1]
   assert {'loss', 'loss_positive', 'loss_negative', 'accuracy', 'ncr', 'grad_norm',
           'learning_rate', 'images_per_second'} <= set(record)
   assert json.loads((done / 'config.json').read_text())['steps'] == 6
@@ -124,7 +110,7 @@ def test_images_per_second_go_by_when_calls_end(tmp_path, monkeypatch):
   monkeypatch.setattr(train, '_when_done', lambda metrics: next(ends))
   train.train(make_config(run={'updates_per_call': 2, 'checkpoint_every': 0}),
               str(tmp_path / 'run'))
-  rates = [r['images_per_second'] for r in records(tmp_path / 'run')]
+  rates = [r['images_per_second'] for r in toy.records(tmp_path / 'run')]
   assert len(rates) == 3 and all(2 <= rate <= 3.2 for rate in rates[1:])
 
 
@@ -134,13 +120,13 @@ def test_resumed_run_is_the_same_bit_for_bit(done, copy):
   with open(copy / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 4, "kind": "tr')  # cut off while it was being written
   train.train(make_config(), str(copy))
-  assert_same(final_state(done), final_state(copy))
+  assert_same(toy.final_state(done), toy.final_state(copy))
   assert any(np.abs(a - b).max() > 0 for a, b in zip(
-      final_state(done, 3), final_state(done, 6), strict=True))
+      toy.final_state(done, 3), toy.final_state(done, 6), strict=True))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
-  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+  assert [r['step'] for r in toy.records(copy)] == [2, 4, 6]
   assert_same_records(done, copy)  # step 4: one update before, one after the resume
-  assert [r['step'] for r in records(copy, 'eval')] == [6]
+  assert [r['step'] for r in toy.records(copy, 'eval')] == [6]
 
 
 @pytest.fixture
@@ -175,10 +161,11 @@ def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
     with pytest.raises(train.Preempted) as stopped:
       train.train(config, str(tmp_path / 'stopped'))
     assert stopped.value.number == number
-    assert f'by {number.name}; saved at step {step} of 6' in str(stopped.value)
+    assert re.search(rf'{number.name}\b.*\bstep {step}\b.*\b6\b', str(stopped.value))
     assert not (tmp_path / 'stopped' / 'metrics.jsonl').exists()
   train.train(config, str(tmp_path / 'stopped'))
-  assert_same(final_state(tmp_path / 'whole'), final_state(tmp_path / 'stopped'))
+  assert_same(
+      toy.final_state(tmp_path / 'whole'), toy.final_state(tmp_path / 'stopped'))
   assert_same_records(tmp_path / 'whole', tmp_path / 'stopped')
 
 
@@ -229,7 +216,7 @@ def test_stopped_while_it_is_evaluated(tmp_path, monkeypatch):
     return evaluate_sets(*args, **kwargs)
 
   monkeypatch.setattr(evaluate, 'evaluate_sets', signalled)
-  with pytest.raises(train.Preempted, match='is trained and evaluated at step 6'):
+  with pytest.raises(train.Preempted, match=rf'SIGTERM.*{tmp_path}.*\bstep 6\b'):
     train.train(make_config(), str(tmp_path))
   assert json.loads((tmp_path / 'eval.json').read_text())['step'] == 6
 
@@ -260,18 +247,18 @@ def test_disk_that_fills_up_while_it_trains(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(files, 'named', full)
     with pytest.raises(OSError, match=(
-        r'at step 4 of 6: .*No space left on device: .*metrics.jsonl.*'
-        r'The last sound checkpoint is of step 3\..*same command')):
+        r'step 4\b.*\b6\b.*No space left on device: .*metrics.jsonl.*'
+        r'step 3\b')):
       train.train(config, str(tmp_path))
   train.train(config, str(tmp_path))
-  assert [r['step'] for r in records(tmp_path)] == [2, 4, 6]
+  assert [r['step'] for r in toy.records(tmp_path)] == [2, 4, 6]
 
 
 def test_disk_that_is_full_when_it_is_saved(tmp_path, caplog):
   """The error names the folder; the tracebacks of orbax's threads are not logged."""
   manager = checkpoint.open_manager(str(tmp_path))
   with files_of_at_most(100), pytest.raises(
-      checkpoint.NotSaved, match=f'cannot be written to {tmp_path}/checkpoints: '):
+      checkpoint.NotSaved, match=f'{tmp_path}/checkpoints'):
     checkpoint.save(manager, {'x': np.zeros(10_000)}, 1, {'config': {}})
     checkpoint.close(manager)
   assert 'Traceback' not in caplog.text
@@ -287,8 +274,8 @@ def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
     raise ValueError('looked')
 
   monkeypatch.setattr(workdirs, 'prepare', prepare)
-  evals = {'test': {'source': toy(1, classes=(0, 1, 2)), 'positive': True},
-           'three': {'source': toy(1, classes=(3,))}}
+  evals = {'test': {'source': toy.fake(1, classes=(0, 1, 2)), 'positive': True},
+           'three': {'source': toy.fake(1, classes=(3,))}}
   more = {'blobs': {'source': {'name': 'blobs', 'num': 11}}}
   for config in (make_config(evals=evals), make_config(evals=evals | more),
                  make_config(evals=evals, run=dict(keep=4)), make_config(600)):
@@ -298,7 +285,7 @@ def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
       array.nbytes for folder in ('scores', 'mistakes')
       for array in np.load(done / folder / 'blobs.npz').values() if array.ndim)
   assert asked[1] - asked[0] >= written
-  size = sum(np.asarray(x).nbytes for x in final_state(done))
+  size = sum(np.asarray(x).nbytes for x in toy.final_state(done))
   assert asked[2] - asked[0] == 2 * size  # two more checkpoints
   assert asked[3] - asked[1] >= 297 * max(
       len(line) for line in (done / 'metrics.jsonl').read_text().splitlines()
@@ -315,10 +302,10 @@ def test_disk_that_is_full_when_it_is_evaluated(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(results, 'write_evaluation', full)
     with pytest.raises(OSError, match=(
-        r'at step 6 of 6: .*File too large.*scores/test.npz.*'
-        r'last sound checkpoint is of step 6\.')):
+        r'step 6\b.*File too large.*scores/test.npz.*step 6\b')):
       train.train(make_config(), str(tmp_path))
-  assert not (tmp_path / 'eval.json').exists() and records(tmp_path)[-1]['step'] == 6
+  assert not (tmp_path / 'eval.json').exists()
+  assert toy.records(tmp_path)[-1]['step'] == 6
   assert not any((tmp_path / 'scores').iterdir())
   assert train.train(make_config(), str(tmp_path))['step'] == 6
 
@@ -327,7 +314,7 @@ def test_finished_run_is_left_alone(copy, capsys):
   before = {p: p.stat().st_mtime_ns for p in copy.rglob('*')
             if p.is_file() and p.name != 'config.json'}
   evaluation = train.train(make_config(), str(copy))
-  assert 'trained already (6 steps)' in capsys.readouterr().out
+  assert '6 steps' in capsys.readouterr().out
   assert evaluation == json.loads((copy / 'eval.json').read_text())
   assert before == {p: p.stat().st_mtime_ns for p in before}
 
@@ -336,7 +323,7 @@ def test_run_killed_before_its_evaluation_is_evaluated(done, copy):
   (copy / 'eval.json').unlink()
   train.train(make_config(), str(copy))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
-  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+  assert [r['step'] for r in toy.records(copy)] == [2, 4, 6]
 
 
 def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
@@ -346,7 +333,7 @@ def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
   assert (copy / 'scores' / 'three.npz').read_bytes() == scores
   assert evaluate_run(str(copy), step=3)['step'] == 3
-  with pytest.raises(ValueError, match=r'no checkpoint of step 4 .*\[3, 6\]'):
+  with pytest.raises(ValueError, match=r'step 4\b.*\[3, 6\]'):
     evaluate_run(str(copy), step=4)
 
 
@@ -354,14 +341,13 @@ def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
     {'run': dict(placement='streamed')}, {'run': dict(updates_per_call=1)}])
 def test_placement_and_calls_change_no_bit(changes, done, tmp_path):
   train.train(make_config(**changes), str(tmp_path))
-  assert_same(final_state(done), final_state(tmp_path))
+  assert_same(toy.final_state(done), toy.final_state(tmp_path))
   assert (done / 'eval.json').read_bytes() == (tmp_path / 'eval.json').read_bytes()
 
 
 def test_jit_and_pmap_agree(done, tmp_path):
   train.train(make_config(run=dict(mode='pmap')), str(tmp_path))
-  for a, b in zip(final_state(done), final_state(tmp_path), strict=True):
-    np.testing.assert_allclose(a, b, atol=2e-5)
+  toy.assert_trees_close(toy.final_state(done), toy.final_state(tmp_path), atol=2e-5)
 
 
 def cut_short(step):
@@ -415,18 +401,18 @@ def test_damaged_checkpoint_is_passed_over(damage, done, copy, caplog):
   (copy / 'eval.json').unlink()
   damage(copy / 'checkpoints' / '6')
   train.train(make_config(), str(copy))
-  assert 'Falling back to checkpoint 3' in caplog.text
+  assert re.search(r'checkpoint 6\b.*checkpoint 3\b', caplog.text)
   assert (copy / 'damaged_checkpoints' / '6').is_dir()
   assert checkpoint.list_steps(copy) == [3, 6]
-  assert_same(final_state(done), final_state(copy))
+  assert_same(toy.final_state(done), toy.final_state(copy))
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
-  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+  assert [r['step'] for r in toy.records(copy)] == [2, 4, 6]
 
 
 def test_evaluation_passes_over_damage_and_moves_nothing(copy, caplog):
   cut_short(copy / 'checkpoints' / '6')
   assert evaluate_run(str(copy))['step'] == 3
-  assert 'Using the one before' in caplog.text
+  assert 'checkpoint 6' in caplog.text
   assert checkpoint.list_steps(copy) == [3, 6]
   with pytest.raises(checkpoint.Damaged, match='checkpoint 6'):
     evaluate_run(str(copy), step=6)
@@ -454,7 +440,7 @@ def test_no_changed_byte_of_the_config_in_a_checkpoint_is_used(copy):
 
 def test_a_renamed_checkpoint_is_found_out(copy):
   (copy / 'checkpoints' / '6').rename(copy / 'checkpoints' / '5')
-  with pytest.raises(checkpoint.Damaged, match='5 was saved as that of step 6'):
+  with pytest.raises(checkpoint.Damaged, match=r'checkpoint 5\b.*step 6\b'):
     runs.restore(str(copy), 5)
 
 
@@ -465,12 +451,12 @@ def test_a_lost_config_is_that_of_the_checkpoints(done, copy, caplog):
     shutil.copytree(done, copy)
     forget(copy, 6)
     lose(copy / 'config.json')
-    with pytest.raises(ValueError, match='3 is of a run with another.*seed: 0 -> 1'):
+    with pytest.raises(ValueError, match=r'checkpoints/3\b.*seed: 0 -> 1'):
       train.train(make_config(seed=1), str(copy))
     train.train(make_config(), str(copy))
     assert (done / 'config.json').read_bytes() == (copy / 'config.json').read_bytes()
-    assert_same(final_state(done), final_state(copy))
-  assert 'going by the config in the checkpoints' in caplog.text
+    assert_same(toy.final_state(done), toy.final_state(copy))
+  assert f'{copy}/config.json' in caplog.text
 
 
 def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
@@ -479,8 +465,8 @@ def test_a_checkpoint_of_another_run_is_refused(copy, tmp_path):
   forget(copy, 6)
   shutil.rmtree(copy / 'checkpoints' / '3')
   shutil.copytree(tmp_path / 'other' / 'checkpoints' / '3', copy / 'checkpoints' / '3')
-  with pytest.raises(ValueError, match='(?s)checkpoints/3 is of a run with another '
-                                       'config.*seed: 1 -> 0.*steps: 3 -> 6'):
+  with pytest.raises(
+      ValueError, match=r'(?s)checkpoints/3\b.*seed: 1 -> 0.*steps: 3 -> 6'):
     train.train(make_config(), str(copy))
   assert checkpoint.list_steps(copy) == [3]
 
@@ -491,7 +477,7 @@ def test_a_checkpoint_beyond_the_end_is_refused(copy):
   state = runs.restore(str(copy), 6).state
   checkpoint.save(manager, state, 9, about)
   checkpoint.close(manager)
-  with pytest.raises(ValueError, match='checkpoint of step 9, beyond the 6 steps'):
+  with pytest.raises(ValueError, match=r'step 9\b.*\b6 steps'):
     train.train(make_config(), str(copy))
 
 
@@ -500,7 +486,7 @@ def test_a_checkpoint_beyond_the_end_is_refused(copy):
 def test_a_damaged_evaluation_is_made_again(content, done, copy, caplog):
   (copy / 'eval.json').write_text(content)
   train.train(make_config(), str(copy))
-  assert 'eval.json cannot be read' in caplog.text
+  assert f'{copy}/eval.json' in caplog.text
   assert (done / 'eval.json').read_bytes() == (copy / 'eval.json').read_bytes()
 
 
@@ -509,13 +495,13 @@ def test_a_damaged_line_of_metrics_hides_no_record(done, copy):
   lines = (copy / 'metrics.jsonl').read_text().splitlines()
   (copy / 'metrics.jsonl').write_text('\n'.join(['{"step', *lines]) + '\n')
   train.train(make_config(), str(copy))
-  assert [r['step'] for r in records(copy)] == [2, 4, 6]
+  assert [r['step'] for r in toy.records(copy)] == [2, 4, 6]
 
 
 def test_nothing_but_damage_is_an_error_and_nothing_is_lost(copy):
   for step in (3, 6):
     cut_short(copy / 'checkpoints' / str(step))
-  with pytest.raises(checkpoint.Damaged, match=r'none of the checkpoints \[3, 6\]'):
+  with pytest.raises(checkpoint.Damaged, match=r'\[3, 6\].*--workdir'):
     train.train(make_config(), str(copy))
   assert checkpoint.list_steps(copy) == [3, 6]
   assert not (copy / 'damaged_checkpoints').exists()
@@ -535,13 +521,14 @@ def test_cut_off_while_it_is_evaluated(tmp_path, monkeypatch):
       with pytest.raises(KeyboardInterrupt):
         train.train(config, str(tmp_path / 'cut'))
     assert checkpoint.list_steps(tmp_path / 'cut') == [3]
-    assert records(tmp_path / 'cut', 'eval') == []
+    assert toy.records(tmp_path / 'cut', 'eval') == []
   train.train(config, str(tmp_path / 'cut'))
   for name in ('eval.json', 'config.json'):
     assert (tmp_path / 'whole' / name).read_bytes() == (
         tmp_path / 'cut' / name).read_bytes()
-  assert records(tmp_path / 'whole', 'eval') == records(tmp_path / 'cut', 'eval')
-  assert_same(final_state(tmp_path / 'whole'), final_state(tmp_path / 'cut'))
+  assert toy.records(tmp_path / 'whole', 'eval') == toy.records(
+      tmp_path / 'cut', 'eval')
+  assert_same(toy.final_state(tmp_path / 'whole'), toy.final_state(tmp_path / 'cut'))
 
 
 def test_full_device_is_no_damage(copy, monkeypatch):
@@ -562,20 +549,20 @@ def test_divergence_stops_the_run(tmp_path):
   """A step that leaves the numbers: the checkpoint before it stays the newest."""
   schedule = {'name': 'step', 'learning_rate': 0.1, 'factor': 1e38, 'at': [0.5]}
   config = make_config(12, schedule=schedule, run=dict(checkpoint_every=1, keep=20))
-  with pytest.raises(train.Diverged, match=r'last good checkpoint is of step \d') as e:
+  with pytest.raises(train.Diverged, match=r'step \d+\b.*step \d') as e:
     train.train(config, str(tmp_path))
   assert 'learning_rate' in str(e.value) and 'grad_clip' in str(e.value)
   steps = checkpoint.list_steps(tmp_path)
   assert steps and steps[-1] < 12 and f'of step {steps[-1]}.' in str(e.value)
   for step in steps:
-    assert all(np.isfinite(x).all() for x in final_state(tmp_path, step))
+    assert all(np.isfinite(x).all() for x in toy.final_state(tmp_path, step))
   assert not (tmp_path / 'eval.json').exists()
 
 
 def test_divergence_before_any_checkpoint(tmp_path):
   schedule = {'name': 'constant', 'learning_rate': 1e38}
   config = make_config(schedule=schedule, run=dict(checkpoint_every=0))
-  with pytest.raises(train.Diverged, match='no checkpoint yet'):
+  with pytest.raises(train.Diverged, match='--config.schedule.learning_rate'):
     train.train(config, str(tmp_path))
   assert checkpoint.list_steps(tmp_path) == []
 
@@ -589,10 +576,10 @@ def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
       model={'name': 'mlp', 'width': 16, 'depth': 1},
       run=dict(checkpoint_every=2, eval_every=2, keep=1))
   config.evals['validation'] = {
-      'source': toy(2, classes=(0, 1, 2)), 'positive': True, 'part': 'validation'}
+      'source': toy.fake(2, classes=(0, 1, 2)), 'positive': True, 'part': 'validation'}
   train.train(config, str(tmp_path))
   seen = {r['step']: r['evals']['validation'][figure]
-          for r in records(tmp_path, 'eval')}
+          for r in toy.records(tmp_path, 'eval')}
   assert sorted(seen) == list(range(2, 17, 2))
   best = choose(seen.values())
   assert seen[16] != best
@@ -661,10 +648,10 @@ def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tm
 def test_seen_and_overlap(caplog):
   """What was among the training negatives is said, by class and by pixel."""
   config = runs.resolve(make_config(evals={
-      'test': {'source': toy(1), 'positive': True},
-      'same': {'source': toy(classes=(3,))},
-      'other_class': {'source': toy(classes=(2,))},
-      'told': {'source': toy(classes=(2,)), 'seen': True},
+      'test': {'source': toy.fake(1), 'positive': True},
+      'same': {'source': toy.fake(classes=(3,))},
+      'other_class': {'source': toy.fake(classes=(2,))},
+      'told': {'source': toy.fake(classes=(2,)), 'seen': True},
       'noise': {'source': {'name': 'uniform_noise', 'num': 5, 'seed': 9}},
   }, num_classes=4))
   sets = inputs.load_evals(config)
@@ -672,7 +659,7 @@ def test_seen_and_overlap(caplog):
       'test': False, 'same': True, 'other_class': False, 'told': True, 'noise': True}
   assert sets['same'].overlap == len(sets['same'].arrays.label) > 0
   assert sets['other_class'].overlap == 0
-  assert "'same': 12 of its 12 images are training negatives" in caplog.text
+  assert re.search(r"'same'.*\b12\b.*\b12\b", caplog.text)
   assert 'other_class' not in caplog.text
   plain = inputs.load_evals(config | {'loss': {'name': 'cross_entropy'}})
   assert [name for name, s in plain.items() if s.seen or s.overlap] == ['told']

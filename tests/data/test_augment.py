@@ -9,6 +9,7 @@ import pytest
 
 from nat_jax.data import make_augment, normalise
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 SPECS = [{'name': 'crop', 'pad': 2}, {'name': 'flip'}, {'name': 'cutout', 'size': 3}]
 
 
@@ -101,17 +102,17 @@ def test_normalise_literals():
   np.testing.assert_allclose(grey, np.full((2, 4, 4, 1), 2.0))
   done = jnp.asarray([[[[7.0]]]])
   assert normalise(done, (0.5,), (0.25,)) is done
-  with pytest.raises(ValueError, match='int32'):
+  with pytest.raises(ValueError, match='uint8.*float32.*int32'):
     normalise(jnp.zeros((1, 2, 2, 1), jnp.int32), (0.5,), (0.25,))
 
 
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ({'name': 'rotate'}, 'unknown augmentation.*crop, cutout, flip'),
-        ({'name': 'crop', 'mode': 'wrap'}, 'wrap'),
-        ({'name': 'crop', 'pad': -1}, '-1'),
-        ({'name': 'cutout', 'size': 0}, 'cutout'),
+        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip"),
+        ({'name': 'crop', 'mode': 'wrap'}, "crop.*mode.*'constant'.*'reflect'.*'wrap'"),
+        ({'name': 'crop', 'pad': -1}, 'crop.*pad.*-1'),
+        ({'name': 'cutout', 'size': 0}, 'cutout.*size.*0'),
     ],
 )
 def test_bad_specs(spec, message):

@@ -100,26 +100,27 @@ def test_a_small_class_is_in_every_part(tmp_path):
 
 def test_a_class_without_a_picture_in_a_part_is_named(tmp_path):
   numbered(tmp_path, few=4, many=60)
-  with pytest.raises(ValueError, match=r"class 'few' has 4 picture.*'all\[90%:\]'"):
+  with pytest.raises(ValueError, match=r"'few'.*\b4\b.*'all\[90%:\]'"):
     read(tmp_path, split='all[90%:]')
   # Not where it is not asked for.
   assert read(tmp_path, split='all[90%:]', classes=(1,)).image.shape[0] == 6
   (tmp_path / 'many' / '007.png').write_text('no picture')
   for file in (tmp_path / 'few').iterdir():
     file.write_text('no picture')
-  with pytest.raises(ValueError, match="one of the 4 picture.*class 'few'.*'all'"):
+  with pytest.raises(ValueError, match=r"\b4\b.*'few'.*'all'"):
     read(tmp_path, skip_unreadable=True)
 
 
 def test_numbers_cut_a_flat_folder_only(tmp_path):
   numbered(tmp_path, one=9, other=9)
   for split in ('all[:5]', 'all[5:]', 'all[:50%]+all[-3:]'):
-    with pytest.raises(ValueError, match='counts pictures, .* 2 classes .*all.:80%'):
+    with pytest.raises(ValueError, match=r'\b2 classes.*all.:80%'):
       read(tmp_path, split=split)
   parts = [pixels_of(tmp_path / 'one', s)[0] for s in ('all[:5]', 'all[5:]')]
   assert [len(part) for part in parts] == [5, 4]
   assert sorted(sum(parts, [])) == list(range(9))
-  for split, message in (('train', 'examples: all'), ('all[:99]', 'is not valid')):
+  for split, message in ((
+      ('train', "'train'.*all"), ('all[:99]', r"'all\[:99\]'.*all \(9\)"))):
     with pytest.raises(ValueError, match=message):
       read(tmp_path / 'one', split=split)
 
@@ -200,7 +201,7 @@ def test_resize_fits_the_short_side_and_crops_the_middle(tmp_path):
 def test_sizes_must_agree_where_none_is_given(tmp_path):
   save(tmp_path / 'a.png', plain(size=(6, 8)))
   save(tmp_path / 'b.png', plain(size=(6, 9)))
-  with pytest.raises(ValueError, match=r'\(6, [89]\).*\(6, [89]\); set size='):
+  with pytest.raises(ValueError, match=r'\(6, [89]\).*\(6, [89]\).*size='):
     read(tmp_path)
 
 
@@ -224,7 +225,7 @@ def test_unreadable_picture_is_named(tmp_path, damage, caplog):
     out = read(tmp_path, size=4, skip_unreadable=True)
   assert out.image.shape == (1, 4, 4, 3) and str(bad) in caplog.text
   (tmp_path / 'good.png').unlink()
-  with pytest.raises(ValueError, match='not one of the 1 pictures'):
+  with pytest.raises(ValueError, match=f'{bad}'):
     read(tmp_path, size=4, skip_unreadable=True)
 
 
@@ -238,7 +239,7 @@ def test_too_large_pictures_are_unreadable_and_large_ones_are_not(
     assert read_pictures([tmp_path / 'large.png'])[1] == {}
   bomb = tmp_path / 'bomb.png'
   save(bomb, plain(size=(9, 9)))
-  with pytest.raises(ValueError, match=f'{bomb} cannot be read as a picture .*81 pix'):
+  with pytest.raises(ValueError, match=f'{bomb}.*81 pix'):
     read(tmp_path, size=4)
   assert read(tmp_path, size=4, skip_unreadable=True).image.shape == (1, 4, 4, 3)
   _, unreadable = read_pictures(
@@ -258,7 +259,7 @@ def test_whatever_pillow_raises_is_an_unreadable_picture(tmp_path, monkeypatch, 
     return real(file)
 
   monkeypatch.setattr(Image, 'open', broken)
-  with pytest.raises(ValueError, match=r'b.png cannot be read as a picture \(.+\)'):
+  with pytest.raises(ValueError, match=r'b.png.*\(.+\).*skip_unreadable'):
     read(tmp_path)
   assert read(tmp_path, skip_unreadable=True).image.shape == (1, 6, 8, 3)
 
@@ -295,16 +296,16 @@ def test_damaged_bytes_of_every_format(tmp_path, monkeypatch):
 
 
 def test_bad_folders(tmp_path):
-  with pytest.raises(ValueError, match='nowhere is not a folder'):
+  with pytest.raises(ValueError, match='nowhere'):
     read(tmp_path / 'nowhere')
   (tmp_path / 'a').mkdir()
-  with pytest.raises(ValueError, match='holds no picture'):
+  with pytest.raises(ValueError, match=f'{tmp_path}.*.png'):
     read(tmp_path)
   save(tmp_path / 'b' / 'x.png', plain())
-  with pytest.raises(ValueError, match="no picture in the class folder 'a'"):
+  with pytest.raises(ValueError, match="'a'"):
     read(tmp_path)
   save(tmp_path / 'x.png', plain())
-  with pytest.raises(ValueError, match='outside'):
+  with pytest.raises(ValueError, match='x.png'):
     read(tmp_path)
   for bad in ({'mode': 'HSV'}, {'size': 0}, {'size': (4, 4, 3)}):
     with pytest.raises(ValueError, match=next(iter(bad))):

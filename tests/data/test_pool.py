@@ -44,10 +44,10 @@ def test_quantise_literals():
 @pytest.mark.parametrize(
     ('num_classes', 'negatives', 'message'),
     [
-        (3, {}, r'0\.\.2, got 0\.\.3'),
-        (4, {'big': fake(num=4, shape=(9, 8, 1))}, r"'big' are \[9, 8, 1\].*\[8, "),
+        (3, {}, r'positives.*0\.\.2\b.*0\.\.3\b.*num_classes'),
+        (4, {'big': fake(num=4, shape=(9, 8, 1))}, r"'big'.*\[9, 8, 1\].*\[8, "),
         (4, {'rgb': fake(num=4, shape=(8, 8, 3))}, r"size=\(8, 8\), mode='L'"),
-        (4, {'none': fake(num=0)}, "'none' are an empty set"),
+        (4, {'none': fake(num=0)}, "'none'"),
     ],
 )
 def test_pool_refuses(num_classes, negatives, message):
@@ -57,9 +57,9 @@ def test_pool_refuses(num_classes, negatives, message):
 
 def test_pool_refuses_negative_labels_and_no_positives():
   positives = fake(num=8)
-  with pytest.raises(ValueError, match=r'got -1\.\.2'):
+  with pytest.raises(ValueError, match=r'positives.*0\.\.8\b.*-1\.\.2\b'):
     make_pool(positives._replace(label=positives.label - 1), {}, 9, MEAN, STD)
-  with pytest.raises(ValueError, match='empty'):
+  with pytest.raises(ValueError, match='positives'):
     make_pool(fake(num=0), {}, 4, MEAN, STD)
 
 

@@ -76,8 +76,9 @@ def test_bad_splits_list_those_there(split):
 
 @pytest.mark.parametrize('split', ['train[:0]', 'train[20:10]', 'all[60:20]'])
 def test_empty_splits(split):
-  with pytest.raises(ValueError, match='no example'):
+  with pytest.raises(ValueError, match=r'train \(50\), test \(30\)') as error:
     take_split(SPLITS, split)
+  assert repr(split) in str(error.value)
 
 
 def test_classes_are_kept_and_renumbered_by_position():
@@ -92,7 +93,7 @@ def test_classes_are_kept_and_renumbered_by_position():
   assert out.names == ('d', 'a') and out.label.dtype == np.int32
   assert take_classes(arrays._replace(names=()), (1,)).names == ()
   for bad in ((0, 4), (1, 1), ()):
-    with pytest.raises(ValueError, match=r'there are \[0, 1, 2, 3\]'):
+    with pytest.raises(ValueError, match=r'classes.*\[0, 1, 2, 3\]'):
       take_classes(arrays, bad)
 
 
@@ -145,7 +146,7 @@ def test_synthetic_negatives_are_deterministic(name):
   np.testing.assert_array_equal(out.image, make(0).image)
   assert (out.image != make(1).image).any()
   assert len({image.tobytes() for image in out.image}) == 70
-  with pytest.raises(ValueError, match='like='):
+  with pytest.raises(ValueError, match=f'{name}.*like='):
     load({'name': name})
 
 
@@ -175,9 +176,9 @@ def test_patches_change_places_and_keep_their_pixels():
     original = originals[tuple(sorted(cut(image)))]
     places.add(tuple(original.index(patch) for patch in cut(image)))
   assert (0, 1, 2, 3) not in places and len(places) == 23  # 4! - 1
-  with pytest.raises(ValueError, match='divide'):
+  with pytest.raises(ValueError, match=r'patches.*\b8\b.*\b12\b.*\b3\b'):
     load({'name': 'patch_shuffle', 'patches': 3}, like=LIKE)
-  with pytest.raises(ValueError, match='2 or more'):
+  with pytest.raises(ValueError, match=r'patches.*\b2\b.*\b1$'):
     load({'name': 'patch_shuffle', 'patches': 1}, like=LIKE)
 
 
@@ -199,5 +200,5 @@ def test_pixels_change_places_as_wholes_and_anew_for_each_image():
 
 
 def test_unknown_names_list_all_sources():
-  with pytest.raises(ValueError, match='blobs, digits, fake, folder, normal_noise'):
+  with pytest.raises(ValueError, match="'cifar10'.*blobs, digits, fake, folder, norm"):
     load({'name': 'cifar10'})

@@ -164,13 +164,13 @@ def test_works_where_tensorflow_is_not_installed(data_dir, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'dataset': 'cifar1'}, "'cifar1'.*Did you mean: cifar1 -> cifar10"),
+        ({'dataset': 'cifar1'}, "'cifar1'.*cifar10"),
         ({'dataset': 'emnist/lettres'}, "'emnist/lettres'"),
         ({'dataset': 'cifar10:9.9.9'}, '9.9.9'),
-        ({'split': 'valid'}, "no split 'valid'; valid: (test, train|train, test)"),
-        ({'split': 'train[:21]'}, r'train \(20\)'),
+        ({'split': 'valid'}, "'valid'.*(test, train|train, test)"),
+        ({'split': 'train[:21]'}, r'train.:21.*train \(20\)'),
         ({'split': 'all'}, r"'train\+test'"),
-        ({'classes': (0, 3)}, r'there are \[0, 1, 2\]'),
+        ({'classes': (0, 3)}, r'classes.*\[0, 3\].*\[0, 1, 2\]'),
     ],
 )
 def test_bad_requests(data_dir, tmp_path, change, message):
@@ -202,10 +202,10 @@ def test_prepared_as_tfrecord_says_so(tmp_path):
 
 def test_sets_of_other_kinds_are_refused(tmp_path):
   prepare(tmp_path / 'a', label='species')
-  with pytest.raises(ValueError, match="no feature 'label'.*species"):
+  with pytest.raises(ValueError, match="'label'.*species"):
     read(str(tmp_path / 'a'), tmp_path / 'cache')
   prepare(tmp_path / 'b', shape=(None, None, 3))
-  with pytest.raises(ValueError, match='fixed size'):
+  with pytest.raises(ValueError, match=r'uint8.*\[h, w, c\].*\(None, None, 3\)'):
     read(str(tmp_path / 'b'), tmp_path / 'cache')
   assert not (tmp_path / 'cache').exists()
 
@@ -222,7 +222,7 @@ def test_cache_round_trip(tmp_path, monkeypatch):
   np.testing.assert_array_equal(out.image, pixels(9)[3:])
   np.testing.assert_array_equal(out.label, label[3:])
   assert out.label.dtype == np.int32 and out.names == NAMES
-  with pytest.raises(ValueError, match='there already'):
+  with pytest.raises(ValueError, match=f'{tmp_path}'):
     write_cache('my/set', 'test', pixels(9), label, NAMES, str(tmp_path))
   monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
   assert cache_folder('my/set') == tmp_path / 'my-set'
@@ -232,14 +232,14 @@ def test_cache_round_trip(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'image': pixels(9).astype(np.float32)}, 'uint8'),
+        ({'image': pixels(9).astype(np.float32)}, 'uint8.*float32'),
         ({'image': pixels(9)[..., 0]}, r'\[n, h, w, c\]'),
-        ({'image': pixels(9)[:0], 'label': []}, 'images'),
-        ({'label': np.zeros(8, int)}, r'int32 \[9\], got int32 \[8\]'),
-        ({'label': np.zeros(9)}, 'float64'),
-        ({'label': np.full(9, 3)}, 'label 3 has no name'),
-        ({'names': 'ant'}, 'class names'),
-        ({'split': 'test[:5]'}, 'whole split'),
+        ({'image': pixels(9)[:0], 'label': []}, r'images.*\[0, '),
+        ({'label': np.zeros(8, int)}, r'labels.*int32 \[9\].*int32 \[8\]'),
+        ({'label': np.zeros(9)}, 'labels.*int32.*float64'),
+        ({'label': np.full(9, 3)}, 'label 3'),
+        ({'names': 'ant'}, "names.*'ant'"),
+        ({'split': 'test[:5]'}, r"split.*'train'.*'test\[:5\]'"),
     ],
 )
 def test_cache_refuses_what_it_could_not_read(tmp_path, change, message):
@@ -272,7 +272,7 @@ def test_damaged_cache_is_named(tmp_path, file, damage):
   label = np.zeros(9, np.int32)
   folder = write_cache('x', 'test', pixels(9), label, NAMES, str(tmp_path))
   damage(folder / file)
-  with pytest.raises(ValueError, match=f'{folder} is not a whole split.*delete'):
+  with pytest.raises(ValueError, match=f'{folder}.*delete'):
     read(None, tmp_path, dataset='x', split='test')
   with pytest.raises(ValueError):
     read_cache(folder)

@@ -251,21 +251,20 @@ def test_values_at_logits_of_ten_thousand():
 
 def test_bad_arguments_say_what_is_wrong():
   for name in set(gan.PER_SET) - {'gan', 'hinge'}:
-    message = "needs at least 2 classes, got 1; .*'gan'.* sigmoid .* 1-D and 2-D"
-    with pytest.raises(ValueError, match=f'{name} {message}'):
+    with pytest.raises(ValueError, match=rf"{name}.*\b2\b.*\b1\b.*'gan'"):
       make(name, 1)
   assert make('gan', 1).num_outputs == make('hinge', 1).num_outputs == 1
-  with pytest.raises(ValueError, match="unknown GAN loss 'wgan'; valid names: ac_gan,"):
+  with pytest.raises(ValueError, match="'wgan'.*ac_gan,"):
     make('wgan')
-  with pytest.raises(TypeError, match="loss 'nat_gan'.*it takes: direction.*marginal"):
+  with pytest.raises(TypeError, match="'nat_gan'.*'temperature'.*direction.*marginal"):
     make('nat_gan', temperature=2.0)
-  with pytest.raises(ValueError, match='unknown direction'):
+  with pytest.raises(ValueError, match="'reverse'.*uniform_first, uniform_second"):
     make('nat_gan', direction='reverse')
-  with pytest.raises(ValueError, match='marginal, a weight, .* got -1'):
+  with pytest.raises(ValueError, match='marginal.*-1'):
     make('nat_gan', marginal=-1.0)
-  with pytest.raises(ValueError, match='labelled, a weight, .* got nan'):
+  with pytest.raises(ValueError, match='labelled.*nan'):
     make('cat_gan_springenberg', labelled=float('nan'))
-  with pytest.raises(ValueError, match=r'expected marginal \[K\], got None'):
+  with pytest.raises(ValueError, match=r'marginal.*\[K\].*None'):
     make('cat_gan').gen(jnp.zeros((5, K)), LABELS)
   with pytest.raises(AssertionError):  # one output too many
     make('nat_gan').real(jnp.zeros((5, K + 1)), LABELS)

@@ -163,7 +163,7 @@ def test_max_probability_leaves_background_its_share():
 
 
 def test_bad_arguments_say_what_is_wrong():
-  with pytest.raises(ValueError, match='uniform_first, uniform_second'):
+  with pytest.raises(ValueError, match="'forward'.*uniform_first, uniform_second"):
     losses.uniform_kl(LOGITS, 'forward')
   with pytest.raises(AssertionError):
     losses.nat_loss(LOGITS, jnp.array([0, 1]))

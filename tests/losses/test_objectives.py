@@ -215,15 +215,15 @@ def test_jit_equals_eager():
 
 def test_bad_arguments_say_what_is_wrong():
   for name in losses.OBJECTIVES:
-    with pytest.raises(ValueError, match='at least 2 classes, got 1'):
+    with pytest.raises(ValueError, match=r'\b2\b.*\b1$'):
       losses.OBJECTIVES[name](num_classes=1)
-  with pytest.raises(ValueError, match='0 or more, got -0.5'):
+  with pytest.raises(ValueError, match='weight.*0.*-0.5'):
     _objective('outlier_exposure', weight=-0.5)
-  with pytest.raises(ValueError, match='unknown direction'):
+  with pytest.raises(ValueError, match="'reverse'.*uniform_first, uniform_second"):
     _objective('nat', direction='reverse')
-  with pytest.raises(ValueError, match='0 or more, got -1'):
+  with pytest.raises(ValueError, match='weight.*0.*-1'):
     _objective('energy', weight=-1.0)
-  with pytest.raises(ValueError, match='m_in=-5, m_out=-23'):
+  with pytest.raises(ValueError, match='m_in=-5.*m_out=-23'):
     _objective('energy', m_in=-5, m_out=-23)
-  with pytest.raises(ValueError, match='background, cross_entropy, energy, nat'):
+  with pytest.raises(ValueError, match="'focal'.*background, cross_entropy, energy, n"):
     _objective('focal')

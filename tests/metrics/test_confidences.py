@@ -40,7 +40,7 @@ def test_knn_is_the_distance_to_the_kth_on_the_sphere():
   np.testing.assert_allclose(
       confidences.knn(1e3 * features, train, 3), expected[:, 2], rtol=1e-6)
   assert np.isfinite(confidences.knn(np.zeros((1, 5)), train, 3)).all()
-  with pytest.raises(ValueError, match=r'1..40 .*got 50'):
+  with pytest.raises(ValueError, match=r'\bk\b.*1\.\.40\b.*\b50\b'):
     confidences.knn(features, train)
 
 
@@ -74,7 +74,7 @@ def test_vim_without_a_residual_is_the_energy():
   logits = train @ kernel
   found = confidences.vim(train, logits, train, logits, kernel, bias, dim=1)
   np.testing.assert_allclose(found, confidences.energy(logits))
-  with pytest.raises(ValueError, match='1..3 .*got 4'):
+  with pytest.raises(ValueError, match=r'dim.*1\.\.3\b.*\b4\b'):
     confidences.vim(train, logits, train, logits, kernel, bias, dim=4)
 
 
@@ -90,7 +90,7 @@ def test_ash_keeps_the_largest_and_their_sum():
   np.testing.assert_allclose(
       confidences.ash(features, kernel, bias, 99),
       confidences.energy(one @ kernel + bias))
-  with pytest.raises(ValueError, match='below 100; got 100'):
+  with pytest.raises(ValueError, match='percentile.*0.*100.*100'):
     confidences.ash(features, kernel, bias, 100)
 
 

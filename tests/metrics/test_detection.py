@@ -143,10 +143,10 @@ def test_swapping_the_groups_mirrors_the_figures():
 @pytest.mark.parametrize(
     'pos, neg, match',
     [
-        ([], [1.0], 'positive_scores: expected at least one'),
-        ([1.0], [], 'negative_scores: expected at least one'),
-        ([1.0, np.nan], [1.0], 'positive_scores: .* NaN in 1 of 2'),
-        ([1.0], [np.nan], 'negative_scores: .* NaN'),
+        ([], [1.0], 'positive_scores'),
+        ([1.0], [], 'negative_scores'),
+        ([1.0, np.nan], [1.0], 'positive_scores.*NaN.*1 of 2'),
+        ([1.0], [np.nan], 'negative_scores.*NaN.*1 of 1'),
     ],
 )
 def test_bad_scores_are_refused(pos, neg, match):

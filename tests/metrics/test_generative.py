@@ -94,11 +94,11 @@ def test_am_score():
 @pytest.mark.parametrize(
     'probs, match',
     [
-        (np.ones(3), r'\[n, d\]'),
-        (np.zeros((0, 3)), 'at least one sample'),
-        (np.array([[3.0, -2.0]]), 'are these logits'),
-        (np.array([[0.7, 0.6]]), 'are these logits'),
-        (np.array([[0.5, np.nan]]), 'diverged'),
+        (np.ones(3), r'probs.*\[n, d\].*\(3,\)'),
+        (np.zeros((0, 3)), r'probs.*\[n, d\].*\(0, 3\)'),
+        (np.array([[3.0, -2.0]]), r'probs.*-2\.\.3\b.*logits'),
+        (np.array([[0.7, 0.6]]), r'probs.*1\.3\.\.1\.3.*logits'),
+        (np.array([[0.5, np.nan]]), 'probs.*NaN.*1 of 1'),
     ],
 )
 def test_bad_probabilities_are_refused(probs, match):
@@ -110,9 +110,9 @@ def test_bad_probabilities_are_refused(probs, match):
 
 def test_bad_splits_and_classes_are_refused():
   for splits in (0, 4):
-    with pytest.raises(ValueError, match='splits must be 1..3'):
+    with pytest.raises(ValueError, match=rf'splits.*1\.\.3\b.*\b{splits}\b'):
       metrics.inception_score(np.eye(3), splits)
-  with pytest.raises(ValueError, match='expected the 4 classes'):
+  with pytest.raises(ValueError, match=r'probs.*\b4\b.*\b3\b'):
     metrics.am_score(np.eye(3), np.eye(4))
 
 
@@ -214,9 +214,9 @@ def test_features_that_are_not_finite_are_refused(bad):
       lambda: metrics.class_aware_fid(broken, labels, x, labels, 1),
       lambda: metrics.generative_summary({'features': broken}, {'features': x}, 1),
   ):
-    with pytest.raises(ValueError, match='in 1 of 20 samples; the generator diverged'):
+    with pytest.raises(ValueError, match='features.*NaN.*1 of 20'):
       call()
-  with pytest.raises(ValueError, match='reference features: .*in 1 of 20'):
+  with pytest.raises(ValueError, match='reference features.*NaN.*1 of 20'):
     metrics.kid(x, broken)
 
 
@@ -230,12 +230,12 @@ def test_features_of_other_shapes_are_refused():
       lambda: metrics.nearest_neighbours(x, wide),
       lambda: metrics.class_aware_fid(x, labels, wide, labels, 1),
   ):
-    with pytest.raises(ValueError, match='4 dimensions of the reference, got 3'):
+    with pytest.raises(ValueError, match=r'features.*\b4\b.*\b3\b'):
       call()
   for bad in (np.ones(3), np.ones((2, 3, 4)), np.ones((0, 3)), np.ones((3, 0))):
-    with pytest.raises(ValueError, match=r'expected at least one sample, \[n, d\]'):
+    with pytest.raises(ValueError, match=r'features.*\[n, d\]'):
       metrics.gaussian_stats(bad)
-  with pytest.raises(ValueError, match='two samples'):
+  with pytest.raises(ValueError, match=r'features.*\b1$'):
     metrics.gaussian_stats(np.ones((1, 3)))
 
 
@@ -322,11 +322,11 @@ def test_diversity_ratio():
 def test_class_histogram():
   assert metrics.class_histogram([0, 2, 2, 0], 4).tolist() == [0.5, 0, 0.5, 0]
   for bad, match in (
-      ([0, 4], r'0..3, got 0..4'),
-      ([0, -1], r'0..3, got -1..0'),
-      ([0.0, 1.0], 'expected integers, got float64'),
-      ([[0, 1]], r'shape \(1, 2\)'),
-      (np.zeros(0, int), 'at least one sample'),
+      ([0, 4], r'labels.*0\.\.3\b.*0\.\.4\b'),
+      ([0, -1], r'labels.*0\.\.3\b.*-1\.\.0\b'),
+      ([0.0, 1.0], 'labels.*integer.*float64'),
+      ([[0, 1]], r'labels.*\(1, 2\)'),
+      (np.zeros(0, int), 'labels'),
   ):
     with pytest.raises(ValueError, match=match):
       metrics.class_histogram(bad, 4)
@@ -334,10 +334,11 @@ def test_class_histogram():
 
 def test_bad_labels_are_refused():
   x, labels = two_classes(10)
-  for bad, match in ((labels[:9], 'each of 10 samples'), (labels - 1, 'got -1..0')):
+  for bad, match in (
+      (labels[:9], r'\b10\b.*\(9,\)'), (labels - 1, r'0\.\.1\b.*-1\.\.0\b')):
     with pytest.raises(ValueError, match=match):
       metrics.class_aware_fid(x, bad, x, labels, 2)
-    with pytest.raises(ValueError, match=f'reference labels: .*{match}'):
+    with pytest.raises(ValueError, match=f'reference labels.*{match}'):
       metrics.class_aware_fid(x, labels, x, bad, 2)
     with pytest.raises(ValueError, match=match):
       metrics.intra_class_diversity(x, bad, 2)
@@ -385,8 +386,9 @@ def test_kid_rises_with_the_distance_and_is_reproducible():
   assert metrics.kid(x, y, subset_size=50) != metrics.kid(x, y, subset_size=50, seed=1)
   # Cut to the smaller set: 90 of 120 against all 90.
   assert metrics.kid(x, y, subset_size=999) == metrics.kid(x, y, subset_size=90)
-  for bad in ({'subsets': 0}, {'subset_size': 1}):
-    with pytest.raises(ValueError, match='subset of at least two samples'):
+  for bad, match in (
+      ({'subsets': 0}, r'subsets.*\b0\b'), ({'subset_size': 1}, r'subsets.*\b1\b')):
+    with pytest.raises(ValueError, match=match):
       metrics.kid(x, y, **bad)
 
 
@@ -460,9 +462,9 @@ def test_prdc_of_a_random_part():
   assert part != metrics.prdc(x, y, max_samples=50, seed=1)
   assert metrics.prdc(x, y, max_samples=60) == metrics.prdc(x, y)
   for k in (0, 40):
-    with pytest.raises(ValueError, match='on each side'):
+    with pytest.raises(ValueError, match=rf'\bk\b.*\b{k}\b'):
       metrics.prdc(x, y, k)
-  with pytest.raises(ValueError, match='got 5 generated ones and 5'):
+  with pytest.raises(ValueError, match=r'\bk\b.*\b5\b.*\b5 and 5\b'):
     metrics.prdc(x, y, 5, max_samples=5)
 
 
@@ -476,7 +478,7 @@ def test_nearest_neighbours():
   assert (index[3, 0], distance[3, 0]) == (7, 0)  # a copy, to the last digit
   assert metrics.nearest_neighbours(x, y)[0].shape == (12, 3)
   for num in (0, 31):
-    with pytest.raises(ValueError, match='num must be 1..30'):
+    with pytest.raises(ValueError, match=rf'num.*1\.\.30\b.*\b{num}\b'):
       metrics.nearest_neighbours(x, y, num)
 
 
@@ -566,7 +568,7 @@ def test_summary_leaves_out_what_it_has_no_arrays_for(sets):
       'inception_score', 'inception_score_std', 'class_shares'
   }
   assert 'no splits' in said['inception_score']
-  with pytest.raises(ValueError, match='expected features'):
+  with pytest.raises(ValueError, match='features'):
     metrics.generative_summary({'probs': sample['probs']}, real, 2)
 
 
@@ -574,10 +576,10 @@ def test_summary_leaves_out_what_it_has_no_arrays_for(sets):
 def test_summary_refuses_arrays_of_other_lengths(sets, part):
   sample, real = sets
   short = {**sample, part: sample[part][:-1]}
-  with pytest.raises(ValueError, match=f'{part}: expected .* each of 80 samples'):
+  with pytest.raises(ValueError, match=f'^{part}.*80.*79'):
     metrics.generative_summary(short, real, 2)
   short = {**real, part: real[part][:-1]}
-  with pytest.raises(ValueError, match=f'reference {part}: expected .* each of 100'):
+  with pytest.raises(ValueError, match=f'^reference {part}.*100.*99'):
     metrics.generative_summary(sample, short, 2)
 
 

@@ -88,5 +88,5 @@ def test_auroc_interval_is_fixed_by_the_seed():
 
 def test_bad_counts_are_refused():
   for count, n in [(5, 4), (-1, 4), (0, 0)]:
-    with pytest.raises(ValueError, match=f'got {count} of {n}'):
+    with pytest.raises(ValueError, match=f'{count} of {n}'):
       metrics.proportion_interval(count, n)

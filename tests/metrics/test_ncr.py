@@ -64,10 +64,10 @@ def test_accuracy():
 @pytest.mark.parametrize(
     'max_prob, match',
     [
-        ([], 'max_prob: expected at least one sample'),
-        ([0.5, np.nan], 'NaN in 1 of 2'),
-        ([0.5, 3.2], 'got 0.5..3.2'),
-        ([-0.5, 0.2], 'between 0 and 1'),
+        ([], 'max_prob'),
+        ([0.5, np.nan], 'max_prob.*NaN.*1 of 2'),
+        ([0.5, 3.2], r'max_prob.*0 and 1\b.*0\.5\.\.3\.2'),
+        ([-0.5, 0.2], r'max_prob.*0 and 1\b.*-0\.5\.\.0\.2'),
     ],
 )
 def test_bad_probabilities_are_refused(max_prob, match):
@@ -76,7 +76,7 @@ def test_bad_probabilities_are_refused(max_prob, match):
 
 
 def test_accuracy_of_negatives_is_refused():
-  with pytest.raises(ValueError, match='label -1'):
+  with pytest.raises(ValueError, match='label.*-1'):
     metrics.accuracy([0, 1], [0, -1])
   with pytest.raises(ValueError, match='prediction'):
     metrics.accuracy([], [])

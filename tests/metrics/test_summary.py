@@ -76,7 +76,7 @@ def test_a_single_image_and_none(data):
   one = {name: values[:1] for name, values in neg.items()}
   assert metrics.negative_summary(pos, one)['n'] == 1
   none = {name: values[:0] for name, values in neg.items()}
-  with pytest.raises(ValueError, match='at least one sample'):
+  with pytest.raises(ValueError, match='max_prob'):
     metrics.negative_summary(pos, none)
-  with pytest.raises(ValueError, match='at least one sample'):
+  with pytest.raises(ValueError, match='max_prob'):
     metrics.positive_summary(none, labels[:0])

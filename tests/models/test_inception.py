@@ -162,7 +162,7 @@ def test_what_goes_in(channels, monkeypatch):
 def test_images_must_be_uint8(variables):
   for shape, dtype in [((1, 8, 8, 3), np.float32), ((1, 8, 8, 2), np.uint8),
                        ((8, 8, 3), np.uint8)]:
-    with pytest.raises(ValueError, match=r'uint8 \[n, h, w, 1 or 3\], got'):
+    with pytest.raises(ValueError, match=r'uint8.*\[n, h, w, 1 or 3\].*int'):
       inception.inception_features(variables, np.zeros(shape, dtype))
 
 
@@ -181,16 +181,12 @@ def test_wrong_weights_are_named(variables, tmp_path):
   flat['params/AuxLogits/conv0/conv/kernel'] = np.zeros((1, 1, 768, 128), np.float32)
   del flat['batch_stats/Mixed_7c/branch_pool/bn/var']
   np.savez(tmp_path / 'weights.npz', **flat)
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(ValueError, match='(?s)' + '.*'.join([
+      'weights.npz', r'batch_stats/Mixed_7c/branch_pool/bn/var.*\(192,\)',
+      r'params/AuxLogits/conv0/conv/kernel.*\(1, 1, 768, 128\)',
+      r'params/fc/kernel.*\(2048, 1008\).*\(2048, 1000\)'])):
     inception.load_weights(str(tmp_path / 'weights.npz'))
-  assert str(error.value).endswith(
-      'weights.npz: not InceptionV3 of 2015-12-05: '
-      '1 missing, first batch_stats/Mixed_7c/branch_pool/bn/var: '
-      'expected (192,), got None; '
-      '1 unexpected, first params/AuxLogits/conv0/conv/kernel: '
-      'expected None, got (1, 1, 768, 128); '
-      '1 misshaped, first params/fc/kernel: expected (2048, 1008), got (2048, 1000)')
-  with pytest.raises(ValueError, match='first params/Conv2d_1a_3x3/bn/bias'):
+  with pytest.raises(ValueError, match='params/Conv2d_1a_3x3/bn/bias'):
     inception.save_weights(str(tmp_path / 'no.msgpack'), {
         'batch_stats': variables['batch_stats']})
   assert not (tmp_path / 'no.msgpack').exists()
@@ -199,5 +195,5 @@ def test_wrong_weights_are_named(variables, tmp_path):
 @pytest.mark.parametrize('name', ['weights.npz', 'weights.msgpack', 'weights.pth'])
 def test_files_of_another_kind(name, tmp_path):
   (tmp_path / name).write_bytes(b'PK\x03\x04 but not much more')
-  with pytest.raises(ValueError, match='expected an .npz or msgpack file'):
+  with pytest.raises(ValueError, match=f'npz.*msgpack.*{name}'):
     inception.load_weights(str(tmp_path / name))

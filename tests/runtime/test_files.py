@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_full_disk_is_named_by_the_path(tmp_path):
 def test_what_is_no_json_object(content, tmp_path):
   path = tmp_path / 'config.json'
   path.write_bytes(content)
-  with pytest.raises(files.Unreadable, match='config.json cannot be read.*; mend it'):
+  with pytest.raises(files.Unreadable, match='config.json.*; mend it'):
     files.read_json(path, 'mend it')
 
 
@@ -64,7 +65,7 @@ def test_a_bad_line_hides_no_other_record(tmp_path, caplog):
     lines.insert(k, line)
   path.write_bytes(b'\n'.join(lines))
   assert list(files.read_records(path)) == good
-  assert f'skipped {len(bad)} damaged line(s), the first is line 1' in caplog.text
+  assert re.search(rf'{path}.*\b{len(bad)}\b.*line 1\b', caplog.text)
   assert list(files.read_records(tmp_path / 'none')) == []
 
 
@@ -85,7 +86,7 @@ def test_damaged_arrays_are_found_out(tmp_path):
     try:
       found = files.read_npz(path, 'make it again')
     except files.Unreadable as error:
-      assert 'a.npz cannot be read' in str(error) and 'make it again' in str(error)
+      assert 'a.npz' in str(error) and 'make it again' in str(error)
       unreadable += 1
     else:
       for key in set(found) & set(arrays):  # the name of an entry has no checksum
@@ -95,7 +96,7 @@ def test_damaged_arrays_are_found_out(tmp_path):
 
 def test_missing_arrays_and_missing_files(tmp_path):
   files.write_npz(tmp_path / 'a.npz', x=np.zeros(2))
-  with pytest.raises(files.Unreadable, match=r'it has no y, but x\); evaluate again'):
+  with pytest.raises(files.Unreadable, match=r'a.npz.*\by\b.*\bx\b.*evaluate again'):
     files.read_npz(tmp_path / 'a.npz', 'evaluate again', keys=('x', 'y'))
   with pytest.raises(FileNotFoundError):
     files.read_npz(tmp_path / 'b.npz', '')

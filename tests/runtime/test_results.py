@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -59,17 +60,17 @@ def test_cut_off_anywhere_it_mixes_no_two_evaluations(tmp_path, monkeypatch):
       try:
         outcomes.append(read(workdir))
       except files.Unreadable as error:
-        assert 'expected the arrays of step 1, got those of 2' in str(error)
+        assert re.search(r'step 1\b.*\b2\b', str(error))
         outcomes.append('mixed, and found out')
   assert {1, 2} <= set(outcomes) <= {1, 2, 'mixed, and found out'}
 
 
 def test_arrays_without_a_step_or_of_another(tmp_path):
   write(tmp_path, 3)
-  with pytest.raises(files.Unreadable, match='expected the arrays of step 4, got .* 3'):
+  with pytest.raises(files.Unreadable, match=r'test.npz.*step 4\b.*\b3\b'):
     results.read_arrays(tmp_path, 'scores/test', 4)
   files.write_npz(tmp_path / 'scores' / 'test.npz', max_prob=np.zeros(1))  # as 0.1 did
-  with pytest.raises(files.Unreadable, match='it has no step.*--mode=evaluate'):
+  with pytest.raises(files.Unreadable, match='test.npz.*step.*--mode=evaluate'):
     results.read_arrays(tmp_path, 'scores/test', 3)
   assert results.read_arrays(tmp_path, 'scores/other', 3) is None
   assert results.read_evaluation(tmp_path / 'nowhere') is None
@@ -81,5 +82,5 @@ def test_arrays_without_a_step_or_of_another(tmp_path):
     {'step': True, 'evals': {}}])
 def test_what_is_no_evaluation(content, tmp_path):
   (tmp_path / 'eval.json').write_text(json.dumps(content))
-  with pytest.raises(files.Unreadable, match='holds no evaluation.*--mode=evaluate'):
+  with pytest.raises(files.Unreadable, match='eval.json.*--mode=evaluate'):
     results.read_evaluation(tmp_path)

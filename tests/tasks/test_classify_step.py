@@ -8,55 +8,45 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 
 from nat_jax import losses, models
 from nat_jax.runtime import parallel
 from nat_jax.tasks import classify
 
-NUM_CLASSES = 3
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+NUM_CLASSES = toy.NUM_CLASSES
 SHAPE = (8, 8, 1)
 
 
-def make_trainer(objective=None, num_classes=NUM_CLASSES, **kwargs):
+def make_trainer(objective=None, num_classes=NUM_CLASSES, **settings):
   objective = objective or losses.nat(num_classes)
-  return classify.supervised(
-      model=models.SmallConv(objective.num_outputs, widths=(4, 8)),
-      objective=objective,
-      tx=optax.sgd(0.1, momentum=0.9),
-      num_classes=num_classes,
-      image_shape=SHAPE,
-      augment=lambda images, keys: images + jax.vmap(jax.random.normal)(keys)[
-          :, None, None, None],
-      normalise=lambda images: images,
-      **kwargs,
-  )
+  return classify.supervised(**toy.step_settings(SHAPE, **{
+      'model': models.SmallConv(objective.num_outputs, widths=(4, 8)),
+      'objective': objective, 'tx': optax.sgd(0.1, momentum=0.9),
+      'num_classes': num_classes, 'augment': toy.noisy(1.0), **settings}))
 
 
-def make_batch(n=16, seed=0):
-  rng = np.random.default_rng(seed)
-  labels = rng.integers(-1, NUM_CLASSES, n).astype(np.int32)
-  weight = np.ones(n, np.float32)
-  weight[[1, 2, 7]] = 0  # unequal over devices
-  return {
-      'image': rng.normal(size=(n, *SHAPE)).astype(np.float32),
-      'label': labels, 'weight': weight,
-  }
+def start(trainer):
+  """(first state, jitted step)."""
+  return jax.jit(trainer.init)(jax.random.key(0)), jax.jit(trainer.step)
 
 
-def run(trainer, num_devices, mode, steps=3, scan=False):
-  mesh = parallel.make_mesh(jax.devices()[:num_devices])
-  state = parallel.init_state(trainer.init, jax.random.key(1), mesh)
-  step = parallel.wrap_step(
-      trainer.step, mesh, mode=mode, scan=scan,
-      fetch=lambda pool, index: jax.tree.map(lambda x: x[index], pool))
-  pool = parallel.replicate(make_batch(16 * steps), mesh)
-  index = np.arange(16 * steps, dtype=np.int32).reshape(steps, 16)
-  return step(state, trainer.frozen(), pool, index)
+def make_batch(n=16):
+  return toy.make_batch(SHAPE, n)
+
+
+def run(name, num_devices, mode, scan=False):
+  """(state, metrics) after three updates with the objective of that name."""
+  return toy.run_on_devices(
+      make_trainer(OBJECTIVES[name], ema_decay=0.9), num_devices, mode,
+      np.arange(48, dtype=np.int32).reshape(3, 16), make_batch(48), scan=scan,
+      fetch=lambda pool, index: jax.tree.map(lambda x: x[index], pool))[:2]
 
 
 @functools.cache
 def on_one_device(name):
-  return run(make_trainer(OBJECTIVES[name], ema_decay=0.9), 1, 'jit')
+  return run(name, 1, 'jit')
 
 
 OBJECTIVES = {
@@ -71,17 +61,11 @@ OBJECTIVES = {
     ('background', 8, 'jit', True)])
 def test_devices_agree(name, num_devices, mode, scan):
   expected, expected_metrics = on_one_device(name)
-  trainer = make_trainer(OBJECTIVES[name], ema_decay=0.9)
-  state, metrics = run(trainer, num_devices, mode, scan=scan)
+  state, metrics = run(name, num_devices, mode, scan)
   assert int(state.step) == 3
-  for part in ('nets', 'ema'):
-    for a, b in zip(jax.tree.leaves(getattr(expected, part)),
-                    jax.tree.leaves(getattr(state, part)), strict=True):
-      np.testing.assert_allclose(a, b, atol=2e-6)
-  a, b = expected_metrics.compute(), metrics.compute()
-  assert set(a) == set(b)
-  for key in a:
-    np.testing.assert_allclose(a[key], b[key], rtol=1e-5, err_msg=key)
+  toy.assert_trees_close(
+      (expected.nets, expected.ema), (state.nets, state.ema), atol=2e-6)
+  toy.assert_figures_close(expected_metrics.compute(), metrics.compute(), rtol=1e-5)
 
 
 @pytest.mark.parametrize('mode', parallel.MODES)
@@ -107,32 +91,29 @@ def test_calls_of_any_length_take_two_programs(mode):
         metrics.compute()['loss'], other_metrics.compute()['loss'], rtol=1e-5)
     counts.append(len(traced))
   assert int(one.step) == 18
-  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6),
-               one.nets['model'].params, other.nets['model'].params)
+  toy.assert_trees_close(
+      one.nets['model'].params, other.nets['model'].params, atol=2e-6)
   assert counts[0] < counts[1] == counts[-1]
 
 
 def test_empty_slots_touch_nothing():
-  trainer = make_trainer()
-  state = trainer.init(jax.random.key(0))
+  state, step = start(make_trainer())
   batch = make_batch()
   other = dict(batch, image=np.where(
       batch['weight'][:, None, None, None] > 0, batch['image'], 1e3
   ).astype(np.float32))
   other['label'] = np.where(batch['weight'] > 0, batch['label'], 2)
-  one, metrics = jax.jit(trainer.step)(state, {}, batch)
-  two, other_metrics = jax.jit(trainer.step)(state, {}, other)
+  one, metrics = step(state, {}, batch)
+  two, other_metrics = step(state, {}, other)
   jax.tree.map(np.testing.assert_array_equal, one.nets['model'], two.nets['model'])
   jax.tree.map(np.testing.assert_array_equal, metrics, other_metrics)
 
 
 def test_gradient_is_that_of_equation_4():
   """One step of plain SGD moves the parameters by the gradient of the whole J."""
-  trainer = classify.supervised(
-      model=models.MLP(NUM_CLASSES, width=5), objective=losses.nat(NUM_CLASSES),
-      tx=optax.sgd(1.0), num_classes=NUM_CLASSES, image_shape=SHAPE,
-      augment=lambda images, keys: images, normalise=lambda images: images)
-  state = trainer.init(jax.random.key(0))
+  trainer = make_trainer(
+      model=models.MLP(NUM_CLASSES, width=5), tx=optax.sgd(1.0), augment=toy.same)
+  state, step = start(trainer)
   batch = make_batch()
   batch['weight'][:] = 1
 
@@ -144,8 +125,8 @@ def test_gradient_is_that_of_equation_4():
     neg = -log_p.mean(-1) - jnp.log(NUM_CLASSES)
     return jnp.where(batch['label'] >= 0, pos, neg).mean()
 
-  loss, grads = jax.value_and_grad(objective)(state.nets['model'].params)
-  after, metrics = jax.jit(trainer.step)(state, {}, batch)
+  loss, grads = jax.jit(jax.value_and_grad(objective))(state.nets['model'].params)
+  after, metrics = step(state, {}, batch)
   jax.tree.map(
       lambda p, g, q: np.testing.assert_allclose(p - g, q, atol=1e-6),
       state.nets['model'].params, grads, after.nets['model'].params)
@@ -153,9 +134,9 @@ def test_gradient_is_that_of_equation_4():
 
 
 def test_metrics_are_of_positives_and_negatives():
-  trainer = make_trainer(threshold=0.0)  # every negative is confident
   batch = make_batch()
-  _, metrics = jax.jit(trainer.step)(trainer.init(jax.random.key(0)), {}, batch)
+  state, step = start(make_trainer(threshold=0.0))  # every negative is confident
+  _, metrics = step(state, {}, batch)
   filled = batch['weight'] > 0
   assert metrics.loss_positive.count == (filled & (batch['label'] >= 0)).sum()
   assert metrics.loss_negative.count == (filled & (batch['label'] < 0)).sum()
@@ -169,8 +150,8 @@ def test_progress_shows_an_ncr_that_can_move(objective, threshold):
   trainer = make_trainer(losses.OBJECTIVES[objective](2), num_classes=2)
   batch = make_batch()
   batch['label'] = np.minimum(batch['label'], 1)
-  state = trainer.init(jax.random.key(0))
-  after, collected = jax.jit(trainer.step)(state, {}, batch)
+  state, step = start(trainer)
+  after, collected = step(state, {}, batch)
   found = trainer.figures(collected)
   assert found['ncr'] < 1
   assert f'NCR_{threshold} {found["ncr"]:.3f}' in trainer.line(found)
@@ -183,8 +164,8 @@ def test_progress_shows_an_ncr_that_can_move(objective, threshold):
 
 def test_ema_is_the_average_and_is_what_the_head_uses():
   trainer = make_trainer(ema_decay=0.75)
-  before = trainer.init(jax.random.key(0))
-  after, _ = jax.jit(trainer.step)(before, {}, make_batch())
+  before, step = start(trainer)
+  after, _ = step(before, {}, make_batch())
   jax.tree.map(
       lambda old, new, ema: np.testing.assert_allclose(
           0.75 * old + 0.25 * new, ema, atol=1e-6),
@@ -198,12 +179,8 @@ def test_ema_is_the_average_and_is_what_the_head_uses():
 
 def test_steps_draw_different_noise():
   """The same batch twice: the key of a step depends on its number."""
-  trainer = classify.supervised(
-      model=models.MLP(NUM_CLASSES, width=5), objective=losses.nat(NUM_CLASSES),
-      tx=optax.sgd(0.0), num_classes=NUM_CLASSES, image_shape=SHAPE,
-      augment=lambda images, keys: images + jax.vmap(jax.random.normal)(keys)[
-          :, None, None, None], normalise=lambda images: images)
-  step = jax.jit(trainer.step)
-  state, one = step(trainer.init(jax.random.key(0)), {}, make_batch())
+  trainer = make_trainer(model=models.MLP(NUM_CLASSES, width=5), tx=optax.sgd(0.0))
+  state, step = start(trainer)
+  state, one = step(state, {}, make_batch())
   _, two = step(state, {}, make_batch())
   assert one.compute()['loss'] != two.compute()['loss']
