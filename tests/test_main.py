@@ -242,17 +242,22 @@ app.run(run, flags_parser=main.parse)
 """
 
 
+def forbidding(folder, library):
+  """An environment in which importing a library ends in an error of another kind than
+  where it is missing."""
+  package = folder / f'no_{library}' / library
+  package.mkdir(parents=True, exist_ok=True)
+  (package / '__init__.py').write_text('raise RuntimeError("not to be imported")')
+  return environment(folder, PYTHONPATH=str(package.parent))
+
+
 @pytest.mark.process
 def test_imports_no_tensorflow(folder):
   """Trains with TensorBoard events, evaluates and reports."""
-  forbidden = folder / 'forbidden' / 'tensorflow'
-  forbidden.mkdir(parents=True)
-  (forbidden / '__init__.py').write_text('raise RuntimeError("it is imported")')
   args = command(folder, 'without', '--config.steps=3', '--config.run.tensorboard')
   ran = subprocess.run(
       [sys.executable, '-c', ALL_MODES, *args[3:]], cwd=ROOT, text=True,
-      env=environment(folder, PYTHONPATH=str(forbidden.parent)), capture_output=True,
-      timeout=120)
+      env=forbidding(folder, 'tensorflow'), capture_output=True, timeout=120)
   assert ran.returncode == 0, ran.stdout + ran.stderr
   workdir = folder / 'without'
   for name in ('report.html', 'eval.json'):
@@ -264,10 +269,22 @@ def test_imports_no_tensorflow(folder):
 
 
 @pytest.mark.process
+@pytest.mark.parametrize('args', [
+    ['--modd=train'], ['--mode=trian'], ['--config.stepz=3'], ['--config.loss.nam=nat'],
+    ['--config.steps=0'], ['stray']])
+def test_mistyped_words_are_told_before_jax_is_imported(args, folder):
+  ran = subprocess.run(
+      command(folder, 'bad', *args), env=forbidding(folder, 'jax'), cwd=ROOT, text=True,
+      capture_output=True)
+  assert ran.returncode == 1 and ran.stderr.startswith('error: '), ran.stderr
+  assert 'not to be imported' not in ran.stderr
+
+
+@pytest.mark.process
 def test_help_and_mistakes_as_processes(folder):
   told = subprocess.run(
       [sys.executable, '-m', 'nat_jax.main', '--help'], cwd=ROOT, text=True,
-      capture_output=True)
+      capture_output=True, env=forbidding(folder, 'jax'))
   for part in ('--config configs/digits.py', '--workdir', '--mode', '--step',
                '--[no]overwrite', '--images', 'python -m nat_jax.main --mode=report'):
     assert part in told.stdout

@@ -1,4 +1,4 @@
-"""What the program can do: a module for each mode, which owns its flags.
+"""What the program can do: a module for each mode.
 
   train      a config -> trained runs, their table and their report; plan: which runs
   evaluate   a checkpoint -> its figures on every evaluation set
@@ -6,19 +6,20 @@
   posthoc    a checkpoint -> other confidences
   generate   a GAN's checkpoint -> images
   report     many workdirs -> one report
+
+The flags of all modes are in `flags`, apart from the modules that need JAX and more:
+--help and a mistyped flag are answered before these are imported.
 """
 
-from nat_jax.commands import (
-    evaluate,
-    generate,
-    posthoc,
-    predict,
-    report,
-    train,
-)
+import functools
+import importlib
+from collections.abc import Sequence
 
-# Mode -> function of the arguments that are no flags.
-COMMANDS = {
-    'train': train.run, 'evaluate': evaluate.run, 'predict': predict.run,
-    'posthoc': posthoc.run, 'generate': generate.run, 'report': report.run,
-}
+
+def _run(mode: str, argv: Sequence[str] = ()) -> None:
+  importlib.import_module(f'nat_jax.commands.{mode}').run(argv)
+
+
+# Mode -> function of the arguments that are no flags: `run` of the module of that name.
+COMMANDS = {mode: functools.partial(_run, mode) for mode in (
+    'train', 'evaluate', 'predict', 'posthoc', 'generate', 'report')}

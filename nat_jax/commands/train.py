@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
+import absl.flags
 import jax
-from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from nat_jax import train
@@ -12,15 +12,11 @@ from nat_jax.commands import flags, plan, report
 from nat_jax.runtime import checkpoint
 from nat_jax.runtime import workdir as workdirs
 
-OVERWRITE = absl_flags.DEFINE_bool(
-    'overwrite', False, 'Move a run of another config in --workdir aside first.'
-)
-
 
 def run(argv: Sequence[str] = ()) -> None:
   """--mode=train: the config, and first what it needs and is compared with."""
   del argv
-  config, flag = flags.CONFIG.value, absl_flags.FLAGS['config']
+  config, flag = flags.CONFIG.value, absl.flags.FLAGS['config']
   if config is None or not flags.WORKDIR.value:
     raise ValueError('--mode=train needs --config and --workdir')
   path, _, variant = config_flags.get_config_filename(flag).partition(':')
@@ -28,14 +24,14 @@ def run(argv: Sequence[str] = ()) -> None:
       config, path, variant or None, config_flags.get_override_values(flag),
       flags.WORKDIR.value.rstrip('/'))
   for one, workdir in planned:  # before any work is spent on the first
-    train.check(one, workdir, OVERWRITE.value)
+    train.check(one, workdir, flags.OVERWRITE.value)
   for i, (one, workdir) in enumerate([*needed, *planned]):
     with _interrupted(workdir):
       if jax.process_index() == 0:
         print(f'== {one.name}:{one.variant} -> {workdir}', flush=True)
       # Several runs may be started at once and need one evaluation classifier.
       with workdirs.hold(workdir, wait=i < len(needed)):
-        train.train(one, workdir, OVERWRITE.value)
+        train.train(one, workdir, flags.OVERWRITE.value)
   if jax.process_index() == 0:
     report.show([workdir for _, workdir in planned[::-1]])
 

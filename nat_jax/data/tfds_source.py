@@ -2,9 +2,10 @@
 
     from_tfds('cifar10', split='train[:90%]', classes=(0, 1, 2))
 
-tfds prepares the data set as ArrayRecord (that needs TensorFlow); reading and decoding
-it does not. What is cached (see cache.py for the layout) is used without a look at the
-prepared data: after preparing another version, delete the cached folder.
+tfds prepares the data set as ArrayRecord; that needs TensorFlow, the extra `prepare` of
+this package. Reading and decoding it does not. What is cached (see cache.py for the
+layout) is used without a look at the prepared data: after preparing another version,
+delete the cached folder.
 """
 
 import re
@@ -88,6 +89,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
 
   def command(where):
     return (
+        "pip install 'nat_jax[prepare]'\n  "  # TensorFlow
         'python -c "import tensorflow_datasets as tfds; '
         f"tfds.builder('{dataset}', data_dir='{where}', file_format='array_record')"
         '.download_and_prepare()"'

@@ -98,10 +98,10 @@ def _open_events(folder):
 def _write_scalars(file, record):
   from tensorboard.compat.proto import summary_pb2
 
-  values = [summary_pb2.Summary.Value(tag=f'{record["kind"]}/{name}', simple_value=value)
-            for name, value in flat(record)]
-  _write_event(
-      file, step=record['step'], summary=summary_pb2.Summary(value=values))
+  scalars = [
+      summary_pb2.Summary.Value(tag=f'{record["kind"]}/{name}', simple_value=value)
+      for name, value in flat(record)]
+  _write_event(file, step=record['step'], summary=summary_pb2.Summary(value=scalars))
 
 
 def _write_event(file, **content):
