@@ -35,7 +35,7 @@ def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:
   Raises:
     ValueError, TypeError: a name or an argument that does not exist.
   """
-  return TASKS[config['task']].build(config, shape, OTHERS)
+  return parallel.traced_once(TASKS[config['task']].build(config, shape, OTHERS))
 
 
 def restore(workdir: str, step: int | None = None, task: str | None = None) -> Run:
