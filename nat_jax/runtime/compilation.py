@@ -68,7 +68,11 @@ def _make_ready(folder):
   folder.mkdir(mode=0o700, parents=True, exist_ok=True)
   if hasattr(os, 'getuid') and folder.stat().st_uid != os.getuid():
     raise PermissionError('it belongs to another user')
-  with filelock.FileLock(folder / '.lockfile', timeout=PATIENCE):  # as JAX takes it
+  # The lock that JAX takes; soft ones, which JAX would fall back to where the disk has
+  # no locks, outlive a process that is killed, and would be waited for.
+  lock = filelock.FileLock(
+      folder / '.lockfile', timeout=PATIENCE, fallback_to_soft=False)
+  with lock:
     probe = folder / f'.{os.getpid()}'
     probe.touch()
     probe.unlink()
