@@ -35,7 +35,7 @@ def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:
   Raises:
     ValueError, TypeError: the config has an unknown name or argument.
   """
-  return TASKS[config['task']].build(config, shape, OTHERS)
+  return parallel.traced_once(TASKS[config['task']].build(config, shape, OTHERS))
 
 
 def restore(workdir: str, step: int | None = None, task: str | None = None) -> Run:

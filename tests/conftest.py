@@ -9,6 +9,7 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+jax.config.update('jax_enable_compilation_cache', False)  # of processes: see below
 
 # A shell has jobs in the background ignore SIGINT, and `nohup` SIGHUP; the processes
 # that tests start would inherit it.

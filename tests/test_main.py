@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+from tensorboard.backend.event_processing import event_file_loader
 
 from nat_jax import train
 from nat_jax.commands import report
@@ -221,17 +222,7 @@ def test_lost_processes(folder):
       toy.final_state(folder / 'alone'), toy.final_state(folder / 'lost'), atol=1e-5)
 
 
-WITHOUT_TENSORFLOW = """
-import sys
-from importlib import machinery
-
-find_spec = machinery.PathFinder.find_spec
-
-def find_other(name, *args):
-  missing = name.partition('.')[0] in ('tensorflow', 'tensorboard')
-  return None if missing else find_spec(name, *args)
-
-machinery.PathFinder.find_spec = find_other
+ALL_MODES = """
 from absl import app
 from nat_jax import main
 from nat_jax.commands import COMMANDS, flags
@@ -243,25 +234,49 @@ app.run(run, flags_parser=main.parse)
 """
 
 
+def forbidding(folder, library):
+  """An environment in which importing a library ends in an error of another kind than
+  where it is missing."""
+  package = folder / f'no_{library}' / library
+  package.mkdir(parents=True, exist_ok=True)
+  (package / '__init__.py').write_text('raise RuntimeError("not to be imported")')
+  return environment(folder, PYTHONPATH=str(package.parent))
+
+
 @pytest.mark.process
-def test_works_without_tensorflow(folder):
-  """Trains with TensorBoard events asked for, evaluates and reports."""
+def test_imports_no_tensorflow(folder):
+  """Trains with TensorBoard events, evaluates and reports."""
   args = command(folder, 'without', '--config.steps=3', '--config.run.tensorboard')
   ran = subprocess.run(
-      [sys.executable, '-c', WITHOUT_TENSORFLOW, *args[3:]], env=environment(folder),
-      cwd=ROOT, text=True, capture_output=True, timeout=120)
+      [sys.executable, '-c', ALL_MODES, *args[3:]], cwd=ROOT, text=True,
+      env=forbidding(folder, 'tensorflow'), capture_output=True, timeout=120)
   assert ran.returncode == 0, ran.stdout + ran.stderr
-  assert 'TensorBoard' in ran.stderr
   workdir = folder / 'without'
-  assert (workdir / 'report.html').exists() and (workdir / 'eval.json').exists()
-  assert not (workdir / 'tensorboard').exists()
+  for name in ('report.html', 'eval.json'):
+    assert (workdir / name).exists()
+  [events] = (workdir / 'tensorboard').iterdir()
+  tags = {value.tag for event in event_file_loader.EventFileLoader(
+      str(events)).Load() for value in event.summary.value}
+  assert {'train/loss', 'eval/evals/test/accuracy'} <= tags
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('args', [
+    ['--modd=train'], ['--mode=trian'], ['--config.stepz=3'], ['--config.loss.nam=nat'],
+    ['--config.steps=0'], ['stray']])
+def test_mistyped_words_are_told_before_jax_is_imported(args, folder):
+  ran = subprocess.run(
+      command(folder, 'bad', *args), env=forbidding(folder, 'jax'), cwd=ROOT, text=True,
+      capture_output=True)
+  assert ran.returncode == 1 and ran.stderr.startswith('error: '), ran.stderr
+  assert 'not to be imported' not in ran.stderr
 
 
 @pytest.mark.process
 def test_help_and_mistakes_as_processes(folder):
   told = subprocess.run(
       [sys.executable, '-m', 'nat_jax.main', '--help'], cwd=ROOT, text=True,
-      capture_output=True)
+      capture_output=True, env=forbidding(folder, 'jax'))
   for part in ('--config configs/digits.py', '--workdir', '--mode', '--step',
                '--[no]overwrite', '--images', 'python -m nat_jax.main --mode=report'):
     assert part in told.stdout

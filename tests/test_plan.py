@@ -12,7 +12,7 @@ import ml_collections
 import pytest
 
 from nat_jax import schema
-from nat_jax.commands import plan
+from nat_jax.commands import config_file, plan
 from nat_jax.runtime import processes, results
 from nat_jax.runtime import workdir as workdirs
 
@@ -23,7 +23,7 @@ def planned(file, which=None, **changes):
   """The runs needed and asked for; changes of 'a__b' as of the command line."""
   path = str(CONFIGS / file)
   changes = {key.replace('__', '.'): value for key, value in changes.items()}
-  config = plan.load(path, which)
+  config = config_file.load(path, which)
   config.update_from_flattened_dict(changes)
   return plan.plan(config, path, which, changes, 'runs/x')
 
@@ -45,7 +45,7 @@ def test_changes_hold_for_both_but_where_the_two_differ():
   assert (config.model.name, rival.model.name) == ('mlp', 'mlp')
   assert (config.loss.name, rival.loss.name) == ('outlier_exposure', 'cross_entropy')
   assert config.data.negatives_per_batch == 12
-  assert rival.data.negatives_per_batch == plan.load(
+  assert rival.data.negatives_per_batch == config_file.load(
       str(CONFIGS / 'digits.py'), 'baseline').data.negatives_per_batch
   assert (config.variant, rival.variant) == ('mine', 'baseline')
   assert not rival.data.treatment
@@ -60,7 +60,7 @@ def test_plain_gan_of_points_gets_no_negatives():
 def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   path = CONFIGS / 'gan' / 'digits.py'
-  config = plan.load(str(path), 'nat3')
+  config = config_file.load(str(path), 'nat3')
   spec = config.measures.features
   spec.config = str(CONFIGS.parent / spec.config)
   workdir = tmp_path / spec.workdir
@@ -77,7 +77,7 @@ def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
   (workdir / results.EVALUATION).write_text('{"step": 1, "evals": {}}')
   assert needed() == []
   path_of, _, which = spec.config.partition(':')
-  other = schema.plain(plan.load(path_of, which)) | {'seed': 7}
+  other = schema.plain(config_file.load(path_of, which)) | {'seed': 7}
   (workdir / 'config.json').write_text(json.dumps(other))
   with pytest.raises(ValueError, match=f'{workdir.name}.*seed: 7 -> 0'):
     needed()  # not any evaluation that happens to lie there
@@ -106,15 +106,15 @@ def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
 def test_mistakes_in_a_config_file_are_placed(text, message, tmp_path):
   (tmp_path / 'config.py').write_text(text)
   with pytest.raises(ValueError, match=f'(?s)^{tmp_path}/config.py.*{message}'):
-    plan.load(str(tmp_path / 'config.py'))
+    config_file.load(str(tmp_path / 'config.py'))
 
 
 def test_a_variant_that_a_config_does_not_take(tmp_path):
   (tmp_path / 'config.py').write_text('def get_config():\n  pass')
   with pytest.raises(ValueError, match='config.py: TypeError: .*get_config'):
-    plan.load(str(tmp_path / 'config.py'), 'nat')
+    config_file.load(str(tmp_path / 'config.py'), 'nat')
   with pytest.raises(ValueError, match='nowhere.py: '):
-    plan.load(str(tmp_path / 'nowhere.py'))
+    config_file.load(str(tmp_path / 'nowhere.py'))
 
 
 def test_a_config_of_its_own_making_is_checked_first():
@@ -124,7 +124,7 @@ def test_a_config_of_its_own_making_is_checked_first():
 
 
 def test_a_needed_run_has_a_workdir():
-  config = plan.load(str(CONFIGS / 'gan' / 'digits.py'), 'nat3')
+  config = config_file.load(str(CONFIGS / 'gan' / 'digits.py'), 'nat3')
   config.measures.features.workdir = ''
   with pytest.raises(ValueError, match='measures.features.*workdir.*classifier'):
     plan.plan(config, 'x.py', None, {}, 'runs/x')

@@ -214,12 +214,9 @@ def test_names_that_are_not_utf8_survive(run, tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'stdout', shown)
   monkeypatch.setattr(sys, 'stderr', sys.stderr)
   console.guard()  # as the program does first
-  given = {
-      predict.flags: dict(WORKDIR=run[0], STEP=None),
-      predict: dict(IMAGES=str(tmp_path / 'in'), THRESHOLD=0.0)}
-  for module, values in given.items():
-    for flag, value in values.items():
-      monkeypatch.setattr(module, flag, types.SimpleNamespace(value=value))
+  for flag, value in dict(WORKDIR=run[0], STEP=None, IMAGES=str(tmp_path / 'in'),
+                          THRESHOLD=0.0).items():
+    monkeypatch.setattr(predict.flags, flag, types.SimpleNamespace(value=value))
   predict.run()
   shown.flush()
   text = shown.buffer.getvalue().decode('ascii')

@@ -42,7 +42,8 @@ PLACES = {
         'reports/figures.py', 'reports/pictures.py', 'tasks/gan/figures.py',
         'tasks/points/figures.py'},
     'orbax': {'runtime/checkpoint.py'},
-    'clu.metric_writers': {'runtime/writers.py'},
+    'clu.metric_writers': set(),  # imports TensorFlow
+    'tensorboard': {'runtime/writers.py'},
     'jax.jit': {'runtime/parallel.py'},
     'jax.pmap': {'runtime/parallel.py'},
     'jax.make_mesh': {'runtime/parallel.py'},

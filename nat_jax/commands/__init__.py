@@ -1,4 +1,4 @@
-"""The modes of the program: a module for each, which defines its flags.
+"""The modes of the program: a module for each.
 
   train      trains the runs of a config and reports on them (plan: which runs)
   evaluate   evaluates a checkpoint on every evaluation set
@@ -6,19 +6,20 @@
   posthoc    evaluates post-hoc confidence scores of a checkpoint
   generate   generates images with a GAN's checkpoint
   report     writes one report on many workdirs
+
+The flags of all modes are in `flags`, separate from the modules that import JAX, so
+that --help and mistyped flags are answered without importing it.
 """
 
-from nat_jax.commands import (
-    evaluate,
-    generate,
-    posthoc,
-    predict,
-    report,
-    train,
-)
+import functools
+import importlib
+from collections.abc import Sequence
+
+
+def _run(mode: str, argv: Sequence[str] = ()) -> None:
+  importlib.import_module(f'nat_jax.commands.{mode}').run(argv)
+
 
 # Mode -> function of the positional arguments.
-COMMANDS = {
-    'train': train.run, 'evaluate': evaluate.run, 'predict': predict.run,
-    'posthoc': posthoc.run, 'generate': generate.run, 'report': report.run,
-}
+COMMANDS = {mode: functools.partial(_run, mode) for mode in (
+    'train', 'evaluate', 'predict', 'posthoc', 'generate', 'report')}

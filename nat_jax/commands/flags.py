@@ -1,4 +1,4 @@
-"""The flags that several modes share, and the exceptions that are users' mistakes."""
+"""The flags of all modes, and the exceptions that are users' mistakes. No JAX."""
 
 from absl import flags
 from ml_collections import config_flags
@@ -12,6 +12,24 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 STEP = flags.DEFINE_integer(
     'step', None, 'evaluate, predict, posthoc, generate: step of the checkpoint '
     '(default: the newest).')
+OVERWRITE = flags.DEFINE_bool(
+    'overwrite', False, 'train: move a run of another config in --workdir aside.'
+)
+IMAGES = flags.DEFINE_string('images', None, 'predict: folder of pictures.')
+THRESHOLD = flags.DEFINE_float(
+    'threshold', None, 'predict: below this maximum probability the answer is "none of '
+    'these" (default: the threshold that keeps 95 % of the calibration positives).',
+)
+NUM = flags.DEFINE_integer('num', 64, 'generate: number of images.')
+LABELS = flags.DEFINE_list(
+    'labels', None, 'generate: classes to generate, comma-separated names or numbers '
+    '(default: not selected).')
+SEED = flags.DEFINE_integer('seed', 0, 'generate: seed of the noise.')
+INTERPOLATE = flags.DEFINE_integer(
+    'interpolate', 0, 'generate: number of rows of interpolations between two images.')
+NEIGHBOURS = flags.DEFINE_integer(
+    'neighbours', 0, 'generate: number of nearest training images shown beside each '
+    'image.')
 MISTAKES = (ValueError, TypeError, OSError)  # most likely caused by the user
 
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import flags as absl_flags
 
 from nat_jax import data, runs
 from nat_jax.commands import flags
@@ -25,16 +24,6 @@ from nat_jax.schema import bounds
 from nat_jax.tasks.gan import evaluate as generation
 from nat_jax.tasks.gan import neighbours as neighbours_lib
 
-NUM = absl_flags.DEFINE_integer('num', 64, 'generate: number of images.')
-LABELS = absl_flags.DEFINE_list(
-    'labels', None, 'generate: classes to generate, comma-separated names or numbers '
-    '(default: not selected).')
-SEED = absl_flags.DEFINE_integer('seed', 0, 'generate: seed of the noise.')
-INTERPOLATE = absl_flags.DEFINE_integer(
-    'interpolate', 0, 'generate: number of rows of interpolations between two images.')
-NEIGHBOURS = absl_flags.DEFINE_integer(
-    'neighbours', 0, 'generate: number of nearest training images shown beside each '
-    'image.')
 FOLDER = 'generated'
 COLUMNS = 10  # images per row of a sheet, and steps of an interpolation
 MOST = 200  # most samples drawn per requested sample, where classes are selected
@@ -271,7 +260,8 @@ def run(argv: Sequence[str] = ()) -> None:
   """--mode=generate: generates images with a GAN."""
   del argv
   path = generate(
-      flags.needed(flags.WORKDIR, 'generate'), NUM.value, LABELS.value, SEED.value,
-      flags.STEP.value, INTERPOLATE.value, NEIGHBOURS.value)
+      flags.needed(flags.WORKDIR, 'generate'), flags.NUM.value, flags.LABELS.value,
+      flags.SEED.value, flags.STEP.value, flags.INTERPOLATE.value,
+      flags.NEIGHBOURS.value)
   if jax.process_index() == 0:
     print(f'written: {path} and the sheets beside it')

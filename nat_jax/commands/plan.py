@@ -3,9 +3,6 @@
     needed, runs = plan(config, 'configs/digits.py', 'nat', {'steps': 9}, 'runs/digits')
 """
 
-import importlib.machinery
-import importlib.util
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +10,7 @@ import ml_collections
 from ml_collections.config_flags import config_path
 
 from nat_jax import schema
+from nat_jax.commands import config_file
 from nat_jax.runtime import files, processes, results
 from nat_jax.runtime import workdir as workdirs
 
@@ -44,58 +42,14 @@ def plan(
   schema.plain(config)
   runs = [(config, workdir)]
   if config.compare_with:
-    rival, original = load(path, config.compare_with), load(path, variant)
+    rival, original = (
+        config_file.load(path, name) for name in (config.compare_with, variant))
     for key, value in changes.items():
       if _shared(key, rival, original):
         config_path.set_value(key, rival, value)
     rival.compare_with = ''
     runs.insert(0, (rival, f'{workdir}-{config.compare_with}'))
   return _needed(config), runs
-
-
-def load(path: str, variant: str | None = None) -> ml_collections.ConfigDict:
-  """Loads the config of a variant from a config file.
-
-  Args:
-    path: of the file.
-    variant: argument of its get_config; None: no argument.
-
-  Raises:
-    ValueError: the file raised an error (the message names file and line), or has no
-      get_config that returns a config.
-  """
-  loader = importlib.machinery.SourceFileLoader('variant_config', path)
-  module = importlib.util.module_from_spec(
-      importlib.util.spec_from_loader(loader.name, loader))
-  try:
-    loader.exec_module(module)
-    if not callable(getattr(module, 'get_config', None)):
-      raise ValueError('it has no function get_config')
-    config = module.get_config(*([] if variant is None else [variant]))
-  except Exception as error:  # whatever the user's code may raise
-    raise ValueError(f'{_place(error, path)}: {_message(error)}') from error
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise ValueError(
-        f'{path}: get_config must return what nat_jax.schema.presets.experiment(...) '
-        f'returns, got {type(config).__name__} (is there a return statement?)')
-  return config
-
-
-def _place(error, path):
-  """The file and, if known, the line at which an error was raised."""
-  if isinstance(error, SyntaxError) and error.lineno:
-    return f'{error.filename}, line {error.lineno}'
-  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-           if frame.filename == path]
-  return f'{path}, line {lines[-1]}' if lines else path
-
-
-def _message(error):
-  """The text of an error, with its type unless that is ValueError or OSError."""
-  if isinstance(error, SyntaxError):
-    return error.msg
-  kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
-  return f'{kind}{error}'
 
 
 def _shared(key, rival, original):
@@ -121,7 +75,7 @@ def _needed(config):
       raise ValueError(
           f'{place} needs the workdir of its run beside config={spec["config"]!r}')
     path, _, variant = spec['config'].partition(':')
-    needed, workdir = load(path, variant or None), spec['workdir']
+    needed, workdir = config_file.load(path, variant or None), spec['workdir']
     count = processes.count(_is_done(workdir))
     if 0 < count < processes.total():
       raise ValueError(

@@ -8,18 +8,11 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags as absl_flags
 
 from nat_jax import data, metrics, runs, schema
 from nat_jax.commands import flags
 from nat_jax.runtime import files, results
 from nat_jax.tasks.classify import evaluate, inputs
-
-IMAGES = absl_flags.DEFINE_string('images', None, 'predict: folder of pictures.')
-THRESHOLD = absl_flags.DEFINE_float(
-    'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: the threshold that keeps 95 % of the calibration positives).',
-)
 
 PREDICTIONS = 'predictions.csv'
 NONE, UNREADABLE = 'none of these', 'unreadable'  # answers beside the classes
@@ -123,8 +116,8 @@ def run(argv: Sequence[str] = ()) -> None:
   """--mode=predict: classifies a folder of pictures."""
   del argv
   workdir, images = (
-      flags.needed(flag, 'predict') for flag in (flags.WORKDIR, IMAGES))
-  path = predict_folder(workdir, images, flags.STEP.value, THRESHOLD.value)
+      flags.needed(flag, 'predict') for flag in (flags.WORKDIR, flags.IMAGES))
+  path = predict_folder(workdir, images, flags.STEP.value, flags.THRESHOLD.value)
   with open(path, encoding='utf-8', errors='backslashreplace') as file:
     print(file.read(), end='')
   print(f'written: {path}')

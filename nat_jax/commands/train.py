@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
+import absl.flags
 import jax
-from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from nat_jax import train
@@ -12,15 +12,11 @@ from nat_jax.commands import flags, plan, report
 from nat_jax.runtime import checkpoint
 from nat_jax.runtime import workdir as workdirs
 
-OVERWRITE = absl_flags.DEFINE_bool(
-    'overwrite', False, 'train: move a run of another config in --workdir aside.'
-)
-
 
 def run(argv: Sequence[str] = ()) -> None:
   """--mode=train: trains what the config depends on, its comparison run, and itself."""
   del argv
-  config, flag = flags.CONFIG.value, absl_flags.FLAGS['config']
+  config, flag = flags.CONFIG.value, absl.flags.FLAGS['config']
   if config is None or not flags.WORKDIR.value:
     raise ValueError('--mode=train needs --config and --workdir')
   path, _, variant = config_flags.get_config_filename(flag).partition(':')
@@ -28,14 +24,14 @@ def run(argv: Sequence[str] = ()) -> None:
       config, path, variant or None, config_flags.get_override_values(flag),
       flags.WORKDIR.value.rstrip('/'))
   for run_config, workdir in planned:  # before any time is spent on training
-    train.check(run_config, workdir, OVERWRITE.value)
+    train.check(run_config, workdir, flags.OVERWRITE.value)
   for i, (run_config, workdir) in enumerate([*needed, *planned]):
     with _interrupted(workdir):
       if jax.process_index() == 0:
         print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
       # Runs that are started together may depend on one evaluation classifier: wait.
       with workdirs.hold(workdir, wait=i < len(needed)):
-        train.train(run_config, workdir, OVERWRITE.value)
+        train.train(run_config, workdir, flags.OVERWRITE.value)
   if jax.process_index() == 0:
     report.show([workdir for _, workdir in planned[::-1]])
 

@@ -28,10 +28,16 @@ import numpy as np
 from nat_jax.data import rows, sources
 
 
+def cache_root() -> pathlib.Path:
+  """The folder of all that is cached: $NAT_JAX_CACHE, or else ~/.cache/nat_jax."""
+  return pathlib.Path(
+      os.environ.get('NAT_JAX_CACHE') or '~/.cache/nat_jax').expanduser()
+
+
 def cache_folder(dataset: str, cache_dir: str | None = None) -> pathlib.Path:
   """The folder that holds the cached splits of `dataset`."""
-  root = cache_dir or os.environ.get('NAT_JAX_CACHE') or '~/.cache/nat_jax'
-  return pathlib.Path(root).expanduser() / dataset.replace('/', '-')
+  root = pathlib.Path(cache_dir).expanduser() if cache_dir else cache_root()
+  return root / dataset.replace('/', '-')
 
 
 def write_cache(

@@ -3,9 +3,10 @@
     from_tfds('cifar10', split='train[:90%]', classes=(0, 1, 2))
     from_tfds('imagenet2012', size=224, lazy=True)    # nothing decoded on disk
 
-Preparing a data set as ArrayRecord needs TensorFlow; reading and decoding it does not.
-Cached splits (layout: nat_jax/data/cache.py) are used without comparing them with the
-prepared data: after preparing another version, delete the cached folder.
+Preparing a data set as ArrayRecord needs TensorFlow, the extra `prepare` of this
+package; reading and decoding it does not. Cached splits (layout: nat_jax/data/cache.py)
+are used without comparing them with the prepared data: after preparing another version,
+delete the cached folder.
 """
 
 import os
@@ -172,6 +173,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
 
   def command(where):
     return (
+        "pip install 'nat_jax[prepare]'\n  "  # TensorFlow
         'python -c "import tensorflow_datasets as tfds; '
         f"tfds.builder('{dataset}', data_dir='{where}', file_format='array_record')"
         '.download_and_prepare()"'

@@ -12,7 +12,6 @@ them, and is usually larger.
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from nat_jax.metrics import detection
 
@@ -42,6 +41,8 @@ def proportion_interval(count: int, n: int) -> tuple[float, float]:
   Inference", 1927; Brown, Cai, DasGupta, "Interval Estimation for a Binomial
   Proportion", 2001.
   """
+  from scipy import stats  # half a second of imports
+
   if n < 1 or not 0 <= count <= n:
     raise ValueError(f'expected 0 <= count <= n and n >= 1, got {count} of {n}')
   found = stats.binomtest(count, n).proportion_ci(LEVEL, method='wilson')

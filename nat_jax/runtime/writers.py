@@ -55,30 +55,65 @@ def _events(workdir):
 
   They repeat what metrics.jsonl holds: a failure is told once and stops nothing.
   """
-  events = None
+  file = None
 
   def attempt(what):
-    nonlocal events
+    nonlocal file
     try:
       return what()
-    except Exception as error:  # TensorFlow raises kinds of its own
+    except Exception as error:  # of the disk, and of packages that do not go together
       logging.warning(
           'TensorBoard events cannot be written to %s (%s); metrics.jsonl has every '
           'figure.', workdir, ' '.join((str(error) or repr(error)).split())[:200])
-      events = None
+      if file is not None:
+        with contextlib.suppress(OSError):
+          file.close()
+      file = None
 
   def write(record):
-    if events is not None:
-      scalars = {f'{record["kind"]}/{k}': v for k, v in flat(record)}
-      attempt(lambda: events.write_scalars(record['step'], scalars))
+    if file is not None:
+      attempt(lambda: _write_scalars(file, record))
 
   if workdir is not None:
-    events = attempt(lambda: _event_writer(workdir))
+    file = attempt(lambda: _open_events(os.path.join(workdir, 'tensorboard')))
   try:
     yield write
   finally:
-    if events is not None:
-      attempt(events.close)
+    if file is not None:
+      attempt(file.close)
+
+
+def _open_events(folder):
+  """A new file of events in `folder`, which holds their version so far.
+
+  Its name is of the form by which TensorBoard finds such files and orders them in time.
+  """
+  os.makedirs(folder, exist_ok=True)
+  name = f'events.out.tfevents.{time.time_ns() / 1e9:.6f}.{os.getpid()}'
+  file = open(os.path.join(folder, name), 'xb')  # noqa: SIM115
+  _write_event(file, file_version='brain.Event:2')
+  return file
+
+
+def _write_scalars(file, record):
+  from tensorboard.compat.proto import summary_pb2
+
+  scalars = [
+      summary_pb2.Summary.Value(tag=f'{record["kind"]}/{name}', simple_value=value)
+      for name, value in flat(record)]
+  _write_event(file, step=record['step'], summary=summary_pb2.Summary(value=scalars))
+
+
+def _write_event(file, **content):
+  """Adds an event to a file, for a reader to see at once."""
+  # Not tensorboard's EventFileWriter, which imports TensorFlow where that is installed.
+  from tensorboard.compat.proto import event_pb2
+  from tensorboard.summary.writer import record_writer
+
+  event = event_pb2.Event(wall_time=time.time(), **content)
+  writer = record_writer.RecordWriter(file)
+  writer.write(event.SerializeToString())
+  writer.flush()
 
 
 def has_record(workdir: str, step: int, kind: str) -> bool:
@@ -86,20 +121,6 @@ def has_record(workdir: str, step: int, kind: str) -> bool:
   return any(
       (record['step'], record['kind']) == (step, kind)
       for record in files.read_records(os.path.join(workdir, METRICS)))
-
-
-def _event_writer(workdir):
-  # TensorFlow's chatter; nothing is computed with it here.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  try:
-    from clu import metric_writers  # imports TensorFlow
-  except ImportError as error:
-    logging.warning(
-        'No TensorBoard events (%s); metrics.jsonl has every figure.', error
-    )
-    return None
-  return metric_writers.SummaryWriter(os.path.join(workdir, 'tensorboard'))
 
 
 def _drop_after(path, step):

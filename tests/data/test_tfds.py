@@ -182,7 +182,8 @@ def test_not_prepared_says_the_command(data_dir, tmp_path):
   with pytest.raises(ValueError) as error:
     read(data_dir, tmp_path, dataset='cifar100')
   assert (
-      'python -c "import tensorflow_datasets as tfds; '
+      "\n  pip install 'nat_jax[prepare]'\n"
+      '  python -c "import tensorflow_datasets as tfds; '
       f"tfds.builder('cifar100', data_dir='{data_dir}', file_format='array_record')"
       '.download_and_prepare()"'
   ) in str(error.value)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import pty
 import re
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import termios
 
+import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from nat_jax.runtime import writers
 
@@ -100,23 +103,61 @@ def test_one_bar_on_a_terminal():
   assert ', ' not in lines[2]
 
 
-@pytest.mark.parametrize('events', [True, False])
-def test_tensorboard_events_when_asked_for(events, tmp_path):
-  with writers.open_writers(str(tmp_path), 0, tensorboard=events) as write:
+def events_in(folder):
+  """(tag, step, value) of each scalar, as TensorBoard's accumulator reads them."""
+  reader = event_accumulator.EventAccumulator(str(folder))
+  reader.Reload()
+  return [(tag, event.step, event.value)
+          for tag in reader.Tags()['scalars'] for event in reader.Scalars(tag)]
+
+
+def test_events_are_what_tensorboard_reads(tmp_path):
+  """Every finite figure, in float32; those of a resumed run in a file of their own."""
+  with writers.open_writers(str(tmp_path), 0) as write:
+    write({'step': 1, 'kind': 'train', 'loss': 0.1, 'nothing': math.nan})
+    assert events_in(tmp_path / 'tensorboard'), 'not before it is closed'
+    write({'step': 1, 'kind': 'eval', 'evals': {'test': {'ncr': {'0.4': 1}, 'n': 9}}})
+  with writers.open_writers(str(tmp_path), 1) as write:
+    write({'step': 2, 'kind': 'train', 'loss': 3e9})
+  assert len(list((tmp_path / 'tensorboard').iterdir())) == 2
+  assert sorted(events_in(tmp_path / 'tensorboard')) == [
+      ('eval/evals/test/n', 1, 9), ('eval/evals/test/ncr/0.4', 1, 1),
+      ('train/loss', 1, np.float32(0.1)), ('train/loss', 2, 3e9)]
+
+
+def test_no_events_where_they_are_not_asked_for(tmp_path):
+  with writers.open_writers(str(tmp_path), 0, tensorboard=False) as write:
     write({'step': 1, 'kind': 'train', 'loss': 0.5})
-  assert any(tmp_path.glob('tensorboard/events*')) == events
+  assert [path.name for path in tmp_path.iterdir()] == [writers.METRICS]
 
 
-def test_events_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch, caplog):
+def full_disk(monkeypatch, tmp_path):
+  """A file of events on a disk that is full."""
+  def open_full(folder):
+    return open('/dev/full', 'wb')
+
+  monkeypatch.setattr(writers, '_open_events', open_full)
+  return 'No space left on device'
+
+
+def no_folder(monkeypatch, tmp_path):
+  (tmp_path / 'tensorboard').touch()
+  return 'File exists'
+
+
+def no_tensorboard(monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, 'tensorboard.compat.proto', None)
+  return 'tensorboard.compat.proto'
+
+
+@pytest.mark.parametrize('trouble', [full_disk, no_folder, no_tensorboard])
+def test_events_that_cannot_be_written_stop_nothing(
+    trouble, tmp_path, monkeypatch, caplog):
   """They are told of once, and metrics.jsonl has every record."""
-  class Full:
-    def write_scalars(self, step, scalars):
-      raise RuntimeError('No space left on device')
-
-  monkeypatch.setattr(writers, '_event_writer', lambda workdir: Full())
+  reason = trouble(monkeypatch, tmp_path)
   with writers.open_writers(str(tmp_path), 0) as write:
     for step in (1, 2):
       write({'step': step, 'kind': 'train', 'loss': 0.5})
   assert [r['step'] for r in read(tmp_path)] == [1, 2]
   assert caplog.text.count('TensorBoard events cannot be written') == 1
-  assert 'No space left on device' in caplog.text
+  assert reason in caplog.text

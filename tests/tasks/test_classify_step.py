@@ -69,6 +69,34 @@ def test_devices_agree(name, num_devices, mode, scan):
 
 
 @pytest.mark.parametrize('mode', parallel.MODES)
+def test_step_is_traced_twice(mode):
+  """To try it (and for the shapes of its metrics) and to compile it; `init` once."""
+  trainer, traced = make_trainer(ema_decay=0.9), []
+
+  def step(*args, **kwargs):
+    traced.append('step')
+    return trainer.step(*args, **kwargs)
+
+  def init(key):
+    traced.append('init')
+    return trainer.init(key)
+
+  once = parallel.traced_once(trainer._replace(step=step, init=init))
+  mesh, key = parallel.make_mesh(jax.devices()[:1]), jax.random.key(1)
+  parallel.abstract_state(once.init, mesh)
+  jax.eval_shape(
+      lambda key, batch: once.step(once.init(key), {}, batch), key, make_batch())
+  items = jax.tree.map(lambda x: x.reshape(2, 16, *x.shape[1:]), make_batch(32))
+  state, metrics = parallel.wrap_step(once.step, mesh, mode=mode)(
+      parallel.init_state(once.init, key, mesh), {}, (), items)
+  assert sorted(traced) == ['init', 'step', 'step']
+  other, other_metrics = parallel.wrap_step(trainer.step, mesh, mode=mode)(
+      parallel.init_state(trainer.init, key, mesh), {}, (), items)
+  jax.tree.map(np.testing.assert_array_equal, (state.nets, state.ema, metrics),
+               (other.nets, other.ema, other_metrics))
+
+
+@pytest.mark.parametrize('mode', parallel.MODES)
 def test_calls_of_any_length_take_two_programs(mode):
   """A scanned call that is not full goes update by update; nothing is traced anew."""
   trainer, traced = make_trainer(), []
