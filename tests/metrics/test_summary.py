@@ -78,5 +78,5 @@ def test_a_single_image_and_none(data):
   none = {name: values[:0] for name, values in neg.items()}
   with pytest.raises(ValueError, match='max_prob'):
     metrics.negative_summary(pos, none)
-  with pytest.raises(ValueError, match='max_prob'):
+  with pytest.raises(ValueError, match='prediction'):
     metrics.positive_summary(none, labels[:0])

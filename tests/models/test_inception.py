@@ -162,7 +162,8 @@ def test_what_goes_in(channels, monkeypatch):
 def test_images_must_be_uint8(variables):
   for shape, dtype in [((1, 8, 8, 3), np.float32), ((1, 8, 8, 2), np.uint8),
                        ((8, 8, 3), np.uint8)]:
-    with pytest.raises(ValueError, match=r'uint8.*\[n, h, w, 1 or 3\].*int'):
+    got = rf'{np.dtype(dtype)}.*\b8, 8'
+    with pytest.raises(ValueError, match=rf'uint8.*\[n, h, w, 1 or 3\].*{got}'):
       inception.inception_features(variables, np.zeros(shape, dtype))
 
 
