@@ -161,17 +161,12 @@ def generative_summary(
   }
   size = min(kid_subset_size, n, m)
   subsets = 'all samples' if size == n == m else f'{kid_subsets} subsets of {size}'
-  neighbours = (
-      f'k = {k}, {near["num_samples"]} samples against {near["num_reference"]} of the '
-      'reference.'
-  )
+  neighbours = (f'k = {k}, {near["num_samples"]} samples against '
+                f'{near["num_reference"]} of the reference.')
   conventions = {
       'fid': ' '.join([f'{versus}.', frechet.rank_note(min(n, m), dim)]).rstrip(),
       'kid': f'Unbiased MMD^2, kernel (x.y/d + 1)^3, {subsets}; {versus}.',
-      'precision': neighbours,
-      'recall': neighbours,
-      'density': neighbours,
-      'coverage': neighbours,
+      **dict.fromkeys(('precision', 'recall', 'density', 'coverage'), neighbours),
   }
   for part in (
       _of_probs(sample.get('probs'), reference.get('probs'), n, m, splits),

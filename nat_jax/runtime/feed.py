@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
@@ -87,20 +86,24 @@ class _Batches:
 
   def __init__(self, batch: Callable[[int], Any], stop: int, rows: int, num_bytes: int):
     self.batch, self.stop, self.rows = batch, stop, rows
+    self.ahead = min(16, max(2, AHEAD // num_bytes))  # batches
     self.next, self.iterator = None, None
-    ahead = min(16, max(2, AHEAD // num_bytes))
-    self.options = grain.ReadOptions(
-        num_threads=min(ahead, THREADS), prefetch_buffer_size=ahead)
 
   def __call__(self, step: int, k: int):
     """Batches of steps step...step+k-1, stacked; the last repeated up to `rows`."""
     if step != self.next:
-      steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
-      self.iterator = iter(steps.to_iter_dataset(self.options))
+      self.iterator = self._start(step)
     self.next = step + k
     batches = [next(self.iterator) for _ in range(k)]
     batches += batches[-1:] * (self.rows - k)
     return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
+
+  def _start(self, step):
+    import grain  # takes a third of a second, which other placements need not wait for
+
+    steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
+    return iter(steps.to_iter_dataset(grain.ReadOptions(
+        num_threads=min(self.ahead, THREADS), prefetch_buffer_size=self.ahead)))
 
 
 def periods(run: Mapping[str, Any], evals: Iterable[int]) -> list[int]:

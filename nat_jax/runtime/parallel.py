@@ -110,23 +110,14 @@ def wrap_step(
         (state, sums), items)
     return state, sums, i
 
-  def zeros(*given):
-    # Without shardings, as where the step was tried: it is not traced again.
-    plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), given)
-    shapes = jax.eval_shape(
-        lambda state, frozen, source, items: step(
-            state, frozen, fetched(source, jax.tree.map(lambda x: x[0], items)))[1],
-        *plain)
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-
   all_at_once, one_by_one = (_compile(fn, mesh, mode) for fn in (many, one))
   start = None
 
   def run(state, frozen, source, items, num=None):
     nonlocal start
     if start is None:
-      start = _as_returned(
-          (zeros(state, frozen, source, items), np.int32(0)), mesh, mode)
+      zeros = _zero_metrics(step, fetched, state, frozen, source, items)
+      start = _as_returned((zeros, np.int32(0)), mesh, mode)
     k = len(jax.tree.leaves(items)[0])
     num = num or k
     # One transfer for all updates of the call, and a counter that stays on the device:
@@ -140,6 +131,17 @@ def wrap_step(
     return _global(state, mesh, mode), sums
 
   return run
+
+
+def _zero_metrics(step, fetched, *given):
+  """The metrics of no update: zeros, in numpy."""
+  # Shapes without shardings, as in `feed.make_feed`: the step is not traced again.
+  plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), given)
+  shapes = jax.eval_shape(
+      lambda state, frozen, source, items: step(
+          state, frozen, fetched(source, jax.tree.map(lambda x: x[0], items)))[1],
+      *plain)
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 def _compile(fn, mesh, mode):
