@@ -31,6 +31,7 @@ from nat_jax.runtime import (
     files,
     parallel,
     processes,
+    profiling,
     results,
     signals,
     writers,
@@ -115,7 +116,7 @@ def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> N
 
 
 def train(
-    config: Mapping[str, Any], workdir: str, overwrite: bool = False
+    config: Mapping[str, Any], workdir: str, overwrite: bool = False, profile: int = 0
 ) -> dict[str, Any]:
   """Trains, or goes on training, a config in a workdir.
 
@@ -123,6 +124,7 @@ def train(
     config: of `presets.experiment` (a ConfigDict or a plain dict).
     workdir: where everything is written; a run of the same config is resumed.
     overwrite: move a run of another config aside first.
+    profile: number of updates to trace with jax.profiler; see `profiling.tracer`.
 
   Returns:
     The final evaluation, as it stands in eval.json.
@@ -150,12 +152,14 @@ def train(
           workdir, course.step, job.config['run']['tensorboard']) as write,
       checkpoint.closing(job.manager),  # an interrupt does not cut off a save
       futures.ThreadPoolExecutor(1) as watch,  # when calls end, for images/s
+      profiling.tracer(workdir, course.step, steps, profile) as trace,
   ):
     if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
       assess(job, course, write, progress)  # it was cut off after it was saved
     while course.step < steps:
-      advance(job, course, write, progress, watch, came)
+      with trace(course.step):
+        advance(job, course, write, progress, watch, came)
     return finish(job, course, came)
 
 

@@ -15,6 +15,10 @@ STEP = flags.DEFINE_integer(
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False, 'train: move a run of another config in --workdir aside.'
 )
+PROFILE = flags.DEFINE_integer(
+    'profile', 0, 'train: trace this many updates with the profiler of JAX, after the '
+    'first 100 of this start, into --workdir/profile; see docs/performance.md.',
+    lower_bound=0)
 IMAGES = flags.DEFINE_string('images', None, 'predict: folder of pictures.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '

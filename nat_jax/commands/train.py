@@ -31,7 +31,8 @@ def run(argv: Sequence[str] = ()) -> None:
         print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
       # Runs that are started together may depend on one evaluation classifier: wait.
       with workdirs.hold(workdir, wait=i < len(needed)):
-        train.train(run_config, workdir, flags.OVERWRITE.value)
+        train.train(
+            run_config, workdir, flags.OVERWRITE.value, flags.PROFILE.value)
   if jax.process_index() == 0:
     report.show([workdir for _, workdir in planned[::-1]])
 

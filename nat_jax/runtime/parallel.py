@@ -210,9 +210,11 @@ def split(items: Any, mesh: Mesh, mode: str = 'jit') -> Any:
 
   def lay_out(x):
     if mode == 'pmap':
-      return x.reshape(x.shape[0], len(mesh.local_devices), -1, *x.shape[2:])
+      x = x.reshape(x.shape[0], len(mesh.local_devices), -1, *x.shape[2:])
     if jax.process_count() == 1:
       return jax.device_put(x, parts)
+    if mode == 'pmap':
+      return x
     return jax.make_array_from_process_local_data(parts, x)
 
   return jax.tree.map(lay_out, items)
