@@ -57,7 +57,9 @@ gpu() { # what, further arguments
     ${tiny[@]+"${tiny[@]}"}
 }
 
-deadline=$((SECONDS + budget))
+# A dry run takes no time, whatever the clock says.
+spent() { if [ "${DRY_RUN:-}" = 1 ]; then echo 0; else echo $SECONDS; fi; }
+
 if [ "${DRY_RUN:-}" != 1 ]; then
   gpu check || exit
   if [ $fresh = 1 ]; then
@@ -77,7 +79,7 @@ while read -r part weight; do
   [ -n "$part" ] || continue
   # A part has its weight's share of the time left; what it does not use is the others'.
   # So many seconds before its end it is told to stop, and killed at the end.
-  share=$(((deadline - SECONDS - 3) * weight / total))
+  share=$(((budget - $(spent) - 3) * weight / total))
   grace=$((share / 10 < 10 ? share / 10 : 10))
   total=$((total - weight))
   command=(
@@ -86,7 +88,7 @@ while read -r part weight; do
     --seconds $((share - grace)) ${tiny[@]+"${tiny[@]}"})
   if [ "${DRY_RUN:-}" = 1 ]; then
     echo "${command[@]}"
-    deadline=$((deadline - share))
+    budget=$((budget - share))
     continue
   fi
   if [ $share -lt 20 ]; then

@@ -2,8 +2,8 @@
 
     status = PARTS['resnet18'][0](context)      # None: done; 'skipped', 'unfinished'
 
-A part saves each figure as soon as it has it. It imports JAX for itself, because `torch`
-neither needs JAX nor can share the device's memory with it.
+A part saves each figure as soon as it has it. It imports JAX for itself, because the
+part `torch` neither needs JAX nor can share the device's memory with it.
 """
 
 import importlib.util

@@ -39,9 +39,9 @@ def _device(found):
   tiny = '**Tiny networks on generated images: a trial of the script.** ' * bool(
       found.get('tiny'))
   about = (
-      f'{tiny}{found["kind"]} ({found["platform"]}, {found["memory_gb"]:.0f} GB), jax '
-      f'{found["jax"]}, jaxlib {found["jaxlib"]}, flax {found["flax"]}, precision of '
-      f'products: {found["matmul_precision"]}, commit {found["commit"]}.'
+      f'{tiny}{found["kind"]} ({found["platform"]}, {found["memory_gb"]:.0f} GB for '
+      f'JAX), jax {found["jax"]}, jaxlib {found["jaxlib"]}, flax {found["flax"]}, '
+      f'precision of products: {found["matmul_precision"]}, commit {found["commit"]}.'
       + (f' {found["driver"]}.' if found.get('driver') else ''))
   rows = []
   for name, title in (('bfloat16', 'bfloat16'),
