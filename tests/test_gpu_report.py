@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from nat_jax import runs, schema
 from nat_jax.models import resnet18
+from nat_jax.schema import gan_recipes, recipes
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = ROOT / 'launch' / 'gpu_report.sh'
@@ -197,6 +199,39 @@ def test_flops_of_resnet18(bench):
     products += (width // 2 * width * 10 + 3 * width * width * 9) * size**2
   assert bench.steps.count_flops(
       lambda v, x: model.apply(v, x, train=False)[0], variables, images) == 2 * products
+
+
+# ---- configs ------------------------------------------------------------------------
+
+
+def test_full_size_configs_are_those_of_the_recipes(bench):
+  """But for what is said: networks, batches, images, the rate, no samples measured."""
+  for name, (positives, negatives) in {
+      'resnet18': (128, 16), 'resnet18_large': (512, 64), 'wide_resnet': (128, 16),
+  }.items():
+    config = runs.resolve(bench.parts.classifier_config(name, tiny=False))
+    assert config['data']['batch_size'] == positives
+    assert config['data']['negatives_per_batch'] == negatives
+    assert config['model']['dtype'] == 'bfloat16'
+    assert config['run'] == {**schema.RUN, **recipes.FULL['run']}
+    assert config['optimizer'] == recipes.FULL['optimizer']
+  config = runs.resolve(bench.parts.gan_config(tiny=False))
+  assert config['data']['batch_size'] == 100 and config['evals'] == {}
+  widths = config['generator']['width'], config['discriminator']['width']
+  assert widths == gan_recipes.FULL['widths']
+
+
+def test_training_leaves_out_sets_that_are_not_there(bench, tmp_path, monkeypatch):
+  """The positive test set stays; whole calls of updates are made."""
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
+  for folder in ('cifar10/train', 'cifar10/test', 'cifar100/train'):
+    (tmp_path / folder).mkdir(parents=True)
+  config, left_out = bench.parts.train_config('nat', 3, tiny=False)
+  assert left_out == ['cifar100_test', 'tiny_imagenet', 'ilsvrc', 'svhn']
+  assert config['steps'] == 1000  # 3 * 45,000 / 128 is 1055
+  kept = runs.resolve(config)['evals']
+  assert {'test', 'noise', 'cifar100_train', 'validation', 'calibration'} < set(kept)
+  assert not set(left_out) & set(kept)
 
 
 # ---- epochs, traces, tables ---------------------------------------------------------
