@@ -112,7 +112,7 @@ def test_all_parts_and_a_second_start(tmp_path):
   (work / 'runs').write_text('in the way of the workdirs')
   env = dict(JAX_PLATFORMS='cpu', JAX_DISABLE_MOST_OPTIMIZATIONS='1', WORK=str(work),
              COMMIT='1234abc')
-  ran = start(out, 800, '--tiny', **env)
+  ran = start(out, 20_000, '--tiny', **env)
   assert ran.returncode == 1 and 'not done: train' in ran.stderr
   assert 'train failed: it ended with status 1' in ran.stdout
   found = written(out)
@@ -140,7 +140,7 @@ def test_all_parts_and_a_second_start(tmp_path):
 
   (work / 'runs').unlink()
   before = {name: (out / f'{name}.json').read_bytes() for name in PARTS}
-  ran = start(out, 800, '--tiny', **env)
+  ran = start(out, 20_000, '--tiny', **env)
   assert ran.returncode == 0, ran.stdout + ran.stderr
   after = written(out)
   for name in set(PARTS) - {'torch', 'train'}:
