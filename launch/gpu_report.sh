@@ -60,16 +60,19 @@ gpu() { # what, further arguments
 # A dry run takes no time, whatever the clock says.
 spent() { if [ "${DRY_RUN:-}" = 1 ]; then echo 0; else echo $SECONDS; fi; }
 
+plan() { gpu todo ${parts[@]+"${parts[@]}"}; }
+
+planned=$(plan) || exit 2
 if [ "${DRY_RUN:-}" != 1 ]; then
   gpu check || exit
   if [ $fresh = 1 ]; then
     for folder in "$out" "$work"; do
       if [ -e "$folder" ]; then mv "$folder" "$folder.$(date +%s)" || exit; fi
     done
+    planned=$(plan)
   fi
   mkdir -p "$out" "$work" || exit
 fi
-planned=$(gpu todo ${parts[@]+"${parts[@]}"}) || exit 2
 total=0
 while read -r _ weight; do total=$((total + ${weight:-0})); done <<< "$planned"
 
