@@ -16,18 +16,13 @@ before and right after it, and the median of these ratios over the rounds is pri
 """
 
 import argparse
-import contextlib
-import functools
-import io
-import json
 import os
 import statistics
-import tempfile
-import time
 
 import jax
+from steps import loop, make_bare, timed
 
-from nat_jax import data, runs, train
+from nat_jax import runs
 from nat_jax.runtime import feed, parallel
 from nat_jax.schema import presets
 
@@ -79,66 +74,35 @@ def gan():
 BENCHES = {'digits': digits, 'wide_resnet': wide_resnet, 'gan': gan}
 
 
-def timed(run, state, num_images):
-  """Images/s of `run(state) -> state`; returns the state too, since it is donated."""
-  jax.block_until_ready(state)
-  start = time.perf_counter()
-  state = jax.block_until_ready(run(state))
-  return state, num_images / (time.perf_counter() - start)
-
-
 def forms(config, steps):
   """Yields (name, fn) where fn(state) makes `steps` updates."""
-  mesh = parallel.make_mesh()
-  training = runs.TASKS[config['task']].load(config)
-  trainer = runs.build_trainer(config, training.shape)
-  k = config['run']['updates_per_call']
-  batch = jax.device_put(data.gather(training.pool, training.stream.index(0)))
-  once = jax.jit(lambda state, batch: trainer.step(state, {}, batch), donate_argnums=0)
+  bare = make_bare(config)
 
-  @functools.partial(jax.jit, donate_argnums=0)
-  def scanned(state, batch):
-    def body(state, _):
-      state, metrics = trainer.step(state, {}, batch)
-      return state, jax.tree.leaves(metrics)[0].sum()
-    return jax.lax.scan(body, state, length=k)
-
-  def bare(state, step=once, num=steps):
-    for _ in range(num):
-      state, _ = step(state, batch)
-    return state
+  def repeat(fn, calls):
+    def run(state):
+      for _ in range(calls):
+        state, _ = fn(state, bare.batch)
+      return state
+    return run
 
   def fed(placement, k):
     fn, source, items = feed.make_feed(
-        {**config, 'run': {**config['run'], 'placement': placement}}, training, trainer,
-        mesh, feed.periods(config['run'], [config['run']['eval_every']]))
+        {**config, 'run': {**config['run'], 'placement': placement}}, bare.training,
+        bare.trainer, bare.mesh,
+        feed.periods(config['run'], [config['run']['eval_every']]))
     def run(state):
       for step in range(0, steps, k):
         state, _ = fn(state, {}, source, items(step, k), k)
       return state
     return run
 
-  def state():
-    return parallel.init_state(trainer.init, jax.random.key(0), mesh)
-
-  result = {'bare': bare}
-  if parallel.scans(mesh):
-    result['bare scan'] = lambda s: bare(s, scanned, steps // k)
-  result['calls'] = fed('resident', k)
+  result = {'bare': repeat(bare.step, steps)}
+  if parallel.scans(bare.mesh):
+    result['bare scan'] = repeat(bare.scanned, steps // bare.k)
+  result['calls'] = fed('resident', bare.k)
   result['single'] = fed('resident', 1)
-  result['streamed'] = fed('streamed', k)
-  return result, state, training.stream.num_slots * steps
-
-
-def loop(config):
-  """Images/s of `train.train`."""
-  with tempfile.TemporaryDirectory() as workdir:
-    with contextlib.redirect_stdout(io.StringIO()):
-      train.train(config, workdir)
-    with open(os.path.join(workdir, 'metrics.jsonl')) as file:
-      records = [json.loads(line) for line in file]
-  rates = [r['images_per_second'] for r in records if r['kind'] == 'train'][1:]
-  return statistics.harmonic_mean(rates)  # every record has as many images
+  result['streamed'] = fed('streamed', bare.k)
+  return result, bare.state, bare.training.stream.num_slots * steps
 
 
 def main():
@@ -158,8 +122,8 @@ def main():
     def measure(form):
       if form == 'loop':
         return loop(config)  # noqa: B023  called in this turn alone
-      states[form], rate = timed(made[form], states[form], num_images)  # noqa: B023
-      return rate
+      states[form], seconds = timed(made[form], states[form])  # noqa: B023
+      return num_images / seconds  # noqa: B023
 
     def bare():
       return max(measure(form) for form in made if form.startswith('bare'))  # noqa: B023
