@@ -1,14 +1,15 @@
-"""Trains, evaluates, uses and compares classifiers that know what they do not know.
+"""Negative-aware training: trains, evaluates and compares classifiers and GANs.
 
-Train, and end with the table of negative confidence rates and a report:
+Train; at the end print the table of negative confidence rates and write a report:
   python -m nat_jax.main --config configs/digits.py --workdir runs/digits
-  (again: goes on where it stopped; --config.steps=100 changes a key of the config.
-  Ctrl-C saves and ends with status 130, SIGHUP with 129, SIGTERM with 0)
-Evaluate a checkpoint; needs nothing but the workdir:
+  (The same command resumes a run that was stopped. --config.steps=100 changes a key of
+  the config. Ctrl-C saves the run and exits with status 130, SIGHUP with 129, SIGTERM
+  with 0.)
+Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
-Classify your own pictures:
+Classify pictures of a folder:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
-Compare other confidences of a checkpoint (energy, KNN, ViM, ODIN, ...):
+Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):
   python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600]
 Make images with a trained GAN (--interpolate=5, --neighbours=4: more sheets):
   python -m nat_jax.main --mode=generate --workdir runs/gan --num 64 [--labels 0,3]
@@ -33,7 +34,7 @@ from nat_jax.runtime import console, signals
 MODE = flags.DEFINE_enum('mode', 'train', list(COMMANDS), 'What to do.')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', os.environ.get('NAT_JAX_DISTRIBUTED') == '1',
-    'Join the other processes: found by itself on TPU pods and under Slurm, else told '
+    'Train with several processes: detected on TPU pods and under Slurm, elsewhere set '
     'by NAT_JAX_COORDINATOR (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID. '
     'See launch/.',
 )
@@ -41,9 +42,18 @@ flags.adopt_module_key_flags(commands.flags)  # --help shows the flags of this m
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Parses the command line; a mistake ends the program with one message.
+  """Parses the command line; for a mistake the program exits with one message.
 
   absl would print a traceback for a mistake in a config.
+
+  Args:
+    argv: the command line, with the name of the program first.
+
+  Returns:
+    The arguments that are not flags, with the name of the program first.
+
+  Raises:
+    SystemExit: a mistake in a flag or in the config file, with status 1.
   """
   try:
     for arg in argv[1:]:
@@ -55,21 +65,22 @@ def parse(argv: list[str]) -> list[str]:
       raise
     text = str(error).strip()
     if isinstance(error, AttributeError | LookupError):
-      text = (f'the config has no key {text.strip(chr(34))} where --config.KEY looks '
-              'for it; what a spec does not hold yet is added in the config file')
+      text = (f'the config has no key {text.strip(chr(34))} that --config.KEY could '
+              'change; arguments that a spec does not hold yet are added in the config '
+              'file')
     sys.exit(f'error: {text}\n'
-             '(--help shows the flags, NAT_JAX_TRACEBACK=1 where it went wrong)')
+             '(--help shows the flags, NAT_JAX_TRACEBACK=1 shows the traceback)')
 
 
 def _check_key(arg):
-  """Raises ValueError for --config.KEY of a key that no config has."""
+  """Raises ValueError if an argument is --config.KEY with a key that no config has."""
   found = re.match(r'--?config\.([^=]+)', arg)
   if found:
     schema.check_override(found[1])
 
 
 def _check_config_file(argv):
-  """Loads the config file: of a mistake in it absl would print a traceback."""
+  """Loads the config file first, since absl prints a traceback for a mistake in it."""
   for arg, following in zip(argv[1:], [*argv[2:], ''], strict=True):
     found = re.fullmatch(r'--?config(?:=(.*))?', arg)
     path, _, variant = ((found[1] or following) if found else '').partition(':')
@@ -78,6 +89,7 @@ def _check_config_file(argv):
 
 
 def main(argv: list[str]) -> None:
+  """Runs the mode that the flags name; exits with a message if that fails."""
   logging.set_verbosity(logging.WARNING)
   try:
     _check_arguments(argv[1:])
@@ -89,24 +101,26 @@ def main(argv: list[str]) -> None:
 
 
 def _check_arguments(argv):
-  """Raises ValueError for a mistake that can be seen without importing JAX."""
+  """Raises ValueError for the mistakes that can be found without importing JAX."""
   if argv and MODE.value != 'report':
-    raise ValueError(f'unexpected arguments {argv}; only --mode=report takes any')
+    raise ValueError(
+        f'unexpected arguments {argv}; only --mode=report takes arguments without --')
   if CONFIG.value is None:
     return
   if MODE.value == 'train':
     schema.plain(CONFIG.value)
   elif changes := config_flags.get_override_values(flags.FLAGS['config']):
-    raise ValueError(f'--mode={MODE.value} goes by the config in the workdir; leave '
-                     'out ' + ', '.join(f'--config.{key}' for key in changes))
+    raise ValueError(
+        f'--mode={MODE.value} uses the config in the workdir, which cannot be changed; '
+        'leave out ' + ', '.join(f'--config.{key}' for key in changes))
 
 
 def _run_mode(argv):
-  """Runs the mode that is asked for; an end that is foreseen is told in a sentence."""
-  # Imports and traces make many objects and little garbage: looking for it each 700
-  # objects takes a tenth of the CPU time of a short run.
+  """Runs the mode that --mode names; expected failures end with a message."""
+  # Imports and traces make many objects and little garbage: a garbage collection every
+  # 700 objects, Python's default, takes a tenth of the CPU time of a short run.
   gc.set_threshold(20_000)
-  # Here and not above: they take seconds, which --help and a mistyped flag need not.
+  # Imported here because they take seconds, which --help does not need.
   import jax
 
   from nat_jax import train
@@ -122,7 +136,7 @@ def _run_mode(argv):
   except train.Preempted as stopped:
     if jax.process_index() == 0:
       print(stopped, flush=True)
-    if stopped.number != signal.SIGTERM:  # which a scheduler sends: all is well
+    if stopped.number != signal.SIGTERM:  # sent by schedulers: status 0, to be resumed
       sys.exit(128 + stopped.number)
   except KeyboardInterrupt as interrupt:
     _end(str(interrupt) or 'interrupted', 128 + signal.SIGINT)
@@ -135,17 +149,17 @@ def _run_mode(argv):
         isinstance(error, jax.errors.JaxRuntimeError)
         and 'RESOURCE_EXHAUSTED' in str(error)):
       reason = str(error).strip() or 'of this machine'
-      _end(f'error: out of memory ({reason}); lower what is held at once: '
-           '--config.data.batch_size, eval_batch_size, run.updates_per_call, '
-           'measures.num_samples, --num, or the width of the networks\n'
-           '(NAT_JAX_TRACEBACK=1 shows where)')
+      _end(f'error: out of memory ({reason}); lower one of the sizes that memory '
+           'depends on: --config.data.batch_size, eval_batch_size, '
+           'run.updates_per_call, measures.num_samples, --num, or the width of the '
+           'networks\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
     if not isinstance(error, (*MISTAKES, train.Diverged)):
       raise
-    _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows where)')
+    _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
 
 
 def _end(text, status=1):
-  """Ends the program with a message."""
+  """Prints a message and exits with a status."""
   if flags.FLAGS.is_parsed() and DISTRIBUTED.value:
     from nat_jax.runtime import processes
 
@@ -161,7 +175,7 @@ def _wants_traceback():
 
 
 def run() -> None:
-  """The program: a lost viewer does not stop it, Ctrl-C ends it with a sentence."""
+  """Runs the program; it survives a closed output, and Ctrl-C shows no traceback."""
   console.guard()
   with signals.interruptible():
     try:

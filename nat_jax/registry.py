@@ -1,4 +1,4 @@
-"""The only lookup from a name in a config to an object: `build(table, spec)`.
+"""Builds the object that a spec in a config names: `build(table, spec)`.
 
     >>> table = {'constant': lambda value: [value], 'zeros': lambda num: [0] * num}
     >>> build(table, {'name': 'zeros', 'num': 2})
@@ -22,16 +22,17 @@ def build(
   Args:
     table: name -> function or class.
     spec: `{'name': ..., **kwargs}`, as in a config.
-    what: what is built, for error messages ("model", "loss").
+    what: kind of object, for error messages ('model', 'loss').
     **extra: arguments that the program adds to those of the config.
 
   Returns:
     What the function returns.
 
   Raises:
-    ValueError: no name, or a name that is not in the table; the valid names are listed.
-    TypeError: an argument that the function does not take, or one that is missing; the
-      arguments that it takes are listed.
+    ValueError: the spec has no name, or a name that is not in the table; the message
+      lists the valid names.
+    TypeError: an argument is unknown or missing; the message lists the arguments that
+      the function takes.
   """
   kwargs = dict(spec)
   name = kwargs.pop('name', None)
@@ -52,11 +53,16 @@ def build(
 
 
 def arguments(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-  """A function of **kwargs is checked by `build` as if it took those of `settings`.
+  """Returns a decorator that gives a function of **kwargs the signature of a class.
+
+  `build` then checks the arguments of the function against the fields of the class.
 
       @arguments(Setup)          # a NamedTuple
       def gan(**settings):
         setup = Setup(**settings)
+
+  Args:
+    settings: a class, such as a NamedTuple.
   """
   def mark(fn):
     fn.__signature__ = inspect.signature(settings)

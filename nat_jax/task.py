@@ -1,4 +1,4 @@
-"""The contracts: what a run is made of, whatever family (task) it belongs to.
+"""The contracts between the training loop and a task, that is, a family of runs.
 
     task = TASKS[config['task']]                               # nat_jax.tasks
     inputs = task.load(config, num_devices)
@@ -6,10 +6,10 @@
     evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, others)
     state = trainer.init(key)                                  # State of named nets
     state, metrics = trainer.step(state, frozen, batch, axis=GLOBAL)
-    passes = {'real': Pass(...), 'fake': Pass(...)}            # what losses look at
+    passes = {'real': Pass(...), 'fake': Pass(...)}            # arguments of losses
 
 A step is a pure function of (state, frozen, batch). It runs as one program over all
-devices (jit), or as one program per device (pmap); `Axis` is all that differs.
+devices (jit) or as one program per device (pmap); only its `axis` differs.
 """
 
 import functools
@@ -25,48 +25,66 @@ from clu import metrics as clu_metrics
 
 
 class Axis(NamedTuple):
-  """The devices that share a batch, as a step sees them.
+  """Reductions over the devices that share a batch, for use inside a step.
 
   Attributes:
-    name: of the pmap axis; None where one program sees the global batch.
+    name: name of the pmap axis; None if one program computes on the global batch (jit).
   """
 
   name: str | None = None
 
   def sum(self, x: jax.Array) -> jax.Array:
-    """The sum of all elements of x over the global batch, a scalar."""
+    """Returns the sum of all elements of x over the global batch, a scalar."""
     return self.all(jnp.sum(x))
 
   def sums(self, x: jax.Array) -> jax.Array:
-    """The sums over the examples of the global batch, [n, ...] -> [...]."""
+    """Returns the sum over the examples of the global batch, [n, ...] -> [...]."""
     return self.all(jnp.sum(x, axis=0))
 
   def all(self, tree: Any) -> Any:
-    """Adds up over the devices what each of them has summed, such as gradients."""
+    """Returns the sum over the devices of a pytree of per-device sums (gradients)."""
     return tree if self.name is None else jax.lax.psum(tree, self.name)
 
   def gather(self, x: jax.Array) -> jax.Array:
-    """The global batch [N, ...] of which each device has a shard [n, ...]."""
+    """Returns the global batch [N, ...], of which each device has a shard [n, ...]."""
     if self.name is None:
       return x
     return jax.lax.all_gather(x, self.name, tiled=True)
 
   def first(self, num: int) -> jax.Array | int:
-    """The place in the global batch of the first of this device's `num` examples."""
+    """Returns the position in the global batch of this device's first example.
+
+    Args:
+      num: number of examples per device.
+    """
     return 0 if self.name is None else jax.lax.axis_index(self.name) * num
 
   def keys(self, key: jax.Array, num: int) -> jax.Array:
-    """One key per example, by its place in the global batch; typed keys [num]."""
+    """Returns one key per example, by its position in the global batch.
+
+    Args:
+      key: typed key, equal on all devices.
+      num: number of examples per device.
+
+    Returns:
+      Typed keys [num].
+    """
     places = self.first(num) + jnp.arange(num)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
 
 
-GLOBAL = Axis()  # one program sees the global batch
+GLOBAL = Axis()  # one program computes on the global batch
 
 
 @flax.struct.dataclass
 class Net:
-  """The arrays of one network (or of k stacked ones) that is being trained."""
+  """The arrays of one network (or of k stacked networks) that is being trained.
+
+  Attributes:
+    params: pytree of parameters.
+    batch_stats: pytree of batch statistics; {} without any.
+    opt_state: state of the optimiser.
+  """
 
   params: Any
   batch_stats: Any
@@ -74,19 +92,19 @@ class Net:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `flax.linen.Module.apply` takes."""
+    """The variables that `flax.linen.Module.apply` takes."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 @flax.struct.dataclass
 class State:
-  """Everything that a run must remember; a pytree of arrays only.
+  """The training state that a checkpoint holds; a pytree of arrays only.
 
   Attributes:
-    step: completed updates, int32 scalar.
-    key: typed key, never changed; steps fold their number into it.
-    nets: the players by name, such as 'model', or 'gen' and 'disc'.
-    ema: moving averages of the variables of some of the nets, by name.
+    step: number of completed updates, int32 scalar.
+    key: typed key, constant; each step folds its number into it.
+    nets: name of a network, such as 'model', 'gen' or 'disc' -> `Net`.
+    ema: name of a network -> moving averages of its variables; {} if none are kept.
   """
 
   step: jax.Array
@@ -96,18 +114,19 @@ class State:
 
 
 class Pass(NamedTuple):
-  """What a network made of one set of a batch, for the losses.
+  """The outputs of a network for one set of a batch, as the losses take them.
 
   Attributes:
-    outputs: [n, num_outputs].
-    labels: int32 [n]; of the examples, given to the generator, or dynamic (the class
-      that the network itself finds likeliest, without gradient). -1: none.
+    outputs: float32 [n, num_outputs].
+    labels: int32 [n], -1: none. They are the labels of the examples, the labels that
+      the generator was given, or dynamic: the argmax of the network's own class logits,
+      without gradient.
     weight: float32 [n]; multiplies the loss of an example. 0: an empty slot.
     marginal: [K], the mean of softmax(class logits) over the filled slots of the global
-      batch, without gradient; None where the network knows no classes.
-    images: [n, ...], what the network saw.
-    features: named feature maps [n, ...] of the network; 'features' is the input of its
-      output layer.
+      batch, without gradient; None if the network has no class logits.
+    images: [n, ...], the input of the network.
+    features: name -> feature maps [n, ...] of the network; 'features' is the input of
+      its output layer.
   """
 
   outputs: jax.Array
@@ -119,21 +138,23 @@ class Pass(NamedTuple):
 
 
 class Trainer(NamedTuple):
-  """A way of training. To make another one, replace one of the functions.
+  """The functions of a training method; `_replace` makes a variant of it.
 
   Attributes:
     init: key -> State.
-    frozen: () -> pytree of arrays that a step reads and never changes (teachers);
-      `{}` if none. They are arguments of the step, so neither saved nor compiled in.
+    frozen: () -> pytree of arrays that a step reads and never changes, such as a
+      teacher's; `{}` if none. They are arguments of the step, so that they are neither
+      saved in checkpoints nor constants of the compiled program.
     step: (state, frozen, batch, *, axis) -> (state, clu Collection). A batch is
       {'image': [n, ...], 'label': int32 [n] (-1: negative), 'weight': float32 [n] (0:
-      empty slot)}, or a dict of such.
-    heads: name -> function (state, images) -> [n, ...], for evaluation; 'aux' gives
-      the network's named feature maps; 'samples' takes noise instead of images.
-    figures: clu Collection -> floats, among them `images`, the number that was seen.
-    line: (the floats of `figures`) -> text for the line of progress.
-    learning_rate: (number of an update) -> its learning rate, for the records.
-    watch: names of figures that must be finite, or the run has diverged.
+      empty slot)}, or a dict of such batches.
+    heads: name -> function (state, images) -> [n, ...], for evaluation. 'aux' returns
+      the network's feature maps by name; 'samples' takes noise instead of images.
+    figures: clu Collection -> {name: float}, with `images`, the number of examples
+      that the updates were trained on.
+    line: {name: float} of `figures` -> text for the progress line.
+    learning_rate: index of an update -> its learning rate, for metrics.jsonl.
+    watch: names of figures; a run has diverged if one of them is not finite.
   """
 
   init: Callable[..., State]
@@ -147,15 +168,15 @@ class Trainer(NamedTuple):
 
 
 class Inputs(NamedTuple):
-  """What the updates read, and what is known of it.
+  """The training data of a run.
 
   Attributes:
-    pool: all examples (numpy arrays), of which `data.gather` takes rows; None where a
-      restored run is evaluated.
-    stream: which rows each step takes; None where `pool` is.
-    shape: of one example: (height, width, channels), or (d,) of points.
-    class_names: of the positives; () where the source has none.
-    negatives: the sets of negatives in the pool, by name; None: not loaded.
+    pool: all examples (`data.Pool` of numpy arrays), of which `data.gather` takes rows;
+      None if a restored run is only evaluated.
+    stream: `data.Stream`: which rows each step takes; None if `pool` is None.
+    shape: of one example: (height, width, channels), or (d,) for points.
+    class_names: names of the classes of the positives; () if the source has none.
+    negatives: name -> set of negatives in the pool; None: not loaded.
   """
 
   pool: Any
@@ -166,16 +187,16 @@ class Inputs(NamedTuple):
 
 
 class Evaluator(NamedTuple):
-  """How the loop looks at what it trains.
+  """The evaluations that the training loop makes.
 
   Attributes:
-    periods: name of an evaluation (an entry of `evals`) -> every how many updates it is
-      made; 0: at the last update alone, where all of them are made.
-    run: (state, names, final) -> (figures by name, details that `save` needs), of the
-      evaluations that are named. With `final` they go to eval.json.
-    save: (state, step, figures, details) -> what it wrote to eval.json.
-    summary: figures -> a line for the terminal.
-    num_bytes: disk space that `save` will need, at most.
+    periods: name of an evaluation (an entry of `evals`) -> its period in updates; 0:
+      only after the last update, after which all evaluations are made.
+    run: (state, names, final) -> ({name: figures}, details that `save` needs), of the
+      named evaluations. With `final` the figures are written to eval.json.
+    save: (state, step, figures, details) -> the content of the eval.json it wrote.
+    summary: {name: figures} -> a line for the terminal.
+    num_bytes: upper bound of the disk space in bytes that `save` needs.
   """
 
   periods: Mapping[str, int]
@@ -186,7 +207,17 @@ class Evaluator(NamedTuple):
 
 
 class Run(NamedTuple):
-  """A run that was restored from a checkpoint, and what is known of it."""
+  """A run that was restored from a checkpoint.
+
+  Attributes:
+    config: resolved.
+    shape: of one example, see `Inputs`.
+    class_names: of the positives; () if there are none.
+    trainer: of the task.
+    state: the restored `State`.
+    step: number of completed updates.
+    mesh: the devices that hold the state.
+  """
 
   config: dict[str, Any]
   shape: tuple[int, ...]
@@ -198,10 +229,11 @@ class Run(NamedTuple):
 
 
 class Others(NamedTuple):
-  """How a task reads other runs: a teacher, a classifier that measures samples.
+  """Functions by which a task reads other runs, such as a teacher.
 
   Attributes:
-    about: (workdir, step or None) -> the step, 'config' and 'crc32' of a checkpoint.
+    about: (workdir, step or None) -> {'step', 'config', 'crc32'} of a checkpoint; None:
+      the newest one.
     restore: (workdir, step or None, name of the task) -> Run.
   """
 
@@ -213,14 +245,14 @@ class Task(NamedTuple):
   """A family of runs: one row of `nat_jax.tasks.TASKS`.
 
   Attributes:
-    title: what its runs are called, in the plural.
+    title: plural noun for its runs, such as 'classifiers', for messages and reports.
     load: (config, number of devices) -> Inputs.
     build: (config, shape of an example, others) -> Trainer.
     evaluator: (config, workdir, inputs, trainer, mesh, others) -> Evaluator.
     tables: groups of runs (`reports.group`) -> the tables of their report.
-    figures: groups of runs -> (file name, caption, note, figure or None) of each.
-    commands: the modes of `nat_jax.main` for its runs, besides train and report.
-    resolve: (config, others) -> the config with what it takes from other runs.
+    figures: groups of runs -> (file name, caption, note, figure or None) per figure.
+    commands: modes of `nat_jax.main` that its runs support, besides train and report.
+    resolve: (config, others) -> the config, completed with values from other runs.
   """
 
   title: str
@@ -234,18 +266,18 @@ class Task(NamedTuple):
 
 
 def figures(metrics: clu_metrics.Collection) -> dict[str, float]:
-  """The averages of a collection; NaN where there was nothing to average."""
-  with np.errstate(invalid='ignore'):  # no negatives: 0 / 0
+  """Returns the averages of a collection; NaN where there were no values."""
+  with np.errstate(invalid='ignore'):  # without negatives: 0 / 0
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
 def merge(collections: Sequence[clu_metrics.Collection]) -> clu_metrics.Collection:
-  """The sums of several collections, added in order."""
+  """Returns the sums of several collections, added in order."""
   return functools.reduce(lambda one, other: one.merge(other), collections)
 
 
 def to_json(metrics: clu_metrics.Collection) -> dict[str, Any]:
-  """The sums of a collection by name; float32 survives JSON exactly."""
+  """Returns the sums of a collection by name; JSON represents float32 exactly."""
   return {jax.tree_util.keystr(path): np.asarray(leaf).tolist()
           for path, leaf in jax.tree_util.tree_leaves_with_path(metrics)}
 
@@ -253,7 +285,15 @@ def to_json(metrics: clu_metrics.Collection) -> dict[str, Any]:
 def from_json(
     sums: Mapping[str, Any], like: clu_metrics.Collection
 ) -> clu_metrics.Collection | None:
-  """The collection that `to_json` was given, None if it had other sums than `like`."""
+  """Inverse of `to_json`.
+
+  Args:
+    sums: from `to_json`.
+    like: a collection of the expected type.
+
+  Returns:
+    The collection; None if the names in `sums` are not those of `like`.
+  """
   leaves, structure = jax.tree_util.tree_flatten_with_path(like)
   names = [jax.tree_util.keystr(path) for path, _ in leaves]
   if set(names) != set(sums):
@@ -264,7 +304,13 @@ def from_json(
 
 
 def collect(metrics: type[clu_metrics.Collection], axis: Axis, **outputs: Any):
-  """Returns the collection of one step's outputs, over the global batch."""
+  """Returns the collection of the outputs of one step, over the global batch.
+
+  Args:
+    metrics: class of the collection.
+    axis: the devices that share the batch.
+    **outputs: arrays of this device, the arguments of `single_from_model_output`.
+  """
   if axis.name is None:
     return metrics.single_from_model_output(**outputs)
   return metrics.gather_from_model_output(axis_name=axis.name, **outputs)

@@ -1,13 +1,14 @@
-"""The loop: open a run, advance it call by call, finish it. Knows no task.
+"""The training loop of all tasks: open a run, advance it call by call, finish it.
 
     evaluation = train(config, 'runs/digits')
 
-Every look at the metrics is one call behind the device: the host reads the figures of
-a call while the device works on the next one. A call ends wherever something is to be
-logged, evaluated or saved. A resumed run has the parameters of an undisturbed one, bit
-for bit. It logs the same means too, since a checkpoint holds the sums since the last
-record; on CPUs up to rounding, because there the clock says how long a call is
-(`feed.make_call_length`) and float32 sums depend on how they are split.
+A call dispatches k updates to the device. The host reads the metrics of a call while
+the device executes the next call. A call ends at every update after which metrics are
+logged, an evaluation is made or a checkpoint is saved. A resumed run has the parameters
+of an uninterrupted run bit for bit. It also logs the same means, because a checkpoint
+holds the sums of the metrics since the last record. On CPUs the means agree up to
+rounding only: the length of a call depends on the time that updates take
+(`feed.make_call_length`), and float32 sums depend on how they are split.
 """
 
 import contextlib
@@ -40,15 +41,15 @@ from nat_jax.runtime import workdir as workdirs
 from nat_jax.task import Evaluator, Trainer
 from nat_jax.tasks import TASKS
 
-BESIDES = 10_000_000  # bytes on disk: figures, report, eval.json, folders
-RECORD = 1000  # bytes on disk for each record: metrics.jsonl, TensorBoard events
+BESIDES = 10_000_000  # bytes on disk for figures, report, eval.json and folders
+RECORD = 1000  # bytes on disk per record, in metrics.jsonl and TensorBoard events
 
 
 class Preempted(Exception):
-  """A signal came; the run was saved and can be resumed.
+  """The run was stopped by a signal, after it was saved; it can be resumed.
 
   Attributes:
-    number: of the signal.
+    number: number of the signal.
   """
 
   def __init__(self, number: int, text: str):
@@ -57,20 +58,21 @@ class Preempted(Exception):
 
 
 class Diverged(Exception):
-  """The loss or the gradient is no longer a number."""
+  """The loss, the gradient or a parameter is NaN or infinite."""
 
 
 class Job(NamedTuple):
-  """What a run is made of; nothing of it changes while it is trained.
+  """The parts of a run that stay constant during training.
 
   Attributes:
     config: resolved.
-    workdir: where everything is written.
+    workdir: folder to which everything is written.
     trainer, evaluator: of the task.
-    step_fn, source, items, call_length: how updates are run; see `runtime.feed`.
-    frozen: what the step reads and never changes, on the devices.
-    manager: of the checkpoints.
-    about: what is saved with the state.
+    step_fn, source, items: from `runtime.feed.make_feed`.
+    call_length: step -> number of updates of the next call.
+    frozen: `trainer.frozen()`, replicated on the devices.
+    manager: orbax manager of the checkpoints.
+    about: dict that each checkpoint holds besides the state.
     mesh: the devices.
   """
 
@@ -90,15 +92,17 @@ class Job(NamedTuple):
 
 @dataclasses.dataclass
 class Course:
-  """Where a run is.
+  """The progress of a run, which changes with every call.
 
   Attributes:
     state: of the trainer; donated to the next call.
-    step: completed updates.
-    window: metrics of the calls since the last record that this process made.
-    earlier: their sums before it was resumed, as JSON.
-    pending: (step, metrics, when they were done) of the call that is not read yet.
-    figures, details: of the last evaluation.
+    step: number of completed updates.
+    earlier: `task.to_json` of the metrics since the last record that were computed
+      before the run was resumed; {} without any.
+    window: metrics of the calls of this process since the last record.
+    pending: (step, metrics, time at which they were ready) of the call whose metrics
+      are not read yet; None: all are read.
+    figures, details: from the last evaluation, see `task.Evaluator.run`.
   """
 
   state: Any
@@ -111,30 +115,40 @@ class Course:
 
 
 def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> None:
-  """Raises ValueError for mistakes in a config, or a workdir of another config."""
+  """Checks a config and a workdir without writing or training.
+
+  Args:
+    config, workdir, overwrite: see `train`.
+
+  Raises:
+    ValueError: a mistake in the config, or the workdir holds a run of another config.
+  """
   workdirs.check(workdir, runs.resolve(config), overwrite)
 
 
 def train(
     config: Mapping[str, Any], workdir: str, overwrite: bool = False, profile: int = 0
 ) -> dict[str, Any]:
-  """Trains, or goes on training, a config in a workdir.
+  """Trains a config in a workdir, or resumes its training.
 
   Args:
-    config: of `presets.experiment` (a ConfigDict or a plain dict).
-    workdir: where everything is written; a run of the same config is resumed.
-    overwrite: move a run of another config aside first.
+    config: from `presets.experiment` (a ConfigDict or a plain dict).
+    workdir: folder to which everything is written; a run of the same config in it is
+      resumed.
+    overwrite: whether to move a run of another config aside first.
     profile: number of updates to trace with jax.profiler; see `profiling.tracer`.
 
   Returns:
-    The final evaluation, as it stands in eval.json.
+    The final evaluation: the content of eval.json.
 
   Raises:
     ValueError: a mistake in the config, the data or the workdir; nothing was changed.
-    Preempted: SIGTERM, SIGINT or SIGHUP came. The run is saved.
-    KeyboardInterrupt: a second SIGINT came, or one before the first update.
-    Diverged: the loss became NaN. The last good checkpoint is kept.
-    OSError: something could not be written, such as to a full disk.
+    Preempted: the process received SIGTERM, SIGINT or SIGHUP. The run is saved.
+    KeyboardInterrupt: the process received a second SIGINT, or one before the first
+      update.
+    Diverged: the loss, the gradient or a parameter became NaN or infinite. The last
+      checkpoint, whose parameters are finite, is kept.
+    OSError: a file could not be written or read, for example because the disk is full.
   """
   job, course = open_run(runs.resolve(config), workdir, overwrite)
   steps = job.config['steps']
@@ -150,13 +164,13 @@ def train(
       _telling(workdir, lambda: f'at step {course.step} of {steps}'),
       writers.open_writers(
           workdir, course.step, job.config['run']['tensorboard']) as write,
-      checkpoint.closing(job.manager),  # an interrupt does not cut off a save
-      futures.ThreadPoolExecutor(1) as watch,  # when calls end, for images/s
+      checkpoint.closing(job.manager),  # on an interrupt too, a save is completed
+      futures.ThreadPoolExecutor(1) as watch,  # records when calls end, for images/s
       profiling.tracer(workdir, course.step, steps, profile) as trace,
   ):
     if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
-      assess(job, course, write, progress)  # it was cut off after it was saved
+      assess(job, course, write, progress)  # killed between checkpoint and evaluation
     while course.step < steps:
       with trace(course.step):
         advance(job, course, write, progress, watch, came)
@@ -166,9 +180,19 @@ def train(
 def open_run(
     config: dict[str, Any], workdir: str, overwrite: bool
 ) -> tuple[Job, Course]:
-  """Builds everything, makes the workdir ready and restores the newest checkpoint.
+  """Builds a run, prepares its workdir and restores the newest checkpoint.
 
-  Whatever a mistake of the user can spoil comes before the workdir is touched.
+  Mistakes of the user are found before the workdir is written to.
+
+  Args:
+    config: resolved.
+    workdir, overwrite: see `train`.
+
+  Returns:
+    The constant parts of the run, and its progress.
+
+  Raises:
+    ValueError, OSError: see `train`.
   """
   workdirs.check(workdir, config, overwrite)
   task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
@@ -203,7 +227,14 @@ def open_run(
 
 
 def advance(job: Job, course: Course, write, progress, watch, came) -> None:
-  """Makes one call of updates; logs, evaluates and saves what is due after it.
+  """Dispatches one call of updates; logs, evaluates and saves if that is due after it.
+
+  Args:
+    job, course: from `open_run`; `course` is changed.
+    write: record -> None, from `writers.open_writers`.
+    progress: a `writers.Progress`.
+    watch: a `futures.ThreadPoolExecutor`, which records when the call ends.
+    came: state -> number of the signal that any process received, or 0.
 
   Raises:
     Preempted, Diverged: see `train`.
@@ -212,7 +243,7 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
   k = job.call_length(course.step)
   course.state, collected = job.step_fn(
       course.state, job.frozen, job.source, job.items(course.step, k), k)
-  look(job, course, write, progress)  # at the call before
+  look(job, course, write, progress)  # reads the metrics of the previous call
   course.step += k
   course.pending = course.step, collected, watch.submit(_when_done, collected)
   stop = came(course.state)
@@ -221,9 +252,9 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
       course.step, job.config['run']['checkpoint_every'], steps)
   if evaluates or saves:
     look(job, course, write, progress)
-    if not parallel.all_finite(course.state):  # its loss will be NaN in the next update
+    if not parallel.all_finite(course.state):  # the next loss would be NaN
       _diverged('a parameter is NaN or infinite', course.step, job.manager)
-  if saves and not best:  # first: what is saved is not lost while it is evaluated
+  if saves and not best:  # before the evaluation, during which the run may be killed
     save(job, course)
   if evaluates:
     assess(job, course, write, progress)
@@ -237,7 +268,11 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
 
 
 def look(job: Job, course: Course, write, progress) -> None:
-  """Reads the figures of the pending call; stops a run that diverged."""
+  """Reads the metrics of the pending call and logs them if a record is due.
+
+  Raises:
+    Diverged: a figure of `trainer.watch` is NaN or infinite.
+  """
   if course.pending is None:
     return
   trainer, (at, collected, ended) = job.trainer, course.pending
@@ -251,7 +286,8 @@ def look(job: Job, course: Course, write, progress) -> None:
     return
   record = trainer.figures(_sums(course))
   record['learning_rate'] = float(trainer.learning_rate(at - 1))
-  del record['images']  # its time is known of the updates of this process
+  # Images/s counts the updates of this process only, since only their time is known.
+  del record['images']
   images = trainer.figures(tasks_lib.merge(course.window))['images']
   record['images_per_second'] = progress(
       at, images, trainer.line(record), ended.result())
@@ -260,7 +296,7 @@ def look(job: Job, course: Course, write, progress) -> None:
 
 
 def assess(job: Job, course: Course, write, progress) -> None:
-  """Evaluates the state and writes the figures to metrics.jsonl."""
+  """Makes the evaluations that are due and writes their figures to metrics.jsonl."""
   steps, go_on = job.config['steps'], progress.pause()
   course.figures, course.details = job.evaluator.run(
       course.state, due(job, course), course.step == steps)
@@ -273,40 +309,46 @@ def assess(job: Job, course: Course, write, progress) -> None:
 def save(
     job: Job, course: Course, figures: Mapping[str, float] | None = None
 ) -> None:
-  """Saves a checkpoint, with the sums since the last record."""
+  """Saves a checkpoint, with the sums of the metrics since the last record.
+
+  Args:
+    job, course: from `open_run`.
+    figures: figures of the evaluation at this step, by which the best checkpoint is
+      chosen; None: this checkpoint is not a candidate.
+  """
   kept = tasks_lib.to_json(_sums(course)) if course.window else {}
   checkpoint.save(
       job.manager, course.state, course.step, {**job.about, 'window': kept}, figures)
 
 
 def finish(job: Job, course: Course, came) -> dict[str, Any]:
-  """Writes eval.json of the last state and returns it.
+  """Writes eval.json for the last state and returns its content.
 
   Raises:
-    Preempted: a signal came in the meantime; all is done.
+    Preempted: a signal came during the evaluation; everything is written.
   """
-  if course.figures is None:  # it was cut off before eval.json
+  if course.figures is None:  # resumed at the last step, without an eval.json
     course.figures, course.details = job.evaluator.run(
         course.state, due(job, course), True)
-  checkpoint.close(job.manager)  # eval.json tells that the last step is saved
+  checkpoint.close(job.manager)  # eval.json must imply that the last step is saved
   evaluation = job.evaluator.save(
       course.state, course.step, course.figures, course.details)
   if stop := came(course.state):
     raise Preempted(
         stop, f'{job.workdir} is trained and evaluated at step {course.step}. The same '
-        'command goes on from there')
+        'command does what is left')
   return evaluation
 
 
 def _sums(course):
-  """All metrics since the last record, in the order of the updates."""
+  """Sums of all metrics since the last record, added in the order of the updates."""
   before = tasks_lib.from_json(course.earlier, course.window[0])
   return tasks_lib.merge(
       course.window if before is None else [before, *course.window])
 
 
 def due(job: Job, course: Course) -> list[str]:
-  """The evaluations to be made at this step; all of them at the last one."""
+  """Returns the names of the evaluations due at this step; at the last step, all."""
   return [name for name, every in job.evaluator.periods.items()
           if _is_at(course.step, every, job.config['steps'])]
 
@@ -328,13 +370,13 @@ def _start_progress(job, course):
 
 
 def _finished(job, course):
-  """The evaluation of a run that is at its end, None where there is more to do."""
+  """The content of eval.json if training and evaluation are complete; else None."""
   if course.step < job.config['steps']:
     return None
   try:
     evaluation = results.read_evaluation(job.workdir)
   except files.Unreadable as error:
-    logging.warning('%s. It is evaluated now.', error)
+    logging.warning('%s. The run is evaluated now.', error)
     return None
   return evaluation if evaluation and evaluation['step'] == course.step else None
 
@@ -346,7 +388,10 @@ def _when_done(collected):
 
 @contextlib.contextmanager
 def _caught(mesh) -> Iterator[Callable[[Any], int]]:
-  """Yields a function, called by all hosts alike: the signal that came to any, or 0."""
+  """Yields state -> number of the signal that any process received, or 0.
+
+  All processes must call it at the same steps.
+  """
   ask = parallel.make_most(mesh)
   with signals.caught() as here:
 
@@ -361,13 +406,13 @@ def _caught(mesh) -> Iterator[Callable[[Any], int]]:
 
 @contextlib.contextmanager
 def _telling(workdir, when):
-  """Adds when it was and what is saved to what could not be written or read."""
+  """Adds to the message of an OSError the step, and which checkpoint is sound."""
   try:
     yield
   except OSError as error:
     raise OSError(
-        f'{when()}: {error}. {checkpoint.last_sound(workdir)} Free some space there, '
-        'or mend the disk, and give the same command again') from error
+        f'{when()}: {error}. {checkpoint.last_sound(workdir)} Free some space on that '
+        'disk, or repair it, and run the same command again') from error
 
 
 def _diverged(what, step, manager):

@@ -1,4 +1,4 @@
-"""All training images, one set after the other, and batches gathered from them.
+"""The pool: all training images in one array, from which batches are gathered.
 
     pool = make_pool(positives, {'cifar100': negatives}, 10, mean, std)
     batch = gather(pool, stream.index(step))        # numpy, or jax.numpy under jit
@@ -18,11 +18,11 @@ Array = np.ndarray | jax.Array
 
 
 class Pool(NamedTuple):
-  """The positives, then every set of negatives in order.
+  """The positives, followed by each set of negatives in order.
 
   Attributes:
-    image: `[n, h, w, c]` uint8, which may be `data.Rows`.
-    label: `[n]` int32, -1 = negative.
+    image: uint8 `[n, h, w, c]`, an array or `data.Rows`; float32 `[n, d]` for points.
+    label: int32 `[n]`, -1: a negative.
   """
 
   image: Array | rows.Rows
@@ -36,19 +36,19 @@ def make_pool(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Pool:
-  """Joins positives and negatives, without copying uint8 images.
+  """Joins positives and negatives into a pool, without copying uint8 images.
 
   The labels of the negatives become -1.
 
   Args:
-    positives: their labels are 0..num_classes-1.
-    negatives: any number of sets, none among them.
+    positives: images with labels 0..num_classes-1.
+    negatives: name -> set of images; {} for none.
     num_classes: number of classes.
-    mean: `[c]` or `[1]`, with which normalised (float) images become uint8 again.
-    std: per channel, `[c]` or `[1]`, as `mean`.
+    mean, std: per channel, `[c]` or `[1]`, of pixels in [0, 1]; normalised (float)
+      images x are converted to uint8: 255 (x std + mean), rounded and clipped.
 
   Returns:
-    The pool, in numpy.
+    The pool, as numpy arrays or `data.Rows`.
 
   Raises:
     ValueError: labels out of range, a set without images, or images that differ from
@@ -56,7 +56,9 @@ def make_pool(
   """
   label = np.asarray(positives.label)
   if not label.size:
-    raise ValueError('expected positives, got an empty set')
+    raise ValueError(
+        'the set of positives must have 1 image or more, got 0; choose another split '
+        'or other classes of its source')
   if label.min() < 0 or label.max() >= num_classes:
     raise ValueError(
         f'labels of the positives must be 0..{num_classes - 1}, got {label.min()}..'
@@ -65,13 +67,16 @@ def make_pool(
   shape = positives.image.shape[1:]
   for name, arrays in negatives.items():
     if not len(arrays.image):
-      raise ValueError(f'the negatives {name!r} are an empty set')
+      raise ValueError(
+          f'the set of negatives {name!r} must have 1 image or more, got 0; choose '
+          'another split or other classes of its source, or remove the set')
     if arrays.image.shape[1:] != shape:
       size, mode = tuple(shape[:2]), 'L' if shape[2] == 1 else 'RGB'
       raise ValueError(
-          f'the negatives {name!r} are {list(arrays.image.shape[1:])} (height, width, '
-          f'channels) but the positives {list(shape)}; sets of one shape are needed: '
-          f"the source 'folder' makes pictures so by size={size}, mode={mode!r}"
+          f'the negatives {name!r} have the shape {list(arrays.image.shape[1:])} '
+          f'(height, width, channels), the positives {list(shape)}; all sets need one '
+          "shape: the source 'folder' converts pictures with "
+          f'size={size}, mode={mode!r}'
       )
 
   def pixels(image):
@@ -88,15 +93,17 @@ def make_pool(
 
 
 def gather(pool: Pool, index: Array | dict[str, Array]) -> dict[str, Any]:
-  """Makes the batch of the rows `index`; -1 is an empty slot.
+  """Gathers the batch of the rows `index`.
 
   Args:
-    pool: in numpy, or on the device.
-    index: `[n]` int32 (or of any shape), of the same kind; or a dict of such.
+    pool: numpy arrays, or arrays on a device.
+    index: int32 `[n]` (or of any shape), an array of numpy or JAX like the pool; -1: an
+      empty slot. Or a dict of such arrays.
 
   Returns:
-    `image` `[n, h, w, c]`, `label` `[n]` int32, `weight` `[n]` float32; of a dict, a
-    dict of such batches. An empty slot has the image of row 0, label -1 and weight 0.
+    {'image': `[n, h, w, c]`, 'label': int32 `[n]`, 'weight': float32 `[n]`}; for a dict
+    of indices a dict of such batches. An empty slot has the image of row 0, label -1
+    and weight 0.
   """
   if isinstance(index, dict):
     return {name: gather(pool, part) for name, part in index.items()}

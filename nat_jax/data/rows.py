@@ -1,12 +1,12 @@
-"""Images that are read when they are asked for, however many there are.
+"""Arrays of images that are read on access, for data sets larger than the memory.
 
-    rows = Rows(read, num=1_281_167, shape=(224, 224, 3))  # read: numbers -> images
+    rows = Rows(read, num=1_281_167, shape=(224, 224, 3))  # read: indices -> images
     batch = rows[np.array([5, 17, 5])]                      # uint8 [3, 224, 224, 3]
     half = select(rows, np.arange(0, len(rows), 2))         # nothing is read
     whole = join([array_in_memory, rows])                   # nothing is copied
 
-Where code takes `Images`, either an array or such an object may be given: both have a
-`shape`, a `dtype` and a length, and give images by slice or by numbers.
+An argument of type `Images` is an array or a `Rows`: both have a `shape`, a `dtype` and
+a length, and are indexed by a slice or an array of ints.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,10 @@ import numpy as np
 
 
 class Rows:
-  """Images [num, h, w, c] behind a function that reads some of them.
+  """Images [num, h, w, c] that a function reads on access.
 
   Attributes:
+    read: indices, int [n] -> images [n, h, w, c].
     shape: (num, h, w, c).
     dtype: of the images.
   """
@@ -29,10 +30,9 @@ class Rows:
     """Describes images without reading any.
 
     Args:
-      read: numbers, int [n] in 0..num-1 -> images [n, h, w, c]. Threads call it side by
-        side.
-      num: how many images there are.
-      shape: of one image.
+      read: indices, int [n] in 0..num-1 -> images [n, h, w, c]. It must be thread-safe.
+      num: number of images.
+      shape: (h, w, c) of one image.
       dtype: of the images.
     """
     self.read, self.shape, self.dtype = read, (num, *shape), np.dtype(dtype)
@@ -41,10 +41,16 @@ class Rows:
     return self.shape[0]
 
   def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-    """Reads the images `rows`, int of any shape: [*rows.shape, h, w, c].
+    """Reads the images with the indices `rows`.
+
+    Args:
+      rows: a slice, or int of any shape, in 0..num-1.
+
+    Returns:
+      Images [*rows.shape, h, w, c]; for a slice [n, h, w, c].
 
     Raises:
-      IndexError: a number that is not 0..num-1.
+      IndexError: an index that is not in 0..num-1.
     """
     rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
     rows = rows.astype(np.int64)
@@ -55,7 +61,7 @@ class Rows:
     return np.asarray(found).reshape(*rows.shape, *self.shape[1:])
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
-    """All images in memory."""
+    """Reads all images into memory."""
     return self[:].astype(dtype or self.dtype, copy=False)
 
 
@@ -63,11 +69,11 @@ Images = np.ndarray | Rows
 
 
 def select(images: Images, rows: slice | np.ndarray) -> Images:
-  """Some of the images; read from disk, or copied there, only when they are used.
+  """Returns some of the images; images on disk are read only on access.
 
   Args:
     images: an array in memory or on disk (`numpy.memmap`), or `Rows`.
-    rows: a slice or numbers, int [n].
+    rows: a slice, or indices, int [n].
   """
   if in_memory(images) or (
       isinstance(images, np.ndarray) and isinstance(rows, slice)):
@@ -84,7 +90,11 @@ def in_memory(images: Images) -> bool:
 
 
 def join(parts: Sequence[Images]) -> Images:
-  """Several sets of images of one shape and type, one after the other, uncopied."""
+  """Returns the concatenation of sets of images without copying them.
+
+  Args:
+    parts: 1 or more sets, [n, h, w, c] each, of one shape (h, w, c) and dtype.
+  """
   if len(parts) == 1:
     return parts[0]
   ends = np.cumsum([len(part) for part in parts])

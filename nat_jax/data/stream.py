@@ -1,10 +1,10 @@
-"""Which images make up the batch of a step: a pure function of (seed, step).
+"""Indices of the batch of each step: a pure function of (seed, step).
 
     stream = make_stream(50_000, {'cifar100': 25_000}, {}, batch_size=128,
                          negatives_per_batch=(5, 25), inside=False, seed=0)
     batch = pool.gather(pool, stream.index(step))
 
-Resuming needs no state, and a test no data set.
+A resumed run needs no iterator state, and tests of a stream need no data set.
 """
 
 import functools
@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# What is drawn: default_rng((seed, purpose, block or epoch)). Set k of negatives has
-# purpose _NEGATIVES + k.
+# Random numbers come from default_rng((seed, purpose, block or epoch)). Permutations of
+# set k of negatives have the purpose _NEGATIVES + k.
 _MIX, _POSITIVES, _NEGATIVES = 0, 1, 2
-_BLOCK = 256  # steps whose mix is drawn at once: making a Generator takes 15 us
+_BLOCK = 256  # steps whose mix is drawn at once, since a new Generator takes 15 us
 
 
 class Stream(NamedTuple):
-  """Rows of the pool for every step.
+  """The rows of the pool that each step takes.
 
   Attributes:
-    num_slots: length of an index; the same for every step.
-    index: step -> int32 `[num_slots]`, rows of the pool; -1 = empty slot. (Of `apart`
-      a dict of two such arrays.)
+    num_slots: number of slots of a batch, equal for all steps.
+    index: step -> rows of the pool, int32 `[num_slots]`, -1: an empty slot. A stream of
+      `apart` returns a dict of two arrays, with `num_slots` entries in all.
   """
 
   num_slots: int
@@ -44,39 +44,36 @@ def make_stream(
     seed: int,
     multiple_of: int = 1,
 ) -> Stream:
-  """Interleaves positives and negatives in static slots.
+  """Returns the stream of batches with positives and negatives in constant slots.
 
-  Positives and every set of negatives run through epochs of their own, each a new
-  permutation; a batch may straddle two. A batch takes on where the one before it left
-  off, however many it takes: of n images taken from a set of m since step 0, each of
-  the set is among them floor(n / m) or ceil(n / m) times. How many a step takes of each
-  set is drawn, where it can differ; the positives of a step are `batch_size` or, with
-  `inside`, what the negatives leave of it.
+  The positives and each set of negatives have their own epochs, and each epoch is a new
+  permutation; a batch may contain the end of one epoch and the start of the next. Each
+  batch continues a set where the previous batch stopped: among the first n images taken
+  from a set of m images, each image occurs floor(n / m) or ceil(n / m) times. A step
+  has `batch_size` positives; with `inside`, `batch_size` minus its number of negatives.
 
-  Negative slots are spread evenly over the batch, so that the shards of any number of
-  devices hold the same mix, to within one or two images.
+  Negative slots are spread evenly over the batch, so that the shards of all devices
+  hold equal numbers of negatives, to within one or two images.
 
-  A step costs the same wherever it is. Only where the numbers can differ, the first
-  step asked for pays for the draws before it: tens of milliseconds for 78,000 steps.
+  The time of `index(step)` does not depend on `step`, except for the first call if the
+  number of negatives or their set is random: it draws the numbers of all earlier steps,
+  which takes tens of milliseconds for 78,000 steps.
 
   Args:
-    num_positives: rows 0..num_positives-1 of the pool.
-    negatives: the size of each set, in the order of the pool.
-    weights: how often a negative comes from each set, relative to the others; 1 where
-      nothing is said.
-    batch_size: positives in a batch; with `inside`, images in all.
-    negatives_per_batch: a number, or (lowest, highest): drawn anew for each step, both
-      ends included. Slots left over are empty or, with `inside`, positives.
-    inside: negatives take the place of positives, instead of coming on top.
-    seed: of everything drawn.
-    multiple_of: round num_slots up to it with empty slots at the end (there they
-      leave the numbers of the others as they are, whatever the number of devices).
-
-  Returns:
-    The stream.
+    num_positives: number of positives: rows 0..num_positives-1 of the pool.
+    negatives: name -> size of each set, in the order of the pool.
+    weights: name -> relative frequency of the set among the negatives; default 1.
+    batch_size: positives per batch; with `inside`, positives and negatives per batch.
+    negatives_per_batch: a number, or (lowest, highest), both included, from which a
+      number is drawn for each step. Unused slots are empty; with `inside`, positives.
+    inside: True: negatives replace positives; False: they are added to the positives.
+    seed: of the permutations and of the numbers drawn.
+    multiple_of: num_slots is rounded up to a multiple of it by empty slots at the end.
+      The positions of the other slots, and so their random numbers, do not change.
 
   Raises:
-    ValueError: numbers that make no batch.
+    ValueError: numbers or weights out of range, an empty set, or no set of negatives
+      although negatives are asked for.
   """
   low, high = map(int, np.broadcast_to(negatives_per_batch, 2))
   _check(num_positives, negatives, weights, batch_size, low, high, inside, multiple_of)
@@ -107,15 +104,15 @@ def make_stream(
 
 
 def _epochs(seed: int, kept: int) -> Callable[[int, int, int, int], np.ndarray]:
-  """Epochs in a row, each a permutation of its own.
+  """Returns a function that reads a window from a sequence of epochs.
 
   Args:
     seed: of the permutations.
-    kept: how many of them stay in memory.
+    kept: number of permutations that are kept in memory.
 
   Returns:
-    window(purpose, length, start, num): `num` entries of the epochs of a set of
-    `length`, from entry `start` on.
+    window(purpose, length, start, num): `num` entries, from entry `start` on, of the
+    concatenated permutations of a set of `length` images.
   """
   @functools.lru_cache(maxsize=kept)
   def permutation(purpose: int, length: int, epoch: int) -> np.ndarray:
@@ -136,29 +133,34 @@ def _epochs(seed: int, kept: int) -> Callable[[int, int, int, int], np.ndarray]:
 def _mixes(
     seed: int, low: int, high: int, weights: Sequence[float]
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """How many negatives each step takes, and of which sets.
+  """Returns a function that gives the sets of the negatives of each step.
 
   Args:
-    seed: of what is drawn.
-    low, high: the fewest and the most negatives of a step.
-    weights: how often a negative comes from each of the k sets, unnormalised.
+    seed: of the random numbers.
+    low, high: smallest and largest number of negatives per step.
+    weights: relative frequency of each of the k sets, unnormalised.
 
   Returns:
-    mix(step): (the set of each negative `[high]`, -1 = none; how many the step takes of
-    each set `[k]`; how many all steps before it took of each `[k]`).
+    mix(step): (the set of each negative `[high]`, -1: none; the number of images that
+    the step takes from each set `[k]`; the number that all earlier steps take from each
+    set `[k]`).
   """
   shares = np.cumsum(weights)
 
   @functools.lru_cache(maxsize=2)
   def draw(block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each step of a block: its sets `[_BLOCK, high]`, how many it takes of each set
-    and how many the steps before it in the block took, `[_BLOCK, k]`."""
+    """The results of `mix` for the steps of a block, stacked; counts within the block.
+
+    Returns:
+      Sets `[_BLOCK, high]`; numbers per set of the step and of the earlier steps of the
+      block, `[_BLOCK, k]` each.
+    """
     rng = np.random.default_rng((seed, _MIX, block))
     counts = rng.integers(low, high + 1, _BLOCK)
     sets = np.zeros((_BLOCK, high), int)
     if shares.size > 1:
       draws = rng.random((_BLOCK, high)) * shares[-1]
-      # The minimum: a product rounded up would fall beyond the last set.
+      # The minimum, because a product that is rounded up would exceed the last set.
       sets = np.minimum(np.searchsorted(shares, draws, 'right'), shares.size - 1)
     sets[np.arange(high) >= counts[:, None]] = -1
     taken = np.stack([(sets == k).sum(1) for k in range(shares.size)], axis=1)
@@ -167,7 +169,7 @@ def _mixes(
   totals, extending = [np.zeros(shares.size, int)], threading.Lock()
 
   def taken_before(block: int) -> np.ndarray:
-    """How many of each set all blocks before `block` take, `[k]`."""
+    """The number of images that all blocks before `block` take from each set, `[k]`."""
     if low == high and shares.size == 1:
       return np.array([block * _BLOCK * high])
     with extending:  # grain's threads share the stream
@@ -186,7 +188,7 @@ def _mixes(
 def _layouts(
     size: int, high: int, inside: bool
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-  """Returns number of negatives -> (their slots, the slots of the positives)."""
+  """Returns a function num -> (slots of num negatives, slots of the positives)."""
   negative_slots = _spread(high, size)
   positive_slots = np.setdiff1d(np.arange(size), negative_slots)
 
@@ -204,19 +206,19 @@ def apart(
     stream: Stream, num_positives: int, batch_size: int, high: int, *,
     repeats: int = 1, multiple_of: int = 1,
 ) -> Stream:
-  """The same rows with positives and negatives apart, as a GAN takes them.
+  """Returns a stream with separate indices of positives and negatives, for GANs.
 
   Args:
-    stream: of `make_stream` with inside=False.
-    num_positives: rows from this one on are negatives.
+    stream: from `make_stream` with inside=False.
+    num_positives: number of positives; rows from num_positives on are negatives.
     batch_size: positives per batch.
-    high: the most negatives in a batch.
-    repeats: batches that make up one step (updates of the discriminator).
-    multiple_of: negatives are padded up to it with empty slots.
+    high: largest number of negatives per batch.
+    repeats: batches per step: the number of updates of the discriminator.
+    multiple_of: the number of negative slots is rounded up to a multiple of it.
 
   Returns:
-    A stream whose index is {'positive': `[batch_size, repeats]`, 'negative':
-    `[m, repeats]`}, the latter only if there are any; column j is batch
+    A stream whose index is {'positive': int32 `[batch_size, repeats]`, 'negative':
+    int32 `[m, repeats]`}, without 'negative' if `high` is 0; column j is batch
     step * repeats + j of `stream`.
   """
   num_negatives = -(-high // multiple_of) * multiple_of
@@ -237,7 +239,7 @@ def apart(
 
 
 def _spread(num: int, size: int) -> np.ndarray:
-  """`num` of the places 0..size-1, evenly: the middles of `num` equal parts."""
+  """Returns `num` evenly spread positions in 0..size-1: the middles of equal parts."""
   return (2 * np.arange(num) + 1) * size // (2 * num) if num else np.zeros(0, int)
 
 
@@ -251,8 +253,8 @@ def _check(
     )
   if not 0 <= low <= high:
     raise ValueError(
-        'negatives_per_batch must be a number of 0 or more, or (lowest, highest), got '
-        f'{(low, high)}'
+        'negatives_per_batch must be a number of 0 or more, or (lowest, highest) with '
+        f'0 <= lowest <= highest, got {(low, high)}'
     )
   if high and not negatives:
     raise ValueError(
@@ -266,10 +268,12 @@ def _check(
     )
   for name, num in negatives.items():
     if num < 1:
-      raise ValueError(f'the negatives {name!r} are an empty set')
+      raise ValueError(
+          f'the set of negatives {name!r} must have 1 image or more, got {num}; choose '
+          'another split or other classes of its source, or remove the set')
   for name, weight in weights.items():
     if name not in negatives or not weight > 0 or weight == float('inf'):
       raise ValueError(
-          f'weights must be positive numbers for some of {list(negatives)}, got '
-          f'{name!r}: {weight}'
+          f'weights must be {{name: positive number}} with names of {list(negatives)}, '
+          f'got {name!r}: {weight}'
       )

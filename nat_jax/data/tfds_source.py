@@ -1,12 +1,12 @@
-"""Image data sets of tensorflow_datasets (tfds), from the array cache or the records.
+"""Image data sets of tensorflow_datasets (tfds), read from the array cache or records.
 
     from_tfds('cifar10', split='train[:90%]', classes=(0, 1, 2))
-    from_tfds('imagenet2012', size=224, lazy=True)    # nothing decoded on disk
+    from_tfds('imagenet2012', size=224, lazy=True)    # no decoded images on disk
 
 Preparing a data set as ArrayRecord needs TensorFlow, the extra `prepare` of this
 package; reading and decoding it does not. Cached splits (layout: nat_jax/data/cache.py)
-are used without comparing them with the prepared data: after preparing another version,
-delete the cached folder.
+are not compared with the prepared data: delete the cached folder after preparing
+another version.
 """
 
 import os
@@ -34,30 +34,31 @@ def from_tfds(
     mode: str = 'RGB',
     lazy: bool = False,
 ) -> sources.Arrays:
-  """Reads a data set of the tfds catalogue, or a prepared one under `data_dir`.
+  """Reads a data set of the tfds catalogue, or a prepared data set in `data_dir`.
 
-  The decoded images are kept on disk and read from there row by row. With `lazy` they
-  are not: each picture is decoded from its record whenever it is read.
+  The images of a split are decoded once into the array cache on disk, from which they
+  are read row by row. With `lazy` each image is decoded from its record on access.
 
   Args:
-    dataset: official tfds name, such as 'cifar10' or 'emnist/letters'.
-    split: as in tfds: 'train[:80%]', 'train+test', ...
+    dataset: name in tfds, such as 'cifar10' or 'emnist/letters'.
+    split: expression of tfds, such as 'train[:80%]' or 'train+test'.
     classes: the labels to keep, renumbered by position; None: all.
     data_dir: folder of prepared data sets; None: the default of tfds.
-    cache_dir: root of the array cache; None: the default.
-    size: the side, or (h, w), to which pictures are resized and cropped as in `folder`;
-      None: the data set must have one fixed size.
-    mode: used with `size`: 'RGB' (three channels) or 'L' (one, grey).
-    lazy: whether to decode a picture each time it is read, with nothing but the labels
-      in the cache.
+    cache_dir: root of the array cache; None: `data.cache_root()`.
+    size: side, or (h, w), in pixels, to which images are resized and cropped, see
+      `folder_source.fit`; None: all images must have one size already.
+    mode: used with `size`: 'RGB' (three channels) or 'L' (one channel, grey).
+    lazy: whether to decode an image on every access; only labels are cached then.
 
   Returns:
     The images, which stay on disk, and their labels.
 
   Raises:
-    ValueError: unknown data set or split; a data set that is not prepared, or not as
-      ArrayRecord (the message has the command that prepares it); no 'label', or no
-      uint8 'image' of one fixed size; a damaged cache.
+    ValueError: an unknown data set or split; a data set that is not prepared, or not as
+      ArrayRecord (the message contains the command that prepares it); no feature
+      'label', or no uint8 feature 'image' of one size; a damaged cache.
+
+  Reference: https://www.tensorflow.org/datasets/catalog
   """
   names = list(dict.fromkeys(re.findall(r'(?:^|\+)\s*([^\s\[+]+)', split)))
   if 'all' in names:
@@ -91,15 +92,15 @@ def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
           dataset + form, split, arrays.image, arrays.label, arrays.names, cache_dir,
           bar.update)
     except (OSError, ValueError):
-      if not folder.exists():  # else another process was first
+      if not folder.exists():  # if it exists, another process has written it
         raise
   logging.info('%s %s: %d images cached in %s', dataset, split, num, folder)
 
 
 def _records(dataset, split, data_dir, size, mode, folder=None) -> sources.Arrays:
-  """One prepared split, whose images are decoded when they are read.
+  """Returns a prepared split whose images are decoded on access.
 
-  Its labels are kept in `folder`, if there is one.
+  The labels are cached in `folder`, if that is not None.
   """
   builder, records = _open(dataset, split, data_dir)
   features = builder.info.features
@@ -126,7 +127,7 @@ def _records(dataset, split, data_dir, size, mode, folder=None) -> sources.Array
 
 
 def _kept_labels(path, num) -> np.ndarray | None:
-  """The labels int32 [num] of a file; None if it is not there, or holds others."""
+  """Reads labels int32 [num]; None if the file is missing, damaged or another shape."""
   try:
     label = np.load(path) if path else None
   except (OSError, EOFError, ValueError):
@@ -136,7 +137,7 @@ def _kept_labels(path, num) -> np.ndarray | None:
 
 
 def _keep(path, label) -> None:
-  """Writes labels in one piece: a reader never sees half a file."""
+  """Writes labels atomically, so that no process reads an incomplete file."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}.npy')
   np.save(partial, label)
@@ -144,7 +145,7 @@ def _keep(path, label) -> None:
 
 
 def _read_labels(builder, split, num) -> np.ndarray:
-  """The labels of a prepared split, without decoding its images."""
+  """Reads the labels of a prepared split without decoding its images."""
   import tensorflow_datasets as tfds
 
   skip = {'image': tfds.decode.SkipDecoding()}
@@ -163,11 +164,11 @@ def _open(dataset: str, split: str, data_dir: str | None):
   try:
     builder = tfds.builder(dataset, data_dir=data_dir)
   except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-    # Only the hint is shown: the message itself lists hundreds of data sets.
+    # Only the hint is shown, since the whole message lists hundreds of data sets.
     hint = re.search(r'Did you mean: .*', str(error))
     reason = hint[0] if hint else str(error).splitlines()[0]
     raise ValueError(
-        f'expected a data set of tfds or one under data_dir={data_dir!r}, got '
+        f'expected a data set of tfds or a folder in data_dir={data_dir!r}, got '
         f'{dataset!r} ({reason}); see https://www.tensorflow.org/datasets/catalog'
     ) from None
 
@@ -197,13 +198,13 @@ def _open(dataset: str, split: str, data_dir: str | None):
         f'data set {dataset!r} in {where} is prepared as '
         f'{builder.info.file_format.value}, but only ArrayRecord allows random access '
         f'without TensorFlow; prepare it again and set data_dir={other!r}:'
-        f'\n  {command(other)}\nor, if tfds cannot prepare it again, write its arrays '
-        'with nat_jax.data.write_cache'
+        f'\n  {command(other)}\nIf tfds cannot prepare it again, write its arrays to '
+        'the array cache with nat_jax.data.write_cache'
     ) from None
 
 
 def _check_features(dataset, features, size):
-  """Raises ValueError unless these are labelled uint8 images of one known size."""
+  """Raises ValueError unless the features are a label and a uint8 image of one size."""
   for key in ('image', 'label'):
     if key not in features:
       raise ValueError(

@@ -1,4 +1,4 @@
-"""How batches reach the updates: where the pixels live, and how many updates a call.
+"""Feeds batches to the updates: placement of the images, and updates per call.
 
     ends = periods(config['run'], evaluator.periods.values())
     step_fn, source, items = make_feed(config, inputs, trainer, mesh, ends)
@@ -21,30 +21,30 @@ from nat_jax import data
 from nat_jax.runtime import parallel
 from nat_jax.task import Inputs, Trainer
 
-AHEAD = 2**28  # bytes of batches that are gathered ahead, at most 16 batches
-THREADS = max(2, min(8, os.cpu_count() or 1))  # that gather them
-SECONDS_PER_CALL = 1.0  # a run that is stopped by SIGTERM waits for two calls
+AHEAD = 2**28  # bytes of batches that are gathered ahead; at most 16 batches
+THREADS = max(2, min(8, os.cpu_count() or 1))  # threads that gather batches
+SECONDS_PER_CALL = 1.0  # after SIGTERM a run stops once two calls have ended
 
 
 def make_feed(
     config: Mapping[str, Any], inputs: Inputs, trainer: Trainer, mesh,
     ends: Sequence[int],
 ) -> tuple[Callable, Any, Callable[[int, int], Any]]:
-  """Chooses where the pixels live.
+  """Places the training images on the device or in host memory (`run.placement`).
 
   Args:
     config: of the run.
-    inputs, trainer: of its task.
+    inputs, trainer: of the run's task.
     mesh: the devices.
-    ends: the periods of what is done between calls; see `periods`.
+    ends: periods in updates, from `periods`.
 
   Returns:
     (step_fn, source, items): `step_fn(state, frozen, source, items(step, k), k)` makes
-    k updates.
+    k updates, from update `step` on; see `parallel.wrap_step`.
 
   Raises:
-    ValueError: an unknown placement or mode, more than the memory holds, or images and
-      networks that do not go together.
+    ValueError: an unknown placement or mode, arrays that exceed the memory, or networks
+      that do not accept images of this shape.
   """
   run, scans = config['run'], parallel.scans(mesh)
   if run['placement'] not in ('resident', 'streamed'):
@@ -57,7 +57,7 @@ def make_feed(
   _try_step(trainer, data.gather(inputs.pool, inputs.stream.index(0)))
 
   def indices(step, k):
-    """Always as many rows, of which the first k are used: programs keep their shape."""
+    """Indices of k steps; the last is repeated up to `most`, for constant shapes."""
     rows = [index(s) for s in range(step, step + k)]
     rows += rows[-1:] * (most - k)
     return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
@@ -69,7 +69,7 @@ def make_feed(
     pool = jax.tree.map(np.asarray, inputs.pool)  # all rows
     return step_fn, parallel.replicate(pool, mesh), indices
   step_fn = parallel.wrap_step(trainer.step, mesh, mode=run['mode'])
-  if resident:  # the device's memory is the host's
+  if resident:  # on a CPU the device's memory is the host's
     return step_fn, (), lambda step, k: data.gather(inputs.pool, indices(step, k))
   return step_fn, (), _Batches(
       lambda step: data.gather(inputs.pool, index(step)), config['steps'], most,
@@ -77,7 +77,7 @@ def make_feed(
 
 
 def _local_index(index, mesh, step):
-  """The rows of the global batch of a step that the devices of this process hold."""
+  """The rows of a step's global batch that the devices of this process hold."""
   return jax.tree.map(lambda x: x[parallel.local(len(x), mesh)], index(step))
 
 
@@ -90,7 +90,7 @@ class _Batches:
     self.next, self.iterator = None, None
 
   def __call__(self, step: int, k: int):
-    """Batches of steps step...step+k-1, stacked; the last repeated up to `rows`."""
+    """Stacks the batches of steps step..step+k-1, the last repeated up to `rows`."""
     if step != self.next:
       self.iterator = self._start(step)
     self.next = step + k
@@ -99,7 +99,7 @@ class _Batches:
     return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
 
   def _start(self, step):
-    import grain  # takes a third of a second, which other placements need not wait for
+    import grain  # imported here because it takes a third of a second
 
     steps = grain.MapDataset.range(step, self.stop).map(lambda s: self.batch(int(s)))
     return iter(steps.to_iter_dataset(grain.ReadOptions(
@@ -107,32 +107,42 @@ class _Batches:
 
 
 def periods(run: Mapping[str, Any], evals: Iterable[int]) -> list[int]:
-  """Every how many updates something is done that a call of updates must end at.
+  """Returns the periods in updates of logging, checkpoints and evaluations.
+
+  Calls of updates end at the multiples of these periods.
 
   Args:
     run: the group `run` of a config.
-    evals: the periods of the evaluations; 0: at the end of the run alone.
+    evals: periods of the evaluations; 0: at the end of the run only.
+
+  Returns:
+    The distinct periods above 0.
   """
   every = dict.fromkeys([run['log_every'], run['checkpoint_every'], *evals])
   return [number for number in every if number]
 
 
 def longest_call(config: Mapping[str, Any], ends: Sequence[int]) -> int:
-  """The most updates of a call, which never passes a multiple of one of `ends`."""
+  """Returns the largest number of updates per call.
+
+  Args:
+    config: of the run.
+    ends: periods in updates, from `periods`; a call never crosses a multiple of one.
+  """
   return min(config['run']['updates_per_call'], config['steps'], *ends)
 
 
 def _check_memory(config, inputs, batches):
-  """Raises ValueError where a config asks for arrays beyond the memory.
+  """Raises ValueError if the arrays that a config asks for exceed the host's memory.
 
   Args:
-    batches: how many the host holds at once.
+    batches: number of batches that the host holds at once.
   """
   values = math.prod(inputs.shape)
   slots, measures = inputs.stream.num_slots, config.get('measures', {})
   group = 'data.' if 'batch_size' in config['data'] else ''
   for key, num_bytes in {
-      # In float32, as it is normalised; and in uint8, stacked.
+      # A batch is normalised to float32; k stacked batches are uint8.
       f'{group}batch_size': 4 * slots * values,
       'run.updates_per_call': batches * slots * values,
       'eval_batch_size': 4 * config.get('eval_batch_size', 0) * values,
@@ -144,7 +154,7 @@ def _check_memory(config, inputs, batches):
 
 
 def _try_step(trainer, batch):
-  """Traces an update without making it, so that what does not fit is told at once."""
+  """Traces an update without executing it, to find mismatched shapes early."""
   def update(key, frozen, batch):
     return trainer.step(trainer.init(key), frozen, batch)
 
@@ -154,16 +164,17 @@ def _try_step(trainer, batch):
 def make_call_length(
     config: Mapping[str, Any], ends: Sequence[int], adapt: bool
 ) -> Callable[[int], int]:
-  """Returns step -> how many updates to make before the next look at the run.
+  """Returns a function step -> number of updates of the call that starts at this step.
 
-  A call never passes a point where something is to be logged, evaluated or saved.
+  A call never crosses an update after which something is logged, evaluated or saved.
 
   Args:
-    config: its `run.updates_per_call` is the most.
-    ends: the periods of what is done between calls; see `periods`.
-    adapt: no more than a second's worth either, so that slow updates show their
-      figures and hear SIGTERM. For updates that are dispatched one by one: there the
-      length of a call changes no bit of the parameters and costs no compilation.
+    config: of the run; `run.updates_per_call` is the upper limit.
+    ends: periods in updates, from `periods`.
+    adapt: whether to limit a call to about one second as well, so that slow updates are
+      logged in time and SIGTERM is handled soon. Meant for updates that are dispatched
+      one by one, where the length of a call neither changes a bit of the parameters nor
+      costs a compilation.
   """
   longest = longest_call(config, ends)
   most, length, asked = 1 if adapt else longest, 1, None

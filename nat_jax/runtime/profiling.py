@@ -1,4 +1,4 @@
-"""A trace of some updates by the profiler of JAX, for TensorBoard or Perfetto.
+"""Traces some updates with the profiler of JAX, for TensorBoard or Perfetto.
 
     with tracer('runs/digits', start=0, end=1000, num=50) as trace:
       with trace(step):      # traced if it is one of 50 updates after the first 100
@@ -12,25 +12,26 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import logging
 
-FOLDER = 'profile'  # of the workdir
-SKIPPED = 100  # updates before the trace: compilation, full buffers
+FOLDER = 'profile'  # folder in the workdir
+SKIPPED = 100  # updates before the trace: programs are compiled, buffers get filled
 
 
 @contextlib.contextmanager
 def tracer(
     workdir: str, start: int, end: int, num: int
 ) -> Iterator[Callable[[int], contextlib.AbstractContextManager]]:
-  """Yields step -> a context for the updates from this step on.
+  """Yields a function step -> context manager for the updates from this step on.
 
-  The trace begins with the first context at or after update start + 100 (or after half
-  of the updates, if there are fewer than 200), and ends with the first one at least
-  `num` updates later, or with the run. Process 0 writes it into `workdir/profile`.
+  The trace begins with the first context whose step is at least start + 100 (or the
+  middle of the remaining updates, if fewer than 200 remain). It ends with the first
+  context at least `num` updates later, or with the run. Process 0 writes it to
+  `workdir/profile`.
 
   Args:
     workdir: of the run.
-    start: the first update of this process.
-    end: the last update of the run.
-    num: updates to trace; 0: none.
+    start: completed updates when this process starts.
+    end: updates of the run.
+    num: number of updates to trace; 0: none.
   """
   first = start + min(SKIPPED, (end - start) // 2)
   began = None

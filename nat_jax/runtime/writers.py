@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard events, and the line of progress.
+"""Outputs of a run: metrics.jsonl, TensorBoard events and the progress line.
 
     with open_writers(workdir, step, tensorboard=True) as write:
       write({'step': 100, 'kind': 'train', 'loss': 0.5})
@@ -28,10 +28,19 @@ METRICS = 'metrics.jsonl'
 def open_writers(
     workdir: str, step: int, tensorboard: bool = True
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-  """Yields `write(record)`; a record has 'step', 'kind' and figures, nested or not.
+  """Yields `write(record)`, which appends a record to the outputs of a run.
 
-  Records of updates after `step`, left by a run that was cut off, are dropped first,
-  so that each update stands in the file once. Only the first process writes.
+  A record is a dict of 'step', 'kind' and figures, which may be nested. Records of
+  steps after `step`, which an interrupted run has left, are removed first, so that the
+  file has one record per step and kind. Only the first process writes.
+
+  Args:
+    workdir: of the run.
+    step: completed updates.
+    tensorboard: whether to write TensorBoard events too.
+
+  Raises:
+    OSError: metrics.jsonl cannot be read or written.
   """
   if jax.process_index():
     yield lambda record: None
@@ -41,7 +50,7 @@ def open_writers(
   with _events(workdir if tensorboard else None) as write_events:
 
     def write(record):
-      # Opened for each record: nothing is left in a buffer when the disk is full.
+      # Opened for each record, so that no buffer holds records when the disk is full.
       with files.named(path), open(path, 'a', encoding='utf-8') as file:
         file.write(json.dumps(finite(record)) + '\n')
       write_events(record)
@@ -51,9 +60,10 @@ def open_writers(
 
 @contextlib.contextmanager
 def _events(workdir):
-  """Yields a function that writes a record as TensorBoard events, if it can.
+  """Yields a function that writes a record as TensorBoard events.
 
-  They repeat what metrics.jsonl holds: a failure is told once and stops nothing.
+  metrics.jsonl holds all these figures too. After a failure one warning is logged, no
+  further events are written, and the run continues.
   """
   file = None
 
@@ -61,7 +71,7 @@ def _events(workdir):
     nonlocal file
     try:
       return what()
-    except Exception as error:  # of the disk, and of packages that do not go together
+    except Exception as error:  # a full disk, or incompatible versions of packages
       logging.warning(
           'TensorBoard events cannot be written to %s (%s); metrics.jsonl has every '
           'figure.', workdir, ' '.join((str(error) or repr(error)).split())[:200])
@@ -84,9 +94,9 @@ def _events(workdir):
 
 
 def _open_events(folder):
-  """A new file of events in `folder`, which holds their version so far.
+  """Opens a new file of events in `folder` and writes the event of its format version.
 
-  Its name is of the form by which TensorBoard finds such files and orders them in time.
+  TensorBoard finds files of events by the form of their name, and sorts them by it.
   """
   os.makedirs(folder, exist_ok=True)
   name = f'events.out.tfevents.{time.time_ns() / 1e9:.6f}.{os.getpid()}'
@@ -105,7 +115,7 @@ def _write_scalars(file, record):
 
 
 def _write_event(file, **content):
-  """Adds an event to a file, for a reader to see at once."""
+  """Appends an event to a file and flushes it."""
   # Not tensorboard's EventFileWriter, which imports TensorFlow where that is installed.
   from tensorboard.compat.proto import event_pb2
   from tensorboard.summary.writer import record_writer
@@ -117,14 +127,14 @@ def _write_event(file, **content):
 
 
 def has_record(workdir: str, step: int, kind: str) -> bool:
-  """Whether metrics.jsonl has a record of this step and kind."""
+  """Whether metrics.jsonl of a workdir has a record of this step and kind."""
   return any(
       (record['step'], record['kind']) == (step, kind)
       for record in files.read_records(os.path.join(workdir, METRICS)))
 
 
 def _drop_after(path, step):
-  """Leaves the records of updates up to `step`; damaged lines go."""
+  """Removes the records of steps after `step`, and damaged lines."""
   if not os.path.exists(path):
     return
   kept = [record for record in files.read_records(path) if record['step'] <= step]
@@ -133,7 +143,12 @@ def _drop_after(path, step):
 
 
 def flat(record: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, float]]:
-  """Yields ('a/b', number) for the numbers of a nested record, but the step."""
+  """Yields ('a/b', number) for the finite numbers of a nested record, except the step.
+
+  Args:
+    record: dict of numbers, other values (left out) and such dicts.
+    prefix: put before the names.
+  """
   for key, value in record.items():
     if isinstance(value, Mapping):
       yield from flat(value, f'{prefix}{key}/')
@@ -142,7 +157,7 @@ def flat(record: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, flo
 
 
 def finite(value: Any) -> Any:
-  """NaN and infinity as None, so that the file is JSON for every reader."""
+  """Returns a nested value with NaN and infinity replaced by None: standard JSON."""
   if isinstance(value, Mapping):
     return {k: finite(v) for k, v in value.items()}
   if isinstance(value, list):
@@ -153,13 +168,20 @@ def finite(value: Any) -> Any:
 
 
 class Progress:
-  """One line: step, images/s, ETA and the text of the figures.
+  """The progress line: step, images/s, ETA and a text with metrics.
 
-  A bar on a terminal; in a log a plain line for each call. Images/s and ETA are of
-  the updates since the last call. With `quiet` nothing is shown (hosts but the first).
+  On a terminal it is a bar, elsewhere one plain line per report. Images/s and ETA are
+  computed from the updates since the previous report.
   """
 
   def __init__(self, total: int, start: int = 0, quiet: bool = False):
+    """Starts the clock.
+
+    Args:
+      total: updates of the run.
+      start: completed updates.
+      quiet: whether to print nothing, as on all hosts but the first.
+    """
     self.total, self.step, self.quiet = total, start, quiet
     self.time = time.monotonic()
     self.bar = None
@@ -172,9 +194,13 @@ class Progress:
   def __call__(
       self, step: int, images: int, text: str, now: float | None = None
   ) -> float:
-    """Reports; `images` were seen since the last call. Returns images/s.
+    """Reports progress and returns images/s.
 
-    `now`: when the updates were done, by `time.monotonic()`, if that is past.
+    Args:
+      step: completed updates.
+      images: number of images of the updates since the previous report.
+      text: metrics.
+      now: time by `time.monotonic()` at which the updates ended; None: now.
     """
     now = now or time.monotonic()
     seconds = max(now - self.time, 1e-9)
@@ -190,14 +216,14 @@ class Progress:
     return rate
 
   def say(self, text: str) -> None:
-    """Prints a line of its own, above the bar if there is one."""
+    """Prints a separate line, above the bar if there is one."""
     if self.bar is not None:
       self.bar.write(text, file=sys.stdout)
     elif not self.quiet:
       print(text, flush=True)
 
   def pause(self) -> Callable[[], None]:
-    """Stops the clock; call what it returns to go on (evaluation, say)."""
+    """Stops the clock, for example for an evaluation; the result resumes it."""
     before = time.monotonic()
 
     def resume():
@@ -206,12 +232,13 @@ class Progress:
     return resume
 
   def close(self) -> None:
+    """Closes the bar."""
     if self.bar is not None:
       self.bar.close()
 
 
 def clock(seconds: float) -> str:
-  """75 -> '1:15', 3700 -> '1:01:40'."""
+  """Formats seconds: 75 -> '1:15', 3700 -> '1:01:40'."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'

@@ -1,11 +1,10 @@
-"""Every key that a config may have, its default, and what it means.
+"""All keys of configs with their defaults and meanings, and the checks of a config.
 
     base = base_of(config)      # one of DEFAULTS, by config['task']
-    config = plain(config)      # a dict; ValueError: an unknown key, a senseless value
+    config = plain(config)      # a dict; ValueError: an unknown key, an invalid value
 
-What each value may be stands in `nat_jax.schema.bounds`. Specs are
-`{'name': ..., **arguments}` and are looked up in the table that the comment beside them
-names.
+`nat_jax.schema.bounds` holds the valid values. A spec is `{'name': ..., **arguments}`;
+the comment on its line names the table in which the name is looked up.
 """
 
 import copy
@@ -16,24 +15,24 @@ from typing import Any
 
 from nat_jax.schema import bounds
 
-RUN: dict[str, Any] = dict(  # how it is run; may change when a run is resumed
+RUN: dict[str, Any] = dict(  # these keys may be changed when a run is resumed
     mode='jit',  # or 'pmap'
-    placement='resident',  # pixels on the device; 'streamed': gathered by the host
-    updates_per_call=50,  # updates between two looks at the metrics
-    log_every=100,
-    eval_every=0,  # 0: at the end only
-    checkpoint_every=500,  # 0: at the end only
-    keep=2,  # newest checkpoints kept, beside the best
-    tensorboard=True,
+    placement='resident',  # images on the device; 'streamed': gathered by the host
+    updates_per_call=50,  # most updates per call, after which metrics are read
+    log_every=100,  # updates
+    eval_every=0,  # updates; 0: at the end only
+    checkpoint_every=500,  # updates; 0: at the end only
+    keep=2,  # number of newest checkpoints that are kept, besides the best
+    tensorboard=True,  # write TensorBoard events
 )
 
 CLASSIFY: dict[str, Any] = dict(
     task='classify',  # nat_jax.tasks.TASKS
     name='experiment',  # printed in reports
-    variant='',  # what this run is among its siblings: 'nat', 'baseline', ...
+    variant='',  # name of the variant of the config file: 'nat', 'baseline', ...
     trainer={'name': 'supervised'},  # nat_jax.tasks.classify.TRAINERS
     seed=0,  # of the parameters, the batches and the augmentation
-    steps=1000,  # updates in all
+    steps=1000,  # number of updates
     num_classes=10,
     model={'name': 'small_conv'},  # nat_jax.models.MODELS
     loss={'name': 'nat'},  # nat_jax.losses.OBJECTIVES
@@ -46,25 +45,25 @@ CLASSIFY: dict[str, Any] = dict(
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
         mean=(0.5,),  # per channel, of pixels in [0, 1]
         std=(0.5,),
-        batch_size=128,  # positives per batch (with inside=True: examples)
-        negatives_per_batch=(5, 25),  # drawn uniformly, both ends included
-        inside=False,  # True: negatives take the places of positives
+        batch_size=128,  # positives per batch (with inside=True: all examples)
+        negatives_per_batch=(5, 25),  # a number, or a range, drawn uniformly, inclusive
+        inside=False,  # True: negatives replace positives
         augment=[],  # nat_jax.data.AUGMENTS, in this order
-        treatment={},  # of the negatives, in the step: tasks.classify.TREATMENTS
+        treatment={},  # change of the negatives: nat_jax.tasks.classify.TREATMENTS
     ),
     # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS,
     #   'type': nat_jax.tasks.classify.EVALUATORS, 'every': updates; 0: at the end only.
     #   Without 'every' run.eval_every holds for part 'validation', and for all sets if
     #   none is of that part}
     evals={},
-    # The positive eval that the negatives of part 'test' are compared with; those of
-    # the other parts are compared with the one positive eval of their part.
+    # Name of the positive set that negative sets of part 'test' are compared with.
+    # Negative sets of another part are compared with the one positive set of that part.
     reference='test',
     eval_batch_size=512,
-    # Figure of an eval of part 'validation' whose best checkpoint is kept too, such as
-    # 'validation/accuracy'; '': none.
+    # Figure of a set of part 'validation', such as 'validation/accuracy'; the
+    # checkpoint with its best value is kept. '': none.
     best='',
-    compare_with='',  # variant of this config file to train too and print beside
+    compare_with='',  # variant of this config file that is trained and reported too
     run=RUN,
 )
 
@@ -74,46 +73,46 @@ GAN: dict[str, Any] = dict(
     variant='',  # 'am', 'nat3', ...
     trainer=dict(
         name='gan',  # nat_jax.tasks.gan.TRAINERS
-        n_critic=1,  # updates of the discriminator for one of the generator
-        negatives_every=1,  # external negatives take part in every n-th step
-        joint=True,  # negatives in one pass with generated images; False: in their own
-        negative_weight=None,  # of their mean; None: one mean with generated images
-        simultaneous=False,  # the generator learns from D as it was before the step
+        n_critic=1,  # updates of the discriminator per update of the generator
+        negatives_every=1,  # external negatives are used in every n-th step
+        joint=True,  # one pass over negatives and generated images; False: separate
+        negative_weight=None,  # of the negatives' mean; None: joint mean with generated
+        simultaneous=False,  # True: the generator's loss uses D from before the step
         labels='dynamic',  # of generated images; or 'predefined'
     ),
     seed=0,
-    steps=1000,  # updates of the generator
+    steps=1000,  # number of updates of the generator
     num_classes=10,
     generator={'name': 'dcgan_generator', 'latent': 100},  # nat_jax.models.GENERATORS
     discriminator={'name': 'dcgan_discriminator'},  # nat_jax.models.DISCRIMINATORS
     loss={'name': 'nat_gan'},  # nat_jax.losses.GAN_OBJECTIVES
     penalties=[],  # of the discriminator: nat_jax.losses.PENALTIES
     optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of both networks
-    # To 0 at update `over` (0: the last).
+    # Decreases to 0 at update `over`; over=0: at the last update.
     schedule={'name': 'linear', 'learning_rate': 4e-4, 'over': 0},
-    disc_schedule={},  # of the discriminator, where it differs
+    disc_schedule={},  # of the discriminator; {}: `schedule`
     grad_clip=0.0,
-    ema_decay=0.0,  # moving average of the generator, which then makes the samples
+    ema_decay=0.0,  # moving average of the generator, used for samples; 0: none
     data=dict(
         positives={'name': 'digits'},
         negatives={},
         mean=(0.5,),
-        std=(128 / 255,),  # (x - 127.5) / 128, as AM-GAN
-        batch_size=100,
-        negatives_per_batch=0,  # the X of "NAT-GAN X"
+        std=(128 / 255,),  # (x - 127.5) / 128, as in AM-GAN
+        batch_size=100,  # positives per batch
+        negatives_per_batch=0,  # X in the paper's "NAT-GAN X"
         augment=[],
     ),
     # name -> {'type': nat_jax.tasks.gan.EVALUATORS, 'every': updates; 0: at the end
-    #   only; without it run.eval_every}
+    #   only; default: run.eval_every}
     evals={'samples': {'type': 'samples'}},
-    measures=dict(  # of the evaluations of type 'samples'
-        reference={},  # a source of real images to compare with; {}: the positives
-        num_samples=10_000,  # generated; at most as many real images
-        batch_size=100,  # of sampling: batch statistics depend on it
+    measures=dict(  # settings of evaluations of the type 'samples'
+        reference={},  # source of the real images to compare with; {}: the positives
+        num_samples=10_000,  # of the generator, and the largest number of real images
+        batch_size=100,  # of the generator; its batch statistics depend on it
         features={'name': 'pixels'},  # nat_jax.tasks.gan.FEATURES
-        independent={},  # the same, for a second Inception Score: of other labels
+        independent={},  # FEATURES for a second Inception Score; {}: none
         splits=1,  # of the Inception Score
-        neighbours=5,  # k of precision, recall, density, coverage
+        neighbours=5,  # k of precision, recall, density and coverage
     ),
     compare_with='',
     run=RUN,
@@ -124,8 +123,8 @@ GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
     'task': 'gaan',
     'trainer': dict(
         name='gaan',  # nat_jax.tasks.gaan.TRAINERS
-        recon_weight=0.05,  # of reconstructions among what D takes for real
-        distance_weight=1.0,  # of the distances between codes in the encoder's loss
+        recon_weight=0.05,  # of reconstructions in D's loss, as real images
+        distance_weight=1.0,  # of the distance term in the encoder's loss
     ),
     'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
 }
@@ -134,23 +133,23 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     task='points',
     name='experiment',
     variant='nat',
-    seed=0,  # the first of num_seeds
-    num_seeds=10,  # trained side by side
+    seed=0,  # the first of num_seeds consecutive seeds
+    num_seeds=10,  # trained in parallel
     steps=5000,
     data={'name': 'gaussian1d'},  # nat_jax.data.POINTS
     batch_size=8,
     negatives=True,  # False: the original GAN
     negatives_per_batch=8,
-    negative_weight=None,  # of their mean; None: one mean with generated points
+    negative_weight=None,  # of the negatives' mean; None: joint mean with generated
     noise={'name': 'normal'},  # nat_jax.tasks.points.NOISES
     generator={'name': 'toy_generator', 'latent': 1},
     discriminator={'name': 'toy_discriminator'},
     optimizer={'name': 'adam'},  # of both networks
     schedule={'name': 'constant', 'learning_rate': 1e-3},
-    num_samples=2000,  # for the figures of merit
-    tolerance=10.0,  # converged: distance below this multiple of the floor
+    num_samples=2000,  # generated points per seed and evaluation
+    tolerance=10.0,  # a seed has converged if its distance is below tolerance * floor
     compare_with='',
-    # eval_every: looks at samples and boundary, which divide the steps
+    # `steps` must be a multiple of eval_every, the period of the evaluations.
     run={**RUN, 'log_every': 500, 'eval_every': 100, 'checkpoint_every': 1000},
 )
 DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN, 'points': POINTS}
@@ -158,10 +157,10 @@ GROUPS = ('data', 'measures', 'run')
 
 
 def base_of(config: dict[str, Any]) -> dict[str, Any]:
-  """The keys and defaults that a config is held against, by its task.
+  """Returns the keys and defaults of the task of a config: an entry of DEFAULTS.
 
   Raises:
-    ValueError: a task that does not exist.
+    ValueError: an unknown task.
   """
   name = config.get('task', 'classify')
   if not isinstance(name, str) or name not in DEFAULTS:
@@ -170,12 +169,18 @@ def base_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def groups(base: dict[str, Any]) -> list[str]:
-  """The keys of `base` that are merged key by key, and not replaced whole."""
+  """Returns the keys of `base` whose dicts are merged key by key, not replaced."""
   return [key for key in GROUPS if key in base and 'name' not in base[key]]
 
 
 def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -> None:
-  """Raises ValueError for a key of `given` that is not in `known`, or no dict."""
+  """Raises ValueError if `given` is not a dict, or has a key that is not in `known`.
+
+  Args:
+    given: to check.
+    known: dict with the valid keys.
+    prefix: of the keys in the message, such as 'data.'.
+  """
   if not hasattr(given, 'keys'):  # a ConfigDict is no Mapping
     raise ValueError(
         f'{prefix[:-1] or "a config"} must be a dict with keys of '
@@ -189,7 +194,11 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
 
 
 def check_override(key: str) -> None:
-  """Raises ValueError for --config.KEY of a key that no config has."""
+  """Raises ValueError if no config has a key that --config.KEY would change.
+
+  Args:
+    key: dotted, such as 'run.log_every'.
+  """
   first, _, rest = key.partition('.')
   check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
   inner = [base[first] for base in ALL if first in groups(base)]
@@ -202,40 +211,51 @@ def check_override(key: str) -> None:
 ALL = tuple(DEFAULTS.values())
 
 
-# Of config.json, eval.json and checkpoints, under the key 'format'. Format 1, which
-# version 0.1 wrote, has no such key.
+# Number of the format of config.json, eval.json and checkpoints, which they hold under
+# the key 'format'. Version 0.1 wrote format 1, without this key.
 FORMAT = 2
 
 
 class Newer(ValueError):
-  """A later version wrote something in a format that this one does not know."""
+  """A file has a format that a later version of nat_jax introduced."""
 
 
 def check_format(found: Mapping[str, Any], where: str) -> None:
-  """Raises Newer unless this version knows the format of what was read.
+  """Raises Newer unless this version can read the format of a file.
 
   Args:
-    found: what was read, with or without the key 'format'.
-    where: it was read, for the message.
+    found: content of the file, with or without the key 'format'.
+    where: name of the file, for the message.
+
+  Raises:
+    Newer: the format is not 1..FORMAT.
   """
   number = found.get('format', 1)
   if number not in range(1, FORMAT + 1):
     raise Newer(
-        f'{where} has format {bounds.shown(number)}, and this version of nat_jax knows '
-        f'formats up to {FORMAT}: take the version that wrote it, or a later one')
+        f'{where} has format {bounds.shown(number)}, but this version of nat_jax reads '
+        f'formats up to {FORMAT}: use the version that wrote it, or a later one')
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
-  """A config saved by any version in the form of this one.
+  """Converts a config that any version has saved to the form of this version.
 
-  What a config lacks is added, and the number of its format is removed. Version 0.1
+  Missing keys get their defaults, and the key `format` is removed. Differences of
+  version 0.1:
 
-  - had no key `task`: the name of the trainer told it;
-  - had a weight of 0 where negatives share one mean with generated examples;
-  - gave GANs of points a number of looks, `snapshots`, where there is a period now;
-  - chose the best checkpoint by any evaluation set, where it must be one of part
-    'validation' now. The set that `best` names becomes one, unless it is the reference
-    or a negative set: such a choice is dropped.
+  - It had no key `task`: the task followed from the name of the trainer.
+  - negative_weight=0 meant one mean over negatives and generated examples; now that is
+    None.
+  - GANs of points had a number of evaluations, `snapshots`, instead of a period.
+  - `best` could name a figure of any set; now the set must be of part 'validation'. The
+    set becomes one of that part if it is positive and not the reference; otherwise
+    `best` becomes ''.
+
+  Args:
+    config: as saved; not changed.
+
+  Returns:
+    A new config.
 
   Raises:
     Newer: a later version saved it.
@@ -280,16 +300,20 @@ def _upgrade_points(config):
     config['run'] = {'eval_every': config['steps'] // snapshots}
 
 
-EVAL_KEYS = ('type', 'every')  # of an entry of `evals`
-SET_KEYS = ('source', 'positive', 'seen', 'part', *EVAL_KEYS)  # where it is a set
+EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
+SET_KEYS = ('source', 'positive', 'seen', 'part', *EVAL_KEYS)  # of evaluation sets
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 NEGATIVE_KEYS = ('source', 'weight')
-LISTS = ('data.augment', 'penalties')  # of specs
-SETS = {'evals': SET_KEYS, 'data.negatives': NEGATIVE_KEYS}  # name -> such an entry
+LISTS = ('data.augment', 'penalties')  # keys whose values are lists of specs
+SETS = {'evals': SET_KEYS, 'data.negatives': NEGATIVE_KEYS}  # dicts name -> entry
 
 
 def check_config(config: dict[str, Any]) -> None:
-  """Raises ValueError unless `config` has the keys of its base, with sense."""
+  """Raises ValueError unless `config` has all keys of its task, with valid values.
+
+  Args:
+    config: a plain dict.
+  """
   base = base_of(config)
   for given, known, prefix in (
       (config, base, ''), *((config.get(g, {}), base[g], f'{g}.') for g in groups(base))
@@ -312,7 +336,7 @@ def check_config(config: dict[str, Any]) -> None:
 
 
 def _check_value(key, value):
-  """Checks the value of a key: a set of entries, a list of specs, or one by itself."""
+  """Checks the value of a key: a dict of entries, a list of specs or a single value."""
   if key in SETS:
     _check_entries(key, value, SETS[key])
   elif key in LISTS:
@@ -325,20 +349,20 @@ def _check_value(key, value):
 
 
 def _check_entries(key, value, known):
-  """Checks a dict of entries by name, each with some of the keys `known`.
+  """Checks a dict of entries, each with some of the keys `known`.
 
-  An entry needs a source if it may have one.
+  If `known` has the key 'source', each entry must have it.
   """
   if not isinstance(value, dict):
     raise ValueError(
         f'{key} must be a dict, name -> {{{", ".join(known)}}}, got '
         f'{bounds.shown(value)}')
   for name, entry in value.items():
-    # There will be files of this name.
+    # Files of the run are named after the entry.
     if not re.fullmatch(r'\w[\w.+-]*', name) or not bounds.NAME.holds(name):
       raise ValueError(
-          f'{key}: {bounds.shown(name)} must be of letters, digits, and _ . + - '
-          'alone, and at most 100 bytes long')
+          f'{key}: the name {bounds.shown(name)} must start with a letter, a digit or '
+          '_, consist of letters, digits and _ . + - only, and have at most 100 bytes')
     check_keys(entry, dict.fromkeys(known), f'{key}.{name}.')
     given = {'source': None, **entry} if 'source' in known else entry
     for inner, one in given.items():
@@ -346,13 +370,15 @@ def _check_entries(key, value, known):
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a config (a ConfigDict or a dict) as JSON would give it back, checked.
+  """Checks a config and returns it as a dict of JSON types.
 
-  It may be what config.json holds: the number of the format is removed.
+  Args:
+    config: a ConfigDict or a dict. It may be the content of a config.json; the key
+      `format` is removed.
 
   Raises:
-    ValueError: as `check_config`, or it holds what JSON cannot.
-    Newer: it was read from a config.json that a later version wrote.
+    ValueError: see `check_config`; or a value that JSON cannot represent.
+    Newer: it is the content of a config.json that a later version wrote.
   """
   config = config.to_dict() if hasattr(config, 'to_dict') else config
   if not isinstance(config, dict):
@@ -365,7 +391,8 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     config = json.loads(json.dumps(config))
   except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(
-        f'a config holds numbers, text, True, False, None, lists and dicts: {error}'
+        'a config may hold numbers, text, True, False, None, lists and dicts only, got '
+        f'another value ({error}); replace it'
     ) from error
   try:
     check_config(config)
