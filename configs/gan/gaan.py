@@ -1,13 +1,14 @@
-"""A GAN with an encoder (GAAN) of scikit-learn's digits: no download, two CPU cores.
+"""A GAN with an encoder (GAAN) on scikit-learn's digits: no download, two CPU cores.
 
     python -m nat_jax.main --config configs/gan/gaan.py --workdir runs/gaan-digits
 
-Positives: digits 0-5, as in configs/gan/digits.py, whose networks and updates it has.
-The encoder has the discriminator's size. Its losses take no negatives.
+Positives: digits 0-5. Networks and number of updates are those of
+configs/gan/digits.py; the encoder has the size of the discriminator. The losses do not
+use negatives.
 
 Variants:
   gaan     without a penalty
-  gaan_gp  with the gradient penalty of weight 1
+  gaan_gp  with a gradient penalty of weight 1 on the discriminator
 """
 
 from nat_jax.schema import presets
@@ -16,6 +17,7 @@ PENALTIES = {'gaan': [], 'gaan_gp': [{'name': 'gradient', 'weight': 1.0}]}
 
 
 def get_config(variant='gaan'):
+  """Returns the config of a variant; raises ValueError for an unknown variant."""
   if variant not in PENALTIES:
     raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(PENALTIES)}')
   widths = (128, 128)

@@ -1,4 +1,4 @@
-"""GAAN (Dist-GAN): an encoder as third player, whose reconstructions D sees as well.
+"""GAAN (Dist-GAN): a GAN with an encoder whose reconstructions also train D.
 
     trainer = build(config, image_shape, others)       # or from networks:
     trainer = gaan(encoder=..., generator=..., discriminator=..., enc_tx=tx, ...)
@@ -35,10 +35,11 @@ class Setup(NamedTuple):
   Attributes:
     encoder: `apply({'params'}, images, train=False) -> (codes [n, latent], aux)`.
     generator, discriminator, image_shape, augment, normalise, penalties, ema_decay: see
-      `tasks.gan.step.Setup`. The discriminator has one logit and features.
+      `tasks.gan.step.Setup`. The discriminator returns one logit and its features.
     enc_tx, gen_tx, disc_tx: the optimisers.
-    recon_weight: of the reconstructions among what D takes for real.
-    distance_weight: of the distances between codes in E's loss.
+    recon_weight: weight of the reconstructions in D's loss, in [0, 1]; real images have
+      the weight 1 - recon_weight.
+    distance_weight: weight of the squared distance term in E's loss.
   """
 
   encoder: nn.Module
@@ -65,9 +66,11 @@ class Setup(NamedTuple):
 
 @registry.arguments(Setup)
 def gaan(**settings: Any) -> task.Trainer:
-  """Returns the trainer of encoder E, generator G and discriminator D, in this order.
+  """Returns the trainer of an encoder E, a generator G and a discriminator D.
 
-  With f the features and D the one logit of the discriminator, and x_r = G(E(x)):
+  A step updates E, D and G, in this order. With the features f of dimension d_f and the
+  probability D = sigmoid(logit) of the discriminator, codes of dimension d_z and
+  x_r = G(E(x)), the losses are:
   E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
      - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions.
   D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
@@ -86,7 +89,7 @@ def gaan(**settings: Any) -> task.Trainer:
 
 
 def init(setup: Setup, key: jax.Array) -> State:
-  """The `State` of 'enc', 'gen' and 'disc'."""
+  """Returns the initial `State` of the networks 'enc', 'gen' and 'disc'."""
   state, images = gan_step.init(setup.pair, key), jnp.zeros((2, *setup.image_shape))
   params = setup.encoder.init(
       jax.random.fold_in(key, 3), images, train=False)['params']
@@ -95,7 +98,18 @@ def init(setup: Setup, key: jax.Array) -> State:
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
-  """One step of the three players: (state, frozen, batch) -> (state, metrics)."""
+  """Updates the encoder, the discriminator and the generator once, in this order.
+
+  Args:
+    setup: a `Setup`.
+    state: a `State` of 'enc', 'gen' and 'disc'.
+    frozen: not used.
+    batch: {'positive': batch}, from `data.apart`.
+    axis: the devices that share the batch.
+
+  Returns:
+    (state, `GanMetrics`).
+  """
   del frozen
   enc, gen, disc = (state.nets[name] for name in ('enc', 'gen', 'disc'))
   keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
@@ -111,7 +125,11 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
 
 
 def update_enc(setup, enc, gen, disc, real, key, axis):
-  """One update of the encoder; the generator and the discriminator stay as they are."""
+  """Updates the encoder; the generator and the discriminator are constant.
+
+  Returns:
+    The `Net` of the encoder.
+  """
   fake_key, key = jax.random.split(key)
   fake = players.generate(
       setup.generator, gen.params, fake_key, len(real['label']), axis)
@@ -128,7 +146,11 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
 
 
 def update_disc(setup, disc, enc, gen, real, key, axis):
-  """One update of the discriminator: (disc, what the metrics need of its passes)."""
+  """Updates the discriminator.
+
+  Returns:
+    (the `Net` of the discriminator, a `Seen` for the metrics).
+  """
   num = len(real['label'])
   fake_key, key = jax.random.split(key)
   sets = {
@@ -153,7 +175,11 @@ def update_disc(setup, disc, enc, gen, real, key, axis):
 
 
 def update_gen(setup, gen, disc, real, key, axis):
-  """One update of the generator: (gen, what the metrics need of its samples)."""
+  """Updates the generator.
+
+  Returns:
+    (the `Net` of the generator, a `Made` for the metrics).
+  """
   fake_key, key = jax.random.split(key)
   num = len(real['label'])
 
@@ -174,19 +200,19 @@ def encoder_loss(
     features: Mapping[str, jax.Array], codes: jax.Array, z: jax.Array,
     distance_weight: float, axis: Axis,
 ) -> jax.Array:
-  """The part of E's loss that the examples of this device make up; see `gaan`.
+  """Returns this device's share of E's loss, a scalar; the formula stands in `gaan`.
 
   Args:
     features: of the sets 'real', 'recon' and 'fake', [n, d_f] each.
     codes: E(x), [n, d_z].
     z: noise of the set 'fake', [n, d_z].
-    distance_weight: of the distances between codes.
-    axis: the devices that share the batch.
+    distance_weight: weight of the squared distance term.
+    axis: the devices that share the batch; their shares add up to the loss.
   """
   f = features
   scale = (codes.shape[1] / f['real'].shape[1]) ** 0.5
   distance = mean(f['recon'] - f['fake'], axis) - scale * mean(codes - z, axis)
-  share = len(codes) / axis.sum(jnp.ones(len(codes)))  # of this device
+  share = len(codes) / axis.sum(jnp.ones(len(codes)))  # of the batch, on this device
   error = jnp.square(f['real'] - f['recon']).mean()
   return share * (error + distance_weight * jnp.square(distance))
 
@@ -194,7 +220,17 @@ def encoder_loss(
 def reconstruct(
     setup: Setup, enc_params: Any, gen_params: Any, real: players.Set, axis: Axis,
 ) -> tuple[players.Set, jax.Array]:
-  """The set G(E(x)) of real images x, and their codes E(x) [n, latent]."""
+  """Reconstructs real images x.
+
+  Args:
+    setup: the networks.
+    enc_params, gen_params: parameters of the encoder and the generator.
+    real: the set of real images x.
+    axis: the devices that share the batch.
+
+  Returns:
+    (the set of images G(E(x)), codes E(x) [n, latent]).
+  """
   codes, _ = setup.encoder.clone(axis_name=axis.name).apply(
       {'params': enc_params}, real['image'], train=False)
   images = setup.generator.clone(axis_name=axis.name).apply(
@@ -203,7 +239,7 @@ def reconstruct(
 
 
 def _see_apart(setup, variables, sets, key, axis, updating=''):
-  """Passes of the discriminator, one for each set."""
+  """Applies the discriminator to each set in a separate pass; see `players.see`."""
   return players.see(
       setup.discriminator, None, variables, sets,
       jax.random.split(key, len(sets)), axis, together=[[name] for name in sets],
@@ -211,7 +247,7 @@ def _see_apart(setup, variables, sets, key, axis, updating=''):
 
 
 def mean(x: jax.Array, axis: Axis) -> jax.Array:
-  """The mean of [n, ...] over all dimensions and the global batch."""
+  """Returns the mean of x [n, ...] over the dimensions and the global batch."""
   flat = x.reshape(len(x), -1)
   return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])
 
@@ -224,15 +260,22 @@ def build(
 ) -> task.Trainer:
   """Builds the trainer of a config.
 
+  Args:
+    config: of the task 'gaan'.
+    image_shape: (height, width, channels).
+    others: not used.
+
   Raises:
-    ValueError, TypeError: a name or an argument that does not exist, negatives, or an
-      encoder with batch statistics.
+    ValueError: an unknown name, a config with negatives, or an encoder with batch
+      statistics.
+    TypeError: an unknown or a missing argument of a spec.
   """
   del others
   if config['data']['negatives']:
     raise ValueError(
-        'data.negatives must be {}: no loss of a GAN with an encoder takes negatives, '
-        f'got {", ".join(config["data"]["negatives"])}')
+        'data.negatives must be {}, because the losses of a GAN with an encoder do not '
+        f'use negatives, got {", ".join(config["data"]["negatives"])}; leave them out, '
+        "or use task='gan'")
   pair, schedule = gan_build.pair(config, image_shape, OBJECTIVE)
   encoder = registry.build(
       models.MODELS, config['encoder'], what='encoder',
@@ -242,8 +285,8 @@ def build(
       jax.random.key(0))
   if set(variables) != {'params'}:
     raise ValueError(
-        f'encoder {config["encoder"]["name"]!r} has batch statistics, which the '
-        "encoder's update does not keep; choose one without, such as mlp")
+        'expected an encoder without batch statistics, which its update does not keep, '
+        f'got encoder {config["encoder"]["name"]!r}; choose another one, such as mlp')
   trainer = registry.build(
       TRAINERS, config['trainer'], what='trainer', encoder=encoder,
       enc_tx=optim.make_optimizer(config['optimizer'], schedule, config['grad_clip']),

@@ -1,10 +1,10 @@
-"""A student that looks where its teacher looks; it need not see a negative for that.
+"""Attention transfer: a student matches its teacher's attention maps.
 
     trainer = attention_transfer(teacher=lambda: restored, beta=1000.0, model=..., ...)
     frozen = trainer.frozen()                 # loads the teacher, checks that it fits
     state, metrics = trainer.step(state, frozen, batch)
 
-Only `frozen` and `step` touch the teacher: a student is evaluated without it.
+Only `frozen` and `step` use the teacher: a student is evaluated without it.
 
 Reference: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
 """
@@ -25,7 +25,7 @@ def _loss_attention(extra, filled, **_):
   return dict(values=extra, mask=filled)
 
 
-# loss_attention is beta * L_AT: what is added to the student's own loss.
+# loss_attention is beta * L_AT, the term that is added to the student's own loss.
 Metrics = clu_metrics.Collection.create(
     **supervised.TrainMetrics.__annotations__,
     loss_attention=clu_metrics.Average.from_fun(_loss_attention),
@@ -39,22 +39,23 @@ def attention_transfer(
     groups: Sequence[str] = ('group1', 'group2', 'group3'),
     **student: Any,
 ) -> task.Trainer:
-  """Returns the trainer of a student: `supervised` with one term more.
+  """Returns the trainer of a student: `supervised` with an additional attention loss.
 
-  J = J_student + beta * mean over the batch of sum_j mean_p (S_j - T_j)^2, with the
-  attention maps S_j and T_j of group j of student and teacher on the same images.
-  The teacher is in evaluation mode and gets no gradient.
+  J = J_student + beta * mean over the batch of sum_j mean_p (S_j - T_j)^2, where S_j
+  and T_j are the attention maps of student and teacher for group j of feature maps, on
+  the same images, and p runs over the positions of a map. The teacher is in evaluation
+  mode and gets no gradient.
 
   Args:
-    teacher: () -> the restored teacher, which has `trainer`, `state`, `shape`
-      and `config` (a `task.Run`). Not called before it is needed.
+    teacher: () -> the restored teacher, a `task.Run`. It is called once, by `frozen` or
+      the first `step`.
     beta: weight of the attention loss.
-    groups: the feature maps that are compared, by their name in the model's aux.
-    **student: what `supervised` takes.
+    groups: names of the feature maps in the aux of both models.
+    **student: the arguments of `supervised`.
 
   Returns:
-    A `Trainer`. Its `frozen` raises a ValueError where student and teacher do not
-    fit: another image shape, a group that one of them lacks, maps of unequal size.
+    A `Trainer`. Its `frozen` raises ValueError if student and teacher differ in the
+    shape of images or in the size of a map, or if one of them lacks a group.
   """
   teacher = functools.cache(teacher)
 
@@ -72,12 +73,12 @@ def attention_transfer(
     if tuple(found.shape) != shape:
       raise ValueError(
           f'the teacher was trained on images of shape {tuple(found.shape)}, the '
-          f"student's are {shape}; choose a teacher of the same data")
+          f"student's images have {shape}; choose a teacher of the same data")
     state = jax.eval_shape(trainer.init, jax.random.key(0))
     _check_groups(
         groups, _map_sizes(trainer, state, shape),
         _map_sizes(found.trainer, found.state, shape))
-    # Without the optimiser's half, which nothing here reads.
+    # Without the states of optimisers, which the student's step does not read.
     nets = {name: net.replace(opt_state=()) for name, net in found.state.nets.items()}
     return found.state.replace(nets=nets)
 
@@ -85,7 +86,7 @@ def attention_transfer(
 
 
 def _map_sizes(trainer, state, image_shape):
-  """Name -> (height, width) of the feature maps of a network."""
+  """{name: (height, width)} of the feature maps of a network."""
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   aux = jax.eval_shape(trainer.heads['aux'], state, images)
   return {name: x.shape[1:3] for name, x in aux.items() if x.ndim == 4}
@@ -93,13 +94,15 @@ def _map_sizes(trainer, state, image_shape):
 
 def _check_groups(groups, student, teacher):
   if not groups:
-    raise ValueError('attention transfer needs groups to compare, got none')
+    raise ValueError(
+        'trainer.groups must name 1 feature map or more for attention transfer, got '
+        "none; leave it out for ('group1', 'group2', 'group3')")
   for who, sizes in (('student', student), ('teacher', teacher)):
     missing = [group for group in groups if group not in sizes]
     if missing:
       raise ValueError(
           f'the {who} has no feature map {missing[0]!r}; it has: '
-          f'{", ".join(sizes) or "none"}. Name those of both in trainer.groups')
+          f'{", ".join(sizes) or "none"}. Set trainer.groups to names that both have')
   for group in groups:
     if student[group] != teacher[group]:
       raise ValueError(

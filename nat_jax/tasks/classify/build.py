@@ -1,6 +1,6 @@
-"""From the config of a classifier to its trainer.
+"""Builds the trainer of a classifier from its config.
 
-    config = resolve(config, others)               # knows its teacher's step
+    config = resolve(config, others)               # adds the step of a teacher
     trainer = build(config, image_shape, others)
 """
 
@@ -20,10 +20,14 @@ TRAINERS = {'attention_transfer': attention_transfer, 'supervised': supervised}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
-  """Writes the step and the checksum of a teacher into the config.
+  """Returns the config with the step and the checksum of the teacher, if it has one.
+
+  Args:
+    config: of a classifier.
+    others: reads the teacher's checkpoint.
 
   Raises:
-    ValueError: there is no such teacher, or it is not trained to its end.
+    ValueError: the teacher does not exist, or its training is not complete.
   """
   spec = config['trainer']
   if 'teacher' not in spec:
@@ -32,8 +36,8 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
   step, steps = about['step'], about['config']['steps']
   if spec.get('teacher_step') is None and step != steps:
     raise ValueError(
-        f'the teacher in {spec["teacher"]} stopped at step {step} of {steps}; train it '
-        f'to its end, or say that this is what you want: trainer.teacher_step={step}')
+        f'the teacher in {spec["teacher"]} stopped at step {step} of {steps}; complete '
+        f'its training, or set trainer.teacher_step={step} to use this checkpoint')
   identity = {'teacher_step': step, 'teacher_crc32': about['crc32']}
   return {**config, 'trainer': {**spec, **identity}}
 
@@ -43,8 +47,14 @@ def build(
 ) -> Trainer:
   """Builds the trainer of a config.
 
+  Args:
+    config: of a classifier, from `resolve`.
+    image_shape: (height, width, channels).
+    others: restores the teacher.
+
   Raises:
-    ValueError, TypeError: a name or an argument that does not exist.
+    ValueError: an unknown name, or settings that are not valid.
+    TypeError: an unknown or a missing argument of a spec.
   """
   objective = losses.make_objective(config['loss'], config['num_classes'])
   model = registry.build(
@@ -81,5 +91,6 @@ def _restore_teacher(config, workdir, step, others) -> Run:
     if list(own) != list(other):
       raise ValueError(
           f'the teacher in {workdir} was trained with data.{key}={other}, the student '
-          f'has {own}; they see the same normalised images: use the same data.{key}')
+          f'has {own}; both get the same normalised images, so set data.{key} of the '
+          "student to the teacher's value")
   return found

@@ -1,4 +1,4 @@
-"""A classifier -> figures on every evaluation set of its config -> eval.json.
+"""Evaluates a classifier on the evaluation sets of its config; writes eval.json.
 
     evaluator = make_evaluator(config, workdir, inputs, trainer, mesh, others)
     figures, scores = evaluator.run(state, ['test', 'cifar100_test'], final=True)
@@ -16,7 +16,7 @@ from nat_jax.runtime import inference, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks.classify import attention_maps, inputs
 
-NUM_MISTAKES = 36  # pictures on the sheet of mistakes
+NUM_MISTAKES = 36  # images on the sheet of mistakes
 
 Predict = Callable[[np.ndarray], np.ndarray]  # images [n, h, w, c] -> logits [n, k]
 
@@ -25,10 +25,18 @@ def make_evaluator(
     config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
     others: Others,
 ) -> Evaluator:
-  """The `Evaluator` of a classifier.
+  """Returns the `Evaluator` of a classifier.
+
+  Args:
+    config: of a classifier.
+    workdir: folder to which results are written.
+    given: the inputs of the run.
+    trainer: with the heads 'logits' and 'aux'.
+    mesh: the devices.
+    others: not used.
 
   Raises:
-    ValueError: what is wrong with the evaluation sets.
+    ValueError: a mistake in the evaluation sets, or in the key `best`.
   """
   del others
   sets = inputs.load_evals(config, given.negatives)
@@ -36,8 +44,8 @@ def make_evaluator(
   if shape != given.shape:
     raise ValueError(
         f'evaluation set {config["reference"]!r} has images of shape {shape}, the '
-        f'training images are {given.shape}; choose size and mode of its '
-        'source to match')
+        f'training images have {given.shape}; set size and mode of its source to match '
+        'the training images')
   _check_types(sets)
   check_best(config, sets)
   predict = inference.make_predict(
@@ -59,12 +67,16 @@ def make_evaluator(
 def periods(
     config: Mapping[str, Any], sets: Mapping[str, inputs.EvalSet]
 ) -> dict[str, int]:
-  """Every how many updates each set is evaluated; 0: at the last one alone.
+  """Returns the period in updates of each set; 0: after the last update only.
 
-  A set whose entry has no `every` is evaluated as often as `run.eval_every` says if it
-  is of part 'validation', and at the end alone otherwise: what is seen during training
-  can steer who trains, which the test must not. Without a validation set
-  `run.eval_every` holds for all sets.
+  A set without the key `every` has the period `run.eval_every` if it is of part
+  'validation', or if no set is of that part; otherwise it is evaluated after the last
+  update only. Test results that are seen during training could influence decisions
+  about the training.
+
+  Args:
+    config: of a classifier.
+    sets: from `inputs.load_evals`.
   """
   watched = of_part(sets, schema.VALIDATION) or sets
   found = {}
@@ -77,7 +89,7 @@ def periods(
 
 
 def _num_bytes(config, sets):
-  """Of the scores of every image (logits, and 40 bytes besides) and the mistakes."""
+  """Bytes of the scores (per image: logits and 40 bytes) and of the mistakes."""
   scores = sum(len(one.arrays.label) for one in sets.values()) * (
       4 * (config['num_classes'] + 1) + 40)
   return scores + sum(
@@ -85,15 +97,18 @@ def _num_bytes(config, sets):
 
 
 def of_part(sets: Mapping[str, inputs.EvalSet], part: str) -> dict[str, inputs.EvalSet]:
-  """The sets of a part, in their order."""
+  """Returns the sets of a part, in their order."""
   return {name: one for name, one in sets.items() if one.part == part}
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """Accuracy of each positive set, AUROC of each negative one, which needs no t.
+  """Returns a line with the accuracy of positive sets and the AUROC of negative sets.
 
-  Of the test sets; of all where there is none among them. Of a set of another type the
-  first number.
+  The line shows the sets of part 'test', or all sets if none is of that part. For a set
+  of another type it shows the first number among the figures.
+
+  Args:
+    figures: {set: figures}, from `evaluate_sets`.
   """
   of_test = {name: values for name, values in figures.items()
              if values.get('part', schema.TEST) == schema.TEST}
@@ -112,17 +127,20 @@ def accuracy_ncr(
     scores: Mapping[str, np.ndarray], eval_set: inputs.EvalSet,
     positives: Mapping[str, np.ndarray], bootstrap: bool,
 ) -> dict[str, Any]:
-  """The figures of a type of evaluation: accuracy and ECE; NCR_t, PAR_t and AUROC.
+  """Returns the figures of the evaluation type 'accuracy_ncr'.
+
+  They are accuracy and ECE for a positive set, and NCR_t, PAR_t and AUROC for a
+  negative set.
 
   Args:
-    scores: of the n images of the set: what `metrics.scores_from_logits` returns,
-      'label', 'index' and 'logits'.
+    scores: of the n images of the set: the arrays of `metrics.scores_from_logits`,
+      'label' int32 [n], 'index' int32 [n] and 'logits' float32 [n, k].
     eval_set: the set.
-    positives: the scores of the positive set that a negative one is compared with.
-    bootstrap: whether to add the AUROC's interval, which takes a thousand draws.
+    positives: scores of the positive set that a negative set is compared with.
+    bootstrap: whether to add the interval of the AUROC, from 1,000 bootstrap samples.
 
   Returns:
-    Name -> number, list, or {threshold: number}.
+    {name: number, list, or {threshold: number}}.
   """
   if eval_set.positive:
     return metrics.positive_summary(scores, eval_set.arrays.label)
@@ -133,8 +151,8 @@ def accuracy_ncr(
   }
 
 
-# What is measured on an evaluation set, by the `type` of its entry in `evals`. A
-# function takes the arguments of `accuracy_ncr` and returns figures as it does.
+# `type` of an entry of `evals` -> function with the arguments and the return type of
+# `accuracy_ncr`.
 EVALUATORS: dict[str, Callable[..., dict[str, Any]]] = {
     inputs.ACCURACY_NCR: accuracy_ncr}
 
@@ -146,18 +164,20 @@ def evaluate_sets(
     names: Sequence[str],
     bootstrap: bool = True,
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-  """Evaluates a classifier on some sets, each by its type and beside its own part.
+  """Evaluates a classifier on some evaluation sets, each by the function of its type.
+
+  A negative set is compared with the positive set of its own part.
 
   Args:
     config: of the run.
-    sets: of `inputs.load_evals`: all of them, or all of some parts.
-    predict: images -> logits.
-    names: of the sets to evaluate. The positive set that a negative one is compared
-      with is predicted besides.
-    bootstrap: whether to add the AUROC's intervals.
+    sets: from `inputs.load_evals`: all sets, or all sets of some parts.
+    predict: images [n, h, w, c] -> logits [n, k].
+    names: of the sets to evaluate. Positive sets that they are compared with are
+      predicted too, but their figures are not returned.
+    bootstrap: whether to add the intervals of the AUROC.
 
   Returns:
-    (figures by set as in eval.json, per-image scores by set).
+    ({set: figures} as in eval.json, {set: {name: array [n, ...]}} of scores).
   """
   compared = inputs.references(config)
   needed = {*names, *(compared[sets[name].part] for name in names
@@ -190,7 +210,12 @@ def _check_types(sets):
 def check_best(
     config: Mapping[str, Any], sets: Mapping[str, inputs.EvalSet]
 ) -> None:
-  """Raises ValueError unless the config's `best` is '' or a figure of validation."""
+  """Raises ValueError unless `best` is '' or a figure of a set of part 'validation'.
+
+  Args:
+    config: of a classifier.
+    sets: from `inputs.load_evals`.
+  """
   if not config['best']:
     return
   few = {
@@ -204,8 +229,8 @@ def check_best(
   if config['best'] not in known:
     raise ValueError(
         f'best={config["best"]!r} must be a figure of an evaluation set of part '
-        f'{schema.VALIDATION!r}: what chose a checkpoint cannot test it. '
-        + (f'There will be: {", ".join(known)}' if known else
+        f'{schema.VALIDATION!r}, because test sets must not select a checkpoint. '
+        + (f'Valid: {", ".join(known)}' if known else
            "There is no such set: add one to evals, or leave best=''")
     )
 
@@ -220,8 +245,23 @@ def save_evaluation(
     scores: Mapping[str, Mapping[str, np.ndarray]],
     maps: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-  """Writes eval.json (returned), the per-image scores, the worst mistakes and the
-  attention maps."""
+  """Writes eval.json, the scores per image, the worst mistakes and the attention maps.
+
+  Args:
+    workdir: folder to which the files are written.
+    config: of the run.
+    step: number of completed updates.
+    class_names: of the positives; () if there are none.
+    sets: from `inputs.load_evals`.
+    figures, scores: from `evaluate_sets`.
+    maps: from `attention_maps.compute`; {} if there are none.
+
+  Returns:
+    The content of eval.json.
+
+  Raises:
+    OSError: a file could not be written.
+  """
   evaluation = {
       'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
       'step': step, 'reference': config['reference'],
@@ -240,7 +280,7 @@ def save_evaluation(
 
 
 def _worst(config, eval_set, scores):
-  """The negatives that a classifier is surest of."""
+  """The negatives with the highest confidence scores, most confident first."""
   worst = np.argsort(-scores['score'], kind='stable')[:NUM_MISTAKES]
   images, settings = eval_set.arrays.image[worst], config['data']
   if images.dtype != np.uint8:
@@ -250,7 +290,7 @@ def _worst(config, eval_set, scores):
 
 
 def predictor(run: Run) -> Predict:
-  """Images -> logits, by a restored classifier."""
+  """Returns images [n, h, w, c] -> logits [n, k] of a restored classifier."""
   predict = inference.make_predict(
       run.trainer.heads['logits'], run.mesh, run.config['eval_batch_size'])
   return functools.partial(predict, run.state)

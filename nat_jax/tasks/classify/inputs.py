@@ -1,6 +1,6 @@
-"""From the config of a classifier to its images: for training and for evaluation.
+"""Loads the training images and the evaluation sets of a classifier's config.
 
-    inputs = load(config, num_devices=1)     # pool of pixels, stream of indices
+    inputs = load(config, num_devices=1)     # pool of images, stream of indices
     sets = load_evals(config, inputs.negatives)
 """
 
@@ -17,15 +17,17 @@ ACCURACY_NCR = 'accuracy_ncr'  # the type of evaluation that sets have by defaul
 
 
 class EvalSet(NamedTuple):
-  """One set of images to evaluate on.
+  """One evaluation set.
 
   Attributes:
     arrays: images and labels (-1 in a negative set).
-    positive: whether its images belong to the classes.
-    seen: a negative set from a source whose classes were training negatives.
-    overlap: how many images of a negative set are, pixel by pixel, training negatives.
-    part: one of `schema.PARTS`: what it may be used for.
-    type: what is measured on it: a name of `classify.EVALUATORS`.
+    positive: whether its images belong to the classes of the classifier.
+    seen: whether a negative set shares its source and a class with the training
+      negatives.
+    overlap: number of images of a negative set that equal a training negative in all
+      pixels.
+    part: one of `schema.PARTS`, which determines its use.
+    type: type of evaluation, a name in `classify.EVALUATORS`.
   """
 
   arrays: data.Arrays
@@ -37,12 +39,17 @@ class EvalSet(NamedTuple):
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
-  """Loads positives and negatives and lays out the batches.
+  """Loads positives and negatives, and makes the stream of batches.
 
-  An objective that does not use negatives gets none, whatever the config lists.
+  Negatives are not loaded if the loss does not use negatives, even if the config names
+  some.
+
+  Args:
+    config: of a classifier.
+    num_devices: number of devices that share a batch.
 
   Raises:
-    ValueError: what is wrong with the data or the batch, and how to mend it.
+    ValueError: a mistake in the data or the batch; the message says how to correct it.
   """
   settings = config['data']
   images.check_devices('data.batch_size', settings['batch_size'], num_devices)
@@ -50,25 +57,28 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   if uses_negatives and not (
       settings['negatives'] and images.most_negatives(settings)):
     raise ValueError(
-        f'the loss {config["loss"]["name"]!r} learns from negatives, and the config '
-        f'gives it none (data.negatives: {sorted(settings["negatives"])}, '
+        f'the loss {config["loss"]["name"]!r} needs negatives, but the config has none '
+        f'(data.negatives: {sorted(settings["negatives"])}, '
         f'data.negatives_per_batch: {settings["negatives_per_batch"]}); add some, or '
-        "train the plain classifier with loss={'name': 'cross_entropy'}"
+        "train without negatives by loss={'name': 'cross_entropy'}"
     )
   return images.make_inputs(
       config, *images.load_sets(config, uses_negatives), num_devices)
 
 
 def references(config: Mapping[str, Any]) -> dict[str, str]:
-  """The positive set that the negative sets of each part are compared with.
+  """Returns the positive set that the negative sets of each part are compared with.
+
+  Args:
+    config: of a classifier.
 
   Returns:
-    part -> name: of part 'test' `config['reference']`, of another part its positive
-    set, where there is one and no more.
+    {part: name of a set}: `config['reference']` for part 'test'; for another part its
+    positive set, if it has exactly one.
 
   Raises:
     ValueError: no positive set of part 'test' has the name `config['reference']`, or a
-      part with negative sets does not hold one positive set.
+      part with negative sets does not have exactly one positive set.
   """
   name = config['reference']
   members: dict[str, dict[str, bool]] = {part: {} for part in schema.PARTS}
@@ -77,8 +87,8 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
   if not members[schema.TEST].get(name):
     raise ValueError(
         f'evals must hold a positive set named {name!r} (the config key reference) of '
-        f'part {schema.TEST!r}, which the negative sets are compared with; of that '
-        f'part it holds: {sorted(members[schema.TEST])}'
+        f'part {schema.TEST!r}, with which the negative sets of this part are '
+        f'compared; sets of this part: {sorted(members[schema.TEST])}'
     )
   found = {schema.TEST: name}
   for part in (schema.VALIDATION, schema.CALIBRATION):
@@ -87,9 +97,9 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
       found[part] = positive[0]
     elif len(members[part]) > len(positive):
       raise ValueError(
-          f'evals must hold one positive set of part {part!r}, which the negative sets '
-          f'of that part are compared with, got {len(positive)}: {positive}; add one '
-          f"({{'source': ..., 'positive': True, 'part': {part!r}}}) or leave only one"
+          f'evals must hold one positive set of part {part!r}, with which the negative '
+          f'sets of this part are compared, got {len(positive)}: {positive}; add one '
+          f"({{'source': ..., 'positive': True, 'part': {part!r}}}) or keep only one"
       )
   return found
 
@@ -98,17 +108,20 @@ def load_evals(
     config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None,
     parts: Sequence[str] = schema.PARTS,
 ) -> dict[str, EvalSet]:
-  """Loads the evaluation sets of a config, those that others are compared with first.
+  """Loads the evaluation sets of a config, the sets of `references` first.
 
-  Warns of every negative set that holds training negatives.
+  A warning is logged for each negative set that contains training negatives.
 
   Args:
     config: of the run.
-    trained: its training negatives; None: they are loaded.
-    parts: of which sets are wanted; 'test' among them.
+    trained: name -> training negatives; None: they are loaded.
+    parts: parts whose sets are loaded; 'test' must be among them.
+
+  Returns:
+    {name: EvalSet}.
 
   Raises:
-    ValueError: as `references`; labels out of range, or images of different shapes.
+    ValueError: see `references`; or labels out of range, or images of different shapes.
   """
   compared = references(config)
   specs = {name: config['evals'][name] for name in compared.values()} | config['evals']
@@ -121,14 +134,15 @@ def load_evals(
     part = spec.get('part', schema.TEST)
     if part not in parts:
       continue
-    # Synthetic negatives imitate the positives of their own part, and no others.
+    # Synthetic negatives are derived from the positives of their own part only.
     like = sets.get(compared.get(part))
     arrays = data.load(spec['source'], like=like.arrays if like else None)
     shape = sets[compared[schema.TEST]].arrays.image.shape[1:] if sets else None
     if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
           f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
-          f'positives {shape}; choose the size and mode of its source to match'
+          f'positives have {shape}; set size and mode of its source to match the '
+          'positives'
       )
     positive = bool(spec.get('positive', False))
     overlap = 0
@@ -137,7 +151,7 @@ def load_evals(
     if overlap:
       logging.warning(
           'Evaluation set %r: %d of its %d images are training negatives; its figures '
-          'tell nothing about new images.', name, overlap, len(arrays.label),
+          'do not measure generalisation.', name, overlap, len(arrays.label),
       )
     seen = spec.get('seen')
     if seen is None:

@@ -1,4 +1,4 @@
-"""The classifier: cross-entropy on positives, KL from uniform on negatives.
+"""The training step of a classifier, whose loss may use negatives.
 
     trainer = supervised(model=model, objective=objective, tx=tx, ...)
     state = trainer.init(jax.random.key(0))
@@ -28,7 +28,7 @@ Average = clu_metrics.Average
 
 @flax.struct.dataclass
 class TrainMetrics(clu_metrics.Collection):
-  """Running averages over updates and examples; NaN where there was no example."""
+  """Averages over updates and examples; NaN without examples."""
 
   loss: Average.from_output('loss')
   loss_positive: Average.from_fun(lambda per_example, positive, **_: dict(
@@ -46,20 +46,21 @@ class Setup(NamedTuple):
   """The network, the loss and the settings of a classifier.
 
   Attributes:
-    model: `apply(variables, images, train=, mask=) -> (logits [n, k], aux)`.
-    objective: what is minimised; see `nat_jax.losses`.
+    model: `apply(variables, images, train=, mask=) -> (logits [n, num_outputs], aux)`.
+    objective: the loss; see `nat_jax.losses`.
     tx: the optimiser.
-    num_classes: classes of the positives.
+    num_classes: number of classes of the positives.
     image_shape: (height, width, channels) of one image.
     augment: (images [n, h, w, c] uint8, keys [n]) -> images.
-    normalise: images of any dtype -> float32 images, as the model takes them.
-    ema_decay: of the moving average of parameters and statistics; 0: none kept.
-    threshold: t of the running NCR_t that `step` reports; None: the smallest of the
-      paper's that can be exceeded by chance with so many classes.
+    normalise: images of any dtype -> normalised float32 images.
+    ema_decay: decay per update of the moving average of parameters and batch
+      statistics, which evaluations then use; 0: no average.
+    threshold: t of the NCR_t in the training metrics; None: the smallest of
+      `metrics.THRESHOLDS` that `metrics.informative` returns for `num_classes`.
     treat: changes the negatives of a batch; see `tasks.classify.treatments`.
     extra_loss: (frozen, normalised images, aux of the model) -> [n]; its mean over the
-      filled slots is added to the loss, its values go to the metrics as `extra`.
-    metrics: what `step` collects.
+      filled slots is added to the loss, and `metrics` gets its values as `extra`.
+    metrics: class of the collection that `step` returns.
   """
 
   model: nn.Module
@@ -78,13 +79,14 @@ class Setup(NamedTuple):
 
 @registry.arguments(Setup)
 def supervised(**settings: Any) -> task.Trainer:
-  """Returns the trainer of a classifier with negatives (paper eqs 1-4).
+  """Returns the trainer of a classifier with negatives (eqs 1-4 of the paper).
 
   Args:
     **settings: the attributes of `Setup`.
 
   Returns:
-    A `Trainer` over a `State` of one net, 'model'.
+    A `Trainer` over a `State` of the network 'model'. Its heads map images to 'logits',
+    'features' (the input of the output layer) and 'aux' (all feature maps by name).
   """
   setup = Setup(**settings)
   if setup.threshold is None:
@@ -107,12 +109,12 @@ def supervised(**settings: Any) -> task.Trainer:
 
 
 def init(setup: Setup, key: jax.Array) -> State:
-  """The `State` of one net, 'model'."""
+  """Returns the initial `State` of the network 'model'."""
   init_key, step_key = jax.random.split(key)
   images = jnp.zeros((1, *setup.image_shape), jnp.float32)
   variables = setup.model.init(init_key, images, train=False)
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
-  # Copies: a donated state must not hold one buffer twice.
+  # The average is a copy, because a donated state must not hold one buffer twice.
   net = Net(params, batch_stats, setup.tx.init(params))
   ema = {'model': jax.tree.map(jnp.copy, net.variables)} if setup.ema_decay else {}
   return State(
@@ -120,7 +122,18 @@ def init(setup: Setup, key: jax.Array) -> State:
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
-  """One update of the network: (state, frozen, batch) -> (state, metrics)."""
+  """Updates the network once.
+
+  Args:
+    setup: a `Setup`.
+    state: a `State` of 'model'.
+    frozen: first argument of `extra_loss`.
+    batch: {'image', 'label', 'weight'}, see `task.Trainer`.
+    axis: the devices that share the batch.
+
+  Returns:
+    (state, a collection of `setup.metrics`).
+  """
   net, objective = state.nets['model'], setup.objective
   step_key = jax.random.fold_in(state.key, state.step)
   keys = axis.keys(step_key, batch['label'].shape[0])
@@ -162,25 +175,33 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
 
 
 def confidence_of(setup: Setup, net: Net) -> Callable[[jax.Array], jax.Array]:
-  """images -> confidence [n] of the network as it is, in evaluation mode."""
+  """Returns images -> confidence [n] of the current network in evaluation mode."""
   return lambda images: losses.max_probability(
       setup.model.apply(net.variables, images, train=False)[0], setup.num_classes)
 
 
 def forward(setup: Setup, state: State, images: jax.Array) -> Any:
-  """(logits, aux) of images in evaluation mode, by the moving average if it is kept."""
+  """Returns (logits, aux) of images [n, h, w, c] in evaluation mode.
+
+  The moving average of the parameters is used, if the state has one.
+  """
   variables = state.ema.get('model', state.nets['model'].variables)
   return setup.model.apply(variables, setup.normalise(images), train=False)
 
 
 def figures(metrics: TrainMetrics) -> dict[str, float]:
-  """The averages of `TrainMetrics`, and how many images were seen."""
+  """Returns the averages of `TrainMetrics`, and the number of 'images'."""
   images = metrics.loss_positive.count + metrics.loss_negative.count
   return {**task.figures(metrics), 'images': float(images)}
 
 
 def line(record: dict[str, float], threshold: float) -> str:
-  """Losses, accuracy and NCR_t of the updates; what had no examples is left out."""
+  """Returns the text of the progress line, without metrics that had no examples.
+
+  Args:
+    record: name of a metric -> value.
+    threshold: t of NCR_t.
+  """
   parts = {'pos': 'loss_positive', 'neg': 'loss_negative', 'maps': 'loss_attention'}
   losses_ = ' '.join(f'{short} {record[name]:.4f}' for short, name in parts.items()
                      if math.isfinite(record.get(name, math.nan)))

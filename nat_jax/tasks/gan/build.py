@@ -1,4 +1,4 @@
-"""From the config of a GAN to its images and its trainer.
+"""Builds the inputs and the trainer of a GAN from its config.
 
     inputs = load(config, num_devices=1)
     trainer = build(config, image_shape, others)
@@ -17,20 +17,24 @@ TRAINERS = {'gan': gan}
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
-  """Loads positives and, where there are any, external negatives.
+  """Loads the positives and the external negatives, if the config has any.
 
-  Its batches have positives and negatives apart (`data.apart`).
+  Positives and negatives have separate indices in the stream (`data.apart`).
+
+  Args:
+    config: of a GAN.
+    num_devices: number of devices that share a batch.
 
   Raises:
-    ValueError: what is wrong with the data or the batch, and how to mend it.
+    ValueError: a mistake in the data or the batch; the message says how to correct it.
   """
   settings, most = config['data'], images.most_negatives(config['data'])
   images.check_devices('data.batch_size', settings['batch_size'], num_devices)
   if most and not settings['negatives']:
     raise ValueError(
-        f'data.negatives_per_batch is {settings["negatives_per_batch"]}, and '
-        'data.negatives names no set to draw them from; choose a variant that does, '
-        'such as nat3, or set it to 0')
+        f'data.negatives_per_batch={settings["negatives_per_batch"]} needs a set in '
+        'data.negatives to draw negatives from, got none; choose a variant with '
+        'negatives, such as nat3, or set data.negatives_per_batch=0')
   positives, negatives = images.load_sets(config, bool(settings['negatives'] and most))
   inputs = images.make_inputs(config, positives, negatives, num_devices)
   stream = data.apart(
@@ -45,8 +49,14 @@ def build(
 ) -> Trainer:
   """Builds the trainer of a config.
 
+  Args:
+    config: of a GAN.
+    image_shape: (height, width, channels).
+    others: not used.
+
   Raises:
-    ValueError, TypeError: a name or an argument that does not exist.
+    ValueError: an unknown name, or settings that are not valid.
+    TypeError: an unknown or a missing argument of a spec.
   """
   del others
   objective = losses.make_gan_objective(config['loss'], config['num_classes'])
@@ -61,18 +71,19 @@ def pair(
     config: Mapping[str, Any], image_shape: tuple[int, ...],
     objective: losses.GanObjective,
 ) -> tuple[dict[str, Any], Callable[[int], Any]]:
-  """What trainers of a generator and a discriminator take, apart from the losses.
+  """Builds the networks, optimisers and settings shared by all trainers of GANs.
 
   Args:
     config: of a GAN.
-    image_shape: of one image.
-    objective: says how many outputs the discriminator has.
+    image_shape: (height, width, channels).
+    objective: its `num_outputs` is the number of outputs of the discriminator.
 
   Returns:
-    (attributes of `step.Setup` by name, the generator's schedule).
+    ({attribute of `step.Setup`: value}, the generator's schedule: update -> rate).
 
   Raises:
-    ValueError, TypeError: a name or an argument that does not exist.
+    ValueError: an unknown name, or settings that are not valid.
+    TypeError: an unknown or a missing argument of a spec.
   """
   spec = config['trainer']
   num_labels = config['num_classes'] if spec.get('labels') == 'predefined' else 0
@@ -82,7 +93,7 @@ def pair(
   n_critic = spec.get('n_critic', 1)
   gen_tx, disc_tx = (
       optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
-      # The optimiser of D counts n_critic updates per step.
+      # The count of D's optimiser increases by n_critic per step.
       for rate in (schedule, lambda count: disc_schedule(count // n_critic)))
   return dict(
       generator=registry.build(

@@ -1,4 +1,4 @@
-"""A trained generator -> samples, and the measures of them.
+"""Samples of a trained generator, and their metrics.
 
     sample = make_sampler(config, trainer, mesh)
     images = sample(state, num=64, seed=0)                 # uint8 [64, h, w, c]
@@ -20,18 +20,23 @@ from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
 
-SHEET = 100  # images on a sheet of samples
+SHEET = 100  # images per sheet of samples
 
 
 def make_sampler(
     config: Mapping[str, Any], trainer, mesh
 ) -> Callable[..., np.ndarray]:
-  """Returns sample(state, num, seed, labels=None, z=None) -> uint8 images.
+  """Returns sample(state, num, seed=0, labels=None, z=None) -> uint8 [num, h, w, c].
 
-  Samples are made in whole batches of `measures.batch_size` (the generator uses the
-  statistics of its batch), and what is too many is cut off. `labels` [num] are given
-  to a generator that takes them (default: all classes in turn); `z` [num, latent]
-  stands for the seed's normal noise.
+  The generator is applied to full batches of `sampling_batch` images, because its
+  BatchNorm uses the statistics of the batch; surplus images are dropped. `labels`, int
+  [num], are the labels for a class-conditional generator (default: all classes in
+  turn). `z`, [num, latent], replaces the normal noise drawn from `seed`.
+
+  Args:
+    config: of a GAN.
+    trainer: with the head 'samples'.
+    mesh: the devices.
   """
   run = parallel.wrap_head(trainer.heads['samples'], mesh)
   size, settings = sampling_batch(config, mesh), config['data']
@@ -57,7 +62,7 @@ def make_sampler(
 
 
 def sampling_batch(config: Mapping[str, Any], mesh) -> int:
-  """How many samples are made at once: `measures.batch_size`, a share a device."""
+  """Returns `measures.batch_size`, rounded up to a multiple of the device count."""
   return -(-config['measures']['batch_size'] // mesh.devices.size) * mesh.devices.size
 
 
@@ -65,11 +70,18 @@ def make_evaluator(
     config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
     others: Others,
 ) -> Evaluator:
-  """The `Evaluator` of a GAN: the entries of `evals`, each by its type.
+  """Returns the `Evaluator` of a GAN, which makes each entry of `evals` by its type.
+
+  Args:
+    config: of a GAN.
+    workdir: folder to which sheets and results are written.
+    given: the inputs of the run.
+    trainer: of the run.
+    mesh: the devices.
+    others: reads the evaluation classifier.
 
   Raises:
-    ValueError: an unknown type; what is wrong with the features or the reference
-      images.
+    ValueError: an unknown type, or a mistake in the features or the reference images.
   """
   sample = make_sampler(config, trainer, mesh)
   made, steps = {}, config['steps']
@@ -105,17 +117,20 @@ def make_evaluator(
     }
     return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
 
-  # Those of samples.npz, and a sheet of them (a PNG) for each evaluation.
+  # The images of samples.npz, and a sheet (PNG) per evaluation.
   sheets = sum(1 + steps // (every or steps) for every in periods.values())
   num_bytes = (1 + sheets) * SHEET * math.prod(given.shape)
   return Evaluator(periods, run, save, summary, num_bytes)
 
 
 def sheet_of_samples(name, config, workdir, given, sample, mesh, others):
-  """The type 'sheet': pictures of samples from fixed noise, without figures.
+  """Evaluation of the type 'sheet': a picture of samples from fixed noise, no figures.
+
+  Args:
+    name, config, workdir, given, sample, mesh, others: see `measured_samples`.
 
   Returns:
-    state -> ({}, (images, {})); writes figures/<name>_<step>.png.
+    state -> ({}, (images, {})); it writes figures/<name>_<step>.png.
   """
   del given, mesh, others
 
@@ -128,23 +143,23 @@ def sheet_of_samples(name, config, workdir, given, sample, mesh, others):
 
 
 def measured_samples(name, config, workdir, given, sample, mesh, others):
-  """The type 'samples': a sheet of samples, and the metrics of many of them.
+  """Evaluation of the type 'samples': a sheet, and metrics of `num_samples` samples.
 
   Args:
     name: of the entry of `evals`.
-    config: of the run; its `measures` say how the metrics are taken.
-    workdir: where the sheet is written.
+    config: of the run; `measures` holds the settings of the metrics.
+    workdir: folder to which the sheet is written.
     given: the inputs of the run.
-    sample: of `make_sampler`.
+    sample: from `make_sampler`.
     mesh: the devices.
     others: reads the evaluation classifier.
 
   Returns:
-    state -> (figures, (the first images, metric -> how it was taken)); writes
+    state -> (figures, (the first images, {metric: its convention})); it writes
     figures/<name>_<step>.png.
 
   Raises:
-    ValueError: what is wrong with the features or the reference images.
+    ValueError: a mistake in the features or the reference images.
   """
   settings = config['measures']
   extractor = registry.build(
@@ -176,8 +191,8 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
   return measure
 
 
-# What is made of the samples, by the `type` of an entry of `evals`. A function takes
-# the arguments of `measured_samples` and returns a function as it does.
+# `type` of an entry of `evals` -> function with the arguments and the return type of
+# `measured_samples`.
 EVALUATORS = {'samples': measured_samples, 'sheet': sheet_of_samples}
 
 
@@ -187,10 +202,10 @@ def _write_sheet(images, workdir, name, state):
 
 
 def _independent(settings, real, image_shape, mesh, others):
-  """Returns images -> (figures, conventions) of the second Inception Score.
+  """Returns images -> (figures, conventions) of a second, independent Inception Score.
 
-  A score by a classifier of the labels that the discriminator was trained with is not
-  independent of them.
+  The classifier of the first Inception Score may have been trained on the labels that
+  the discriminator was trained on; then that score is not independent of the training.
   """
   if not settings['independent']:
     return lambda images: ({}, {})
@@ -199,8 +214,8 @@ def _independent(settings, real, image_shape, mesh, others):
       image_shape=image_shape, others=others)
   if not extractor.num_classes:
     raise ValueError(
-        'measures.independent needs features that know classes (checkpoint, '
-        f'inception), got {settings["independent"]["name"]!r}')
+        'measures.independent needs features of a classifier (checkpoint, inception), '
+        f'got {settings["independent"]["name"]!r}')
 
   def score(images):
     probs = extractor.apply(images)['probs']
@@ -216,33 +231,39 @@ SUMMARY = ('inception_score', 'am_score', 'fid', 'kid', 'precision', 'recall')
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """The metrics of the samples in one line; '' where only sheets were made."""
+  """Returns the metrics of the samples in one line; '' if only sheets were made."""
   values = figures.get(results.SAMPLES)
   if not values:
     return ''
   known = {name: metrics.METRICS[name] for name in SUMMARY}
   text = ' '.join(f'{metric.title} {values[name]:.{metric.digits}f}'
                   for name, metric in known.items() if values.get(name) is not None)
-  return text + ('  COLLAPSED: the samples are nearly all alike'
+  return text + ('  COLLAPSED: the samples are nearly identical'
                  if values['collapsed'] else '')
 
 
 def sheet(images: np.ndarray, path: str, columns: int = 10) -> None:
-  """Writes a PNG of images in rows; of several processes the first does."""
+  """Writes a PNG of images in rows; only the first process writes.
+
+  Args:
+    images: uint8 [n, h, w, c].
+    path: of the PNG.
+    columns: images per row.
+  """
   if jax.process_index() == 0:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     pictures.save_sheet(images, path, columns)
 
 
 def _check_numbers(settings, num_real, dim):
-  """Raises ValueError for what the measures cannot be taken of; warns of the others."""
+  """Raises ValueError for too few images; warns if the FID is of low rank."""
   num = min(settings['num_samples'], num_real)
   for key, most in (('splits', settings['num_samples']), ('neighbours', num - 1)):
     if settings[key] > most:
       raise ValueError(
           f'measures.{key} must be {most} or less, got {settings[key]}: there are '
           f'measures.num_samples={settings["num_samples"]} samples and {num_real} real '
-          'images to compare with; ask for more, or lower it')
+          f'images to compare with; lower measures.{key}, or provide more images')
   note = metrics.rank_note(num, dim)
   if note:
     logging.warning(
@@ -251,11 +272,11 @@ def _check_numbers(settings, num_real, dim):
 
 
 def _classes(found: Mapping[str, np.ndarray]) -> np.ndarray | None:
-  """The class that the classifier gives each image; None if it knows none."""
+  """The predicted class of each image, int [n]; None if the features have no probs."""
   return found['probs'].argmax(-1) if 'probs' in found else None
 
 
 def _spread(images: Sequence[np.ndarray]) -> float:
-  """Root mean square distance from the mean image."""
+  """The root mean square distance of images from their mean."""
   flat = np.asarray(images, np.float32).reshape(len(images), -1)
   return float(np.sqrt(np.square(flat - flat.mean(0)).sum(1).mean()))

@@ -1,4 +1,4 @@
-"""The training metrics of a GAN: losses, confidence, and signs of mode collapse.
+"""The training metrics of a GAN: losses, confidence and indicators of mode collapse.
 
     metrics = collect(objective, Seen(...), Made(...), axis)
     print(line(task.figures(metrics)))
@@ -16,18 +16,18 @@ from nat_jax import losses, task
 from nat_jax.task import Axis, Pass
 
 Average = clu_metrics.Average
-COLLAPSED = 0.1  # spread below which the samples count as collapsed
+COLLAPSED = 0.1  # samples with a spread below this count as collapsed
 
 
 def _of(name, weight):
-  """The average of the output `name` over the examples of filled slots."""
+  """The average of the output `name` over the filled slots."""
   return Average.from_fun(
       lambda **outputs: dict(values=outputs[name], mask=outputs[weight] > 0))
 
 
 @flax.struct.dataclass
 class GanMetrics(clu_metrics.Collection):
-  """Averages over updates and examples; NaN where there are no examples."""
+  """Averages over updates and examples; NaN without examples."""
 
   loss_disc: Average.from_output('loss_disc')
   loss_gen: Average.from_output('loss_gen')
@@ -37,20 +37,20 @@ class GanMetrics(clu_metrics.Collection):
   accuracy: _of('correct', 'class_weight')  # of the discriminator, on real images
   confidence_real: _of('confidence_real', 'class_weight')  # largest class probability
   confidence_fake: _of('confidence_fake', 'class_weight')
-  spread: Average.from_output('spread')  # of samples, as a share of the real images'
-  top_class: Average.from_output('top_class')  # largest share of a class in samples
+  spread: Average.from_output('spread')  # of samples, relative to real images
+  top_class: Average.from_output('top_class')  # share of the most frequent class
   grad_norm_disc: Average.from_output('grad_norm_disc')
   grad_norm_gen: Average.from_output('grad_norm_gen')
 
 
 class Seen(NamedTuple):
-  """An update of the discriminator.
+  """Outputs of an update of the discriminator, for the metrics.
 
   Attributes:
-    loss: scalar, of the global batch.
-    grad_norm: global norm of the gradient.
+    loss: of the global batch, scalar.
+    grad_norm: global norm of the gradient, scalar.
     passes: {set: Pass}.
-    terms: {set: losses per example [n]}.
+    terms: {set: losses per example, [n]}.
   """
 
   loss: jax.Array
@@ -60,12 +60,12 @@ class Seen(NamedTuple):
 
 
 class Made(NamedTuple):
-  """An update of the generator.
+  """Outputs of an update of the generator, for the metrics.
 
   Attributes:
-    loss: scalar, of the global batch.
-    grad_norm: global norm of the gradient.
-    samples: D's pass over the generated examples.
+    loss: of the global batch, scalar.
+    grad_norm: global norm of the gradient, scalar.
+    samples: the discriminator's pass over the generated examples.
   """
 
   loss: jax.Array
@@ -76,7 +76,14 @@ class Made(NamedTuple):
 def collect(
     objective: losses.GanObjective, seen: Seen, made: Made, axis: Axis
 ) -> GanMetrics:
-  """The metrics of a step."""
+  """Returns the metrics of a step, over the global batch.
+
+  Args:
+    objective: its `class_logits` are used for accuracy, confidence and classes.
+    seen: from the last update of the discriminator.
+    made: from the update of the generator.
+    axis: the devices that share the batch.
+  """
   nothing = jnp.zeros(1)
   found = {
       'loss_disc': seen.loss, 'grad_norm_disc': seen.grad_norm,
@@ -93,7 +100,7 @@ def collect(
 
 
 def _of_classes(objective, real, samples, axis) -> dict[str, Any]:
-  """The metrics from D's class logits; empty averages where D has no class outputs."""
+  """The metrics of D's class logits; empty averages if D has no class outputs."""
   if objective.class_logits is None:
     names = ('correct', 'class_weight', 'confidence_real', 'confidence_fake')
     return {**dict.fromkeys(names, jnp.zeros(1)), 'top_class': jnp.nan}
@@ -111,7 +118,7 @@ def _of_classes(objective, real, samples, axis) -> dict[str, Any]:
 
 
 def _spread(images, axis):
-  """The root mean square distance of the global batch's images from their mean."""
+  """The root mean square distance of the images of the global batch from their mean."""
   num = axis.sum(jnp.ones(len(images)))
   flat = images.reshape(len(images), -1)
   mean = axis.sums(flat) / num
@@ -119,7 +126,11 @@ def _spread(images, axis):
 
 
 def line(record: dict[str, float]) -> str:
-  """The metrics part of the progress line, with a warning of collapsed samples."""
+  """Returns the text of the progress line, with a warning if the samples collapsed.
+
+  Args:
+    record: name of a metric of `GanMetrics` -> value.
+  """
   parts = {'real': 'loss_real', 'fake': 'loss_fake', 'neg': 'loss_negative'}
   terms = ' '.join(f'{short} {record[name]:.3f}' for short, name in parts.items()
                    if math.isfinite(record[name]))

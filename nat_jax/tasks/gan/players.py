@@ -4,7 +4,8 @@
     fake = generate(generator, gen.params, key, num, axis)
     passes, stats = see(discriminator, class_logits, disc.variables, sets, keys, axis)
 
-A set is {'image': [n, ...], 'label': int32 [n] or None (dynamic), 'weight': [n]}.
+A set is {'image': [n, ...], 'label': int32 [n] or None (dynamic labels), 'weight':
+float32 [n] (0: an empty slot)}.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,19 +28,21 @@ def prepare(
     normalise: Callable[[jax.Array], jax.Array],
     with_negatives: bool | jax.Array = True,
 ) -> dict[str, Set]:
-  """Repeat j of a batch as sets: 'real' images, and 'negative' ones if there are any.
+  """Returns augmented, normalised sets of real images and negatives from a batch.
 
   Args:
-    batch: from `data.apart`, each leaf [n, repeats, ...].
-    j: index of the repeat.
-    key: of the augmentation.
+    batch: with the parts 'positive' and, optionally, 'negative', as gathered by
+      `data.gather` for a stream of `data.apart`; each leaf is [n, repeats, ...].
+    j: index of the repeat to take, 0..repeats-1.
+    key: for the augmentation.
     axis: the devices that share the batch.
-    augment: (images, keys) -> images.
-    normalise: images -> images.
+    augment: (images [n, ...], keys [n]) -> images.
+    normalise: images of any dtype -> float32 images.
     with_negatives: False sets the weights of the negatives to 0.
 
   Returns:
-    {name: set}; the labels of negatives are None (dynamic).
+    {'real': set, 'negative': set}, the latter if the batch has negatives; its labels
+    are None (dynamic).
   """
   sets = {}
   for i, (name, source) in enumerate(SOURCES.items()):
@@ -63,14 +66,14 @@ def generate(
   Args:
     generator: the network.
     params: its parameters.
-    key: of noise and labels.
-    num: number of examples on this device.
+    key: for noise and labels.
+    num: number of examples per device.
     axis: the devices that share the batch.
-    num_classes: above 0 a random class is given to the generator for each example, and
-      returned as its label; 0: labels are None.
+    num_classes: above 0: a class is drawn for each example, given to the generator and
+      returned as the label; 0: labels are None.
 
   Returns:
-    A set, with the noise 'z' [n, latent].
+    A set with the additional entry 'z', the normal noise float32 [num, latent].
   """
   noise_key, label_key = (jax.random.fold_in(key, i) for i in range(2))
   label = None
@@ -95,20 +98,20 @@ def see(
     together: Sequence[Sequence[str]],
     updating: str = '',
 ) -> tuple[dict[str, Pass], Any]:
-  """Applies the discriminator to sets of examples.
+  """Applies the discriminator to sets of examples, in training mode.
 
   Args:
     discriminator: the network.
-    class_logits: outputs -> class logits, for dynamic labels and the marginal; None: D
-      has no class outputs.
+    class_logits: outputs [n, num_outputs] -> class logits [n, K], for dynamic labels
+      and the marginal; None: the discriminator has no class outputs.
     variables: 'params' and 'batch_stats' of the discriminator.
     sets: name -> set.
-    keys: one per group of `together`, for noise and dropout.
+    keys: one key per group of `together`, for noise and dropout.
     axis: the devices that share the batch.
     together: groups of names; the sets of a group share one forward pass and its batch
       statistics.
     updating: name of the set whose pass updates `batch_stats` (spectral norm's u); '':
-      no pass does.
+      no pass updates them.
 
   Returns:
     ({name: Pass}, batch_stats).
@@ -137,13 +140,15 @@ def penalty_sum(
     variables: Mapping[str, Any], passes: Mapping[str, Pass], key: jax.Array,
     axis: Axis,
 ) -> jax.Array:
-  """The weighted sum over penalties and over the real examples of this device.
+  """Returns the sum of the penalties over the real examples of this device, a scalar.
+
+  Each example is multiplied by its weight.
 
   Args:
     penalties: see `losses.penalties`; they apply D without noise and dropout.
     discriminator, variables: the network whose gradient is penalised.
-    passes: of all sets.
-    key: of the penalties' random numbers.
+    passes: {set: Pass} of all sets.
+    key: for the random numbers of the penalties.
     axis: the devices that share the batch.
   """
   real, total = passes['real'], jnp.zeros(())
@@ -165,7 +170,7 @@ def _split(tree, sizes):
 
 
 def _as_pass(examples, outputs, features, class_logits, axis):
-  """The `Pass` of a set, with dynamic labels where the set has none."""
+  """Returns the `Pass` of a set, with dynamic labels if the set has no labels."""
   label, marginal = examples['label'], None
   if class_logits is None:
     label = jnp.zeros(len(outputs), jnp.int32) if label is None else label

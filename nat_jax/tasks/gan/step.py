@@ -1,8 +1,8 @@
-"""A generator and a discriminator, the latter with external negatives if there are any.
+"""The training step of a GAN, whose discriminator may learn from external negatives.
 
     trainer = gan(generator=..., discriminator=..., objective=losses.nat_gan(10), ...)
     state = trainer.init(jax.random.key(0))
-    batch = {'positive': {'image': ...}, 'negative': {'image': ...}}
+    batch = {'positive': {'image': ...}, 'negative': {'image': ...}}   # of `data.apart`
     state, metrics = trainer.step(state, {}, batch)
 """
 
@@ -30,23 +30,26 @@ class Setup(NamedTuple):
   Attributes:
     generator: `apply({'params'}, z [n, latent], labels=) -> images`.
     discriminator: `apply(variables, images, keys=, mask=, train=) -> (outputs, aux)`.
-    objective: see `losses.GanObjective`.
+    objective: the losses; see `losses.GanObjective`.
     gen_tx, disc_tx: the optimisers.
-    num_classes: classes of the positives.
-    image_shape: of one image (or point).
-    augment: (real images or negatives, uint8; keys [n]) -> images.
-    normalise: images of any dtype -> float32 images, as the discriminator takes them.
-    penalties: added to the discriminator's loss; see `losses.penalties`.
-    ema_decay: of the generator's moving average, which then makes the samples; 0: none.
+    num_classes: number of classes of the positives.
+    image_shape: shape of one image, or (d,) for points.
+    augment: (positives or negatives, uint8 [n, h, w, c]; keys [n]) -> images.
+    normalise: images of any dtype -> normalised float32 images.
+    penalties: terms added to the discriminator's loss; see `losses.penalties`.
+    ema_decay: decay per step of the moving average of the generator's parameters, which
+      then generates the samples; 0: no average.
     n_critic: updates of the discriminator per step.
-    negatives_every: external negatives take part in every n-th step.
-    joint: generated images and negatives in one pass, so with the batch statistics of
-      both (the authors' snippet); False: in two.
-    negative_weight: None: one mean over generated images and negatives; else mean over
-      the former + this * mean over the latter.
-    simultaneous: the generator learns from the discriminator as it was before the step.
-    labels: of generated images: 'dynamic', the discriminator's own nearest class, or
-      'predefined', drawn and given to the generator.
+    negatives_every: external negatives have a weight above 0 only in every n-th step.
+    joint: True: one pass of the discriminator over generated images and negatives, with
+      the batch statistics of both (as in the authors' code); False: one pass each.
+    negative_weight: None: the discriminator's loss has one mean over generated images
+      and negatives; a number: mean over generated images + negative_weight * mean over
+      negatives.
+    simultaneous: True: the generator's loss uses the discriminator from before the
+      step; False: the updated discriminator.
+    labels: labels of generated images: 'dynamic' (the class with the largest logit of
+      the discriminator) or 'predefined' (drawn at random and given to the generator).
   """
 
   generator: nn.Module
@@ -69,27 +72,27 @@ class Setup(NamedTuple):
 
   @property
   def given_classes(self) -> int:
-    """Number of classes that the generator is given; 0 with dynamic labels."""
+    """Number of classes of the generator's input labels; 0 with dynamic labels."""
     return self.num_classes if self.labels == 'predefined' else 0
 
 
 @registry.arguments(Setup)
 def gan(**settings: Any) -> task.Trainer:
-  """Returns the trainer of a GAN (paper eqs 7-11, by the objective).
+  """Returns the trainer of a GAN (eqs 7-11 of the paper, depending on the objective).
 
   One step makes `n_critic` updates of the discriminator and one of the generator. Real
-  images pass through the discriminator apart from the others, as in AM-GAN.
+  images have a separate pass of the discriminator, as in AM-GAN.
 
   Args:
     **settings: the attributes of `Setup`.
 
   Returns:
-    A `Trainer` over a `State` of 'gen' and 'disc'; its head 'samples' takes {'z': [n,
-    latent], 'label': [n]}; its head 'logits' gives the class logits of images, if there
-    are classes.
+    A `Trainer` over a `State` of 'gen' and 'disc'. Its head 'samples' maps {'z':
+    float32 [n, latent], 'label': int32 [n]} to images; its head 'logits' maps images to
+    class logits [n, num_classes], if the objective has classes.
 
   Raises:
-    ValueError: settings that do not fit each other.
+    ValueError: a setting out of range, or a combination that is not valid.
   """
   setup = Setup(**settings)
   _check(setup)
@@ -106,7 +109,19 @@ def gan(**settings: Any) -> task.Trainer:
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
-  """One step of both players: (state, frozen, batch) -> (state, metrics)."""
+  """Updates the discriminator `n_critic` times and the generator once.
+
+  Args:
+    setup: a `Setup`.
+    state: a `State` of 'gen' and 'disc'.
+    frozen: not used.
+    batch: {'positive': batch, 'negative': batch}, from `data.apart`; the latter is
+      optional.
+    axis: the devices that share the batch.
+
+  Returns:
+    (state, `GanMetrics`).
+  """
   del frozen
   step_key = jax.random.fold_in(state.key, state.step)
   gen, disc = state.nets['gen'], state.nets['disc']
@@ -126,10 +141,10 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
 
 
 def update_disc(setup, disc, gen, sets, key, axis):
-  """One update of the discriminator, on new generated images and the sets of a batch.
+  """Updates the discriminator on the sets of a batch and newly generated images.
 
   Returns:
-    (disc, what the metrics need of its passes).
+    (the `Net` of the discriminator, a `Seen` for the metrics).
   """
   fake_key, *keys = jax.random.split(key, 4)
   real, objective = sets['real'], setup.objective
@@ -162,10 +177,10 @@ def update_disc(setup, disc, gen, sets, key, axis):
 
 
 def update_gen(setup, gen, disc, sets, key, axis):
-  """One update of the generator, against a discriminator that stays as it is.
+  """Updates the generator; the discriminator is constant.
 
   Returns:
-    (gen, what the metrics need of its samples).
+    (the `Net` of the generator, a `Made` for the metrics).
   """
   objective = setup.objective
   fake_key, *keys = jax.random.split(key, 1 + len(objective.gen_sees))
@@ -187,14 +202,20 @@ def update_gen(setup, gen, disc, sets, key, axis):
 
 
 def average(decay: float, ema: dict[str, Any], gen: Net) -> dict[str, Any]:
-  """The moving average of the generator's parameters; as it is if `decay` is 0."""
+  """Returns the updated moving average of the generator's parameters.
+
+  Args:
+    decay: per step, in [0, 1); 0: `ema` is returned unchanged.
+    ema: {'gen': average}.
+    gen: the generator.
+  """
   if not decay:
     return ema
   return {'gen': optax.incremental_update(gen.params, ema['gen'], 1.0 - decay)}
 
 
 def init(setup: Setup, key: jax.Array) -> State:
-  """The `State` of 'gen' and 'disc'."""
+  """Returns the initial `State` of the networks 'gen' and 'disc'."""
   gen_key, disc_key, step_key = jax.random.split(key, 3)
   z, label = jnp.zeros((2, setup.generator.latent)), jnp.zeros(2, jnp.int32)
   gen_params = setup.generator.init(gen_key, z, labels=label)['params']
@@ -208,13 +229,13 @@ def init(setup: Setup, key: jax.Array) -> State:
           'gen': Net(gen_params, {}, setup.gen_tx.init(gen_params)),
           'disc': Net(disc_params, variables.get('batch_stats', {}),
                       setup.disc_tx.init(disc_params))},
-      # Copies: a donated state must not hold one buffer twice.
+      # A copy, because a donated state must not hold one buffer twice.
       ema={'gen': jax.tree.map(jnp.copy, gen_params)} if setup.ema_decay else {},
   )
 
 
 def make_heads(setup: Setup) -> dict[str, Callable[..., jax.Array]]:
-  """The heads 'samples' and, where the objective has class logits, 'logits'."""
+  """Returns the heads 'samples' and, if the objective has class logits, 'logits'."""
   objective = setup.objective
 
   def samples(state, noise):
@@ -240,7 +261,9 @@ def _check(setup):
         f'{setup.n_critic} and {setup.negatives_every}')
   if setup.simultaneous and setup.n_critic > 1:
     raise ValueError(
-        f'trainer.simultaneous needs trainer.n_critic=1, got {setup.n_critic}')
+        'trainer.simultaneous=True needs trainer.n_critic=1, got '
+        f'{setup.n_critic}; change one of them')
   if setup.given_classes and not setup.objective.class_logits:
     raise ValueError(
-        "trainer.labels='predefined' needs a loss with class logits: not gan, hinge")
+        "trainer.labels='predefined' needs a loss with class logits, which gan and "
+        "hinge do not have; choose another loss, or labels='dynamic'")

@@ -1,11 +1,11 @@
-"""Evaluates GANs of points: snapshots of samples and boundary, distances to the data.
+"""Evaluates GANs of points: samples, decision boundary, distance from the data.
 
     evaluator = make_evaluator(config, workdir, inputs, trainer, mesh, others)
     figures, _ = evaluator.run(state, ['samples'], final=False)
     figures['samples']['distance']                       # one per seed
 
-Each evaluation is saved in snapshots/ of the workdir, so that a resumed run ends with
-all of them.
+The samples and the boundary of each evaluation are saved in snapshots/ of the workdir,
+so that the results of a resumed run include the evaluations before it was resumed.
 """
 
 import os
@@ -22,7 +22,7 @@ from nat_jax.tasks.points import measures
 from nat_jax.tasks.points.step import seeds_of
 
 GRID = {1: 301, 2: 61}  # dimension -> grid points per axis at which D is evaluated
-DRAWN = 400  # samples per seed that are kept for figures
+DRAWN = 400  # samples per seed that are saved for figures
 SNAPSHOTS = 'snapshots'  # folder in the workdir
 KEYS = ('distance', 'samples', 'boundary')  # arrays of a snapshot
 
@@ -31,18 +31,20 @@ def make_evaluator(
     config: Mapping[str, Any], workdir: str, given: Inputs, trainer: Trainer, mesh,
     others: Others,
 ) -> Evaluator:
-  """Makes the `Evaluator` of GANs of points; arguments as in `task.Task.evaluator`.
+  """Returns the `Evaluator` of GANs of points, with the one evaluation 'samples'.
+
+  Args:
+    config, workdir, given, trainer, mesh, others: see `task.Task.evaluator`.
 
   Raises:
-    ValueError: `steps` is not a multiple of `run.eval_every`, or the samples do not fit
-      in memory.
+    ValueError: steps is no multiple of run.eval_every, or samples exceed the memory.
   """
   del others
   every = config['run']['eval_every'] or config['steps']
   if config['steps'] % every:
     raise ValueError(
-        f'steps {config["steps"]} must be a multiple of run.eval_every {every}, so '
-        'that evaluations are equally far apart')
+        'expected steps to be a multiple of run.eval_every, got steps='
+        f'{config["steps"]} and run.eval_every={every}; change one of them')
   points = registry.build(data.POINTS, config['data'], what='set of points')
   held_out = measures.hold_out(config['data'], config['num_samples'])
   where = grid(points)
@@ -50,7 +52,7 @@ def make_evaluator(
       8 * config['num_seeds'] * (config['num_samples'] * 4 * given.shape[0]
                                  + len(where)),
       f'the samples of {config["num_seeds"]} seeds', 'lower num_seeds or num_samples')
-  # The same noise for all seeds and evaluations.
+  # All seeds and evaluations use this noise.
   z = np.random.default_rng(0).standard_normal(
       (config['num_samples'], config['generator']['latent'])).astype(np.float32)
   heads = {name: parallel.wrap_head(
@@ -66,7 +68,7 @@ def make_evaluator(
 
   def run(state, names, final):
     del names, final
-    step = int(state.step[0])  # each seed counts
+    step = int(state.step[0])  # equal for all seeds
     found = look(state)
     if jax.process_index() == 0:
       _keep(workdir, step, *found)
@@ -101,18 +103,18 @@ def make_evaluator(
         steps=np.array(steps), samples=drawn, boundary=boundary, grid=where,
         data=held_out.points[:DRAWN], negative=points.negative[rows])})
 
-  # Half-precision numbers of all evaluations, in snapshots/ and again in points.npz.
+  # float16 arrays of all evaluations, once in snapshots/ and once in points.npz.
   size = config['num_seeds'] * (2 * DRAWN * given.shape[0] + len(where)) * 2
   return Evaluator(
       {'samples': every}, run, save, summary,
       2 * size * (1 + config['steps'] // every))
 
 
-AGAIN = ('move {} away and train the run again: its snapshots belong together')
+AGAIN = 'move {} away and train the run again: each of its snapshots is needed'
 
 
 def _keep(workdir, step, distance, samples, boundary):
-  """Writes a snapshot in the workdir, with at most `DRAWN` samples per seed."""
+  """Writes a snapshot to the workdir, with at most `DRAWN` samples per seed."""
   thin = -(-samples.shape[1] // DRAWN)
   path = _place(workdir, step)
   os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -126,14 +128,19 @@ def _place(workdir, step):
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-  """A line on the distance of the samples from the data: mean and range over seeds."""
+  """Returns a line with the mean and the range over seeds of the distance."""
   distance = np.array(figures['samples']['distance'])
   return (f'distance from the data {distance.mean():.3f} '
           f'({distance.min():.3f} to {distance.max():.3f} over {len(distance)} seeds)')
 
 
 def grid(points: data.Points) -> np.ndarray:
-  """The grid points [g, d] at which D is evaluated; in a plane x varies fastest."""
+  """Returns the grid points at which D is evaluated, float32 [g, d].
+
+  Args:
+    points: `window` is the range of the grid in each dimension. For d = 2 the first
+      coordinate varies fastest.
+  """
   dimension = points.positive.shape[1]
   axis = np.linspace(*points.window, GRID[dimension], dtype=np.float32)
   return np.stack([x.ravel() for x in np.meshgrid(*[axis] * dimension)], -1)

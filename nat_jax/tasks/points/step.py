@@ -1,11 +1,11 @@
-"""Trains GANs of points, many seeds in parallel.
+"""Trains GANs of points for many seeds in parallel.
 
     inputs = load(config, num_devices=1)
     trainer = build(config, inputs.shape, others)
 
 All seeds are one program, a `vmap` of the GAN's step: the seeds are the first axis of
-the state's arrays and the last axis of a batch's. Without negatives it is the original
-GAN; D's target for negatives is 0, as for generated points.
+the arrays of the state and the last axis of the arrays of a batch. The loss is that of
+the original GAN. D's target is 1 for data and 0 for generated points and negatives.
 """
 
 from collections.abc import Mapping
@@ -26,13 +26,14 @@ from nat_jax.tasks.gan.step import gan
 class GridNoise(nn.Module):
   """A generator of points with evenly spaced noise instead of normal noise.
 
-  The noise of point i of n is -reach + 2 reach i / (n - 1) + jitter * u, u ~ U(0, 1);
-  u is the normal distribution function of z.
+  The noise of point i = 0..n-1 is -reach + 2 reach i / (n - 1) + jitter u, u ~ U(0, 1);
+  u is the cumulative distribution function of the normal distribution at z.
 
   Attributes:
     generator: the generator that takes this noise; its latent must be 1.
-    reach: the noise is in [-reach, reach].
-    jitter: size of the uniform addition.
+    reach: the evenly spaced values are in [-reach, reach].
+    jitter: factor of the uniform noise.
+    axis_name: not used.
 
   Reference: AYLIEN/gan-intro, the generator's distribution.
   """
@@ -50,7 +51,12 @@ class GridNoise(nn.Module):
       self, z: jax.Array, labels: jax.Array | None = None,
       mask: jax.Array | None = None,
   ) -> jax.Array:
-    """z [n, 1], normal, to points [n, d]."""
+    """Returns points [n, d].
+
+    Args:
+      z: normal noise, [n, 1].
+      labels, mask: passed on to the generator.
+    """
     grid = jnp.linspace(-self.reach, self.reach, len(z))[:, None]
     return self.generator(
         grid + self.jitter * jax.scipy.stats.norm.cdf(z), labels, mask)
@@ -68,12 +74,19 @@ NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
 
 
 def seeds_of(config: Mapping[str, Any]) -> list[int]:
-  """The seeds that are trained in parallel."""
+  """Returns the seeds that are trained in parallel."""
   return [config['seed'] + i for i in range(config['num_seeds'])]
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   """Draws the points and makes the stream of batches, which differ between seeds.
+
+  Args:
+    config: of GANs of points.
+    num_devices: number of devices that share a batch.
+
+  Returns:
+    `Inputs` whose stream has indices int32 [n, 1, seeds].
 
   Raises:
     ValueError: points or batch sizes that are not valid, or pmap on several devices.
@@ -109,10 +122,20 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
 def build(
     config: Mapping[str, Any], shape: tuple[int, ...], others: Others
 ) -> Trainer:
-  """Builds the trainer of all seeds; a seed's result does not depend on the others.
+  """Builds the trainer of all seeds; results do not depend on the other seeds.
 
-  Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d]; its head
-  'boundary' maps points [n, d] to D in [0, 1], [seeds, n].
+  Args:
+    config: of GANs of points.
+    shape: (d,) of one point.
+    others: not used.
+
+  Returns:
+    A `Trainer`. Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d]; its
+    head 'boundary' maps points [n, d] to the probability D in [0, 1], [seeds, n].
+
+  Raises:
+    ValueError: an unknown name, or settings that are not valid.
+    TypeError: an unknown or a missing argument of a spec.
   """
   del others
   objective = losses.make_gan_objective({'name': 'gan'}, 1)
@@ -134,7 +157,7 @@ def build(
   seeds = np.array(seeds_of(config), np.uint32)
 
   def init(key):
-    del key  # each seed has its own
+    del key  # the key of a network depends on its own seed only
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), seeds)
     return jax.vmap(one.init)(keys)
 
