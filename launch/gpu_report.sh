@@ -1,34 +1,36 @@
 #!/usr/bin/env bash
-# What one GPU does with this package, within a time budget, as one table.
+# Measures this package on one GPU within a time budget, and prints one table.
 #
 #   launch/gpu_report.sh results/gpu 1200 [--tiny] [--fresh] [PART ...]
 #
-# The second argument is the time that everything may take, in seconds. Parts, all of
-# them by default, in the order in which they are worth their time:
+# The first argument is the folder of the results, the second the time limit of all parts
+# in seconds. The parts (default: all) run in this order, the most important first:
 #   device           versions, precision, rates of matrix products and of a copy
 #   resnet18, resnet18_large, wide_resnet, gan
-#                    time, MFU and memory of an update, and the loop's share of it
-#   torch            the classifiers in PyTorch, where it is installed
+#                    time, MFU and memory of an update; speed of the training loop
+#                    relative to the bare update
+#   torch            the classifiers in PyTorch, if it is installed
 #   train            configs/nat/cifar10.py:baseline and :nat, full size, for as many
-#                    epochs as there is time for, and their report
-#   profile          the largest costs of ResNet-18's update
-# Each part leaves a JSON and a log in the first argument, and no part keeps another from
-# running: what fails is told in its JSON and in the table (table.md, printed last). The
-# same command again goes on: what is done is not repeated, training resumes.
+#                    epochs as the time allows, and their report
+#   profile          the most expensive operations of ResNet-18's update
+# Each part writes a JSON and a log to the folder of the results. A part that fails does
+# not stop the others; its JSON and the table (table.md, printed last) hold the reason.
+# The same command again runs only the parts that are not done, and resumes training.
 #
-# A bare host will do: Python with JAX for its GPU, no network, no TensorFlow. Where
+# The host needs Python with JAX for its GPU, but neither network nor TensorFlow. Where
 # packages are missing, fetch their wheels on a machine with network (`pip download
 # --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64
 # -d wheels NAME ...`), copy them, and put them on the path (`pip install --no-index
-# --no-deps --target site wheels/*.whl; export PYTHONPATH=$PWD/site`). `train` alone
+# --no-deps --target site wheels/*.whl; export PYTHONPATH=$PWD/site`). Only `train`
 # needs data: folders of arrays in $NAT_JAX_CACHE (see nat_jax/data/cache.py), cifar10
-# and cifar100 at least; evaluation sets that are not there are left out.
+# and cifar100 at least; evaluation sets that are missing there are left out.
 #
-# --tiny: tiny networks on generated images, to try the script on a CPU. --fresh: moves
-# both folders aside and begins anew. WORK: folder of checkpoints and traces (default:
-# the first argument with .work behind it). COMMIT: of a copy without its history.
-# PYTHON (default python3). CUDA_VISIBLE_DEVICES (default 0: one GPU).
-# DRY_RUN=1 prints the commands.
+# Options: --tiny: tiny networks on generated images, to test the script on a CPU.
+# --fresh: moves both folders aside and starts anew.
+# Environment: WORK: folder of checkpoints and traces (default: the first argument with
+# the suffix .work). COMMIT: commit to report for a copy without git history. PYTHON
+# (default: python3). CUDA_VISIBLE_DEVICES (default: 0, one GPU). DRY_RUN=1: print the
+# commands only.
 set -uo pipefail
 usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 2; }
 [ $# -ge 2 ] || usage
@@ -49,15 +51,15 @@ work=${WORK:-$out.work}
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/compiled-programs}
-# Without it JAX would go on on the CPU where it finds no GPU.
+# Without JAX_PLATFORMS, JAX would use the CPU if it found no GPU.
 if [ ${#tiny[@]} -eq 0 ]; then export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}; fi
 
-gpu() { # what, further arguments
+gpu() { # subcommand of tests/bench/gpu.py, further arguments
   "${PYTHON:-python3}" "$root/tests/bench/gpu.py" "$@" --out "$out" --work "$work" \
     ${tiny[@]+"${tiny[@]}"}
 }
 
-# A dry run takes no time, whatever the clock says.
+# Seconds since the start; 0 in a dry run, so that its output is deterministic.
 spent() { if [ "${DRY_RUN:-}" = 1 ]; then echo 0; else echo $SECONDS; fi; }
 
 plan() { gpu todo ${parts[@]+"${parts[@]}"}; }
@@ -80,8 +82,9 @@ child= bad=()
 trap 'kill -TERM ${child:-} 2> /dev/null; wait; exit 130' INT TERM HUP
 while read -r part weight; do
   [ -n "$part" ] || continue
-  # A part has its weight's share of the time left; what it does not use is the others'.
-  # So many seconds before its end it is told to stop, and killed at the end.
+  # A part gets the share of the remaining time that its weight is of the remaining
+  # weights. It gets SIGTERM `grace` seconds before the end of its share, and SIGKILL at
+  # the end.
   share=$(((budget - $(spent) - 3) * weight / total))
   grace=$((share / 10 < 10 ? share / 10 : 10))
   total=$((total - weight))

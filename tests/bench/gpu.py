@@ -1,12 +1,12 @@
-"""One GPU's report: runs a part of it, says what is left to do, prints the table.
+"""Report on one GPU: runs a part of it, lists the parts to do, prints the table.
 
     python tests/bench/gpu.py resnet18 --out results --work scratch --seconds 60
-    python tests/bench/gpu.py table --out results     # what there is, as Markdown
+    python tests/bench/gpu.py table --out results     # results so far, as Markdown
 
-launch/gpu_report.sh gives each part a process and its share of the time. A part writes
-OUT/PART.json as soon as there is something to write, and anew with each figure, so that
-a part that is cut off leaves what it had. No part needs TensorFlow or the network;
-`train` alone needs data, in the array cache (nat_jax/data/cache.py).
+launch/gpu_report.sh runs each part in a process, with its share of the time. A part
+writes OUT/PART.json at its start and again with each figure, so that a part that is
+killed leaves the figures it has measured. No part needs TensorFlow or the network; only
+`train` needs data, in the array cache (nat_jax/data/cache.py).
 """
 
 import argparse
@@ -24,31 +24,31 @@ from typing import Any
 import gpu_table
 from gpu_parts import PARTS, ROOT, Context, read
 
-PACKAGES = (  # that nat_jax imports in training
+PACKAGES = (  # packages that nat_jax imports in training
     'absl', 'array_record', 'chex', 'clu', 'filelock', 'flax', 'grain', 'jax', 'jinja2',
     'matplotlib', 'ml_collections', 'optax', 'orbax', 'pandas', 'PIL', 'scipy',
     'sklearn', 'tensorflow_datasets', 'tqdm')
-TAIL = 12  # lines of a log that a failed part leaves in its JSON
+TAIL = 12  # last lines of the log that are copied into the JSON of a failed part
 
 
 def write(out: pathlib.Path, name: str, figures: Mapping[str, Any]) -> None:
-  """Writes the JSON of a part, whole or not at all."""
+  """Writes the JSON of a part atomically."""
   partial = out / f'.{name}.json'
   partial.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
   partial.replace(out / f'{name}.json')
 
 
 def check() -> None:
-  """Ends with status 2 where a package is missing."""
+  """Exits with status 2 if a package is missing."""
   missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
   if missing:
-    print(f'expected the packages that nat_jax needs, and {sys.executable} has no '
-          f'{", ".join(missing)}; launch/gpu_report.sh says how to bring them')
+    print(f'expected the packages that nat_jax needs, but {sys.executable} has no '
+          f'{", ".join(missing)}; launch/gpu_report.sh explains how to install them')
     sys.exit(2)
 
 
 def todo(out: pathlib.Path, names: Sequence[str], tiny: bool) -> None:
-  """Prints 'PART WEIGHT' of what is not done yet, in order; the others to stderr."""
+  """Prints 'PART WEIGHT' of each part that is not done; names done parts on stderr."""
   for name in PARTS if not names else [each for each in PARTS if each in names]:
     found = read(out, name)
     if found.get('status') == 'done' and found.get('tiny') == tiny:
@@ -58,9 +58,15 @@ def todo(out: pathlib.Path, names: Sequence[str], tiny: bool) -> None:
 
 
 def failed(out: pathlib.Path, name: str, code: int, tiny: bool) -> None:
-  """Notes in a part's JSON how it ended, with the last lines of its log.
+  """Writes to the JSON of a part why it failed, with the last lines of its log.
 
-  A part that told how it ended, and was killed while it cleaned up, is left as it is.
+  If the part had written its final status before it was killed, nothing is changed.
+
+  Args:
+    out: folder of the results.
+    name: of the part.
+    code: exit status of its process; 124 and 137: from `timeout`.
+    tiny: whether the part ran with --tiny.
   """
   log = out / f'{name}.log'
   lines = log.read_text(errors='replace').splitlines() if log.exists() else []
@@ -77,13 +83,13 @@ def failed(out: pathlib.Path, name: str, code: int, tiny: bool) -> None:
 
 
 def run(args) -> None:
-  """Runs a part."""
+  """Runs a part and writes its JSON."""
   name, out = args.what, args.out
   found = read(out, name)
   if found.get('tiny') != args.tiny:
     found = {}
   figures = {'part': name, 'tiny': args.tiny}
-  # What is not repeated stays.
+  # Results of an earlier start that the part does not measure again are kept.
   figures |= {key: found[key] for key in ('epochs', 'runs', 'networks') if key in found}
   figures |= {'status': 'running', 'commit': _commit()}
 
@@ -99,7 +105,7 @@ def run(args) -> None:
 
 
 def _device():
-  """The device of this process, for the table; {} where it did not import JAX."""
+  """The device of this process, for the table; {} if it has not imported JAX."""
   if 'jax' not in sys.modules:
     return {}
   import jax

@@ -1,9 +1,9 @@
-"""What launch/gpu_report.sh measures: the parts of tests/bench/gpu.py.
+"""The measurements of launch/gpu_report.sh: the parts of tests/bench/gpu.py.
 
     status = PARTS['resnet18'][0](context)      # None: done; 'skipped', 'unfinished'
 
-A part saves each figure as soon as it has it. It imports JAX for itself, because the
-part `torch` neither needs JAX nor can share the device's memory with it.
+A part saves each figure as soon as it is measured. Parts import JAX inside their
+functions, because `torch` does not need JAX, which would reserve the device's memory.
 """
 
 import importlib.util
@@ -22,22 +22,22 @@ from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
 STARTED = time.monotonic()
-# Device kind -> TFLOP/s of dense bfloat16 products, by the vendor; TF32 has half of it.
+# Device kind -> dense bfloat16 TFLOP/s as specified by the vendor; TF32: half of that.
 VENDOR = {'H100 80GB HBM3': 989, 'H200': 989, 'A100': 312}
-MAX_TRACE = 16_000_000  # bytes of a trace that goes to the results
+MAX_TRACE = 16_000_000  # bytes; smaller traces are copied to the results
 
 
 class Context(NamedTuple):
-  """What a part is told.
+  """The arguments of a part.
 
   Attributes:
     name: of the part.
     out: folder of the results.
     work: folder of checkpoints and other large files.
-    seconds: that the part should take at most.
-    tiny: tiny networks and batches on generated images, to try all this on a CPU.
-    found: what an earlier start of the part wrote.
-    save: writes figures into the part's JSON, beside those that are there.
+    seconds: time limit of the part.
+    tiny: whether to use tiny networks and generated images, to test a part on a CPU.
+    found: JSON that an earlier start of the part wrote; {} if there is none.
+    save: (**figures) -> None; adds figures to the part's JSON.
   """
 
   name: str
@@ -50,7 +50,7 @@ class Context(NamedTuple):
 
 
 def read(out: pathlib.Path, name: str) -> dict[str, Any]:
-  """The JSON of a part; {} if there is none, or none that can be read."""
+  """Returns the JSON of a part; {} if it is missing or cannot be read."""
   try:
     return json.loads((out / f'{name}.json').read_text(encoding='utf-8'))
   except (OSError, ValueError):
@@ -61,7 +61,7 @@ def read(out: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def device(context: Context) -> None:
-  """Device, versions, precision; rates of matrix products and of a copy."""
+  """Saves device, versions and precision, and rates of matrix products and a copy."""
   import flax
   import jax
   import jaxlib
@@ -108,7 +108,7 @@ def _product_rate(size, dtype, precision, seconds=0.5):
 
   length = 10
   keys = jax.random.split(jax.random.key(0))
-  # Values keep their size: the eigenvalues of such a matrix lie within 1 of 0.
+  # The eigenvalues of b have a modulus of at most about 1, so that values do not grow.
   a, b = (jax.random.normal(key, (size, size), dtype) for key in keys)
   b = b / jnp.asarray(math.sqrt(size), dtype)
 
@@ -122,7 +122,7 @@ def _product_rate(size, dtype, precision, seconds=0.5):
 
 
 def _copy_rate(num_bytes, seconds=0.3):
-  """Bytes/s, read and written, of adding 1 to an array of `num_bytes`."""
+  """Bytes/s, read plus written, of adding 1 to an array of `num_bytes`."""
   import jax
   import jax.numpy as jnp
   from steps import time_updates
@@ -161,12 +161,19 @@ def _images(num, tiny, **kwargs):
 
 
 def classifier_config(name: str, tiny: bool) -> dict[str, Any]:
-  """configs/nat/cifar10.py:nat with a network of CLASSIFIERS, on generated images."""
+  """Returns configs/nat/cifar10.py:nat with a network of CLASSIFIERS.
+
+  The images are generated.
+
+  Args:
+    name: key of CLASSIFIERS.
+    tiny: whether to use the tiny network and small batches.
+  """
   model, tiny_model, positives, negatives = CLASSIFIERS[name]
   config = _config('configs/nat/cifar10.py', 'nat')
   config['name'] = f'gpu_{name}'
   config['model'] = {**(tiny_model if tiny else model), 'dtype': 'bfloat16'}
-  config['schedule']['learning_rate'] = 0.01  # it should train, and not diverge
+  config['schedule']['learning_rate'] = 0.01  # low enough not to diverge
   num = 20 if tiny else 2000
   config['data'].update(
       positives=_images(num, tiny),
@@ -178,7 +185,7 @@ def classifier_config(name: str, tiny: bool) -> dict[str, Any]:
 
 
 def gan_config(tiny: bool) -> dict[str, Any]:
-  """configs/gan/cifar10.py:am on generated images; no samples are measured."""
+  """Returns configs/gan/cifar10.py:am on generated images, without evaluations."""
   config = _config('configs/gan/cifar10.py', 'am')
   config['name'] = 'gpu_gan'
   if tiny:
@@ -199,7 +206,7 @@ def _resolved(config, tiny):
 
 
 def updates(context: Context) -> None:
-  """Time, FLOPs, MFU and memory of the bare step, and the loop's share of it."""
+  """Saves time, FLOPs, MFU and memory of the bare step, and the speed of the loop."""
   import jax
   from steps import make_bare, time_updates
 
@@ -249,7 +256,7 @@ def _batch(config):
 
 
 def _analytic(bare, is_gan):
-  """FLOPs of an update, counted from the shapes of its products and convolutions."""
+  """FLOPs per update, counted from the shapes of its products and convolutions."""
   import jax
   from steps import count_flops
 
@@ -263,10 +270,10 @@ def _analytic(bare, is_gan):
 
 
 def _of_program(lowered, compiled):
-  """What the compiler says of a program: FLOPs, bytes that move, memory.
+  """FLOPs, bytes accessed and memory of a program, from the compiler.
 
-  Compiled for a GPU, convolutions are calls of a library, whose FLOPs it may not know;
-  hence those of the program before it is compiled, too.
+  In a program compiled for a GPU convolutions are calls of a library, whose FLOPs the
+  compiler may not count; therefore the FLOPs of the lowered program are included too.
   """
   before, costs = ({} if each is None else each for each in (
       lowered.cost_analysis(), compiled.cost_analysis()))
@@ -281,7 +288,7 @@ def _of_program(lowered, compiled):
 
 
 def _memory():
-  """The most device memory that was in use so far; null where it is not counted."""
+  """The peak so far of the device memory in use; None if it is not counted."""
   import jax
 
   stats = jax.devices()[0].memory_stats() or {}
@@ -290,7 +297,7 @@ def _memory():
 
 
 def _mfu(context, seconds, dtype):
-  """FLOPs of an update / its time / a peak: by who counts the FLOPs and whose peak."""
+  """MFU: FLOPs per update / seconds per update / peak rate, for each count and peak."""
   figures, about = read(context.out, context.name), read(context.out, 'device')
   bfloat16 = dtype == 'bfloat16'
   vendor = about.get('vendor_tflops')
@@ -303,7 +310,7 @@ def _mfu(context, seconds, dtype):
 
 
 def _time_loop(config, seconds_per_update, budget):
-  """Images/s of the loop in about `budget` seconds, with a checkpoint in the middle.
+  """Measures the loop for about `budget` seconds, with a checkpoint in the middle.
 
   Returns:
     (images/s, updates).
@@ -321,7 +328,11 @@ def _time_loop(config, seconds_per_update, budget):
 
 
 def torch(context: Context) -> str | None:
-  """The classifiers in PyTorch, plain and compiled; skipped where it is missing."""
+  """Saves the time of the classifiers in PyTorch, eager and compiled.
+
+  Returns:
+    None; 'skipped' if PyTorch is not installed.
+  """
   if not importlib.util.find_spec('torch'):
     context.save(reason='PyTorch is not installed')
     return 'skipped'
@@ -350,7 +361,7 @@ def torch(context: Context) -> str | None:
         seconds = torch_steps.time_update(
             make(), positives=positives, negatives=negatives, shape=(3, size, size),
             compiled=compiled, budget=0.1 if context.tiny else 2)
-      except Exception as error:  # of a compiler or of memory: others may still work
+      except Exception as error:  # of the compiler, or out of memory: the others go on
         done[key] = {'error': str(error)[-500:]}
         print(f'{key}: {str(error)[-500:]}')
       else:
@@ -366,28 +377,31 @@ def torch(context: Context) -> str | None:
 
 VARIANTS = ('baseline', 'nat')
 RECIPE_EPOCHS = 200
-OVERHEAD = 25.0  # seconds of a run that its evaluation takes, and its start at least
+OVERHEAD = 25.0  # seconds per run for its evaluation, and the least for its start
 
 
 def plan_epochs(
     seconds: float, seconds_per_epoch: float, overhead: float, runs: int = 2
 ) -> int:
-  """How many epochs each of some runs can have; 1 at least, the recipe's 200 at most.
+  """Returns the number of epochs per run that fit the time: 1 to RECIPE_EPOCHS.
 
   Args:
-    seconds: for all runs.
+    seconds: time limit for all runs.
     seconds_per_epoch: of one run.
-    overhead: seconds that a run takes beside its epochs.
-    runs: number of them.
+    overhead: seconds that a run takes in addition to its epochs.
+    runs: number of runs.
   """
   epochs = (seconds / runs - overhead) / seconds_per_epoch
   return max(1, min(RECIPE_EPOCHS, math.floor(epochs)))
 
 
 def train(context: Context) -> str | None:
-  """The full recipe, plain and with negatives, as long as there is time; their table.
+  """Trains the full recipe without and with negatives, and saves their table.
 
-  The number of epochs is decided once: a later start goes on with the same one.
+  The number of epochs is chosen at the first start; later starts resume with it.
+
+  Returns:
+    None; 'unfinished' if a signal stopped the training.
   """
   from nat_jax import train as training
   from nat_jax.schema import presets, recipes
@@ -428,12 +442,17 @@ def train(context: Context) -> str | None:
 def train_config(
     variant: str, epochs: int, tiny: bool
 ) -> tuple[dict[str, Any], list[str]]:
-  """configs/nat/cifar10.py, full size, for some epochs.
+  """Returns configs/nat/cifar10.py, full size, for some epochs.
 
-  Evaluation sets that the array cache does not hold are left out.
+  Evaluation sets that are not in the array cache are left out.
+
+  Args:
+    variant: of the config.
+    epochs: number of epochs.
+    tiny: whether to use the tiny network on generated images instead.
 
   Returns:
-    (config, the names of those left out).
+    (config, names of the sets that are left out).
   """
   from nat_jax import data
   from nat_jax.schema import presets, recipes
@@ -460,7 +479,7 @@ def train_config(
               if not there(entry['source']) and name != config['reference']]
   evals = {name: entry for name, entry in config['evals'].items()
            if name not in left_out}
-  # Whole calls: the rest of one would compile a second program.
+  # A multiple of k: a shorter last call would compile a second program.
   k = config['run']['updates_per_call']
   return {**config, 'evals': evals, 'steps': max(steps // k, 1) * k}, left_out
 
@@ -473,7 +492,7 @@ def _last_rate(workdir):
 
 
 def _report(context, workdirs):
-  """Writes OUT/report/ and returns its tables, without its figures, as Markdown."""
+  """Writes OUT/report/ and returns its tables as Markdown, without its figures."""
   folder = context.out / 'report'
   shown = subprocess.run(
       [sys.executable, '-m', 'nat_jax.main', '--mode=report', '--workdir', str(folder),
@@ -489,7 +508,7 @@ def _report(context, workdirs):
 
 
 def profile(context: Context) -> None:
-  """A trace of a few updates of ResNet-18, and its largest costs by name."""
+  """Saves a trace of a few updates of ResNet-18, and its most expensive operations."""
   import jax
   from steps import make_bare
 
@@ -522,10 +541,13 @@ def profile(context: Context) -> None:
 
 
 def device_costs(path: os.PathLike[str]) -> dict[str, float]:
-  """Milliseconds that a device spent in each kind of operation, the longest first.
+  """Returns {kind of operation: milliseconds on the device}, the longest first.
 
-  Operations that differ in a number at the end of their name alone are one kind. On a
-  GPU they are the kernels of all streams, on a CPU the HLO operations of all threads.
+  Operations whose names differ only in numbers at their end are one kind. On a GPU the
+  operations are the kernels of all streams, on a CPU the HLO operations of all threads.
+
+  Args:
+    path: of a trace, *.xplane.pb.
 
   Raises:
     ValueError: the trace has no operation of a device.
@@ -537,12 +559,14 @@ def device_costs(path: os.PathLike[str]) -> dict[str, float]:
     kind = re.sub(r'([._-]\d+)+$', '', name)[:100]
     found[kind] = found.get(kind, 0.0) + nanoseconds / 1e6
   if not found:
-    raise ValueError(f'{path} has no operation of a device')
+    raise ValueError(
+        f'expected a trace with operations of a device, got none in {path}; trace at '
+        'least one update')
   return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def operations(profile_data: Any) -> Iterator[tuple[str, float]]:
-  """(name, nanoseconds) of the operations of the devices, or else of the host."""
+  """Yields (name, nanoseconds) of the operations of devices, or else of the host."""
   planes = list(profile_data.planes)
   devices = [plane for plane in planes if plane.name.startswith('/device:')]
   for plane in devices:
@@ -560,7 +584,8 @@ def operations(profile_data: Any) -> Iterator[tuple[str, float]]:
             yield event.name, event.duration_ns
 
 
-PARTS: dict[str, tuple[Callable[[Context], str | None], int]] = {  # and share of time
+# name -> (function, weight: its share of the time)
+PARTS: dict[str, tuple[Callable[[Context], str | None], int]] = {
     'device': (device, 40),
     'resnet18': (updates, 90),
     'resnet18_large': (updates, 70),

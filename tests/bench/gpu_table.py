@@ -1,4 +1,4 @@
-"""The results of tests/bench/gpu.py as Markdown.
+"""Formats the results of tests/bench/gpu.py as Markdown.
 
     print(markdown({'device': {...}, 'resnet18': {...}, ...}))
 """
@@ -13,10 +13,10 @@ TITLES = {
 
 
 def markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
-  """All tables; a figure that is not there leaves its cell empty.
+  """Returns all tables as Markdown; cells of missing figures are empty.
 
   Args:
-    parts: name -> what its JSON holds; {} where there is none.
+    parts: name of a part -> content of its JSON; {} if there is none.
   """
   sections = [
       _device(parts['device']), _updates(parts), _torch(parts), _train(parts['train']),
@@ -132,7 +132,7 @@ def _train(found):
 
 
 def _lowered(report):
-  """Its headings two levels down."""
+  """The report with its headings two levels lower."""
   return '\n'.join(f'##{line}' if line.startswith('#') else line
                    for line in report.strip().splitlines())
 

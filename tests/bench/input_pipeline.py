@@ -1,13 +1,13 @@
-"""Pictures that memory need not hold: time spent waiting for them, and memory.
+"""Benchmark of images that are read from disk: time waiting for batches, and memory.
 
     python tests/bench/input_pipeline.py --folder /tmp/big --gigabytes 6.5
 
-Writes (once) a data set of random 96x96 pictures into FOLDER, in three forms: decoded
-arrays on disk, PNG files in class folders, and ArrayRecord; the latter two hold the
-first 2,000 pictures. Trains a small network on each with run.placement=streamed and
-prints the share of the time that updates waited for their batch, images/s, and the
-memory of this process at the start and at the end: anonymous (its own) and mapped from
-files (which the operating system takes back where memory is short).
+Writes a data set of random 96x96 images to FOLDER, unless it is there, in three forms:
+decoded arrays on disk, PNG files in class folders, and ArrayRecord; the latter two have
+2,000 images. Trains a small network on each with run.placement=streamed and prints the
+share of the time that updates waited for their batch, images/s, and the memory of this
+process at the start and at the end: anonymous memory, and pages mapped from files,
+which the operating system can reclaim.
 """
 
 import argparse
@@ -26,13 +26,13 @@ SIZE, CLASSES, FEW = 96, 10, 2000
 
 
 def picture(numbers):
-  """Random pixels, a pure function of their number."""
+  """Returns random images uint8 [n, 96, 96, 3], pure functions of their indices [n]."""
   return np.stack([np.random.default_rng(int(i)).integers(
       0, 256, (SIZE, SIZE, 3), np.uint8) for i in numbers])
 
 
 def prepare(folder, gigabytes):
-  """Writes what is not there yet; returns a source for each form."""
+  """Writes the forms of the data set that are missing; returns {title: source}."""
   num = int(gigabytes * 1e9 / SIZE**2 / 3)
   label = np.arange(num) % CLASSES
   name = f'random_{num}'
@@ -59,7 +59,7 @@ def prepare(folder, gigabytes):
 
 
 def write_records(root, pictures):
-  """Prepares the pictures as a tfds data set, without TensorFlow."""
+  """Prepares the PNG files as a tfds data set in ArrayRecord, without TensorFlow."""
   import tensorflow_datasets as tfds
 
   class RandomPictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -82,13 +82,18 @@ def write_records(root, pictures):
 
 
 def memory():
-  """Megabytes of this process: (anonymous, mapped from files)."""
+  """Returns this process's resident memory in MB: [anonymous, mapped from files]."""
   lines = dict(line.split(':') for line in open('/proc/self/status') if ':' in line)
   return [int(lines[key].split()[0]) // 1000 for key in ('RssAnon', 'RssFile')]
 
 
 def measure(source, steps, batch_size):
-  """(share of the time spent waiting, images/s, memory at the start and at the end)."""
+  """Trains on a source.
+
+  Returns:
+    (share of the time spent waiting for batches, images/s, memory at the start, memory
+    at the end).
+  """
   config = runs.resolve(presets.experiment(
       name='bench', num_classes=CLASSES, steps=steps + 40,
       model={'name': 'resnet', 'blocks': [1, 1], 'width': 16, 'stem_stride': 2},
@@ -106,7 +111,7 @@ def measure(source, steps, batch_size):
   state = parallel.init_state(trainer.init, jax.random.key(0), mesh)
   waited, start, before = 0.0, None, None
   for step in range(0, steps + 40, 10):
-    if step == 40:  # compiled, and the buffers are full
+    if step == 40:  # programs are compiled and the buffers are full
       start, waited, before = time.perf_counter(), 0.0, memory()
     asked = time.perf_counter()
     batches = items(step, 10)

@@ -1,7 +1,8 @@
-"""What the benches share: the bare step of a config, its timing, its FLOPs, the loop.
+"""Functions of all benchmarks: the bare step of a config, its time and FLOPs, the loop.
 
     bare = make_bare(runs.resolve(config))
-    state, seconds = time_updates(bare.scanned, bare.state(), bare.k, budget=2)
+    state, seconds = time_updates(
+        bare.scanned, bare.state(), bare.batch, bare.k, budget=2)
     rate = loop(config)                                   # images/s of `train.train`
 """
 
@@ -24,17 +25,17 @@ from nat_jax.runtime import parallel
 
 
 class Bare(NamedTuple):
-  """The step of a config, without anything around it.
+  """The training step of a config without the training loop.
 
   Attributes:
     config: resolved.
     mesh: the devices.
-    training: the images and the batches.
+    training: `task.Inputs`: the images and the stream of batches.
     trainer: of the task.
     state: () -> a new state.
     batch: one batch, on the device.
-    step: compiled; (state, batch) -> (state, metrics) makes one update.
-    scanned: compiled; (state, batch) -> (state, figures) makes k updates with `batch`.
+    step: jitted (state, batch) -> (state, metrics): one update.
+    scanned: jitted (state, batch) -> (state, figures [k]): k updates on `batch`.
     k: `run.updates_per_call`.
   """
 
@@ -50,7 +51,7 @@ class Bare(NamedTuple):
 
 
 def make_bare(config: Mapping[str, Any]) -> Bare:
-  """Returns the bare step of a resolved config; nothing is compiled yet."""
+  """Returns the bare step of a resolved config, not compiled yet."""
   mesh = parallel.make_mesh()
   training = runs.TASKS[config['task']].load(config)
   trainer = runs.build_trainer(config, training.shape)
@@ -75,7 +76,11 @@ def make_bare(config: Mapping[str, Any]) -> Bare:
 
 
 def timed(run: Callable[[Any], Any], state: Any) -> tuple[Any, float]:
-  """Seconds of `run(state) -> state`; returns the state too, since it is donated."""
+  """Times `run(state) -> state`, which may donate its argument.
+
+  Returns:
+    (the new state, seconds).
+  """
   jax.block_until_ready(state)
   start = time.perf_counter()
   state = jax.block_until_ready(run(state))
@@ -86,18 +91,18 @@ def time_updates(
     fn: Callable[..., Any], state: Any, batch: Any, updates: int, budget: float,
     rounds: int = 5,
 ) -> tuple[Any, float]:
-  """Median over rounds of the seconds per update.
+  """Returns the median over rounds of the seconds per update.
 
   Args:
     fn: (state, batch) -> (state, anything).
-    state: donated.
-    batch: given to every call.
-    updates: made by one call of `fn`.
-    budget: seconds that all rounds should take; each makes one call at least.
+    state: first argument of the first call; `fn` may donate it.
+    batch: second argument of all calls.
+    updates: number of updates per call of `fn`.
+    budget: seconds for all rounds together; a round has at least one call.
     rounds: number of measurements.
 
   Returns:
-    (the state after them, seconds per update).
+    (the last state, seconds per update).
   """
   def calls(num):
     def run(state):
@@ -117,10 +122,13 @@ def time_updates(
 
 
 def loop(config: Mapping[str, Any]) -> float:
-  """Images/s of `train.train`: metrics, logging, TensorBoard events and checkpoints.
+  """Returns the images/s of `train.train`, with logging and checkpoints.
 
-  From its own metrics.jsonl, without the first record (compilation) and without
-  evaluations.
+  The rates are those in metrics.jsonl, except the first record, which includes the
+  compilation. The time of evaluations does not count.
+
+  Args:
+    config: of a run with at least two records.
   """
   with tempfile.TemporaryDirectory() as workdir:
     with contextlib.redirect_stdout(io.StringIO()):
@@ -128,18 +136,19 @@ def loop(config: Mapping[str, Any]) -> float:
     with open(os.path.join(workdir, 'metrics.jsonl')) as file:
       records = [json.loads(line) for line in file]
   rates = [r['images_per_second'] for r in records if r['kind'] == 'train'][1:]
-  return statistics.harmonic_mean(rates)  # every record has as many images
+  return statistics.harmonic_mean(rates)  # all records have equal numbers of images
 
 
 def count_flops(fn: Callable[..., Any], *args: Any) -> int:
-  """FLOPs of the matrix products and convolutions of `fn(*args)`, as it is written.
+  """Returns the FLOPs of the matrix products and convolutions of `fn(*args)`.
 
-      product [.., m, k] x [.., k, n]    2 m k n, for each of the batch
-      convolution                        2 (outputs) (weights that one output reads)
+      product [.., m, k] x [.., k, n]    2 m k n per element of the batch
+      convolution                        2 (outputs) (weights per output)
 
-  A convolution of an input spread by zeros (transposed, or a gradient) has the products
-  with what is not zero. Padding counts, loops count all their turns, of the branches of
-  a condition the longest counts, everything else counts nothing.
+  They are counted in the jaxpr, before any optimisation. A convolution with a dilated
+  input (transposed, or a gradient) counts only products with inputs that are not
+  inserted zeros. Products with padding count, each iteration of a scan counts, of the
+  branches of a condition the largest counts, and all other operations count 0.
   """
   return _count(jax.make_jaxpr(fn)(*args))
 
