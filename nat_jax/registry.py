@@ -26,7 +26,7 @@ def build(
     **extra: arguments that the program adds to those of the config.
 
   Returns:
-    What the function returns.
+    The result of the function.
 
   Raises:
     ValueError: the spec has no name, or a name that is not in the table; the message

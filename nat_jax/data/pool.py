@@ -1,4 +1,4 @@
-"""The pool: all training images in one array, from which batches are gathered.
+"""The pool of all training images, from which batches are gathered.
 
     pool = make_pool(positives, {'cifar100': negatives}, 10, mean, std)
     batch = gather(pool, stream.index(step))        # numpy, or jax.numpy under jit

@@ -82,11 +82,11 @@ def _updates(parts):
     return ''
   return '\n\n'.join([
       '## Updates',
-      'Bare: k updates with one batch that stays on the device, in one call. Loop: '
+      'Bare: k updates on one batch that stays on the device, in one call. Loop: '
       '`nat_jax.train.train` with metrics, events and a checkpoint in the middle. '
-      'FLOPs and MFU: counted from shapes (classifiers: three forward passes); as the '
-      'compiler counts them, before and after its work. Memory: arguments and '
-      'temporaries of the program of one update; the most in use.',
+      'FLOPs and MFU: counted from shapes (classifiers: three forward passes); counted '
+      'by the compiler, before and after compilation. Memory: arguments and '
+      'temporaries of the program of one update (program); peak in use (peak).',
       _table(['network', 'batch', 'dtype', 'step, ms', 'updates/s', 'images/s',
               'one dispatch per update, ms', 'loop, images/s', 'loop / bare',
               'GFLOP per update', 'MFU, measured peak', "MFU, vendor's peak",

@@ -52,8 +52,7 @@ def make_evaluator(
       8 * config['num_seeds'] * (config['num_samples'] * 4 * given.shape[0]
                                  + len(where)),
       f'the samples of {config["num_seeds"]} seeds', 'lower num_seeds or num_samples')
-  # All seeds and evaluations use this noise.
-  z = np.random.default_rng(0).standard_normal(
+  z = np.random.default_rng(0).standard_normal(  # for all seeds and evaluations
       (config['num_samples'], config['generator']['latent'])).astype(np.float32)
   heads = {name: parallel.wrap_head(
       lambda state, nothing, head=head, x=x: head(state, x), mesh)
