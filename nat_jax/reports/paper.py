@@ -13,7 +13,7 @@ training split.
 
 import re
 
-FORMS = r'(_small|_paper)*$'  # what `nat_jax.recipes` adds to names of experiments
+FORMS = r'(_small(01)?|_paper)*$'  # what `schema.recipes` adds to names of experiments
 SETS = ('cifar100_train', 'cifar100_test', 'ilsvrc', 'noise')
 
 # (experiment, variant) -> for each threshold the figures of SETS.

@@ -44,41 +44,67 @@ FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every paramete
     schedule={'name': 'cosine', 'learning_rate': 0.1},
     run=dict(updates_per_call=100, log_every=400, checkpoint_every=4000),
 )
-SMALL = dict(  # two CPU cores: 64 channels at half the resolution from the start
+SMALL = dict(  # one CPU core: what is most accurate after as many minutes there
+    model={'name': 'fast'},
+    optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.05},
+    schedule={'name': 'linear', 'learning_rate': 0.05, 'warmup': 200},
+    run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
+)
+SMALL01 = dict(  # the small form of version 0.1: 64 channels at half the resolution
     model={'name': 'resnet', 'blocks': [0, 1, 1], 'width': 64, 'stem_stride': 2},
     optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4},
     schedule={'name': 'cosine', 'learning_rate': 0.1, 'warmup': 200},
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
+SIZES = {'': FULL, '_small': SMALL, '_small01': SMALL01}
 EPOCHS = (200, 6)  # full, small
 HELD_OUT = 5  # percent for validation, and as many for calibration
 
 
 class Form(NamedTuple):
-  """A variant and the form of it: small, and with the paper's split."""
+  """A variant and the form of it.
+
+  Attributes:
+    base: the variant.
+    size: of `SIZES`; '' for the full one.
+    paper: whether it has the paper's split.
+  """
 
   base: str
-  small: bool
+  size: str
   paper: bool
+
+  @property
+  def small(self) -> bool:
+    return self.size != ''
 
   def name(self, experiment: str) -> str:
     """The experiment's name in this form, so that reports keep forms apart."""
-    return f'{experiment}{"_small" * self.small}{"_paper" * self.paper}'
+    return f'{experiment}{self.size}{"_paper" * self.paper}'
 
 
-def parse(variant: str, valid: Iterable[str]) -> Form:
-  """'nat_small_paper' -> ('nat', True, True); the order of the two does not matter.
+def parse(
+    variant: str, valid: Iterable[str], sizes: Iterable[str] = ('_small',)
+) -> Form:
+  """'nat_small_paper' -> ('nat', '_small', True); the order of the two does not matter.
+
+  Args:
+    variant: with its ends.
+    valid: what it may be without them.
+    sizes: the sizes it may have besides the full one.
 
   Raises:
     ValueError: a variant that is not in `valid` (which is listed).
   """
-  valid = dict.fromkeys(valid)
-  base, ends = re.fullmatch(r'(.*?)((?:_small|_paper)*)', variant).groups()
-  if base not in valid or max(map(ends.count, ('_small', '_paper'))) > 1:
+  valid, sizes = dict.fromkeys(valid), tuple(sizes)
+  ends = '|'.join(sorted(sizes, key=len, reverse=True))  # _small01 before _small
+  base, size, paper, size_after = re.fullmatch(
+      f'(.*?)({ends})?(_paper)?({ends})?', variant).groups()
+  if base not in valid or (size and size_after):
     raise ValueError(
         f'unknown variant {variant!r}; valid: {", ".join(valid)}; each also with '
-        '_small, _paper, _small_paper')
-  return Form(base, '_small' in ends, '_paper' in ends)
+        f'{" or ".join(sizes)}, with _paper, and with both')
+  return Form(base, size or size_after or '', bool(paper))
 
 
 def num_trained(num_examples: int, holdout: bool = True) -> int:
@@ -127,8 +153,9 @@ def classifier(
   calibration. The paper's form trains on all of them; nothing can be chosen in it.
 
   Args:
-    name: of the experiment; `_small` and `_paper` are added to it for these forms.
-    variant: of `VARIANTS` or of `negatives`, with or without `_small` and `_paper`.
+    name: of the experiment; the ends of `variant` are added to it.
+    variant: of `VARIANTS` or of `negatives`, with or without an end of `SIZES` and
+      `_paper`.
     num_examples: of `positives`.
     positives: source of the training images, before anything is held out.
     negatives: variant -> its training negatives, likewise; 'nat' stands for those not
@@ -142,7 +169,7 @@ def classifier(
   Raises:
     ValueError: an unknown variant (the valid ones are listed).
   """
-  form = parse(variant, [*VARIANTS, *negatives])
+  form = parse(variant, [*VARIANTS, *negatives], filter(None, SIZES))
   form = form._replace(paper=form.paper or not holdout)
   base, small, holdout = form.base, form.small, not form.paper
   settings = VARIANTS.get(base, VARIANTS['nat'])
@@ -170,5 +197,5 @@ def classifier(
           **normalisation,
       ),
       evals=evals,
-      **(SMALL if small else FULL),
+      **SIZES[form.size],
   )
