@@ -46,10 +46,13 @@ FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every paramete
 )
 SMALL = dict(  # one CPU core: what is most accurate after as many minutes there
     model={'name': 'fast'},
-    optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.05},
-    schedule={'name': 'linear', 'learning_rate': 0.05, 'warmup': 200},
+    optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.05, 'ratio': 0.3},
+    schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 200},
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
+# Few epochs do not need many views: zeros at four pixels around cost three points of
+# accuracy after half an epoch.
+SMALL_CROP = {'name': 'crop', 'pad': 2, 'mode': 'reflect'}
 SMALL01 = dict(  # the small form of version 0.1: 64 channels at half the resolution
     model={'name': 'resnet', 'blocks': [0, 1, 1], 'width': 64, 'stem_stride': 2},
     optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4},
@@ -162,7 +165,7 @@ def classifier(
       named.
     evals: the sets of the test, as in a config.
     normalisation: `{'mean': ..., 'std': ...}`.
-    augment: specs of augmentations.
+    augment: specs of augmentations; a crop is `SMALL_CROP` in the small form.
     epochs: of the full and of the small form.
     holdout: False: the paper's form, which `_paper` asks for too.
 
@@ -177,6 +180,8 @@ def classifier(
   if holdout:
     positives, negatives, evals = presets.hold_out(
         positives, negatives, evals, HELD_OUT)
+  if form.size == '_small':
+    augment = [SMALL_CROP if spec['name'] == 'crop' else spec for spec in augment]
   if base == 'shuffled':
     negatives = {}
   if settings.get('shuffled'):

@@ -21,8 +21,8 @@ COUNTS = [
     ({'name': 'mlp'}, (8, 8, 1), 64 * 128 + 128 + 128 * 128 + 128 + 1290),
     ({'name': 'resnet18'}, (32, 32, 3), 11_173_962),
     ({'name': 'resnet', 'blocks': (0, 1, 1), 'stem_stride': 2}, (32, 32, 3), 1_153_610),
-    ({'name': 'fast'}, (32, 32, 3), 1_151_786),
-    ({'name': 'fast', 'widths': (8,)}, (28, 28, 1), 2 * 16 + 16 * 8 + 16 + 90),
+    ({'name': 'fast'}, (32, 32, 3), 1_146_986),
+    ({'name': 'fast', 'widths': (8,)}, (28, 28, 1), 32 + 288 * 8 + 576 + 32 + 90),
     ({'name': 'wide_resnet', 'depth': 16, 'widen': 1}, (32, 32, 3), 175_066),
     ({'name': 'wide_resnet', 'depth': 40, 'widen': 1}, (32, 32, 3), 563_930),
     ({'name': 'wide_resnet', 'depth': 40, 'widen': 2}, (32, 32, 3), 2_243_546),
@@ -90,9 +90,8 @@ def test_parameter_count(spec, shape, count):
     ({'name': 'wide_resnet', 'depth': 10, 'widen': 2}, {
         'group1': (4, 32, 32, 32), 'group2': (4, 16, 16, 64), 'group3': (4, 8, 8, 128),
         'features': (4, 128)}),
-    ({'name': 'fast', 'widths': (8, 12, 24)}, {
-        'group1': (4, 16, 16, 8), 'group2': (4, 8, 8, 12), 'group3': (4, 4, 4, 24),
-        'features': (4, 24)}),
+    ({'name': 'fast', 'widths': (8, 12)}, {
+        'group1': (4, 8, 8, 8), 'group2': (4, 4, 4, 12), 'features': (4, 12)}),
     ({'name': 'small_conv', 'widths': (8, 24)}, {
         'group1': (4, 16, 16, 8), 'group2': (4, 8, 8, 24), 'features': (4, 24)}),
     ({'name': 'mlp', 'width': 20, 'depth': 1}, {'features': (4, 20)}),
