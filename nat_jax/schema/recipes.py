@@ -104,9 +104,10 @@ def parse(
   base, size, paper, size_after = re.fullmatch(
       f'(.*?)({ends})?(_paper)?({ends})?', variant).groups()
   if base not in valid or (size and size_after):
+    forms = *sizes, '_paper', *(f'{size}_paper' for size in sizes)
     raise ValueError(
         f'unknown variant {variant!r}; valid: {", ".join(valid)}; each also with '
-        f'{" or ".join(sizes)}, with _paper, and with both')
+        + ', '.join(forms))
   return Form(base, size or size_after or '', bool(paper))
 
 
