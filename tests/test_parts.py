@@ -54,19 +54,33 @@ def test_hold_out():
 
 
 def test_forms_of_a_variant():
-  assert recipes.parse('nat', ['nat', 'nat_mix']) == ('nat', False, False)
+  assert recipes.parse('nat', ['nat', 'nat_mix']) == ('nat', '', False)
   for variant in ('nat_mix_small_paper', 'nat_mix_paper_small'):
     form = recipes.parse(variant, ['nat', 'nat_mix'])
-    assert form == ('nat_mix', True, True)
+    assert form == ('nat_mix', '_small', True) and form.small
     assert form.name('svhn') == 'svhn_small_paper'
-  for variant in ('nat_small_small', 'nat_large', '_small', ''):
+  form = recipes.parse('nat_small01_paper', ['nat'], ('_small', '_small01'))
+  assert form == ('nat', '_small01', True)
+  assert form.name('mnist') == 'mnist_small01_paper'
+  for variant in ('nat_small_small', 'nat_small01', 'nat_paper_paper',
+                  'nat_small_paper_small', 'nat_large', '_small', ''):
     with pytest.raises(
         ValueError, match=f"'{variant}'.*nat.*_small, _paper, _small_paper"):
       recipes.parse(variant, ['nat'])
 
 
+def test_small_form_of_version_01_is_still_there():
+  """The figures of docs/results.md that were not made again are of it."""
+  new, old = (load_config('nat/cifar10.py', f'baseline{size}_paper')
+              for size in ('_small', '_small01'))
+  assert old['model'] == {
+      'name': 'resnet', 'blocks': [0, 1, 1], 'width': 64, 'stem_stride': 2}
+  assert old['optimizer']['name'] == 'sgd' and old['steps'] == 2344
+  assert new['model']['name'] == 'fast' and new['name'] == 'cifar10_small_paper'
+
+
 def test_papers_figures_stand_beside_every_form():
-  for form in ('', '_small', '_paper', '_small_paper'):
+  for form in ('', '_small', '_small01', '_paper', '_small_paper'):
     assert paper.ncr(f'cifar10{form}', 'nat', 'cifar100_test', '0.4') == 0.072
   assert paper.ncr('cifar10_large', 'nat', 'cifar100_test', '0.4') is None
 

@@ -115,6 +115,13 @@ CONFIGS = {
             'name': 'step', 'learning_rate': 0.1, 'factor': 0.1, 'at': [0.5, 0.75]},
         data=dict(DATA, treatment={'name': 'mine', 'keep': 0.5}),
         evals={'test': {'source': FAKE, 'positive': True}}),
+    'small form': dict(
+        steps=4, num_classes=4,
+        model={'name': 'fast', 'widths': [4], 'dtype': 'float32'},
+        optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.1, 'ratio': 0.3,
+                   'ns_steps': 2},
+        schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 1},
+        data=DATA, evals={'test': {'source': FAKE, 'positive': True}}),
     'gan': dict(
         task='gan', trainer=schema.GAN['trainer'], steps=4, num_classes=4,
         generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
@@ -196,6 +203,9 @@ NUMBERS = {  # of each config, and what they may not be beyond the nonsense abov
         'schedule.at': ((2, -1), (0.5, 0.5), (0.75, 0.5), (0.01,), (0.5, 0.51)),
         'data.treatment.keep': (NAN, 2.0, 0), 'model.width': (0,),
         'model.blocks': ((-1,),)},
+    'small form': {
+        'optimizer.ratio': (0, -1), 'optimizer.ns_steps': (0, 0.5),
+        'model.widths': ((0,),)},
     'gan': {
         'discriminator.dropout': (1, 0.999), 'generator.latent': (0,),
         'trainer.negative_weight': (-1,), 'discriminator.widths': ((0,),),

@@ -40,8 +40,8 @@ def get_config(variant='digits'):
       steps=presets.steps(epochs, num_examples, 128),
       model={'name': 'small_conv', 'widths': (32, 64, 128)},
       loss={'name': 'cross_entropy'},
-      optimizer=recipes.SMALL['optimizer'],
-      schedule=recipes.SMALL['schedule'],
+      optimizer=recipes.SMALL01['optimizer'],
+      schedule=recipes.SMALL01['schedule'],
       data=dict(
           positives=presets.tfds(dataset, 'train', **kwargs),
           negatives_per_batch=0,
@@ -61,7 +61,7 @@ def digits():
       num_classes=6,
       steps=1000,
       loss={'name': 'cross_entropy'},
-      optimizer=recipes.SMALL['optimizer'],
+      optimizer=recipes.SMALL01['optimizer'],
       data=dict(
           positives=split('train'), negatives_per_batch=0,
           **presets.NORMALISATION['digits']),

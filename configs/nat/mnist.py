@@ -8,9 +8,10 @@ Variants as in configs/nat/cifar10.py, with Fashion-MNIST train as the negatives
               prepare a builder of this name or write it into the array cache
 Tested on MNIST test, Fashion-MNIST test, the second halves of EMNIST letters and
 notMNIST, KMNIST and noise. Full recipe: ResNet-18, 20 epochs; not measured here: it
-needs a GPU. With `_small`: 2 epochs, 4 to 6 minutes on one CPU core; expected (three
-seeds, `_small_paper`): accuracy .993 for baseline and letters, NCR_0.4 on held-out
-letters .97 for baseline, .04 for letters. The paper has no MNIST classifiers.
+needs a GPU. With `_small`: 2 epochs, not measured. With `_small01`, the small form
+of version 0.1: 2 epochs, 4 to 6 minutes on one CPU core; expected (three seeds,
+`_small01_paper`): accuracy .993 for baseline and letters, NCR_0.4 on held-out letters
+.97 for baseline, .04 for letters. The paper has no MNIST classifiers.
 """
 
 from nat_jax.schema import presets, recipes

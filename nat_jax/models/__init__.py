@@ -27,6 +27,7 @@ statistics of the batch; only spectral norm keeps a state, the vector u in
 import functools
 
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from nat_jax.models.fast import Fast, fast
 from nat_jax.models.layers import BatchNorm
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
@@ -40,6 +41,7 @@ from nat_jax.models.toy import (
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
+    'fast': fast,
     'small_conv': SmallConv,
     'mlp': MLP,
     'resnet': resnet,
@@ -60,7 +62,7 @@ DISCRIMINATORS = {
 
 __all__ = [
     'DISCRIMINATORS', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm', 'DCGANDiscriminator',
-    'DCGANGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
-    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet', 'resnet18',
+    'DCGANGenerator', 'Fast', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
+    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'fast', 'resnet', 'resnet18',
     'wide_resnet',
 ]

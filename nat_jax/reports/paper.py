@@ -18,7 +18,7 @@ classifiers train on the whole official training split.
 
 import re
 
-FORMS = r'(_small|_paper)*$'  # endings that recipes add to names of experiments
+FORMS = r'(_small(01)?|_paper)*$'  # endings that recipes add to names of experiments
 SETS = ('cifar100_train', 'cifar100_test', 'ilsvrc', 'noise')
 
 # (experiment, variant) -> {threshold: NCR_t of each set of SETS}.

@@ -113,6 +113,38 @@ def adam(
   return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
 
 
+def muon(
+    learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9,
+    weight_decay: float = 0.0, ratio: float = 0.1, ns_steps: int = 4,
+) -> optax.GradientTransformation:
+  """Muon for kernels, as matrices of outputs by all else; Adam for biases and norms.
+
+  W <- W - rate (U V' + weight_decay W), with U S V' the gradient's Nesterov average:
+  all directions of a kernel are learned at one rate, which pays in few updates.
+
+  Args:
+    learning_rate: of the kernels.
+    momentum: share of the average that an update keeps.
+    weight_decay: of the kernels.
+    ratio: Adam's rate / `learning_rate`.
+    ns_steps: Newton-Schulz iterations that come near to U V'.
+
+  Reference: Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
+  2024; the weight decay of Liu et al., "Muon is Scalable for LLM Training", 2025.
+  """
+  def matrices(params):
+    return jax.tree.map(lambda p: optax.contrib.MuonDimensionNumbers(
+        tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None, params)
+
+  def others_rate(count):
+    return ratio * (learning_rate(count) if callable(learning_rate) else learning_rate)
+
+  return optax.contrib.muon(
+      learning_rate, ns_steps=ns_steps, beta=momentum, weight_decay=weight_decay,
+      adam_b2=0.99, adam_learning_rate=others_rate,
+      muon_weight_dimension_numbers=matrices)
+
+
 def _mask(name):
   if name not in MASKS:
     raise ValueError(
@@ -120,7 +152,7 @@ def _mask(name):
   return MASKS[name]
 
 
-OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'sgd': sgd}
+OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'muon': muon, 'sgd': sgd}
 
 
 def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:

@@ -184,6 +184,8 @@ BOUNDS: dict[str, Bound] = {
     'optimizer.decay': NAME,
     'optimizer.b1': number('[0, 1)'),
     'optimizer.b2': number('[0, 1)'),
+    'optimizer.ratio': number('(0, 1e3]'),
+    'optimizer.ns_steps': whole('[1, 20]'),
     'optimizer.eps': number('[1e-30, 1]'),  # much smaller numbers are 0 in float32
 
     'schedule.learning_rate': number('[1e-30, 1e38]'),  # within float32

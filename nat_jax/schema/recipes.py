@@ -47,12 +47,21 @@ FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every paramete
     schedule={'name': 'cosine', 'learning_rate': 0.1},
     run=dict(updates_per_call=100, log_every=400, checkpoint_every=4000),
 )
-SMALL = dict(  # two CPU cores: 64 channels at half the resolution from the start
+SMALL = dict(  # for one CPU core: accurate after few minutes there
+    model={'name': 'fast'},
+    optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.05, 'ratio': 0.3},
+    schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 200},
+    run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
+)
+# Few epochs need fewer views of an image than 200 do, and no black borders.
+SMALL_CROP = {'name': 'crop', 'pad': 2, 'mode': 'reflect'}
+SMALL01 = dict(  # the small form of version 0.1: 64 channels at half the resolution
     model={'name': 'resnet', 'blocks': [0, 1, 1], 'width': 64, 'stem_stride': 2},
     optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4},
     schedule={'name': 'cosine', 'learning_rate': 0.1, 'warmup': 200},
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
+SIZES = {'': FULL, '_small': SMALL, '_small01': SMALL01}
 EPOCHS = (200, 6)  # full, small
 HELD_OUT = 5  # percent held out for validation, and another 5 for calibration
 
@@ -62,36 +71,46 @@ class Form(NamedTuple):
 
   Attributes:
     base: name of the variant, without form.
-    small: whether it is the small form for CPUs.
+    size: a key of `SIZES`; '' is the full form.
     paper: whether all of the training split is trained on, as in the paper.
   """
 
   base: str
-  small: bool
+  size: str
   paper: bool
+
+  @property
+  def small(self) -> bool:
+    return self.size != ''
 
   def name(self, experiment: str) -> str:
     """The name of the experiment in this form; reports do not mix forms."""
-    return f'{experiment}{"_small" * self.small}{"_paper" * self.paper}'
+    return f'{experiment}{self.size}{"_paper" * self.paper}'
 
 
-def parse(variant: str, valid: Iterable[str]) -> Form:
-  """Parses a variant with the optional endings _small and _paper, in any order.
+def parse(
+    variant: str, valid: Iterable[str], sizes: Iterable[str] = ('_small',)
+) -> Form:
+  """Parses a variant with the optional endings of a size and _paper, in any order.
 
   Args:
     variant: such as 'nat_small_paper'.
     valid: names of variants without endings.
+    sizes: endings of the sizes besides the full form.
 
   Raises:
     ValueError: a variant that is not in `valid` (the valid ones are listed).
   """
-  valid = dict.fromkeys(valid)
-  base, ends = re.fullmatch(r'(.*?)((?:_small|_paper)*)', variant).groups()
-  if base not in valid or max(map(ends.count, ('_small', '_paper'))) > 1:
+  valid, sizes = dict.fromkeys(valid), tuple(sizes)
+  ends = '|'.join(sorted(sizes, key=len, reverse=True))  # _small01 before _small
+  base, size, paper, size_after = re.fullmatch(
+      f'(.*?)({ends})?(_paper)?({ends})?', variant).groups()
+  if base not in valid or (size and size_after):
+    forms = *sizes, '_paper', *(f'{size}_paper' for size in sizes)
     raise ValueError(
         f'unknown variant {variant!r}; valid: {", ".join(valid)}; each also with '
-        '_small, _paper, _small_paper')
-  return Form(base, '_small' in ends, '_paper' in ends)
+        + ', '.join(forms))
+  return Form(base, size or size_after or '', bool(paper))
 
 
 def num_trained(num_examples: int, holdout: bool = True) -> int:
@@ -141,22 +160,23 @@ def classifier(
   calibration. The paper's form trains on all of them, and has no validation.
 
   Args:
-    name: of the experiment; `_small` and `_paper` are added to it for these forms.
-    variant: of `VARIANTS` or of `negatives`, optionally with `_small` and `_paper`.
+    name: of the experiment; the endings of `variant` are added to it.
+    variant: of `VARIANTS` or of `negatives`, optionally with an ending of `SIZES`
+      and `_paper`.
     num_examples: number of `positives`.
     positives: source of the training positives, before sets are held out.
     negatives: variant -> training negatives, before sets are held out; variants that
       are not in it use those of 'nat'.
     evals: the test sets, as in a config.
     normalisation: `{'mean': ..., 'std': ...}`.
-    augment: specs of augmentations.
-    epochs: (of the full form, of the small form).
+    augment: specs of augmentations; `_small` replaces a crop by `SMALL_CROP`.
+    epochs: (of the full form, of the small forms).
     holdout: False: the paper's form, as with `_paper`.
 
   Raises:
     ValueError: an unknown variant (the valid ones are listed).
   """
-  form = parse(variant, [*VARIANTS, *negatives])
+  form = parse(variant, [*VARIANTS, *negatives], filter(None, SIZES))
   form = form._replace(paper=form.paper or not holdout)
   base, small, holdout = form.base, form.small, not form.paper
   settings = VARIANTS.get(base, VARIANTS['nat'])
@@ -164,6 +184,8 @@ def classifier(
   if holdout:
     positives, negatives, evals = presets.hold_out(
         positives, negatives, evals, HELD_OUT)
+  if form.size == '_small':
+    augment = [SMALL_CROP if spec['name'] == 'crop' else spec for spec in augment]
   if base == 'shuffled':
     negatives = {}
   if settings.get('shuffled'):
@@ -184,5 +206,5 @@ def classifier(
           **normalisation,
       ),
       evals=evals,
-      **(SMALL if small else FULL),
+      **SIZES[form.size],
   )

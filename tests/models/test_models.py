@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from scipy import fft
 
 from nat_jax import registry
-from nat_jax.models import MLP, MODELS, ResNet, SmallConv, WideResNet
+from nat_jax.models import MLP, MODELS, Fast, ResNet, SmallConv, WideResNet
+from nat_jax.models.fast import cosines, halve
 
 # (spec, image shape, parameters at 10 outputs); the ResNet and WRN counts are those of
 # the papers' own code.
@@ -18,6 +21,8 @@ COUNTS = [
     ({'name': 'mlp'}, (8, 8, 1), 64 * 128 + 128 + 128 * 128 + 128 + 1290),
     ({'name': 'resnet18'}, (32, 32, 3), 11_173_962),
     ({'name': 'resnet', 'blocks': (0, 1, 1), 'stem_stride': 2}, (32, 32, 3), 1_153_610),
+    ({'name': 'fast'}, (32, 32, 3), 1_146_986),
+    ({'name': 'fast', 'widths': (8,)}, (28, 28, 1), 32 + 288 * 8 + 576 + 32 + 90),
     ({'name': 'wide_resnet', 'depth': 16, 'widen': 1}, (32, 32, 3), 175_066),
     ({'name': 'wide_resnet', 'depth': 40, 'widen': 1}, (32, 32, 3), 563_930),
     ({'name': 'wide_resnet', 'depth': 40, 'widen': 2}, (32, 32, 3), 2_243_546),
@@ -27,6 +32,7 @@ SMALL = [
     {'name': 'mlp', 'width': 16},
     {'name': 'resnet18', 'width': 4},
     {'name': 'resnet', 'blocks': [1], 'width': 4, 'stem_stride': 2},
+    {'name': 'fast', 'widths': [4, 8]},
     {'name': 'wide_resnet', 'depth': 10},
 ]
 # The same code, quick to compile.
@@ -34,6 +40,7 @@ TINY = {
     'small_conv': functools.partial(SmallConv, 5, widths=(4, 8)),
     'mlp': functools.partial(MLP, 5, width=16, name='mlp'),
     'resnet': functools.partial(ResNet, 5, blocks=(1, 1), width=4),
+    'fast': functools.partial(Fast, 5, widths=(4, 8)),
     'wide_resnet': functools.partial(WideResNet, 5, num_blocks=1),
 }
 
@@ -83,6 +90,8 @@ def test_parameter_count(spec, shape, count):
     ({'name': 'wide_resnet', 'depth': 10, 'widen': 2}, {
         'group1': (4, 32, 32, 32), 'group2': (4, 16, 16, 64), 'group3': (4, 8, 8, 128),
         'features': (4, 128)}),
+    ({'name': 'fast', 'widths': (8, 12)}, {
+        'group1': (4, 8, 8, 8), 'group2': (4, 4, 4, 12), 'features': (4, 12)}),
     ({'name': 'small_conv', 'widths': (8, 24)}, {
         'group1': (4, 16, 16, 8), 'group2': (4, 8, 8, 24), 'features': (4, 24)}),
     ({'name': 'mlp', 'width': 20, 'depth': 1}, {'features': (4, 20)}),
@@ -154,3 +163,30 @@ def test_empty_slots_change_nothing(make):
   np.testing.assert_allclose(logits[filled], expected, rtol=1e-3, atol=1e-4)
   chex.assert_trees_all_close(updates, expected_updates, rtol=1e-4, atol=1e-5)
   assert bool(updates) == (model.name != 'mlp')
+
+
+@pytest.mark.parametrize('shape', [(8, 8, 1), (7, 9, 2), (8, 6, 3)])
+def test_cosines_are_those_of_scipy(shape):
+  images = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+  padded = np.pad(images, ((0, 0), (1, 4), (1, 4), (0, 0)))
+  height, width = -(-shape[0] // 2), -(-shape[1] // 2)
+  found = cosines(jnp.asarray(images))
+  assert found.shape == (2, height, width, 16 * shape[2])
+  for y in range(height):
+    for x in range(width):
+      patch = padded[:, 2 * y:2 * y + 4, 2 * x:2 * x + 4]
+      np.testing.assert_allclose(
+          found[:, y, x], fft.dctn(patch, axes=(1, 2, 3), norm='ortho').reshape(2, -1),
+          atol=1e-5)
+
+
+@pytest.mark.parametrize('side', [6, 7])
+def test_halve_is_a_max_pool(side):
+  x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+  pool = functools.partial(
+      nn.max_pool, window_shape=(2, 2), strides=(2, 2), padding='SAME')
+  np.testing.assert_array_equal(halve(x), pool(x))
+  for fn in (halve, pool):
+    grads = jax.grad(lambda x, fn=fn: jnp.square(fn(x)).sum())(x)
+    np.testing.assert_allclose(jnp.square(grads).sum(), 4 * jnp.square(pool(x)).sum(),
+                               rtol=1e-5)

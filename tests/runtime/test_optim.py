@@ -90,6 +90,29 @@ def test_nesterov_and_plain_momentum_by_hand():
   np.testing.assert_allclose(nesterov['bias'], 1 - 0.5 * (1.9 + 2.71), rtol=1e-6)
 
 
+def test_muon_learns_all_directions_of_a_kernel_at_one_rate():
+  rng = np.random.default_rng(0)
+  grads = rng.normal(size=(2, 4, 5, 8)) * np.geomspace(0.1, 1, 8)
+  params = {'kernel': jnp.zeros(grads.shape), 'bias': jnp.zeros(8)}
+  spec = {'name': 'muon', 'ns_steps': 8}
+  after = [
+      update(spec, {'kernel': jnp.asarray(scale * grads, jnp.float32),
+                    'bias': jnp.full(8, scale)}, params=params)
+      for scale in (1.0, 100.0)]
+  # Neither the size of a gradient counts nor its spread over directions.
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3), *after)
+  lengths = np.linalg.svd(np.reshape(after[0]['kernel'], (40, 8)), compute_uv=False)
+  assert 0.5 * 0.6 < lengths.min() <= lengths.max() < 0.5 * 1.3
+  # Biases are Adam's, whose first step has the length of its rate (1.47 by Nesterov).
+  np.testing.assert_allclose(after[0]['bias'], -0.1 * 0.5 * (1 + 0.9 / 1.9), rtol=1e-4)
+
+
+def test_muon_decays_kernels():
+  after = update({'name': 'muon', 'weight_decay': 0.1}, ZEROS)
+  np.testing.assert_allclose(after['kernel'], 1 - 0.5 * 0.1, rtol=1e-6)
+  np.testing.assert_allclose(after['bias'], 1)
+
+
 def test_the_gradient_is_clipped_by_its_global_norm():
   grads = jax.tree.map(lambda p: 10 * jnp.ones_like(p), PARAMS)  # norm 30
   after = update({'name': 'sgd', 'momentum': 0.0, 'nesterov': False}, grads,
@@ -98,7 +121,7 @@ def test_the_gradient_is_clipped_by_its_global_norm():
 
 
 def test_unknown_names_list_the_valid_ones():
-  with pytest.raises(ValueError, match='adam, adamw, sgd'):
+  with pytest.raises(ValueError, match='adam, adamw, muon, sgd'):
     optim.make_optimizer({'name': 'lion'}, lambda step: 1.0)
   with pytest.raises(ValueError, match='constant, cosine, linear, step'):
     optim.make_schedule({'name': 'triangle', 'learning_rate': 1.0}, 10)
