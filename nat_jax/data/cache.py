@@ -82,14 +82,14 @@ def write_cache(
   partial = folder.with_name(f'.{split}-{uuid.uuid4().hex}')
   partial.mkdir(parents=True)
   try:
-    file = np.lib.format.open_memmap(
-        partial / 'image.npy', 'w+', np.uint8, tuple(image.shape))
-    for start in range(0, len(image), _CHUNK):
-      part = image[start:start + _CHUNK]
-      file[start:start + len(part)] = part
-      done(len(part))
-    file.flush()
-    del file
+    # Not through a memory map: on a full disk that would end the process by SIGBUS.
+    with open(partial / 'image.npy', 'wb') as file:
+      np.lib.format.write_array_header_1_0(file, {
+          'descr': '|u1', 'fortran_order': False, 'shape': tuple(image.shape)})
+      for start in range(0, len(image), _CHUNK):
+        part = np.ascontiguousarray(image[start:start + _CHUNK])
+        file.write(part.data)
+        done(len(part))
     np.save(partial / 'label.npy', label)
     (partial / 'names.json').write_text(json.dumps(list(names)), encoding='utf-8')
     os.replace(partial, folder)
