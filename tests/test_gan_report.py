@@ -29,7 +29,7 @@ def measured(fid=10.0, **others):
 
 
 def write_run(folder, variant='nat3', seed=0, fids=(30.0, 8.0, 10.0), name='gan_toy',
-              judge=OWN, fewest=7, full=True, **others):
+              classifier=OWN, fewest=7, full=True, **others):
   """A workdir of a GAN; `fids` at updates 100, 200, ...; the last is in eval.json."""
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(json.dumps({
@@ -40,7 +40,8 @@ def write_run(folder, variant='nat3', seed=0, fids=(30.0, 8.0, 10.0), name='gan_
       'step': 100 * len(fids), 'evals': {'samples': measured(fids[-1], **others)},
       'num_classes': 4, 'class_names': ['ant', 'bee', 'cat', 'dog'],
       'conventions': {
-          'judge': judge, 'fid': '50 against 60, 8 feature dimensions.',
+          'evaluation_classifier': classifier,
+          'fid': '50 against 60, 8 feature dimensions.',
           'precision': 'k = 5.', 'recall': 'k = 5.',
           'cafd': f'Mean over 4 of 4 classes; the smallest has {fewest}.'}}))
   if full:
@@ -103,7 +104,7 @@ def test_seeds_last_best_and_conventions(tmp_path):
 
 def test_the_paper_stands_beside(tmp_path):
   runs = [
-      write_run(tmp_path / 'a', 'nat3', name='gan_cifar10', judge=INCEPTION),
+      write_run(tmp_path / 'a', 'nat3', name='gan_cifar10', classifier=INCEPTION),
       write_run(tmp_path / 'b', 'am', name='gan_cifar10_small')]
   text = report.tables(runs)
   assert rows(text, 'gan_cifar10:nat3')[0][-2:] == ['9.26 / 0.043 / 14.58', '2']

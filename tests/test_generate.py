@@ -52,7 +52,7 @@ def make_config(**changes):
 
 def make_classifier():
   return presets.experiment(
-      name='judge', steps=1, num_classes=NUM_CLASSES,
+      name='classifier', steps=1, num_classes=NUM_CLASSES,
       model={'name': 'mlp', 'width': 4, 'depth': 1}, loss={'name': 'cross_entropy'},
       data=dict(positives=fake(classes=(0, 1, 2)), batch_size=8),
       evals={'test': {'source': fake(1, classes=(0, 1, 2)), 'positive': True}},
@@ -94,9 +94,9 @@ def done(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def judge(tmp_path_factory):
+def classifier(tmp_path_factory):
   """A classifier of the same images."""
-  workdir = tmp_path_factory.mktemp('judges') / 'judge'
+  workdir = tmp_path_factory.mktemp('classifiers') / 'classifier'
   train.train(make_classifier(), str(workdir))
   return workdir
 
@@ -114,7 +114,7 @@ def test_training_ends_with_measures_and_their_conventions(done):
   assert figures['num_samples'] == 20 and figures['num_reference'] == 20
   assert figures['fid'] > 0 and 0 <= figures['precision'] <= 1
   conventions = evaluation['conventions']
-  assert 'raw pixels' in conventions['judge']
+  assert 'raw pixels' in conventions['evaluation_classifier']
   assert '20 samples against 20' in conventions['fid']
   assert toy.arrays(done / 'samples.npz')['image'].shape == (20, *SHAPE)
   assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
@@ -301,7 +301,7 @@ def test_loss_without_classes(tmp_path):
   assert set(toy.arrays(generate.generate(workdir, num=3))['label']) == {-1}
 
 
-def test_runs_of_another_kind(done, judge, tmp_path):
+def test_runs_of_another_kind(done, classifier, tmp_path):
   before = sorted(done.rglob('*'))
   for use in (posthoc.posthoc, lambda workdir: predict.predict_folder(workdir, '.')):
     with pytest.raises(
@@ -309,14 +309,14 @@ def test_runs_of_another_kind(done, judge, tmp_path):
       use(str(done))
   assert sorted(done.rglob('*')) == before
   with pytest.raises(
-      ValueError, match=f'GANs.*{judge}.*classifiers.*--mode=.*, predict'):
-    generate.generate(str(judge))
+      ValueError, match=f'GANs.*{classifier}.*classifiers.*--mode=.*, predict'):
+    generate.generate(str(classifier))
   with pytest.raises(ValueError, match=f'--workdir {tmp_path}$'):
     generate.generate(str(tmp_path))
   with pytest.raises(ValueError, match=f'--workdir {tmp_path}/nowhere$'):
     evaluate_run(str(tmp_path / 'nowhere'))
-  assert evaluate_run(str(judge)) == json.loads(
-      (judge / 'eval.json').read_text())
+  assert evaluate_run(str(classifier)) == json.loads(
+      (classifier / 'eval.json').read_text())
 
 
 def test_another_networks_config_in_the_workdir(done):
@@ -349,8 +349,9 @@ MISTAKES = {
     'features': ({'measures__features': {'name': 'x'}}, "features.*'x'.*checkpoint"),
     'no workdir': ({'measures__features': {'name': 'checkpoint', 'workdir': ''}},
                    '--config.measures.features.workdir='),
-    'no judge': ({'measures__features': {'name': 'checkpoint', 'workdir': 'nowhere'}},
-                 '--workdir nowhere$'),
+    'no classifier': (
+        {'measures__features': {'name': 'checkpoint', 'workdir': 'nowhere'}},
+        '--workdir nowhere$'),
     'reference': ({'measures__reference': fake(shape=(5, 4, 1))},
                   r'measures.reference.*\(5, 4, 1\).*\(4, 4, 1\)'),
     'splits': ({'measures__splits': 21}, r'measures.splits.*\b20\b.*\b21\b'),
@@ -370,7 +371,7 @@ def test_mistakes_in_a_config(mistake, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_judges_that_do_not_fit(done, judge, tmp_path):
+def test_classifiers_that_do_not_fit(done, classifier, tmp_path):
   larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
   for workdir, message in (
       (done, f'classifiers.*{done}.*GANs'),
@@ -412,7 +413,7 @@ def test_fewer_samples_than_dimensions_is_said(done, tmp_path, caplog):
   assert re.search(r'\b15\b.*\b16\b', evaluation['conventions']['fid'])
 
 
-def test_command_line(copy, judge, monkeypatch, capsys):
+def test_command_line(copy, classifier, monkeypatch, capsys):
   workdir = f'--workdir={copy}'
   toy.run_main(
       monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
@@ -424,7 +425,8 @@ def test_command_line(copy, judge, monkeypatch, capsys):
   assert names == {f'samples_{tag}.npz', f'sheet_{tag}.png',
                    f'interpolation1_{tag}.png', f'neighbours2_{tag}.png'}
   for mode, where, message in (
-      ('generate', judge, f'GANs.*{judge}'), ('predict', copy, f'classifiers.*{copy}'),
+      ('generate', classifier, f'GANs.*{classifier}'),
+      ('predict', copy, f'classifiers.*{copy}'),
       ('posthoc', copy, f'classifiers.*{copy}')):
     with pytest.raises(SystemExit, match=f'^error: .*{message}'):
       toy.run_main(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
@@ -442,15 +444,15 @@ def test_a_damaged_cache_of_features_is_made_again(
     calls.append(len(images))
     return {'features': images.reshape(len(images), -1).astype(np.float32)}
 
-  judge = features.Features('', 'pixels again', apply, 0)
+  classifier = features.Features('', 'pixels again', apply, 0)
   source = {'name': 'fake', 'num': 8, 'shape': (4, 4, 1)}
-  _, found = features.reference(source, 8, judge, (4, 4, 1))
+  _, found = features.reference(source, 8, classifier, (4, 4, 1))
   file, = (tmp_path / 'features').iterdir()
   whole = file.read_bytes()
   file.write_bytes(damage(whole))
-  _, again = features.reference(source, 8, judge, (4, 4, 1))
+  _, again = features.reference(source, 8, classifier, (4, 4, 1))
   assert calls == [8, 8] and file.read_bytes() == whole
   np.testing.assert_array_equal(again['features'], found['features'])
   assert str(file) in caplog.text
-  features.reference(source, 8, judge, (4, 4, 1))
+  features.reference(source, 8, classifier, (4, 4, 1))
   assert calls == [8, 8]

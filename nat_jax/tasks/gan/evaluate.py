@@ -20,6 +20,7 @@ from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
 
+CLASSIFIER = 'evaluation_classifier'  # key of the conventions in eval.json
 SHEET = 100  # images per sheet of samples
 
 
@@ -186,7 +187,8 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
       part.update(more)
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
     figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
-    return figures, (images[:SHEET], {'judge': extractor.convention, **conventions})
+    return figures, (
+        images[:SHEET], {CLASSIFIER: extractor.convention, **conventions})
 
   return measure
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from nat_jax.reports.tables import Table, cells, labels, mean_text
 
+# Keys of the evaluation classifier among the conventions of eval.json; the second is
+# that of version 0.1.
+CLASSIFIER = 'evaluation_classifier', 'judge'
 MAX_CLASSES = 20  # with more classes the table of class shares has no row for each
 SAMPLES = 'samples'  # the evaluation set of a GAN
 
@@ -18,7 +21,8 @@ Groups = Mapping[str, Runs]
 
 def classifier(runs: Runs) -> str:
   """The name of the evaluation classifier of some runs."""
-  found = [run['conventions'].get('judge', 'not known') for run in runs]
+  found = [next((run['conventions'][key] for key in CLASSIFIER
+                 if key in run['conventions']), 'not known') for run in runs]
   return '; or '.join(dict.fromkeys(found))
 
 
@@ -97,7 +101,8 @@ def _sentences(runs):
   for label, run in runs.items():
     for measure, sentence in run['conventions'].items():
       said.setdefault(measure, {}).setdefault(sentence, []).append(label)
-  said.pop('judge', None)
+  for key in CLASSIFIER:
+    said.pop(key, None)
   together: dict[tuple[str, str], list[str]] = {}  # (runs, sentence) -> metrics
   for measure, sentences in said.items():
     for sentence, of_runs in sentences.items():
