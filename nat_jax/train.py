@@ -336,7 +336,7 @@ def finish(job: Job, course: Course, came) -> dict[str, Any]:
   if stop := came(course.state):
     raise Preempted(
         stop, f'{job.workdir} is trained and evaluated at step {course.step}. The same '
-        'command does what is left')
+        'command does the rest: further runs that the config needs, and the report')
   return evaluation
 
 
@@ -411,8 +411,8 @@ def _telling(workdir, when):
     yield
   except OSError as error:
     raise OSError(
-        f'{when()}: {error}. {checkpoint.last_sound(workdir)} Free some space on that '
-        'disk, or repair it, and run the same command again') from error
+        f'{when()}: {error}. {checkpoint.last_sound(workdir)} Free some space on the '
+        'disk of the workdir, or repair it, and run the same command again') from error
 
 
 def _diverged(what, step, manager):
