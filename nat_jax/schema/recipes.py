@@ -50,8 +50,8 @@ SMALL = dict(  # one CPU core: what is most accurate after as many minutes there
     schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 200},
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
-# Few epochs do not need many views: zeros at four pixels around cost three points of
-# accuracy after half an epoch.
+# Few epochs do not need many views: crops by four pixels of zeros cost three points of
+# accuracy in short runs (docs/results.md).
 SMALL_CROP = {'name': 'crop', 'pad': 2, 'mode': 'reflect'}
 SMALL01 = dict(  # the small form of version 0.1: 64 channels at half the resolution
     model={'name': 'resnet', 'blocks': [0, 1, 1], 'width': 64, 'stem_stride': 2},
