@@ -44,7 +44,7 @@ FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every paramete
     schedule={'name': 'cosine', 'learning_rate': 0.1},
     run=dict(updates_per_call=100, log_every=400, checkpoint_every=4000),
 )
-SMALL = dict(  # one CPU core: what is most accurate after as many minutes there
+SMALL = dict(  # one CPU core: chosen by its accuracy after as many minutes there
     model={'name': 'fast'},
     optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.05, 'ratio': 0.3},
     schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 200},
