@@ -47,7 +47,7 @@ FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every paramete
 SMALL = dict(  # one CPU core: chosen by its accuracy after as many minutes there
     model={'name': 'fast'},
     optimizer={'name': 'muon', 'momentum': 0.9, 'weight_decay': 0.05, 'ratio': 0.3},
-    schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 200},
+    schedule={'name': 'linear', 'learning_rate': 0.05, 'warmup': 200},
     run=dict(updates_per_call=10, log_every=50, checkpoint_every=400),
 )
 # Few epochs do not need many views: crops by four pixels of zeros cost three points of
