@@ -26,8 +26,8 @@ Not measured here: it needs a GPU.
 
 With `_small`: 1.1 million parameters, 6 epochs, 10 CPU minutes of one core with all
 evaluations; expected (one seed): accuracy .84 for baseline and nat, NCR_0.4 on
-CIFAR-100 test .87 and (at rate .1) .46. With `_small01`, the small form of version 0.1, accuracy .79
-in as many minutes; docs/results.md has what three seeds gave of it, as
+CIFAR-100 test .87 and (at rate .1) .46. With `_small01`, the small form of version 0.1,
+accuracy .79 in as many minutes; docs/results.md has what three seeds gave of it, as
 `_small01_paper`.
 
 A tenth of the training positives and negatives is held out, half of it for validation
