@@ -54,7 +54,7 @@ MISTAKES = {
     'no spec': ({'loss': 'nat'}, "loss.*{'name'.*'nat'"),
     'loss': ({'loss': {'name': 'x'}}, "loss 'x'.*nat"),
     'loss argument': ({'loss': {'name': 'nat', 'x': 1}}, "loss 'nat'.*'x'"),
-    'optimizer': ({'optimizer': {'name': 'x'}}, "optimizer 'x'.*adamw, sgd"),
+    'optimizer': ({'optimizer': {'name': 'x'}}, "optimizer 'x'.*adamw, muon, sgd"),
     'optimizer argument': ({'optimizer': {'name': 'sgd', 'x': 1}}, "'sgd'.*'x'"),
     'schedule': ({'schedule': {'name': 'x'}}, "schedule 'x'.*cosine"),
     'schedule argument': ({'schedule': {'name': 'cosine'}}, "'cosine'.*learning_rate"),

@@ -5,7 +5,7 @@
 `VARIANTS` are the ways to use negatives; each config adds its data sets.
 
     >>> parse('nat_small_paper', VARIANTS)
-    Form(base='nat', small=True, paper=True)
+    Form(base='nat', size='_small', paper=True)
 """
 
 import re
