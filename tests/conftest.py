@@ -15,7 +15,6 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
-jax.config.update('jax_enable_compilation_cache', False)  # of processes: see below
 
 # A shell has jobs in the background ignore SIGINT, and `nohup` SIGHUP; the processes
 # that tests start would inherit it.
@@ -32,6 +31,16 @@ def no_cache_of_the_home_folder(tmp_path_factory):
     patch.setenv('NAT_JAX_CACHE', str(tmp_path_factory.mktemp('nat_jax_cache')))
     patch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.mktemp('tfds')))
     yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def programs_are_compiled_once(tmp_path_factory):
+  """Tests that run one config share its programs; nothing else knows the folder."""
+  jax.config.update(
+      'jax_compilation_cache_dir', str(tmp_path_factory.mktemp('programs')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  yield
+  jax.config.update('jax_compilation_cache_dir', None)
 
 
 @pytest.fixture(scope='module')

@@ -73,15 +73,11 @@ def untrained(workdir, config, shape=SHAPE):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def compile_once(tmp_path_factory):
-  """Runs of one config share their programs; the features of real images stay here."""
+def features_of_real_images_stay_here(tmp_path_factory):
   folder = tmp_path_factory.mktemp('cache')
-  jax.config.update('jax_compilation_cache_dir', str(folder / 'programs'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(features.data, 'cache_folder', lambda name: folder / name)
     yield
-  jax.config.update('jax_compilation_cache_dir', None)
 
 
 @pytest.fixture(scope='module')

@@ -53,15 +53,6 @@ def assert_same(one, other):
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def compile_once(tmp_path_factory):
-  """Runs of one config share their programs; that halves the time of this file."""
-  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('cache')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  yield
-  jax.config.update('jax_compilation_cache_dir', None)
-
-
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
   """A run of six steps that nothing disturbed. Copy it before changing anything."""
