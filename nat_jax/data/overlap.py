@@ -4,10 +4,12 @@
 """
 
 import hashlib
+from collections.abc import Iterator
 
-import numpy as np
-
+from nat_jax.data.rows import Images
 from nat_jax.data.sources import Arrays
+
+_CHUNK = 512  # images that are read at a time
 
 
 def count_overlap(a: Arrays, b: Arrays) -> int:
@@ -17,9 +19,12 @@ def count_overlap(a: Arrays, b: Arrays) -> int:
   """
   if a.image.dtype != b.image.dtype or a.image.shape[1:] != b.image.shape[1:]:
     return 0
-  digests = set(map(_digest, b.image))
-  return sum(_digest(image) in digests for image in a.image)
+  digests = set(_digests(b.image))
+  return sum(digest in digests for digest in _digests(a.image))
 
 
-def _digest(image: np.ndarray) -> bytes:
-  return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+def _digests(images: Images) -> Iterator[bytes]:
+  """Yields a digest of each image; images on disk are read some at a time."""
+  for start in range(0, len(images), _CHUNK):
+    for image in images[start:start + _CHUNK]:
+      yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()
