@@ -86,9 +86,8 @@ def write_cache(
     with open(partial / 'image.npy', 'wb') as file:
       np.lib.format.write_array_header_1_0(file, {
           'descr': '|u1', 'fortran_order': False, 'shape': tuple(image.shape)})
-      for start in range(0, len(image), _CHUNK):
-        part = np.ascontiguousarray(image[start:start + _CHUNK])
-        file.write(part.data)
+      for part in rows.chunks(image):
+        file.write(np.ascontiguousarray(part).data)
         done(len(part))
     np.save(partial / 'label.npy', label)
     (partial / 'names.json').write_text(json.dumps(list(names)), encoding='utf-8')
@@ -97,9 +96,6 @@ def write_cache(
     shutil.rmtree(partial, ignore_errors=True)
     raise
   return folder
-
-
-_CHUNK = 512  # images that are written at a time
 
 
 def read_cache(folder: str | os.PathLike[str]) -> sources.Arrays:

@@ -6,10 +6,8 @@
 import hashlib
 from collections.abc import Iterator
 
-from nat_jax.data.rows import Images
+from nat_jax.data.rows import Images, chunks
 from nat_jax.data.sources import Arrays
-
-_CHUNK = 512  # images that are read at a time
 
 
 def count_overlap(a: Arrays, b: Arrays) -> int:
@@ -25,6 +23,6 @@ def count_overlap(a: Arrays, b: Arrays) -> int:
 
 def _digests(images: Images) -> Iterator[bytes]:
   """Yields a digest of each image; images on disk are read some at a time."""
-  for start in range(0, len(images), _CHUNK):
-    for image in images[start:start + _CHUNK]:
+  for part in chunks(images):
+    for image in part:
       yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()

@@ -9,9 +9,11 @@ An argument of type `Images` is an array or a `Rows`: both have a `shape`, a `dt
 a length, and are indexed by a slice or an array of ints.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
+CHUNK = 512  # images that `chunks` reads at a time
 
 
 class Rows:
@@ -109,3 +111,9 @@ def join(parts: Sequence[Images]) -> Images:
     return found
 
   return Rows(read, int(ends[-1]), parts[0].shape[1:], parts[0].dtype)
+
+
+def chunks(images: Images) -> Iterator[np.ndarray]:
+  """Yields consecutive parts of the images, [CHUNK or fewer, h, w, c] each."""
+  for start in range(0, len(images), CHUNK):
+    yield images[start:start + CHUNK]

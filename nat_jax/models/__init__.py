@@ -27,7 +27,7 @@ statistics of the batch; only spectral norm keeps a state, the vector u in
 import functools
 
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
-from nat_jax.models.fast import Fast, fast
+from nat_jax.models.fast import Fast
 from nat_jax.models.layers import BatchNorm
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
@@ -41,7 +41,7 @@ from nat_jax.models.toy import (
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
-    'fast': fast,
+    'fast': Fast,
     'small_conv': SmallConv,
     'mlp': MLP,
     'resnet': resnet,
@@ -63,6 +63,6 @@ DISCRIMINATORS = {
 __all__ = [
     'DISCRIMINATORS', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm', 'DCGANDiscriminator',
     'DCGANGenerator', 'Fast', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
-    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'fast', 'resnet', 'resnet18',
+    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet', 'resnet18',
     'wide_resnet',
 ]

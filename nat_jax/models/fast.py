@@ -1,6 +1,6 @@
 """A small residual network for few epochs on a CPU, behind fixed, whitened patches.
 
-    model = fast(num_outputs=10)                               # 1,146,986 parameters
+    model = Fast(num_outputs=10)                               # 1,146,986 parameters
     logits, aux = model.apply(variables, images, train=False)
     aux['group1'], aux['group2'], aux['features']
 
@@ -47,7 +47,11 @@ class Fast(nn.Module):
   def __call__(
       self, images: jax.Array, train: bool, mask: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Images [n, h, w, c] to logits [n, num_outputs] and the named feature maps."""
+    """Images [n, h, w, c] to logits [n, num_outputs] and the named feature maps.
+
+    'group1' [n, h/4, w/4, widths[0]], 'group2' [n, h/8, w/8, widths[1]] and so on, and
+    'features' [n, widths[-1]].
+    """
     dtype = layers.compute_dtype(self.dtype)
 
     def norm(x, name):
@@ -65,25 +69,6 @@ class Fast(nn.Module):
       aux[f'group{i}'] = x
     aux['features'] = x.astype(jnp.float32).mean((1, 2))
     return layers.head(self.num_outputs)(aux['features']), aux
-
-
-def fast(
-    num_outputs: int, widths: Sequence[int] = (128, 256), dtype: str = 'float32',
-    axis_name: str | None = None,
-) -> Fast:
-  """The network of the small recipe.
-
-  Args:
-    num_outputs: width of the logits.
-    widths: channels of the groups; each group halves the image before it.
-    dtype: compute dtype, 'float32' or 'bfloat16'.
-    axis_name: pmap axis that shares BatchNorm statistics.
-
-  Returns:
-    A module whose aux holds 'group1' [n, h/4, w/4, widths[0]], 'group2' [n, h/8, w/8,
-    widths[1]], ... and 'features' [n, widths[-1]].
-  """
-  return Fast(num_outputs, tuple(widths), dtype, axis_name)
 
 
 def cosines(images: jax.Array) -> jax.Array:

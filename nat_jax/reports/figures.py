@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nat_jax.reports.frames import THRESHOLDS, VALIDATION, set_names
+from nat_jax.reports.frames import THRESHOLDS, set_names
 from nat_jax.runtime import files, results
+from nat_jax.schema import VALIDATION
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 

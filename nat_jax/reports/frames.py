@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from nat_jax import metrics
 from nat_jax.reports import paper
 from nat_jax.runtime import results
+from nat_jax.schema import ACCURACY_NCR, TEST
 
 if TYPE_CHECKING:
   import pandas  # not at run time: importing it takes 0.3 s, which slows --help
 
 THRESHOLDS = tuple(map(str, metrics.THRESHOLDS))
-TEST, VALIDATION = 'test', 'validation'  # values of the key 'part' of evaluation sets
-ACCURACY_NCR = 'accuracy_ncr'  # the default 'type'
 COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'type', 'part', 'positive',
            'seen', 'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
 ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n')  # no metrics

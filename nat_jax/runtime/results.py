@@ -21,6 +21,7 @@ from nat_jax.runtime import files
 EVALUATION = 'eval.json'
 SCORES, MISTAKES = 'scores', 'mistakes'  # folders with an .npz per evaluation set
 ATTENTION, SAMPLES, POINTS = 'attention', 'samples', 'points'  # names of .npz files
+CLASSIFIER = 'evaluation_classifier'  # key of a GAN's conventions in eval.json
 STEP = 'step'  # array in every .npz file: the step of the evaluated checkpoint
 TEXT = ('part', 'type')  # keys of an evaluation set in eval.json whose values are text
 

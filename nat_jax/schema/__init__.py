@@ -303,6 +303,7 @@ def _upgrade_points(config):
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
 SET_KEYS = ('source', 'positive', 'seen', 'part', *EVAL_KEYS)  # of evaluation sets
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
+ACCURACY_NCR = 'accuracy_ncr'  # default `type` of an entry of `evals` with a source
 NEGATIVE_KEYS = ('source', 'weight')
 LISTS = ('data.augment', 'penalties')  # keys whose values are lists of specs
 SETS = {'evals': SET_KEYS, 'data.negatives': NEGATIVE_KEYS}  # dicts name -> entry

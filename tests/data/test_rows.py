@@ -76,7 +76,7 @@ def test_arrays_on_disk_are_read_row_by_row(whole, tmp_path):
 
 def test_a_cache_is_written_from_rows_some_at_a_time(rows, whole, asked, tmp_path,
                                                      monkeypatch):
-  monkeypatch.setattr('nat_jax.data.cache._CHUNK', 5)
+  monkeypatch.setattr('nat_jax.data.rows.CHUNK', 5)
   written = []
   at = write_cache('toy', 'train', rows, np.zeros(12, int), (), str(tmp_path),
                    written.append)

@@ -154,7 +154,7 @@ def accuracy_ncr(
 # `type` of an entry of `evals` -> function with the arguments and the return type of
 # `accuracy_ncr`.
 EVALUATORS: dict[str, Callable[..., dict[str, Any]]] = {
-    inputs.ACCURACY_NCR: accuracy_ncr}
+    schema.ACCURACY_NCR: accuracy_ncr}
 
 
 def evaluate_sets(

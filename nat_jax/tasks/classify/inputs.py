@@ -13,8 +13,6 @@ from nat_jax import data, losses, schema
 from nat_jax.task import Inputs
 from nat_jax.tasks import images
 
-ACCURACY_NCR = 'accuracy_ncr'  # the type of evaluation that sets have by default
-
 
 class EvalSet(NamedTuple):
   """One evaluation set.
@@ -35,7 +33,7 @@ class EvalSet(NamedTuple):
   seen: bool
   overlap: int
   part: str
-  type: str = ACCURACY_NCR
+  type: str = schema.ACCURACY_NCR
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
@@ -165,7 +163,7 @@ def load_evals(
       arrays = arrays._replace(label=arrays.label * 0 - 1)
     sets[name] = EvalSet(
         arrays, positive, bool(seen) and not positive, overlap, part,
-        spec.get('type', ACCURACY_NCR))
+        spec.get('type', schema.ACCURACY_NCR))
   return sets
 
 

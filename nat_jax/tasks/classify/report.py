@@ -12,7 +12,7 @@ from typing import Any
 from nat_jax import metrics
 from nat_jax.reports import claims, pictures
 from nat_jax.reports import figures as plots
-from nat_jax.reports.frames import ACCURACY_NCR, TEST, THRESHOLDS, frame
+from nat_jax.reports.frames import THRESHOLDS, frame
 from nat_jax.reports.tables import (
     Table,
     arrange,
@@ -21,6 +21,7 @@ from nat_jax.reports.tables import (
     labels,
     of_metrics,
 )
+from nat_jax.schema import ACCURACY_NCR, TEST
 
 DETECTION = ('auroc', 'aupr_in', 'aupr_out', 'fpr95_id_positive', 'fpr95_ood_positive')
 OVERLAP = 'overlap_with_training_negatives'

@@ -20,7 +20,6 @@ from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
 
-CLASSIFIER = 'evaluation_classifier'  # key of the conventions in eval.json
 SHEET = 100  # images per sheet of samples
 
 
@@ -188,7 +187,7 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
     figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
     return figures, (
-        images[:SHEET], {CLASSIFIER: extractor.convention, **conventions})
+        images[:SHEET], {results.CLASSIFIER: extractor.convention, **conventions})
 
   return measure
 

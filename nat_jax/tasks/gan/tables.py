@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nat_jax.reports.tables import Table, cells, labels, mean_text
+from nat_jax.runtime import results
 
 # Keys of the evaluation classifier among the conventions of eval.json; the second is
 # that of version 0.1.
-CLASSIFIER = 'evaluation_classifier', 'judge'
+CLASSIFIER = results.CLASSIFIER, 'judge'
 MAX_CLASSES = 20  # with more classes the table of class shares has no row for each
-SAMPLES = 'samples'  # the evaluation set of a GAN
+SAMPLES = results.SAMPLES  # the evaluation set of a GAN
 
 Runs = Sequence[Mapping[str, Any]]
 Groups = Mapping[str, Runs]
