@@ -78,6 +78,24 @@ def check_devices(key: str, batch_size: int, num_devices: int) -> None:
         f'multiple of {num_devices}, or use fewer devices (CUDA_VISIBLE_DEVICES=0)')
 
 
+def check_types(
+    evals: Mapping[str, Mapping[str, Any]], evaluators: Mapping[str, Any],
+    default: str | None = None,
+) -> None:
+  """Raises ValueError unless each entry of `evals` has a type in `evaluators`.
+
+  Args:
+    evals: of a config.
+    evaluators: the valid types, such as `tasks.gan.EVALUATORS`.
+    default: the type of an entry without one; None: there is no default.
+  """
+  for name, spec in evals.items():
+    kind = spec.get('type', default)
+    if kind not in evaluators:
+      raise ValueError(
+          f'unknown type {kind!r} of evals.{name}; valid: {", ".join(evaluators)}')
+
+
 def most_negatives(settings: Mapping[str, Any]) -> int:
   """The largest number of negatives per batch, given `config['data']`."""
   count = settings['negatives_per_batch']

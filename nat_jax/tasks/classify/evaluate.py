@@ -14,6 +14,7 @@ import numpy as np
 from nat_jax import data, metrics, schema
 from nat_jax.runtime import inference, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
+from nat_jax.tasks import images
 from nat_jax.tasks.classify import attention_maps, inputs
 
 NUM_MISTAKES = 36  # images on the sheet of mistakes
@@ -39,6 +40,7 @@ def make_evaluator(
     ValueError: a mistake in the evaluation sets, or in the key `best`.
   """
   del others
+  images.check_types(config['evals'], EVALUATORS, schema.ACCURACY_NCR)
   sets = inputs.load_evals(config, given.negatives)
   shape = sets[config['reference']].arrays.image.shape[1:]
   if shape != given.shape:
@@ -46,7 +48,6 @@ def make_evaluator(
         f'evaluation set {config["reference"]!r} has images of shape {shape}, the '
         f'training images have {given.shape}; set size and mode of its source to match '
         'the training images')
-  _check_types(sets)
   check_best(config, sets)
   predict = inference.make_predict(
       trainer.heads['logits'], mesh, config['eval_batch_size'])
@@ -198,13 +199,6 @@ def evaluate_sets(
         **EVALUATORS[one.type](
             scores[name], one, scores.get(compared.get(one.part)), bootstrap)}
   return figures, {name: scores[name] for name in names}
-
-
-def _check_types(sets):
-  for name, one in sets.items():
-    if one.type not in EVALUATORS:
-      raise ValueError(
-          f'unknown type {one.type!r} of evals.{name}; valid: {", ".join(EVALUATORS)}')
 
 
 def check_best(

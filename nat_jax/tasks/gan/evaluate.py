@@ -17,6 +17,7 @@ from nat_jax import data, metrics, registry
 from nat_jax.reports import pictures
 from nat_jax.runtime import parallel, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Trainer
+from nat_jax.tasks import images as shared
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
 
@@ -83,13 +84,10 @@ def make_evaluator(
   Raises:
     ValueError: an unknown type, or a mistake in the features or the reference images.
   """
+  shared.check_types(config['evals'], EVALUATORS)
   sample = make_sampler(config, trainer, mesh)
   made, steps = {}, config['steps']
   for name, spec in config['evals'].items():
-    if spec.get('type') not in EVALUATORS:
-      raise ValueError(
-          f'unknown type {spec.get("type")!r} of evals.{name}; valid: '
-          + ', '.join(EVALUATORS))
     made[name] = EVALUATORS[spec['type']](name, config, workdir, given, sample, mesh,
                                           others)
   periods = {name: config['run']['eval_every'] if spec.get('every') is None
