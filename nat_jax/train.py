@@ -234,7 +234,7 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
     write: record -> None, from `writers.open_writers`.
     progress: a `writers.Progress`.
     watch: a `futures.ThreadPoolExecutor`, which records when the call ends.
-    came: state -> number of the signal that any process received, or 0.
+    came: from `_caught`.
 
   Raises:
     Preempted, Diverged: see `train`.
@@ -246,7 +246,7 @@ def advance(job: Job, course: Course, write, progress, watch, came) -> None:
   look(job, course, write, progress)  # reads the metrics of the previous call
   course.step += k
   course.pending = course.step, collected, watch.submit(_when_done, collected)
-  stop = came(course.state)
+  stop = came()
   evaluates = due(job, course)
   saves = stop or _is_at(
       course.step, job.config['run']['checkpoint_every'], steps)
@@ -333,7 +333,7 @@ def finish(job: Job, course: Course, came) -> dict[str, Any]:
   checkpoint.close(job.manager)  # eval.json must imply that the last step is saved
   evaluation = job.evaluator.save(
       course.state, course.step, course.figures, course.details)
-  if stop := came(course.state):
+  if stop := came(wait=True):
     raise Preempted(
         stop, f'{job.workdir} is trained and evaluated at step {course.step}. The same '
         'command does the rest: further runs that the config needs, and the report')
@@ -387,21 +387,16 @@ def _when_done(collected):
 
 
 @contextlib.contextmanager
-def _caught(mesh) -> Iterator[Callable[[Any], int]]:
-  """Yields state -> number of the signal that any process received, or 0.
+def _caught(mesh) -> Iterator[Callable[..., int]]:
+  """Yields (wait=False) -> number of the signal on which to stop, or 0.
 
-  All processes must call it at the same steps.
+  All processes must call it after the same updates; see `processes.agreement`.
   """
-  ask = parallel.make_most(mesh)
   with signals.caught() as here:
-
-    def came(state):
-      if jax.process_count() == 1:
-        return here()
-      jax.block_until_ready(state)
-      return ask(here())
-
-    yield came
+    if jax.process_count() == 1:
+      yield lambda wait=False: here()
+    else:
+      yield processes.agreement(here, parallel.make_most(mesh))
 
 
 @contextlib.contextmanager

@@ -269,20 +269,21 @@ def all_finite(tree: Any) -> bool:
   )
 
 
-def make_most(mesh: Mesh) -> Callable[[int], int]:
-  """Returns a function of one int per process that returns the maximum over processes.
+def make_most(mesh: Mesh) -> Callable[[Sequence[int]], jax.Array]:
+  """Returns a function that computes the elementwise maximum over processes.
 
-  Call it only while no other program runs on the devices: otherwise the collective
-  operations of different programs may interleave differently on different hosts.
+  The function takes the numbers of this process, [m] ints, and returns the maxima, [m]
+  int32, before they are computed: the devices compute them after the programs that were
+  dispatched earlier. All processes must call it between the same programs.
   """
   parts, whole = NamedSharding(mesh, P('data')), NamedSharding(mesh, P())
-  most_of = jax.jit(jnp.max, in_shardings=parts, out_shardings=whole)
+  most_of = jax.jit(lambda x: x.max(0), in_shardings=parts, out_shardings=whole)
 
-  def ask(number):
-    numbers = np.full(len(mesh.local_devices), number, np.int32)
-    return int(most_of(jax.make_array_from_process_local_data(parts, numbers)))
+  def start(numbers):
+    rows = np.tile(np.asarray(numbers, np.int32), (len(mesh.local_devices), 1))
+    return most_of(jax.make_array_from_process_local_data(parts, rows))
 
-  return ask
+  return start
 
 
 def abstract_state(init: Callable[..., Any], mesh: Mesh) -> Any:

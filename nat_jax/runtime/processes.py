@@ -2,17 +2,22 @@
 
     join()                  # at the start, before any device is used
     count(path.exists())    # in how many processes the path exists
+    stop = agreement(received, parallel.make_most(mesh))
+    stop()                  # after each call: the signal of any process, or 0
 """
 
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+AGREE = 4.0  # seconds between two agreements on whether to stop
 HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as lost
 LOST = ('a process was lost; start again to resume from the last checkpoint (what the '
         'lost process wrote says why)')
@@ -45,6 +50,8 @@ def join() -> None:
   """
   # Gloo, between CPU hosts, hangs when many updates are dispatched at once (jax 0.10).
   jax.config.update('jax_cpu_enable_async_dispatch', False)
+  # JAX's service would ignore a SIGTERM that comes before training catches signals.
+  jax.config.update('jax_enable_preemption_service', False)
   names = {'coordinator_address': 'COORDINATOR', 'num_processes': 'NUM_PROCESSES',
            'process_id': 'PROCESS_ID'}
   given = {key: os.environ.get(f'NAT_JAX_{name}') for key, name in names.items()}
@@ -96,3 +103,56 @@ def count(flag: bool) -> int:
   if total() == 1:
     return int(flag)
   return int(multihost_utils.process_allgather(np.array(flag, np.int32)).sum())
+
+
+def agreement(
+    received: Callable[[], int], most: Callable[[Sequence[int]], jax.Array],
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[..., int]:
+  """Returns the function by which all processes stop after the same update.
+
+  Each process calls it after it has dispatched a call of updates. Every n calls it
+  starts the maximum of the processes' signals on the devices and reads it one call
+  later, so that the devices never wait for it. With it the processes agree on the
+  seconds per call of the slowest one, and so on the next n: as many calls as take
+  about `AGREE` seconds, at most twice as many as before. A signal that any process
+  receives is therefore returned `AGREE` seconds and two calls later at most, or, if a
+  call takes longer than `AGREE`, three calls later.
+
+  `multihost_utils.reached_preemption_sync_point` is no substitute: it knows SIGTERM
+  only.
+
+  Args:
+    received: () -> number of the signal that this process received, or 0.
+    most: from `parallel.make_most`.
+    clock: () -> seconds.
+
+  Returns:
+    stop(wait=False) -> number of the signal that any process received, or 0. With
+    `wait`, which all processes must give, they agree in this call.
+  """
+  answer, n, calls, began = None, 1, 0, clock()
+
+  def start():
+    nonlocal answer, calls, began
+    now = clock()
+    milliseconds = min((now - began) / max(calls, 1) * 1000, 1e9)
+    answer, calls, began = most([received(), int(milliseconds)]), 0, now
+
+  def read():
+    nonlocal answer, n
+    if answer is None:
+      return 0
+    number, milliseconds = map(int, np.asarray(answer))
+    answer, n = None, max(min(2 * n, int(AGREE * 1000 / max(milliseconds, 1))), 1)
+    return number
+
+  def stop(wait=False):
+    nonlocal calls
+    calls += 1
+    number = read()
+    if wait or calls >= n:
+      start()
+    return max(number, read()) if wait else number
+
+  return stop

@@ -3,10 +3,12 @@
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from nat_jax.runtime import processes
@@ -39,6 +41,78 @@ def test_join(env, expected, monkeypatch):
 
 def test_one_process_counts_itself():
   assert (processes.total(), processes.count(True), processes.count(False)) == (1, 1, 0)
+
+
+class Together:
+  """`agreement` in several processes that call it in turn; call k takes seconds(k)."""
+
+  def __init__(self, seconds, num=3):
+    self.now, self.calls, self.asked, self.seconds = 0.0, 0, [], seconds
+    self.signals, self.rounds = [0] * num, [[] for _ in range(num)]
+    self.stops = [
+        processes.agreement(
+            lambda k=k: self.signals[k], lambda numbers, k=k: self.start(k, numbers),
+            # The clock of each process is wrong by another factor.
+            lambda k=k: self.now * (1 + k / 10))
+        for k in range(num)]
+
+  def start(self, k, numbers):
+    self.rounds[k].append(numbers)
+    if k == 0:
+      self.asked.append(self.now)
+    return Answer(self.rounds, len(self.rounds[k]) - 1)
+
+  def __call__(self, **settings):
+    self.now += self.seconds(self.calls)
+    self.calls += 1
+    return [stop(**settings) for stop in self.stops]
+
+
+class Answer:
+  """The maxima of a round, which exist once all processes have started it."""
+
+  def __init__(self, rounds, number):
+    self.rounds, self.number = rounds, number
+
+  def __array__(self, dtype=None, copy=None):
+    return np.max([mine[self.number] for mine in self.rounds], 0).astype(np.int32)
+
+
+@pytest.mark.parametrize('seconds', [0.01, 0.3, 3, 60])
+def test_signal_of_one_process_stops_all_after_the_same_call(seconds):
+  """Within `AGREE` seconds and two calls, or three calls, at whatever time it comes."""
+  most = max(processes.AGREE + 2 * seconds, 3 * seconds) + 1e-6
+  for came in (0, 1, 2, 3, 7, 100, 1003):
+    together = Together(lambda k: seconds)
+    for _ in range(came):
+      assert together() == [0, 0, 0]
+    together.signals[1] = signal.SIGTERM
+    before = together.now
+    while not any(stops := together()):
+      pass
+    assert stops == [signal.SIGTERM] * 3
+    assert together.now - before <= most
+
+
+def test_processes_agree_every_few_seconds():
+  """After a slow first call, and again once calls become slower."""
+  together = Together(lambda k: 30 if k == 0 else 0.05 if k < 2000 else 1)
+  for _ in range(2100):
+    together()
+  gaps = np.diff(together.asked)
+  quick = gaps[8:np.searchsorted(together.asked, 30 + 0.05 * 1900)]
+  # The clock of the slowest process is a fifth too fast.
+  assert len(quick) > 20 and np.all((0.6 * processes.AGREE < quick) & (quick <= 4))
+  assert np.all(gaps[-5:] <= processes.AGREE)
+
+
+@pytest.mark.parametrize('calls', [0, 1, 2, 50])
+def test_agreement_at_the_end_does_not_wait_for_a_later_call(calls):
+  together = Together(lambda k: 0.01, num=1)
+  for _ in range(calls):
+    assert together() == [0]
+  together.signals[0] = signal.SIGINT
+  assert together(wait=True) == [signal.SIGINT]
 
 
 # Each process has a cache of its own; that of the second is emptied between the calls.
