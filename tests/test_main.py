@@ -1,7 +1,6 @@
-"""The program as its users start it: help, killing and stopping it, two processes."""
+"""The program as its users start it: help, killing and stopping it."""
 
 import errno
-import json
 import os
 import pathlib
 import random
@@ -24,62 +23,18 @@ from nat_jax.runtime import checkpoint
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 3000
 
-CONFIG = """
-from nat_jax.schema import presets
-
-def source(seed, *classes):
-  return {'name': 'fake', 'num': 64, 'shape': (6, 6, 1), 'seed': seed,
-          'classes': classes}
-
-def get_config(variant='nat'):
-  if variant != 'nat':
-    raise ValueError(f'unknown variant {variant!r}; valid: nat')
-  return presets.experiment(
-      name='toy', variant=variant, steps=STEPS, num_classes=3, ema_decay=0.9,
-      model={'name': 'small_conv', 'widths': (4,)},
-      data=dict(positives=source(0, 0, 1, 2),
-                negatives={'three': {'source': source(0, 3)}},
-                batch_size=8, negatives_per_batch=(2, 4)),
-      evals={'test': {'source': source(1, 0, 1, 2), 'positive': True},
-             'three': {'source': source(1, 3)}},
-      run=dict(log_every=50, checkpoint_every=150, tensorboard=False))
-"""
-
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('main')
-  (path / 'toy.py').write_text(CONFIG.replace('STEPS', str(STEPS)))
+  toy.write_config(path, STEPS)
   return path
-
-
-def environment(folder, **env):
-  """One CPU device, and programs compiled once for all processes."""
-  return os.environ | {
-      'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1',
-      'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} | env
-
-
-def command(folder, workdir, *args):
-  return [sys.executable, '-m', 'nat_jax.main', '--config', str(folder / 'toy.py'),
-          '--workdir', str(folder / workdir), *args]
 
 
 def start(folder, workdir):
   return subprocess.Popen(
-      command(folder, workdir), env=environment(folder), cwd=ROOT, text=True,
+      toy.command(folder, workdir), env=toy.environment(folder), cwd=ROOT, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def wait_for(process, text):
-  """Reads the output up to a line with `text`; returns it all."""
-  lines = []
-  for line in process.stdout:
-    lines.append(line)
-    if text in line:
-      return ''.join(lines)
-  raise AssertionError(f'no {text!r} in:\n{"".join(lines)}')
 
 
 def logged(workdir, kind='train'):
@@ -97,9 +52,9 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
   for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130),
                          (signal.SIGHUP, 129)):
     process = start(folder, 'disturbed')
-    wait_for(process, f'/{STEPS}')
+    toy.wait_for(process, f'/{STEPS}')
     process.send_signal(number)
-    rest = wait_for(process, f'stopped by {number.name}; saved at step')
+    rest = toy.wait_for(process, f'stopped by {number.name}; saved at step')
     end, _ = process.communicate(timeout=60)
     assert process.returncode == status and 'Traceback' not in rest + end
     assert 'The same command goes on from there' in rest
@@ -110,9 +65,9 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
 
   for kill in range(3):
     process = start(folder, 'disturbed')
-    wait_for(process, 'resuming')
+    toy.wait_for(process, 'resuming')
     if kill != 1:  # once right after the start
-      wait_for(process, f'/{STEPS}')
+      toy.wait_for(process, f'/{STEPS}')
       time.sleep(rng.uniform(0, 0.4))
     process.kill()
     process.communicate()
@@ -139,7 +94,7 @@ def test_killed_and_stopped_run_ends_as_an_undisturbed_one(folder):
 def test_interrupted_before_anything_is_saved(folder):
   """One sentence that says so, however often Ctrl-C is pressed."""
   process = start(folder, 'interrupted')
-  wait_for(process, '== toy:nat')
+  toy.wait_for(process, '== toy:nat')
   process.send_signal(signal.SIGINT)
   rest, _ = process.communicate(timeout=60)
   assert process.returncode == 130
@@ -152,74 +107,14 @@ def test_interrupted_before_anything_is_saved(folder):
 @pytest.mark.process
 def test_lost_viewer_does_not_stop_training(folder):
   """Both outputs go to a reader that leaves after the first line."""
-  args = command(folder, 'viewed', '--config.steps=100')
+  args = toy.command(folder, 'viewed', '--config.steps=100')
   ran = subprocess.run(
       ['bash', '-c', '"$@" 2>&1 | head -n 1; exit ${PIPESTATUS[0]}', '-', *args],
-      env=environment(folder), cwd=ROOT, text=True, capture_output=True, timeout=120)
+      env=toy.environment(folder), cwd=ROOT, text=True, capture_output=True,
+      timeout=120)
   assert (ran.returncode, ran.stdout.count('\n'), ran.stderr) == (0, 1, '')
   assert logged(folder / 'viewed') == [50, 100]
   assert (folder / 'viewed' / 'report.html').exists()
-
-
-@pytest.mark.process
-@pytest.mark.slow
-def test_two_processes_train_as_one(folder):
-  """launch/local.sh: two processes of two devices; files are written by the first."""
-  steps = '--config.steps=40'
-  script = str(ROOT / 'launch' / 'local.sh')
-  ran = subprocess.run(
-      [script, '2', *command(folder, 'two', steps, '--config.run.log_every=20')],
-      env=environment(folder, DEVICES='2', PORT=str(random.randint(20000, 30000))),
-      cwd=ROOT, text=True, capture_output=True, timeout=180)
-  assert ran.returncode == 0, ran.stdout + ran.stderr
-  assert ran.stdout.count('step 40/40  evaluation') == 1
-  assert ran.stdout.count('report: ') == 1
-  assert logged(folder / 'two') == [20, 40]
-  config = json.loads((folder / 'two' / 'config.json').read_text())
-  one = train.train(config, str(folder / 'one'))
-  toy.assert_trees_close(
-      toy.final_state(folder / 'one'), toy.final_state(folder / 'two'), atol=2e-6)
-  two = json.loads((folder / 'two' / 'eval.json').read_text())
-  assert one['evals']['test']['accuracy'] == two['evals']['test']['accuracy']
-
-
-@pytest.mark.process
-@pytest.mark.slow
-def test_lost_processes(folder):
-  """kill -9 of either: the other says so and ends, and the same command goes on."""
-  args = command(folder, 'lost', '--config.steps=160', '--config.run.log_every=10',
-                 '--config.run.checkpoint_every=10')
-
-  def start_two():
-    port = random.randint(20000, 30000)
-    return [subprocess.Popen(
-        args, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment(
-            folder, NAT_JAX_DISTRIBUTED='1', NAT_JAX_NUM_PROCESSES='2',
-            NAT_JAX_PROCESS_ID=str(k), NAT_JAX_COORDINATOR=f'127.0.0.1:{port}'))
-            for k in (0, 1)]
-
-  for victim, step in ((1, 40), (0, 80)):
-    both = start_two()
-    wait_for(both[0], f'step {step}/160')
-    both[victim].kill()
-    told, _ = both[1 - victim].communicate(timeout=60)
-    both[victim].communicate()
-    assert both[1 - victim].returncode != 0
-    assert told.count('a process was lost; start again to resume') == 1
-    for words in ('stack trace', 'Traceback', 'Fatal Python error', 'Gloo all'):
-      assert words not in told
-    saved = checkpoint.list_steps(folder / 'lost')[-1]
-    # Checkpoints are written in the background: of the last one it may be a part.
-    assert step - 20 <= saved < 160
-  both = start_two()
-  out = [process.communicate(timeout=120)[0] for process in both]
-  assert [process.returncode for process in both] == [0, 0], out
-  assert f'resuming {folder / "lost"} at step {saved}' in out[0]
-  config = json.loads((folder / 'lost' / 'config.json').read_text())
-  train.train(config, str(folder / 'alone'))
-  toy.assert_trees_close(
-      toy.final_state(folder / 'alone'), toy.final_state(folder / 'lost'), atol=1e-5)
 
 
 ALL_MODES = """
@@ -240,13 +135,13 @@ def forbidding(folder, library):
   package = folder / f'no_{library}' / library
   package.mkdir(parents=True, exist_ok=True)
   (package / '__init__.py').write_text('raise RuntimeError("not to be imported")')
-  return environment(folder, PYTHONPATH=str(package.parent))
+  return toy.environment(folder, PYTHONPATH=str(package.parent))
 
 
 @pytest.mark.process
 def test_imports_no_tensorflow(folder):
   """Trains with TensorBoard events, evaluates and reports."""
-  args = command(folder, 'without', '--config.steps=3', '--config.run.tensorboard')
+  args = toy.command(folder, 'without', '--config.steps=3', '--config.run.tensorboard')
   ran = subprocess.run(
       [sys.executable, '-c', ALL_MODES, *args[3:]], cwd=ROOT, text=True,
       env=forbidding(folder, 'tensorflow'), capture_output=True, timeout=120)
@@ -266,8 +161,8 @@ def test_imports_no_tensorflow(folder):
     ['--config.steps=0'], ['stray']])
 def test_mistyped_words_are_told_before_jax_is_imported(args, folder):
   ran = subprocess.run(
-      command(folder, 'bad', *args), env=forbidding(folder, 'jax'), cwd=ROOT, text=True,
-      capture_output=True)
+      toy.command(folder, 'bad', *args), env=forbidding(folder, 'jax'), cwd=ROOT,
+      text=True, capture_output=True)
   assert ran.returncode == 1 and ran.stderr.startswith('error: '), ran.stderr
   assert 'not to be imported' not in ran.stderr
 
@@ -282,7 +177,7 @@ def test_help_and_mistakes_as_processes(folder):
     assert part in told.stdout
   assert max(map(len, told.stdout.splitlines())) <= 90
   ran = subprocess.run(
-      command(folder, 'bad', '--config.num_classes=2'), env=environment(folder),
+      toy.command(folder, 'bad', '--config.num_classes=2'), env=toy.environment(folder),
       cwd=ROOT, text=True, capture_output=True)
   assert ran.returncode == 1
   assert re.search(r'error: .*positives.*0\.\.1\b.*num_classes', ran.stderr)

@@ -17,7 +17,15 @@ from clu import metrics as clu_metrics
 
 from nat_jax import runs, task, train
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import checkpoint, feed, files, inference, results, writers
+from nat_jax.runtime import (
+    checkpoint,
+    feed,
+    files,
+    inference,
+    parallel,
+    results,
+    writers,
+)
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets
 from nat_jax.tasks.classify import evaluate, inputs
@@ -158,6 +166,33 @@ def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
   assert_same(
       toy.final_state(tmp_path / 'whole'), toy.final_state(tmp_path / 'stopped'))
   assert_same_records(tmp_path / 'whole', tmp_path / 'stopped')
+
+
+def test_resumed_on_fewer_devices(stop_at, done, tmp_path, monkeypatch):
+  """8, then 4, then 1: the state that was saved, bit for bit; it goes on to one end."""
+  restored, make_mesh = [], parallel.make_mesh
+  restore_latest = checkpoint.restore_latest
+
+  def restore(*args):
+    found = restore_latest(*args)
+    if found[0] is not None:
+      restored.append(toy.leaves(found[0]))
+    return found
+
+  monkeypatch.setattr(checkpoint, 'restore_latest', restore)
+  stop_at({1: [signal.SIGTERM], 3: [signal.SIGTERM]})
+  for num in (8, 4, 1):
+    saved = checkpoint.list_steps(tmp_path) and toy.final_state(tmp_path)
+    with monkeypatch.context() as patch:
+      patch.setattr(
+          parallel, 'make_mesh', lambda num=num: make_mesh(jax.devices()[:num]))
+      with (contextlib.nullcontext() if num == 1 else pytest.raises(train.Preempted)):
+        train.train(make_config(), str(tmp_path))
+    if saved:
+      assert_same(saved, restored[-1])
+  assert len(restored) == 2
+  toy.assert_trees_close(toy.final_state(done), toy.final_state(tmp_path), atol=1e-6)
+  assert_same_records(done, tmp_path, rtol=1e-5)
 
 
 def test_images_per_second_are_of_this_process(stop_at, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import sys
 
@@ -67,8 +68,66 @@ def arrays(path):
 
 def final_state(workdir, step=None):
   """The numpy leaves of the last checkpoint of a run, or of that of a step."""
-  state = checkpoint._without_keys(runs.restore(str(workdir), step).state)
-  return [np.asarray(x) for x in jax.tree.leaves(state)]
+  return leaves(runs.restore(str(workdir), step).state)
+
+
+def leaves(state):
+  """The numpy leaves of a state, its random key as numbers."""
+  return [np.asarray(x) for x in jax.tree.leaves(checkpoint._without_keys(state))]
+
+
+# The program as a process.
+
+
+PROGRAM_CONFIG = """
+from nat_jax.schema import presets
+
+def source(seed, *classes):
+  return {'name': 'fake', 'num': 64, 'shape': (6, 6, 1), 'seed': seed,
+          'classes': classes}
+
+def get_config(variant='nat'):
+  if variant != 'nat':
+    raise ValueError(f'unknown variant {variant!r}; valid: nat')
+  return presets.experiment(
+      name='toy', variant=variant, steps=STEPS, num_classes=3, ema_decay=0.9,
+      model={'name': 'small_conv', 'widths': (4,)},
+      data=dict(positives=source(0, 0, 1, 2),
+                negatives={'three': {'source': source(0, 3)}},
+                batch_size=8, negatives_per_batch=(2, 4)),
+      evals={'test': {'source': source(1, 0, 1, 2), 'positive': True},
+             'three': {'source': source(1, 3)}},
+      run=dict(log_every=50, checkpoint_every=150, tensorboard=False))
+"""
+
+
+def write_config(folder, steps):
+  """A config file toy.py of a run of so many steps."""
+  (folder / 'toy.py').write_text(PROGRAM_CONFIG.replace('STEPS', str(steps)))
+
+
+def environment(folder, **env):
+  """An environment with one CPU device, and programs compiled once for all."""
+  return os.environ | {
+      'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1',
+      'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} | env
+
+
+def command(folder, workdir, *args):
+  """The command that trains the config of `write_config`."""
+  return [sys.executable, '-m', 'nat_jax.main', '--config', str(folder / 'toy.py'),
+          '--workdir', str(folder / workdir), *args]
+
+
+def wait_for(process, text):
+  """Reads the output up to a line with `text`; returns it all."""
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if text in line:
+      return ''.join(lines)
+  raise AssertionError(f'no {text!r} in:\n{"".join(lines)}')
 
 
 # Batches, networks and updates of trainers.

@@ -105,6 +105,21 @@ def count(flag: bool) -> int:
   return int(multihost_utils.process_allgather(np.array(flag, np.int32)).sum())
 
 
+def alike(number: int) -> bool:
+  """Whether all processes gave the same number below 2^31; all must call this."""
+  if total() == 1:
+    return True
+  numbers = multihost_utils.process_allgather(np.array(number, np.int32))
+  return bool((numbers == numbers[0]).all())
+
+
+def first(number: int) -> int:
+  """The number below 2^31 that the first process gave; all must call this."""
+  if total() == 1:
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.array(number, np.int32)))
+
+
 def agreement(
     received: Callable[[], int], most: Callable[[Sequence[int]], jax.Array],
     clock: Callable[[], float] = time.monotonic,

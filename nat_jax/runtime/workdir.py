@@ -9,9 +9,11 @@
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +22,16 @@ import jax
 from absl import logging
 
 from nat_jax import schema
-from nat_jax.runtime import checkpoint, files
+from nat_jax.runtime import checkpoint, files, processes
 
 CONFIG = 'config.json'
 FREE_TO_CHANGE = ('run', 'compare_with')  # config keys that do not affect training
 LOCK = '.{}.lock'  # name of the lock file of a workdir, in the folder above it
+MARK = '.shared-{}'  # name of a file by which processes find that they share a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+NOT_SHARED = (
+    'the processes of this run do not share the folder --workdir {} ({}); choose a '
+    'folder on a disk that all hosts mount')
 POLL = 0.2  # seconds between two attempts to acquire a lock
 
 
@@ -111,9 +117,15 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
 
   Raises:
     ValueError: a run of another config is there and `overwrite` is not set (the keys
-      that differ are listed); or config.json cannot be read and there is no checkpoint.
+      that differ are listed); or config.json cannot be read and there is no checkpoint;
+      or processes of one run see different checkpoints.
     schema.Newer: a run of a later version is there and `overwrite` is not set.
   """
+  # Otherwise orbax, which reads in all processes, would wait forever.
+  steps = checkpoint.list_steps(workdir)
+  if not processes.alike(zlib.crc32(str(steps).encode()) >> 1):
+    raise ValueError(NOT_SHARED.format(
+        workdir, f'this process sees the checkpoints {steps}, another one others'))
   saved: dict[str, dict[str, Any]] = {}  # path -> the config that is saved there
   path = os.path.join(workdir, CONFIG)
   try:
@@ -174,13 +186,27 @@ def prepare(
     num_bytes: disk space that the run needs, in bytes.
 
   Raises:
-    ValueError: an error of `check`, a folder that is not writable, or a disk that is
-      too full.
+    ValueError: an error of `check`, a folder that is not writable, that not all
+      processes share, or a disk that is too full.
   """
   workdir = os.path.abspath(workdir)
   other = check(workdir, config, overwrite)  # in all processes: orbax waits for all
-  if jax.process_index():
-    return
+  new = not os.path.exists(workdir)
+  if not jax.process_index():
+    _create(workdir, other, num_bytes)
+  seen = _count_sharing(workdir)
+  if seen < processes.total():
+    if new and not jax.process_index():
+      os.rmdir(workdir)
+    raise ValueError(NOT_SHARED.format(
+        workdir, f'{seen} of {processes.total()} see what the first one writes'))
+  if not jax.process_index():
+    files.write_json(
+        os.path.join(workdir, CONFIG), {'format': schema.FORMAT, **config})
+
+
+def _create(workdir, other, num_bytes):
+  """Creates a folder with room for `num_bytes`; moves the run `other` there aside."""
   if other:
     aside = f'{workdir}.old-{time.strftime("%Y%m%d-%H%M%S")}'
     os.rename(workdir, aside)
@@ -198,8 +224,21 @@ def prepare(
       pass
   except OSError as error:
     raise ValueError(f'cannot write to --workdir {workdir}: {error}') from error
-  files.write_json(
-      os.path.join(workdir, CONFIG), {'format': schema.FORMAT, **config})
+
+
+def _count_sharing(workdir):
+  """The number of processes that see a file which the first one writes in `workdir`."""
+  if processes.total() == 1:
+    return 1
+  mark = os.path.join(workdir, MARK.format(processes.first(secrets.randbits(31))))
+  if not jax.process_index():
+    with open(mark, 'x'):
+      pass
+  processes.barrier('mark')
+  seen = processes.count(os.path.exists(mark))
+  if not jax.process_index():
+    os.remove(mark)
+  return seen
 
 
 def _existing(path):
