@@ -6,7 +6,7 @@
 #     cd nat_jax && launch/tpu_vm.sh python -m nat_jax.main \
 #       --config configs/nat/cifar10.py --workdir /mnt/shared/runs/cifar10'
 #
-# The workdir must be a folder that all hosts share (a mounted disk).
+# The workdir must be a folder that all hosts share: a mounted disk or gs://BUCKET/PATH.
 # VENV: the virtual environment (default ~/nat_jax_venv). DRY_RUN=1 prints the commands.
 set -euo pipefail
 if [ $# -lt 1 ]; then
@@ -21,6 +21,6 @@ run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 if [ ! -x "$venv/bin/python" ]; then
   run python3 -m venv "$venv"
 fi
-run "$venv/bin/pip" install --quiet -e '.[tpu]'
+run "$venv/bin/pip" install --quiet -e '.[tpu,gcs]'
 export PATH="$venv/bin:$PATH" NAT_JAX_DISTRIBUTED=1
 run exec "$@"

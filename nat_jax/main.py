@@ -4,7 +4,7 @@ Train; at the end print the table of negative confidence rates and write a repor
   python -m nat_jax.main --config configs/digits.py --workdir runs/digits
   (The same command resumes a run that was stopped. --config.steps=100 changes a key of
   the config. Ctrl-C saves the run and exits with status 130, SIGHUP with 129, SIGTERM
-  with 0.)
+  with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
 Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
 Classify pictures of a folder:
@@ -105,6 +105,7 @@ def _check_arguments(argv):
   if argv and MODE.value != 'report':
     raise ValueError(
         f'unexpected arguments {argv}; only --mode=report takes arguments without --')
+  _sigterm_status()
   if CONFIG.value is None:
     return
   if MODE.value == 'train':
@@ -113,6 +114,15 @@ def _check_arguments(argv):
     raise ValueError(
         f'--mode={MODE.value} uses the config in the workdir, which cannot be changed; '
         'leave out ' + ', '.join(f'--config.{key}' for key in changes))
+
+
+def _sigterm_status():
+  """The exit status after SIGTERM, which schedulers send: 0, or what they need."""
+  text = os.environ.get('NAT_JAX_SIGTERM_STATUS') or '0'
+  if not text.isdecimal() or int(text) > 255:
+    raise ValueError(
+        f'NAT_JAX_SIGTERM_STATUS must be an exit status, 0 to 255; got {text!r}')
+  return int(text)
 
 
 def _run_mode(argv):
@@ -136,8 +146,8 @@ def _run_mode(argv):
   except train.Preempted as stopped:
     if jax.process_index() == 0:
       print(stopped, flush=True)
-    if stopped.number != signal.SIGTERM:  # sent by schedulers: status 0, to be resumed
-      sys.exit(128 + stopped.number)
+    sys.exit(_sigterm_status() if stopped.number == signal.SIGTERM
+             else 128 + stopped.number)
   except KeyboardInterrupt as interrupt:
     _end(str(interrupt) or 'interrupted', 128 + signal.SIGINT)
   except Exception as error:

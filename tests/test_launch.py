@@ -1,11 +1,13 @@
-"""The launch scripts: bash reads them, and a dry run prints what they would do."""
+"""Launch files: bash reads the scripts, dry runs, and the form of the .yaml files."""
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 LAUNCH = pathlib.Path(__file__).parents[1] / 'launch'
 SCRIPTS = sorted(LAUNCH.glob('*.sh'))
@@ -33,7 +35,7 @@ def test_tpu_vm(tmp_path):
   lines = run('tpu_vm.sh', *COMMAND, DRY_RUN='1', VENV=f'{tmp_path}/venv').stdout
   assert lines.splitlines() == [
       f'python3 -m venv {tmp_path}/venv',
-      f'{tmp_path}/venv/bin/pip install --quiet -e .[tpu]',
+      f'{tmp_path}/venv/bin/pip install --quiet -e .[tpu,gcs]',
       f'exec {" ".join(COMMAND)}']
   assert not (tmp_path / 'venv').exists()
 
@@ -103,3 +105,124 @@ def test_local_passes_a_stop_on():
   assert [process.stdout.readline() for _ in range(2)] == ['ready\n'] * 2
   process.terminate()
   assert process.communicate(timeout=60) == ('', '') and process.returncode == 0
+
+
+def assert_form(value, form, place='it'):
+  """Asserts that a value of YAML has the form: a type, [form], or {key: form}.
+
+  A key that ends with '?' may be missing, and '*' stands for any further key.
+  """
+  if isinstance(form, dict):
+    assert isinstance(value, dict), place
+    forms = {key.rstrip('?'): part for key, part in form.items()}
+    missing = {key for key in form if key[-1] not in '?*'} - value.keys()
+    assert not missing, f'{place} lacks {missing}'
+    for key, part in value.items():
+      assert key in forms or '*' in forms, f'{place} has an unknown key {key!r}'
+      assert_form(part, forms.get(key, forms.get('*')), f'{place}.{key}')
+  elif isinstance(form, list):
+    assert isinstance(value, list) and value, place
+    for i, part in enumerate(value):
+      assert_form(part, form[0], f'{place}[{i}]')
+  else:
+    assert type(value) is form, f'{place}: expected {form.__name__}, got {value!r}'
+
+
+# The parts in use of the CustomResourceDefinition jobsets.jobset.x-k8s.io, version
+# v1alpha2 (github.com/kubernetes-sigs/jobset, config/components/crd/bases).
+TEXTS = {'*': str}
+POD = {
+    'restartPolicy': str, 'terminationGracePeriodSeconds?': int, 'nodeSelector?': TEXTS,
+    'serviceAccountName?': str,
+    'containers': [{
+        'name': str, 'image': str, 'workingDir?': str, 'command?': [str],
+        'args?': [str], 'env?': [{'name': str, 'value': str}],
+        'ports?': [{'containerPort': int}],
+        'resources?': {'requests?': {'*': int}, 'limits?': {'*': int}}}]}
+JOB = {'parallelism?': int, 'completions?': int, 'backoffLimit?': int,
+       'template': {'spec': POD}}
+JOBSET = {
+    'apiVersion': str, 'kind': str,
+    'metadata': {'name': str, 'annotations?': TEXTS, 'labels?': TEXTS},
+    'spec': {
+        'failurePolicy?': {'maxRestarts?': int},
+        'replicatedJobs': [
+            {'name': str, 'replicas?': int, 'template': {'spec': JOB}}]}}
+# The parts in use of SkyPilot 0.14's get_task_schema and get_resources_schema
+# (github.com/skypilot-org/skypilot, sky/utils/schemas.py).
+SKYPILOT = {
+    'name?': str, 'workdir?': str, 'num_nodes?': int, 'envs?': TEXTS, 'setup?': str,
+    'run?': str,
+    'resources?': {
+        'accelerators?': str, 'use_spot?': bool,
+        'job_recovery?': {'strategy?': str, 'max_restarts_on_errors?': int}}}
+
+
+def read_yaml(name):
+  return yaml.safe_load((LAUNCH / name).read_text())
+
+
+@pytest.mark.process
+def test_jobset():
+  """One pod per host of the slice; each runs a script and a config that exist."""
+  found = read_yaml('jobset.yaml')
+  assert_form(found, JOBSET)
+  assert (found['apiVersion'], found['kind']) == (
+      'jobset.x-k8s.io/v1alpha2', 'JobSet')
+  [slices] = found['spec']['replicatedJobs']
+  job = slices['template']['spec']
+  pod = job['template']['spec']
+  [container] = pod['containers']
+  rows, columns = map(
+      int, pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x'))
+  chips = container['resources']['limits']['google.com/tpu']
+  assert container['resources']['requests'] == container['resources']['limits']
+  assert job['parallelism'] == job['completions'] == rows * columns // chips
+  assert pod['restartPolicy'] == 'Never' and job['backoffLimit'] == 0
+  [script] = container['command']
+  assert os.access(LAUNCH.parent / script, os.X_OK)
+  env = {entry['name']: entry['value'] for entry in container['env']}
+  assert env['NAT_JAX_SIGTERM_STATUS'] != '0'
+  lines = run('tpu_vm.sh', *container['args'], DRY_RUN='1', VENV='/nowhere').stdout
+  assert lines.splitlines()[-1] == f'exec {" ".join(container["args"])}'
+  config = container['args'][container['args'].index('--config') + 1]
+  assert (LAUNCH.parent / config).exists()
+
+
+@pytest.mark.process
+def test_skypilot(tmp_path):
+  """The second of three nodes joins the first; the config exists."""
+  found = read_yaml('skypilot.yaml')
+  assert_form(found, SKYPILOT)
+  assert (LAUNCH.parent / found['envs']['CONFIG']).exists()
+  for name in re.findall(r"'\.\[([a-z,]+)\]'", found['setup'])[0].split(','):
+    assert re.search(rf'(?m)^{name} =', (LAUNCH.parent / 'setup.cfg').read_text())
+  bin_folder = tmp_path / '.venv' / 'bin'
+  bin_folder.mkdir(parents=True)
+  (bin_folder / 'python').write_text('#!/bin/sh\nenv | grep ^NAT_JAX\necho "$@"\n')
+  (bin_folder / 'python').chmod(0o755)
+  env = {key: value for key, value in os.environ.items()
+         if not key.startswith('NAT_JAX')}
+  ran = subprocess.run(
+      ['bash', '-ec', found['run']], cwd=tmp_path, text=True, capture_output=True,
+      env=env | found['envs'] | {
+          'SKYPILOT_NODE_IPS': '10.0.0.7\n10.0.0.8\n10.0.0.9',
+          'SKYPILOT_NODE_RANK': '1', 'SKYPILOT_NUM_NODES': '3'})
+  *joined, command = ran.stdout.splitlines()
+  assert sorted(joined) == [
+      'NAT_JAX_COORDINATOR=10.0.0.7:12355', 'NAT_JAX_DISTRIBUTED=1',
+      'NAT_JAX_NUM_PROCESSES=3', 'NAT_JAX_PROCESS_ID=1']
+  assert command == (f'-m nat_jax.main --config {found["envs"]["CONFIG"]} '
+                     f'--workdir {found["envs"]["WORKDIR"]}')
+
+
+@pytest.mark.parametrize('path, value', [
+    (('spec', 'replicatedJob'), []), (('spec', 'replicatedJobs'), []),
+    (('spec', 'failurePolicy', 'maxRestarts'), '3'), (('kind',), None)])
+def test_form_is_checked(path, value):
+  found = place = read_yaml('jobset.yaml')
+  for key in path[:-1]:
+    place = place[key]
+  place[path[-1]] = value
+  with pytest.raises(AssertionError):
+    assert_form(found, JOBSET)

@@ -242,6 +242,29 @@ def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
     assert '--config.data.batch_size' in caught.value.code
 
 
+@pytest.mark.parametrize('number, wanted, status', [
+    (signal.SIGTERM, None, 0), (signal.SIGTERM, '143', 143), (signal.SIGHUP, '7', 129)])
+def test_exit_status_after_a_signal(number, wanted, status, folder, monkeypatch):
+  def stop(*args):
+    raise train.Preempted(number, 'saved')
+
+  monkeypatch.setattr(train, 'train', stop)
+  if wanted:
+    monkeypatch.setenv('NAT_JAX_SIGTERM_STATUS', wanted)
+  with pytest.raises(SystemExit) as stopped:
+    toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+                 '--workdir', str(folder / 'stopped'))
+  assert stopped.value.code == status
+
+
+@pytest.mark.parametrize('wanted', ['many', '256', '-1'])
+def test_exit_status_that_is_none(wanted, folder, monkeypatch):
+  monkeypatch.setenv('NAT_JAX_SIGTERM_STATUS', wanted)
+  with pytest.raises(SystemExit, match=f'^error: .*0 to 255.*{wanted}'):
+    toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
+                 '--workdir', str(folder / 'nowhere'))
+
+
 def test_report_that_cannot_be_written(tmp_path, monkeypatch):
   """The sentence names the place and says that nothing of the runs is lost."""
   def full(*args):
