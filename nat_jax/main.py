@@ -28,7 +28,7 @@ from ml_collections import config_flags
 
 from nat_jax import commands, schema
 from nat_jax.commands import COMMANDS, config_file
-from nat_jax.commands.flags import CONFIG, MISTAKES
+from nat_jax.commands.flags import CONFIG, MISTAKES, PROFILE, WORKDIR
 from nat_jax.runtime import console, signals
 
 MODE = flags.DEFINE_enum('mode', 'train', list(COMMANDS), 'What to do.')
@@ -106,6 +106,8 @@ def _check_arguments(argv):
     raise ValueError(
         f'unexpected arguments {argv}; only --mode=report takes arguments without --')
   _sigterm_status()
+  for workdir in filter(None, [WORKDIR.value, *argv]):
+    _check_store(workdir)
   if CONFIG.value is None:
     return
   if MODE.value == 'train':
@@ -114,6 +116,21 @@ def _check_arguments(argv):
     raise ValueError(
         f'--mode={MODE.value} uses the config in the workdir, which cannot be changed; '
         'leave out ' + ', '.join(f'--config.{key}' for key in changes))
+
+
+def _check_store(workdir):
+  """Raises ValueError where a workdir in an object store cannot be used."""
+  if '://' not in workdir:
+    return
+  from nat_jax.runtime import files  # imported here because it imports numpy
+
+  files.check_store(workdir)
+  what = (f'--mode={MODE.value}' if MODE.value not in ('train', 'evaluate', 'report')
+          else '--profile' if PROFILE.value else '')
+  if what:
+    raise ValueError(
+        f'{what} needs a local --workdir; copy the run first: '
+        f'gcloud storage cp -r {workdir} runs')
 
 
 def _sigterm_status():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from nat_jax.reports import figures
 from nat_jax.reports.frames import set_names
-from nat_jax.runtime import results
+from nat_jax.runtime import files, results
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 2
 SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text
@@ -77,7 +77,8 @@ def save_sheet(images: np.ndarray, path: str | Path, columns: int = 10) -> None:
   """Writes the `mosaic` of images as a PNG, enlarged to about 640 pixels in width."""
   canvas = mosaic(images, columns)
   times = max(1, 640 // canvas.shape[1])
-  Image.fromarray(canvas.repeat(times, 0).repeat(times, 1)).save(path)
+  with files.replacing(path, 'wb') as file:
+    Image.fromarray(canvas.repeat(times, 0).repeat(times, 1)).save(file, format='png')
 
 
 def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:

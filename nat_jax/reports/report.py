@@ -10,7 +10,6 @@ deviation in tables and one colour in figures.
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from nat_jax import metrics, schema
@@ -48,7 +47,7 @@ def load_run(workdir: str) -> Run:
   Raises:
     ValueError: there is no eval.json, or a file cannot be read.
   """
-  folder = Path(workdir)
+  folder = files.as_path(workdir)
   evaluation = results.read_evaluation(workdir)
   if evaluation is None:
     raise ValueError(
@@ -111,7 +110,7 @@ def write(
   Returns:
     The path of report.html.
   """
-  out = Path(out_dir)
+  out = files.as_path(out_dir)
   (out / 'figures').mkdir(parents=True, exist_ok=True)
   shown = []
   for name, caption, note, figure in drawn:
@@ -182,7 +181,7 @@ def _history(path, informative):
 
 def _read_config(workdir):
   """The config of a run; {} if there is no config.json, as in a copy of eval.json."""
-  path = Path(workdir, workdirs.CONFIG)
+  path = files.as_path(workdir) / workdirs.CONFIG
   remedy = 'remove that file, or restore it by training the run again'
   try:
     config = files.read_json(path, remedy)

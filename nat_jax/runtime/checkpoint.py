@@ -26,7 +26,7 @@ from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
 from nat_jax import schema
-from nat_jax.runtime import migrate, processes
+from nat_jax.runtime import files, migrate, processes
 
 FOLDER = 'checkpoints'
 DAMAGED = 'damaged_checkpoints'
@@ -59,7 +59,7 @@ def open_manager(
     read_only: whether to create and delete nothing.
   """
   logging.get_absl_logger().addFilter(_is_news)
-  directory = os.path.join(os.path.abspath(workdir), FOLDER)
+  directory = os.path.join(files.absolute(workdir), FOLDER)
   preserve = [policies.LatestN(max(keep, 1))]
   sign = -1 if lowest else 1
   best_fn = (lambda figures: sign * figures[best]) if best else None
@@ -279,7 +279,9 @@ def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
 
 def list_steps(workdir: str) -> list[int]:
   """The steps of the checkpoints in `workdir`, in rising order."""
-  folder = os.path.join(os.path.abspath(workdir), FOLDER)
+  folder = os.path.join(files.absolute(workdir), FOLDER)
+  if files.is_remote(folder):  # where steps are not renamed when they are complete
+    return sorted(ocp.utils.checkpoint_steps(folder))
   if not os.path.isdir(folder):
     return []
   return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
@@ -339,6 +341,12 @@ def _without_keys(tree):
 
 def _set_aside(manager, step):
   """Moves a damaged checkpoint to `damaged_checkpoints/`, under a free name."""
+  if files.is_remote(manager.directory):
+    at = manager.directory / str(step)
+    raise Damaged(
+        f'checkpoint {step} is damaged, and cannot be moved aside in an object store; '
+        f'move it yourself: gcloud storage mv {at} '
+        f'{manager.directory.parent / DAMAGED / str(step)}')
   if jax.process_index() == 0:
     folder = os.path.join(os.path.dirname(manager.directory), DAMAGED)
     os.makedirs(folder, exist_ok=True)

@@ -8,11 +8,23 @@
 
 A reader raises `Unreadable` for a file that exists and cannot be used; its message
 holds the path, the reason and what to do.
+
+A path may also begin with gs://, which `etils.epath` reads and writes. An object store
+can neither append to an object nor rename one, and writes an object as a whole or not
+at all:
+  replacing, write_json ...  upload the finished file as one object
+  append                     reads the object and uploads it again, longer
+  writing_together           removes the last object, which implies all others, then
+                             uploads them in order; until the last one none counts
 """
 
 import contextlib
+import importlib.util
+import io
 import json
 import os
+import pathlib
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +33,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+REMOTE = 'gs://'
 PARTIAL = '.partial'  # suffix of a file that is being written
 
 
@@ -29,6 +42,45 @@ class Unreadable(ValueError):
 
   def __init__(self, path: str | os.PathLike, reason: Any, remedy: str):
     super().__init__(f'{os.fspath(path)} cannot be read ({reason}); {remedy}')
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+  """Whether a path is in an object store."""
+  return os.fspath(path).startswith(REMOTE)
+
+
+def as_path(path: str | os.PathLike) -> Any:
+  """The path as a `pathlib.Path`, or for gs:// as an `epath.Path`, which is alike."""
+  if not is_remote(path):
+    return pathlib.Path(path)
+  from etils import epath  # imported here because it takes a tenth of a second
+
+  return epath.Path(path)
+
+
+def exists(path: str | os.PathLike) -> bool:
+  """Whether there is a file or a folder at the path."""
+  return as_path(path).exists() if is_remote(path) else os.path.exists(path)
+
+
+def absolute(path: str | os.PathLike) -> str:
+  """The absolute path; a path of gs:// is one."""
+  return os.fspath(path) if is_remote(path) else os.path.abspath(path)
+
+
+def check_store(path: str) -> None:
+  """Raises ValueError for a path of an object store that cannot be used here.
+
+  The packages that `etils.epath` needs for gs:// are looked for; nothing is read.
+  """
+  if is_remote(path):
+    if not any(map(importlib.util.find_spec, ('gcsfs', 'tensorflow'))):
+      raise ValueError(
+          f"{path} needs the package gcsfs, which is not installed; install it with: "
+          "pip install -e '.[gcs]'")
+  elif '://' in path:
+    raise ValueError(
+        f'{path} is neither a local path nor one of {REMOTE}, the only object store')
 
 
 @contextlib.contextmanager
@@ -59,6 +111,13 @@ def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterat
   partial = os.fspath(path) + PARTIAL
   if 'b' not in mode:
     kwargs.setdefault('encoding', 'utf-8')
+  if is_remote(path):
+    content = io.BytesIO()
+    file = content if 'b' in mode else io.TextIOWrapper(content, **kwargs)
+    yield file
+    file.flush()
+    _upload(path, content.getvalue())
+    return
   try:
     with named(path), open(partial, mode, **kwargs) as file:
       yield file
@@ -71,6 +130,37 @@ def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterat
     raise
 
 
+def append(path: str | os.PathLike, data: bytes) -> None:
+  """Appends to a file, which is closed at once, so that no buffer holds any of it."""
+  if is_remote(path):
+    place = as_path(path)
+    _upload(path, (place.read_bytes() if place.exists() else b'') + data)
+    return
+  with named(path), open(path, 'ab') as file:
+    file.write(data)
+
+
+def _upload(path, data):
+  """Writes an object; libraries of object stores raise errors of kinds of their own."""
+  try:
+    as_path(path).write_bytes(data)
+  except (OSError, MemoryError):
+    raise
+  except Exception as error:
+    raise OSError(f'{path} cannot be written: {error}') from error
+
+
+class Upload(io.BytesIO):
+  """A file in memory that is uploaded as a whole whenever it is flushed."""
+
+  def __init__(self, path: str):
+    super().__init__()
+    self.path = path
+
+  def flush(self) -> None:
+    _upload(self.path, self.getvalue())
+
+
 @contextlib.contextmanager
 def writing_together(folder: str | os.PathLike) -> Iterator[Callable[[str], str]]:
   """Writes several files under temporary names and renames them when the block ends.
@@ -80,6 +170,10 @@ def writing_together(folder: str | os.PathLike) -> Iterator[Callable[[str], str]
     Files are renamed in the order of these calls, so that the last file, once it is
     there, implies all others.
   """
+  if is_remote(folder):
+    with _uploading_together(as_path(folder)) as path:
+      yield path
+    return
   asked: dict[str, str] = {}  # final path -> temporary path
 
   def path(name: str) -> str:
@@ -97,6 +191,24 @@ def writing_together(folder: str | os.PathLike) -> Iterator[Callable[[str], str]
       with contextlib.suppress(OSError):
         os.remove(new)
     raise
+
+
+@contextlib.contextmanager
+def _uploading_together(folder):
+  """`writing_together` for a folder of an object store."""
+  with tempfile.TemporaryDirectory() as local:
+    asked: dict[str, pathlib.Path] = {}  # name -> temporary path
+
+    def path(name: str) -> str:
+      asked[name] = pathlib.Path(local, name)
+      asked[name].parent.mkdir(parents=True, exist_ok=True)
+      return str(asked[name])
+
+    yield path
+    if asked:
+      (folder / list(asked)[-1]).unlink(missing_ok=True)
+    for name, place in asked.items():
+      _upload(folder / name, place.read_bytes())
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -118,7 +230,7 @@ def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
     FileNotFoundError: there is no such file.
   """
   try:
-    with open(path, encoding='utf-8') as file:
+    with _open_text(path) as file:
       value = json.load(file)
   # ValueError: invalid JSON or UTF-8.
   except (ValueError, RecursionError) as error:
@@ -135,10 +247,10 @@ def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
   Other lines, such as one that was being written when the run was killed, are skipped
   with a warning. Yields nothing if there is no such file.
   """
-  if not os.path.exists(path):
+  if not exists(path):
     return
   bad = []
-  with open(path, encoding='utf-8', errors='replace') as file:
+  with _open_text(path, errors='replace') as file:
     for number, line in enumerate(file, 1):
       record = _record(line)
       if record is None:
@@ -148,6 +260,14 @@ def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
   if bad:
     logging.warning(
         '%s: skipped %d damaged line(s), the first is line %d.', path, len(bad), bad[0])
+
+
+def _open_text(path, errors='strict'):
+  """Opens a file of text for reading."""
+  if is_remote(path):
+    return io.TextIOWrapper(
+        io.BytesIO(as_path(path).read_bytes()), encoding='utf-8', errors=errors)
+  return open(path, encoding='utf-8', errors=errors)
 
 
 def _record(line):
@@ -184,7 +304,8 @@ def read_npz(
     FileNotFoundError: there is no such file.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
+    readable = io.BytesIO(as_path(path).read_bytes()) if is_remote(path) else path
+    with np.load(readable, allow_pickle=False) as file:
       arrays = {key: file[key] for key in file.files}
   except FileNotFoundError:
     raise

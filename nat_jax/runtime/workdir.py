@@ -45,8 +45,8 @@ def hold(workdir: str, wait: bool = False) -> Iterator[None]:
   of one run the first holds the lock.
 
   It has no effect between hosts that mount a shared disk with local locks (NFS with
-  `nolock` or `local_lock=flock`, Lustre with `localflock`). On a disk without locks it
-  has no effect at all, and a warning is logged.
+  `nolock` or `local_lock=flock`, Lustre with `localflock`). On a disk without locks,
+  and in an object store, it has no effect at all, and a warning is logged.
 
   Args:
     workdir: of a run; it need not exist.
@@ -57,6 +57,12 @@ def hold(workdir: str, wait: bool = False) -> Iterator[None]:
       written.
   """
   if jax.process_index():
+    yield
+    return
+  if files.is_remote(workdir):
+    logging.warning(
+        '%s is in an object store, which has no locks: do not start a second run '
+        'there.', workdir)
     yield
     return
   lock = _make_lock(workdir)
@@ -121,6 +127,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
       or processes of one run see different checkpoints.
     schema.Newer: a run of a later version is there and `overwrite` is not set.
   """
+  _check_reachable(workdir)
   # Otherwise orbax, which reads in all processes, would wait forever.
   steps = checkpoint.list_steps(workdir)
   if not processes.alike(zlib.crc32(str(steps).encode()) >> 1):
@@ -189,14 +196,14 @@ def prepare(
     ValueError: an error of `check`, a folder that is not writable, that not all
       processes share, or a disk that is too full.
   """
-  workdir = os.path.abspath(workdir)
+  workdir = files.absolute(workdir)
   other = check(workdir, config, overwrite)  # in all processes: orbax waits for all
-  new = not os.path.exists(workdir)
+  new = not files.exists(workdir)
   if not jax.process_index():
     _create(workdir, other, num_bytes)
   seen = _count_sharing(workdir)
   if seen < processes.total():
-    if new and not jax.process_index():
+    if new and not (jax.process_index() or files.is_remote(workdir)):
       os.rmdir(workdir)
     raise ValueError(NOT_SHARED.format(
         workdir, f'{seen} of {processes.total()} see what the first one writes'))
@@ -207,6 +214,13 @@ def prepare(
 
 def _create(workdir, other, num_bytes):
   """Creates a folder with room for `num_bytes`; moves the run `other` there aside."""
+  if files.is_remote(workdir):  # which has neither folders nor a size nor renaming
+    if other:
+      raise ValueError(
+          f'--overwrite cannot move the run in {workdir} aside, because objects cannot '
+          f'be renamed; choose another --workdir, or: gcloud storage mv {workdir} '
+          f'{workdir}.old')
+    return
   if other:
     aside = f'{workdir}.old-{time.strftime("%Y%m%d-%H%M%S")}'
     os.rename(workdir, aside)
@@ -231,14 +245,28 @@ def _count_sharing(workdir):
   if processes.total() == 1:
     return 1
   mark = os.path.join(workdir, MARK.format(processes.first(secrets.randbits(31))))
+  mark = files.as_path(mark)
   if not jax.process_index():
-    with open(mark, 'x'):
-      pass
+    mark.write_bytes(b'')
   processes.barrier('mark')
-  seen = processes.count(os.path.exists(mark))
+  seen = processes.count(mark.exists())
   if not jax.process_index():
-    os.remove(mark)
+    mark.unlink()
   return seen
+
+
+def _check_reachable(workdir):
+  """Raises ValueError unless a workdir in an object store can be looked up."""
+  files.check_store(workdir)
+  if not files.is_remote(workdir):
+    return
+  try:
+    files.as_path(workdir).exists()
+  except Exception as error:  # each library raises errors of kinds of its own
+    text = (str(error).strip() or repr(error)).splitlines()[0]
+    raise ValueError(
+        f'cannot reach --workdir {workdir}: {text}; check the name of the bucket and '
+        'your credentials (gcloud auth application-default login)') from error
 
 
 def _existing(path):

@@ -50,9 +50,7 @@ def open_writers(
   with _events(workdir if tensorboard else None) as write_events:
 
     def write(record):
-      # Opened for each record, so that no buffer holds records when the disk is full.
-      with files.named(path), open(path, 'a', encoding='utf-8') as file:
-        file.write(json.dumps(finite(record)) + '\n')
+      files.append(path, (json.dumps(finite(record)) + '\n').encode())
       write_events(record)
 
     yield write
@@ -98,9 +96,10 @@ def _open_events(folder):
 
   TensorBoard finds files of events by the form of their name, and sorts them by it.
   """
-  os.makedirs(folder, exist_ok=True)
+  files.as_path(folder).mkdir(parents=True, exist_ok=True)
   name = f'events.out.tfevents.{time.time_ns() / 1e9:.6f}.{os.getpid()}'
-  file = open(os.path.join(folder, name), 'xb')  # noqa: SIM115
+  path = os.path.join(folder, name)
+  file = files.Upload(path) if files.is_remote(path) else open(path, 'xb')  # noqa: SIM115
   _write_event(file, file_version='brain.Event:2')
   return file
 
@@ -135,7 +134,7 @@ def has_record(workdir: str, step: int, kind: str) -> bool:
 
 def _drop_after(path, step):
   """Removes the records of steps after `step`, and damaged lines."""
-  if not os.path.exists(path):
+  if not files.exists(path):
     return
   kept = [record for record in files.read_records(path) if record['step'] <= step]
   with files.replacing(path) as file:

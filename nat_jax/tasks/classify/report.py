@@ -6,7 +6,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from nat_jax import metrics
@@ -21,6 +20,7 @@ from nat_jax.reports.tables import (
     labels,
     of_metrics,
 )
+from nat_jax.runtime import files
 from nat_jax.schema import ACCURACY_NCR, TEST
 
 DETECTION = ('auroc', 'aupr_in', 'aupr_out', 'fpr95_id_positive', 'fpr95_ood_positive')
@@ -175,8 +175,8 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   runs = [run for same in groups.values() for run in same]
 
   def has_scores(run):
-    return any(Path(run['workdir'], 'scores', f'{name}.npz').exists()
-               for name in run['evals'])
+    folder = files.as_path(run['workdir']) / 'scores'
+    return any((folder / f'{name}.npz').exists() for name in run['evals'])
 
   no_metrics = plots.missing(runs, 'metrics.jsonl', plots.has_history)
   no_scores = plots.missing(runs, 'scores/*.npz', has_scores)

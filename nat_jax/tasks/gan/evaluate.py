@@ -15,7 +15,7 @@ from absl import logging
 
 from nat_jax import data, metrics, registry
 from nat_jax.reports import pictures
-from nat_jax.runtime import parallel, results, writers
+from nat_jax.runtime import files, parallel, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks import images as shared
 from nat_jax.tasks.gan import features
@@ -250,7 +250,7 @@ def sheet(images: np.ndarray, path: str, columns: int = 10) -> None:
     columns: images per row.
   """
   if jax.process_index() == 0:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    files.as_path(path).parent.mkdir(parents=True, exist_ok=True)
     pictures.save_sheet(images, path, columns)
 
 

@@ -94,8 +94,8 @@ def checkpoint(
   return Features(
       f'classifier and features: our own {name}, step {restored.step}; not comparable '
       'with published IS, AM score and FID',
-      f'{os.path.realpath(workdir)} {restored.step} '
-      f'{os.path.getmtime(os.path.join(workdir, "checkpoints", str(restored.step)))}',
+      f'{files.absolute(workdir)} {restored.step} '
+      f'{others.about(workdir, restored.step)["crc32"]}',
       apply, k)
 
 

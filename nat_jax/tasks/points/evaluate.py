@@ -80,7 +80,7 @@ def make_evaluator(
     del state, figures
     steps = list(range(0, step + 1, every))
     start = _place(workdir, 0)
-    if jax.process_index() == 0 and not os.path.exists(start):
+    if jax.process_index() == 0 and not files.exists(start):
       first = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
       _keep(workdir, 0, *look(first))
     seen = [files.read_npz(_place(workdir, at), AGAIN.format(workdir), KEYS)
@@ -116,7 +116,7 @@ def _keep(workdir, step, distance, samples, boundary):
   """Writes a snapshot to the workdir, with at most `DRAWN` samples per seed."""
   thin = -(-samples.shape[1] // DRAWN)
   path = _place(workdir, step)
-  os.makedirs(os.path.dirname(path), exist_ok=True)
+  files.as_path(path).parent.mkdir(parents=True, exist_ok=True)
   files.write_npz(
       path, distance=distance, samples=samples[:, ::thin].astype(np.float16),
       boundary=boundary.astype(np.float16))
