@@ -115,6 +115,25 @@ def test_agreement_at_the_end_does_not_wait_for_a_later_call(calls):
   assert together(wait=True) == [signal.SIGINT]
 
 
+SIGNALLED = """
+import os, signal, time
+from nat_jax.runtime import processes
+processes.join()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(20)
+"""
+
+
+@pytest.mark.process
+def test_signal_before_training_is_not_ignored():
+  """JAX's own service would take it, and the run would go on to its first update."""
+  ran = subprocess.run(
+      [str(ROOT / 'launch' / 'local.sh'), '1', sys.executable, '-c', SIGNALLED],
+      env=os.environ | {'PORT': str(random.randint(20000, 30000))}, cwd=ROOT, text=True,
+      capture_output=True, timeout=120)
+  assert ran.returncode == 128 + signal.SIGTERM, ran.stdout + ran.stderr
+
+
 # Each process has a cache of its own; that of the second is emptied between the calls.
 CACHES = """
 import os, shutil, sys
