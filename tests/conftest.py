@@ -6,8 +6,9 @@ import signal
 import jax
 import pytest
 
-# Most of the time of the tests is compilation, and of that two thirds are the emitters
-# of fusions. A flag that XLA does not know ends the program, so not for later versions.
+# Most of the time of the tests is compilation, of programs that run for milliseconds;
+# two thirds of it are the emitters of fusions. The processes that tests start compile
+# as users do. A flag that XLA does not know ends the program: not for later versions.
 if jax.__version_info__ < (0, 11):
   os.environ['XLA_FLAGS'] = (
       os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false')
@@ -15,6 +16,7 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+jax.config.update('jax_disable_most_optimizations', True)
 
 # A shell has jobs in the background ignore SIGINT, and `nohup` SIGHUP; the processes
 # that tests start would inherit it.
@@ -44,8 +46,8 @@ def programs_are_compiled_once(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def quick_compilation():
-  """For tests whose time is the compilation of programs that run for milliseconds."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
+def as_users_compile():
+  """For tests of bits that XLA's optimisations may change."""
   jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
