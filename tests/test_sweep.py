@@ -109,9 +109,10 @@ def test_jobs_have_the_configs_that_their_commands_train(config):
 
 
 @pytest.mark.process
-def test_accelerators_are_left_to_the_runs(config, tmp_path):
+def test_accelerators_are_left_to_the_runs(tmp_path):
   """The sweep itself does not start a backend, which here is one that is missing."""
   env = environment(tmp_path) | {'JAX_PLATFORMS': 'cuda'}
+  config = 'configs/gan/digits.py:nat3'  # asks whether its classifier is trained
   ran = [subprocess.run(
       sweep_command(tmp_path / 'out', config, *args), env=env, cwd=toy.ROOT, text=True,
       capture_output=True) for args in (['--dry_run'], [])]
@@ -274,8 +275,9 @@ workdir = pathlib.Path(sys.argv[4])
 workdir.mkdir()
 begun = time.monotonic()
 time.sleep(0.3)
+alone = os.getpgrp() == os.getpid()
 print(os.environ.get('SLOT'), len(os.sched_getaffinity(0)), begun, time.monotonic(),
-      file=open(workdir / 'told', 'w'))
+      alone, file=open(workdir / 'told', 'w'))
 if workdir.name == 'toy-1':
   sys.exit('error: no luck\\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
 (workdir / 'eval.json').write_text('{"step": 4, "evals": {}}')
@@ -288,8 +290,10 @@ if workdir.name == 'toy-1':
   assert runs[1].reason == 'error: no luck'
   told = [(pathlib.Path(run.job.workdir) / 'told').read_text().split() for run in runs]
   assert {cores for _, cores, *_ in told} == {'1'}
+  # In a process group of its own: Ctrl-C on a terminal is for the sweep alone.
+  assert {alone for *_, alone in told} == {'True'}
   for name in 'ab':
-    spans = sorted((float(x), float(y)) for slot, _, x, y in told if slot == name)
+    spans = sorted((float(x), float(y)) for slot, _, x, y, _ in told if slot == name)
     assert spans and all(
         end < begin for (_, end), (begin, _) in itertools.pairwise(spans))
   out = capsys.readouterr().out
