@@ -48,7 +48,8 @@ def run_main(monkeypatch, *args):
   """The program in this process, with the arguments of its command line."""
   monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
   flags.FLAGS.unparse_flags()
-  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images'):
+  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
+               'seeds', 'jobs', 'on', 'submit', 'dry_run', 'mode'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 
