@@ -1,7 +1,8 @@
 """The paper's CIFAR-10 classifiers (Tables 1-3), and other methods with negatives.
 
     python -m nat_jax.main --config configs/nat/cifar10.py:nat --workdir runs/nat-0
-    launch/sweep.sh runs/small '0 1 2' configs/nat/cifar10.py:{baseline,nat}_small
+    python -m nat_jax.main --mode=sweep --workdir runs/small --seeds 0,1,2 \
+      configs/nat/cifar10.py:{baseline,nat}_small
 
 Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated otherwise:
   baseline    the plain classifier
