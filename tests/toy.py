@@ -145,9 +145,9 @@ def gan_settings(shape, loss='nat_gan', generator=None, norm='weight', **setting
 
 def run_on_devices(trainer, num_devices, mode, items, source=(), seed=1, **settings):
   """(state, metrics) after an update for each of the items, and the state before."""
-  mesh = parallel.make_mesh(jax.devices()[:num_devices])
-  state = parallel.init_state(trainer.init, jax.random.key(seed), mesh)
-  before = jax.device_get(state.nets)
+  one, mesh = (parallel.make_mesh(jax.devices()[:n]) for n in (1, num_devices))
+  state = parallel.init_state(trainer.init, jax.random.key(seed), one)
+  before, state = jax.device_get(state.nets), parallel.replicate(state, mesh)
   step = parallel.wrap_step(trainer.step, mesh, mode=mode, **settings)
   frozen, source = (parallel.replicate(x, mesh) for x in (trainer.frozen(), source))
   return *step(state, frozen, source, items), before
