@@ -15,6 +15,11 @@ Make images with a trained GAN (--interpolate=5, --neighbours=4: more sheets):
   python -m nat_jax.main --mode=generate --workdir runs/gan --num 64 [--labels 0,3]
 Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
+Train configs with several seeds, each in a folder of --workdir, and report on all:
+  python -m nat_jax.main --mode=sweep --workdir runs/small --seeds 0,1,2 \\
+    configs/nat/cifar10.py:baseline_small configs/nat/cifar10.py:nat_small
+  (Finished runs are skipped, interrupted ones go on. --config.KEY=VALUE changes a key
+  of all. --jobs=2 trains two at a time, --on=slurm and --on=skypilot elsewhere.)
 """
 
 import gc
@@ -27,8 +32,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nat_jax import commands, schema
-from nat_jax.commands import COMMANDS, config_file
-from nat_jax.commands.flags import CONFIG, MISTAKES, PROFILE, WORKDIR
+from nat_jax.commands import COMMANDS, config_file, jobs
+from nat_jax.commands.flags import CONFIG, MISTAKES, ON, PROFILE, WORKDIR
 from nat_jax.runtime import console, signals
 
 MODE = flags.DEFINE_enum('mode', 'train', list(COMMANDS), 'What to do.')
@@ -58,6 +63,8 @@ def parse(argv: list[str]) -> list[str]:
   try:
     for arg in argv[1:]:
       _check_key(arg)
+    if _values_of('mode', argv)[-1:] == ['sweep']:
+      return _parse_sweep(argv)
     _check_config_file(argv)
     return flags.FLAGS(argv)
   except (flags.Error, *MISTAKES, LookupError, AttributeError, SyntaxError) as error:
@@ -81,11 +88,29 @@ def _check_key(arg):
 
 def _check_config_file(argv):
   """Loads the config file first, since absl prints a traceback for a mistake in it."""
-  for arg, following in zip(argv[1:], [*argv[2:], ''], strict=True):
-    found = re.fullmatch(r'--?config(?:=(.*))?', arg)
-    path, _, variant = ((found[1] or following) if found else '').partition(':')
+  for value in _values_of('config', argv):
+    path, _, variant = value.partition(':')
     if path:
       config_file.load(path, variant or None)
+
+
+def _values_of(name, argv):
+  """The values that the command line gives a flag, which may have several."""
+  pairs = zip(argv[1:], [*argv[2:], ''], strict=True)
+  return [found[1] or following for arg, following in pairs
+          if (found := re.fullmatch(rf'--?{name}(?:=(.*))?', arg))]
+
+
+def _parse_sweep(argv):
+  """Parses the command line of a sweep, whose changes are for all of its configs."""
+  if _values_of('config', argv):
+    raise ValueError(
+        '--mode=sweep takes its configs without --config: --mode=sweep --workdir DIR '
+        'FILE:VARIANT ...')
+  changes = [arg for arg in argv[1:] if jobs.CHANGE.match(arg)]
+  found = [*flags.FLAGS([arg for arg in argv if arg not in changes]), *changes]
+  jobs.asked(found[1:])
+  return found
 
 
 def main(argv: list[str]) -> None:
@@ -102,10 +127,21 @@ def main(argv: list[str]) -> None:
 
 def _check_arguments(argv):
   """Raises ValueError for the mistakes that can be found without importing JAX."""
-  if argv and MODE.value != 'report':
+  if argv and MODE.value not in ('report', 'sweep'):
     raise ValueError(
-        f'unexpected arguments {argv}; only --mode=report takes arguments without --')
+        f'unexpected arguments {argv}; only --mode=report and --mode=sweep take '
+        'arguments without --')
   _sigterm_status()
+  if MODE.value == 'sweep':
+    if DISTRIBUTED.value:
+      raise ValueError(
+          '--mode=sweep runs as one process, which starts others: unset '
+          'NAT_JAX_DISTRIBUTED and leave out --distributed')
+    if '://' in (WORKDIR.value or '') and ON.value != 'skypilot':
+      raise ValueError(
+          f'--mode=sweep needs a local --workdir, got {WORKDIR.value}; a bucket is for '
+          '--on=skypilot')
+    return
   for workdir in filter(None, [WORKDIR.value, *argv]):
     _check_store(workdir)
   if CONFIG.value is None:

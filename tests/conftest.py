@@ -1,13 +1,15 @@
 """Eight CPU devices, strict ranks, the checker for reused keys, a cache of its own."""
 
+import gc
 import os
 import signal
 
 import jax
 import pytest
 
-# Most of the time of the tests is compilation, and of that two thirds are the emitters
-# of fusions. A flag that XLA does not know ends the program, so not for later versions.
+# Most of the time of the tests is compilation, of programs that run for milliseconds;
+# two thirds of it are the emitters of fusions. The processes that tests start compile
+# as users do. A flag that XLA does not know ends the program: not for later versions.
 if jax.__version_info__ < (0, 11):
   os.environ['XLA_FLAGS'] = (
       os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false')
@@ -15,6 +17,7 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+jax.config.update('jax_disable_most_optimizations', True)
 
 # A shell has jobs in the background ignore SIGINT, and `nohup` SIGHUP; the processes
 # that tests start would inherit it.
@@ -22,6 +25,13 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler),
                         (signal.SIGHUP, signal.SIG_DFL)):
   if signal.getsignal(number) == signal.SIG_IGN:
     signal.signal(number, handler)
+
+
+def pytest_collection_finish():
+  """Tracing makes many objects, and looking for dead ones took a tenth of the time."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -44,8 +54,8 @@ def programs_are_compiled_once(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def quick_compilation():
-  """For tests whose time is the compilation of programs that run for milliseconds."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
+def as_users_compile():
+  """For tests of bits that XLA's optimisations may change."""
   jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)

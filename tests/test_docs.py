@@ -138,7 +138,7 @@ def trace(**config):
       lambda x: (x.shape, x.dtype), state)
 
 
-def test_examples_run(tmp_path, monkeypatch, quick_compilation):
+def test_examples_run(tmp_path, monkeypatch):
   one = parallel.make_mesh(jax.devices()[:1])  # compiled in half the time
   monkeypatch.setattr(parallel, 'make_mesh', lambda: one)
   text = (ROOT / 'docs' / 'extending.md').read_text()

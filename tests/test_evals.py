@@ -11,8 +11,6 @@ from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.schema import presets
 from nat_jax.tasks import classify, gan
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 SHAPE = (4, 4, 1)
 
 

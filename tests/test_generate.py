@@ -22,8 +22,6 @@ from nat_jax.task import Inputs
 from nat_jax.tasks.gan import evaluate as generation
 from nat_jax.tasks.gan import features, neighbours
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 SHAPE = (4, 4, 1)
 NUM_CLASSES = 3
 STEPS = 24

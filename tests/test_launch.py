@@ -47,22 +47,6 @@ def test_slurm():
 
 
 @pytest.mark.process
-def test_sweep():
-  """A workdir for each config and seed, the flags with each, one report at the end."""
-  args = ['out', '0 1', 'configs/digits.py', 'configs/nat/svhn.py:nat_small',
-          'configs/pictures.py:/data/pets,/data/others', '--config.steps=9']
-  lines = run('sweep.sh', *args, DRY_RUN='1').stdout.splitlines()
-  workdirs = [f'out/{name}-{seed}' for seed in (0, 1) for name in (
-      'digits', 'svhn-nat_small', 'pictures-_data_pets,_data_others')]
-  assert lines[:-1] == [
-      f'python -m nat_jax.main --config {config} --workdir {workdir} '
-      f'--config.seed={workdir[-1]} --config.compare_with= --config.steps=9'
-      for config, workdir in zip(args[2:5] * 2, workdirs, strict=True)]
-  assert lines[-1] == (
-      f'python -m nat_jax.main --mode=report --workdir out {" ".join(workdirs)}')
-
-
-@pytest.mark.process
 def test_local_dry_run():
   lines = run('local.sh', '3', *COMMAND, DRY_RUN='1').stdout.splitlines()
   assert len(lines) == 3

@@ -21,7 +21,6 @@ OLD = pathlib.Path(__file__).parent / 'v01'
 CRC32 = {('classifier', 2): 530160677, ('classifier', 4): 1982533671,
          ('gan', 2): 93223881}
 NETS = {'classifier': {'model': 'net'}, 'gan': {'gen': 'gen', 'disc': 'disc'}}
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture

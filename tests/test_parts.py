@@ -192,7 +192,7 @@ def make_config(test=TEST, **changes):
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory, quick_compilation):
+def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('parts') / 'run'
   train.train(make_config(), str(workdir))
   return workdir

@@ -19,8 +19,6 @@ from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.points import evaluate, measures, step
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def make_config(run=None, **changes):
   settings = dict(

@@ -21,8 +21,6 @@ from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import console
 from nat_jax.schema import presets
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 TEST = toy.fake(1, num=80, classes=(0, 1, 2))
 CALIBRATION = TEST | {'seed': 2}  # 60 images
 

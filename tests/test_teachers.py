@@ -19,7 +19,6 @@ from nat_jax.reports import claims, paper
 from nat_jax.runtime import checkpoint
 from nat_jax.tasks.classify import report as classify_report
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 VARIANTS = (
     'teacher_baseline', 'teacher_nat', 'student_baseline', 'student_nat',
     'student_alone')

@@ -30,6 +30,8 @@ from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets
 from nat_jax.tasks.classify import evaluate, inputs
 
+pytestmark = pytest.mark.usefixtures('as_users_compile')
+
 SHAPE = (6, 6, 1)
 
 

@@ -7,8 +7,6 @@ from nat_jax import train
 from nat_jax.runtime import feed
 from nat_jax.schema import presets
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 FAKE = {'name': 'fake', 'num': 40, 'shape': (4, 4, 1)}
 RUN = dict(log_every=4, checkpoint_every=8, updates_per_call=2, tensorboard=False)
 CLASSIFIER = dict(

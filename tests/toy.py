@@ -49,7 +49,8 @@ def run_main(monkeypatch, *args):
   """The program in this process, with the arguments of its command line."""
   monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
   flags.FLAGS.unparse_flags()
-  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images'):
+  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
+               'seeds', 'jobs', 'on', 'submit', 'dry_run', 'mode'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 
@@ -203,9 +204,9 @@ def gan_settings(shape, loss='nat_gan', generator=None, norm='weight', **setting
 
 def run_on_devices(trainer, num_devices, mode, items, source=(), seed=1, **settings):
   """(state, metrics) after an update for each of the items, and the state before."""
-  mesh = parallel.make_mesh(jax.devices()[:num_devices])
-  state = parallel.init_state(trainer.init, jax.random.key(seed), mesh)
-  before = jax.device_get(state.nets)
+  one, mesh = (parallel.make_mesh(jax.devices()[:n]) for n in (1, num_devices))
+  state = parallel.init_state(trainer.init, jax.random.key(seed), one)
+  before, state = jax.device_get(state.nets), parallel.replicate(state, mesh)
   step = parallel.wrap_step(trainer.step, mesh, mode=mode, **settings)
   frozen, source = (parallel.replicate(x, mesh) for x in (trainer.frozen(), source))
   return *step(state, frozen, source, items), before

@@ -1,7 +1,8 @@
-"""The paper's MNIST GANs (Figure 6); external negatives: EMNIST letters.
+r"""The paper's MNIST GANs (Figure 6); external negatives: EMNIST letters.
 
     python -m nat_jax.main --config configs/gan/mnist.py:nat3 --workdir runs/nat3
-    launch/sweep.sh runs/gan-mnist '0 1 2' configs/gan/mnist.py:{am,nat0,nat3}_small
+    python -m nat_jax.main --mode=sweep --workdir runs/gan-mnist --seeds 0,1,2 \
+      configs/gan/mnist.py:{am,nat0,nat3}_small
 
 Variants: am, catgan, nat0, nat1, nat3, nat10 (the number: external negatives per batch
 of 100), and any other objective of nat_jax/schema/gan_recipes.py. The evaluation

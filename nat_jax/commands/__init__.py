@@ -1,6 +1,8 @@
 """The modes of the program: a module for each.
 
   train      trains the runs of a config and reports on them (plan: which runs)
+  sweep      trains configs with several seeds, here (pool), or as jobs of Slurm or
+             SkyPilot (remote), and reports on them (jobs: which runs)
   evaluate   evaluates a checkpoint on every evaluation set
   predict    classifies a folder of pictures, or answers "none of these"
   posthoc    evaluates post-hoc confidence scores of a checkpoint
@@ -22,4 +24,4 @@ def _run(mode: str, argv: Sequence[str] = ()) -> None:
 
 # Mode -> function of the positional arguments.
 COMMANDS = {mode: functools.partial(_run, mode) for mode in (
-    'train', 'evaluate', 'predict', 'posthoc', 'generate', 'report')}
+    'train', 'sweep', 'evaluate', 'predict', 'posthoc', 'generate', 'report')}

@@ -8,12 +8,14 @@ CONFIG = config_flags.DEFINE_config_file(
     'configs/digits.py:baseline. --config.KEY=VALUE changes a key.',
     lock_config=True,
 )
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
     'step', None, 'evaluate, predict, posthoc, generate: step of the checkpoint '
     '(default: the newest).')
 OVERWRITE = flags.DEFINE_bool(
-    'overwrite', False, 'train: move a run of another config in --workdir aside.'
+    'overwrite', False,
+    'train, sweep: move a run of another config in its workdir aside.'
 )
 PROFILE = flags.DEFINE_integer(
     'profile', 0, 'train: trace this many updates with the profiler of JAX, after the '
@@ -34,6 +36,21 @@ INTERPOLATE = flags.DEFINE_integer(
 NEIGHBOURS = flags.DEFINE_integer(
     'neighbours', 0, 'generate: number of nearest training images shown beside each '
     'image.')
+SEEDS = flags.DEFINE_list(
+    'seeds', ['0'], 'sweep: seeds of each config, such as 0,1,2.')
+JOBS = flags.DEFINE_integer(
+    'jobs', None, 'sweep: number of runs at a time, over which the accelerators or the '
+    'CPU cores of this machine are shared out (default: the number of accelerators; '
+    '1 on CPUs; all with --on=slurm).', lower_bound=1)
+ON = flags.DEFINE_enum(
+    'on', 'here', ['here', 'slurm', 'skypilot'], 'sweep: where the runs are trained: '
+    'on this machine, as an array of Slurm jobs, or as managed jobs of SkyPilot.')
+SUBMIT = flags.DEFINE_string(
+    'submit', '', 'sweep: further arguments of sbatch, such as "--partition=gpu '
+    '--time=2:00:00", or of `sky jobs launch`, such as "--gpus L4:1 --use-spot".')
+DRY_RUN = flags.DEFINE_bool(
+    'dry_run', False, 'sweep: check everything and print the commands, the script of '
+    'Slurm or the YAML of SkyPilot; start nothing.')
 MISTAKES = (ValueError, TypeError, OSError)  # most likely caused by the user
 
 

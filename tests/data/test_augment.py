@@ -9,7 +9,6 @@ import pytest
 
 from nat_jax.data import make_augment, normalise
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 SPECS = [{'name': 'crop', 'pad': 2}, {'name': 'flip'}, {'name': 'cutout', 'size': 3}]
 
 

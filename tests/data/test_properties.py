@@ -19,7 +19,6 @@ hypothesis.settings.register_profile(
     'properties', derandomize=True, deadline=None, database=None, max_examples=50,
     suppress_health_check=[hypothesis.HealthCheck.too_slow])
 PROPERTIES = hypothesis.settings.get_profile('properties')
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 # Samplers.

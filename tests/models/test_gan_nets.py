@@ -9,8 +9,6 @@ import pytest
 from nat_jax import registry
 from nat_jax.models import DISCRIMINATORS, GENERATORS, gan_layers
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 CIFAR, MNIST = (32, 32, 3), (28, 28, 1)
 # (table, spec, image shape, other arguments, parameters). 100 latent dimensions.
 DCGAN_G, DCGAN_D = {'name': 'dcgan_generator'}, {'name': 'dcgan_discriminator'}

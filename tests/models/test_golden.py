@@ -10,7 +10,6 @@ from flax import traverse_util
 
 from nat_jax.models import DCGANDiscriminator, DCGANGenerator, resnet18, wide_resnet
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 UNIT = 32  # what is given are whole multiples of 1/32
 

@@ -13,7 +13,6 @@ import toy
 from nat_jax import losses, models
 from nat_jax.tasks import classify
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 NUM_CLASSES = toy.NUM_CLASSES
 SHAPE = (8, 8, 1)
 GROUPS = ('group1', 'group2')

@@ -14,7 +14,6 @@ from nat_jax import losses, models
 from nat_jax.runtime import parallel
 from nat_jax.tasks import classify
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 NUM_CLASSES = toy.NUM_CLASSES
 SHAPE = (8, 8, 1)
 

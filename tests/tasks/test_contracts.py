@@ -14,8 +14,6 @@ from nat_jax import losses, models, registry
 from nat_jax.task import GLOBAL, Pass
 from nat_jax.tasks import classify, gaan, gan
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 NUM_CLASSES, SHAPE = toy.NUM_CLASSES, (4, 4, 1)
 STACKED = {'name': 'stacked', 'generator': {'name': 'mlp_generator', 'widths': (8,)},
            'num': 2, 'latent': 4}
@@ -53,8 +51,9 @@ def run(name, num_devices, mode):
   return before, state, trainer.figures(metrics)
 
 
-@pytest.mark.parametrize('mode', ['jit', 'pmap'])
-@pytest.mark.parametrize('name', TRAINERS)
+# Under jit XLA itself sees to it that devices agree: one trainer, that of most sums.
+@pytest.mark.parametrize(
+    'name, mode', [('third network', 'jit'), *((name, 'pmap') for name in TRAINERS)])
 def test_devices_agree_and_every_network_learns(name, mode):
   start, expected, figures = run(name, 1, 'jit')
   _, state, others = run(name, 8, mode)

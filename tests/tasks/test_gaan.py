@@ -12,8 +12,6 @@ from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.schema import presets
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 FAKE = {'name': 'fake', 'num': 40, 'shape': (4, 4, 1)}
 
 

@@ -13,8 +13,6 @@ from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import gan
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 SHAPE = (4, 4, 1)
 
 

@@ -16,7 +16,6 @@ from nat_jax.task import GLOBAL
 from nat_jax.tasks import classify
 from nat_jax.tasks.classify import treatments as negatives
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 NUM_CLASSES = toy.NUM_CLASSES
 N = 16
 SHAPE = (4, 4, 1)
