@@ -132,7 +132,8 @@ def test_images_of_the_recipes_are_parted(name, own, generated, monkeypatch):
   of_part['train'] = [positives, *trained.values()]
   for part, arrays in of_part.items():
     for other in set(of_part) - {part}:
-      assert not sum(data.count_overlap(x, y) for x in arrays for y in of_part[other])
+      assert not any(data.count_overlaps(
+          dict(enumerate(arrays)), of_part[other]).values())
 
   # Epochs are of what is trained on; in the paper's form that is everything.
   whole = load_config(*f'{name}_paper'.split(':'))
@@ -160,8 +161,8 @@ def test_digits_are_parted():
   assert {n for n, s in sets.items() if s.seen} == {
       'digits_6_7', 'validation_digits_6_7', 'calibration_digits_6_7'}
   assert not any(s.overlap for s in sets.values())
-  assert not any(
-      data.count_overlap(s.arrays, positives) for s in sets.values() if s.positive)
+  assert not any(data.count_overlaps(
+      {n: s.arrays for n, s in sets.items() if s.positive}, [positives]).values())
 
 
 def fake(seed, *classes):

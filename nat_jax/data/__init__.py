@@ -22,7 +22,7 @@ from nat_jax.data.negatives import (
     quantise,
     uniform_noise,
 )
-from nat_jax.data.overlap import count_overlap
+from nat_jax.data.overlap import count_overlaps
 from nat_jax.data.points import POINTS, Points
 from nat_jax.data.pool import Pool, gather, make_pool
 from nat_jax.data.rows import Images, Rows
@@ -40,7 +40,7 @@ from nat_jax.data.tfds_source import from_tfds
 __all__ = [
     'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Images', 'Points', 'Pool',
     'Rows', 'Stream', 'apart', 'blobs', 'cache_folder', 'cache_root', 'check_memory',
-    'count_overlap',
+    'count_overlaps',
     'digits', 'fake', 'folder', 'from_tfds', 'gather', 'list_pictures', 'load',
     'make_augment', 'make_pool', 'make_stream', 'normal_noise', 'normalise',
     'patch_shuffle', 'pixel_permute', 'quantise', 'read_cache', 'read_pictures',

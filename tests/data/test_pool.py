@@ -7,13 +7,14 @@ import pytest
 
 from nat_jax.data import (
     Arrays,
-    count_overlap,
+    count_overlaps,
     fake,
     gather,
     make_pool,
     normal_noise,
     quantise,
 )
+from nat_jax.data.rows import Rows
 
 MEAN, STD = (0.5,), (0.25,)
 
@@ -81,15 +82,30 @@ def test_gather_is_the_same_in_numpy_and_under_jit():
 
 def test_overlap_counts_equal_images():
   a, b = fake(num=20), fake(num=30, seed=1)
-  assert count_overlap(a, b) == 0
-  assert count_overlap(a, a) == 20
-  mixed = np.concatenate([b.image, a.image[[3, 5]]])
-  assert count_overlap(a, Arrays(mixed, np.zeros(32, np.int32))) == 2
+  mixed = Arrays(
+      np.concatenate([b.image, a.image[[3, 5]]]), np.zeros(32, np.int32))
   one_off = a._replace(image=a.image.copy())
   one_off.image[4, 7, 7, 0] ^= 1
-  assert count_overlap(a, one_off) == 19
-  assert count_overlap(a._replace(image=a.image.astype(np.float32)), a) == 0
-  assert count_overlap(a, fake(num=20, shape=(4, 16, 1))) == 0
+  as_float = a._replace(image=a.image.astype(np.float32))
+  assert count_overlaps({'a': a, 'b': b}, [b]) == {'a': 0, 'b': 30}
+  assert count_overlaps({'a': a, 'b': b}, [mixed, mixed]) == {'a': 2, 'b': 30}
+  assert count_overlaps({'a': a}, [one_off]) == {'a': 19}
+  assert count_overlaps({'a': as_float}, [a]) == {'a': 0}
+  assert count_overlaps({'a': a}, [fake(num=20, shape=(4, 16, 1))]) == {'a': 0}
+  assert count_overlaps({'a': a}, []) == {'a': 0} and not count_overlaps({}, [a])
+
+
+def test_every_image_is_read_once_to_count_overlaps():
+  a, asked = fake(num=20), []
+
+  def read(rows):
+    asked.extend(rows)
+    return a.image[rows]
+
+  lazy = a._replace(image=Rows(read, 20, a.image.shape[1:]))
+  assert count_overlaps({'a': a, 'b': a, 'c': fake(seed=1)}, [lazy]) == {
+      'a': 20, 'b': 20, 'c': 0}
+  assert sorted(asked) == list(range(20))
 
 
 def test_a_pool_copies_no_image():

@@ -143,14 +143,6 @@ def load_evals(
           'positives'
       )
     positive = bool(spec.get('positive', False))
-    overlap = 0
-    if not positive:
-      overlap = sum(data.count_overlap(arrays, other) for other in trained.values())
-    if overlap:
-      logging.warning(
-          'Evaluation set %r: %d of its %d images are training negatives; its figures '
-          'do not measure generalisation.', name, overlap, len(arrays.label),
-      )
     seen = spec.get('seen')
     if seen is None:
       seen = bool(trained) and any(
@@ -162,9 +154,23 @@ def load_evals(
     else:
       arrays = arrays._replace(label=arrays.label * 0 - 1)
     sets[name] = EvalSet(
-        arrays, positive, bool(seen) and not positive, overlap, part,
+        arrays, positive, bool(seen) and not positive, 0, part,
         spec.get('type', schema.ACCURACY_NCR))
-  return sets
+  return _with_overlaps(sets, trained)
+
+
+def _with_overlaps(sets, trained):
+  """The sets with their numbers of training negatives, of which a warning tells."""
+  overlaps = data.count_overlaps(
+      {name: one.arrays for name, one in sets.items() if not one.positive},
+      trained.values())
+  for name, overlap in overlaps.items():
+    if overlap:
+      logging.warning(
+          'Evaluation set %r: %d of its %d images are training negatives; its figures '
+          'do not measure generalisation.', name, overlap, len(sets[name].arrays.label))
+  return {name: one._replace(overlap=overlaps.get(name, 0))
+          for name, one in sets.items()}
 
 
 def _check_labels(name, arrays, num_classes):
