@@ -1,7 +1,7 @@
 """The share of training time that checkpoints take.
 
     python tests/bench/saves.py                # digits, a checkpoint every 50 updates
-    python tests/bench/saves.py wide_resnet --every 10 --rounds 3
+    python tests/bench/saves.py large --every 10 --rounds 3     # a state of 19 MB
 
 Both forms are `train.train` with metrics and events, alternately in one process: with a
 checkpoint every so many updates, and with one at the end. The rates are those of
@@ -20,6 +20,12 @@ from throughput import BENCHES
 from nat_jax import runs
 
 
+def large():
+  """Digits, with a network whose state has 19 MB."""
+  return BENCHES['digits']().to_dict() | {
+      'model': {'name': 'mlp', 'width': 1500, 'depth': 2}}
+
+
 def main():
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,7 +37,7 @@ def main():
   print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
         f'jax {jax.__version__}, {os.cpu_count()} host cores')
   for name in args.names:
-    config = runs.resolve(BENCHES[name]())
+    config = runs.resolve((BENCHES | {'large': large})[name]())
     steps = 10 * args.every
 
     def rate(every):
