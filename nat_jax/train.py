@@ -4,11 +4,13 @@
 
 A call dispatches k updates to the device. The host reads the metrics of a call while
 the device executes the next call. A call ends at every update after which metrics are
-logged, an evaluation is made or a checkpoint is saved. A resumed run has the parameters
-of an uninterrupted run bit for bit. It also logs the same means, because a checkpoint
-holds the sums of the metrics since the last record. On CPUs the means agree up to
-rounding only: the length of a call depends on the time that updates take
-(`feed.make_call_length`), and float32 sums depend on how they are split.
+logged, an evaluation is made or a checkpoint is saved. To save, the state is copied on
+the device; a thread fetches the copy, computes its checksum and writes it.
+
+A resumed run has the parameters of an uninterrupted run bit for bit. It also logs the
+same means, because a checkpoint holds the sums of the metrics since the last record. On
+CPUs the means agree up to rounding only: the length of a call depends on the time that
+updates take (`feed.make_call_length`), and float32 sums depend on how they are split.
 """
 
 import contextlib
@@ -103,6 +105,7 @@ class Course:
     pending: (step, metrics, time at which they were ready) of the call whose metrics
       are not read yet; None: all are read.
     figures, details: from the last evaluation, see `task.Evaluator.run`.
+    saving: the last save, until `settle` has seen its end; None: none is under way.
   """
 
   state: Any
@@ -112,6 +115,7 @@ class Course:
   pending: tuple[int, Any, futures.Future] | None = None
   figures: dict[str, Any] | None = None
   details: Any = None
+  saving: futures.Future | None = None
 
 
 def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> None:
@@ -165,7 +169,8 @@ def train(
       writers.open_writers(
           workdir, course.step, job.config['run']['tensorboard']) as write,
       checkpoint.closing(job.manager),  # on an interrupt too, a save is completed
-      futures.ThreadPoolExecutor(1) as watch,  # records when calls end, for images/s
+      futures.ThreadPoolExecutor(2) as threads,
+      _settling(course),
       profiling.tracer(workdir, course.step, steps, profile) as trace,
   ):
     if course.step and due(job, course) and not processes.count(
@@ -173,7 +178,7 @@ def train(
       assess(job, course, write, progress)  # killed between checkpoint and evaluation
     while course.step < steps:
       with trace(course.step):
-        advance(job, course, write, progress, watch, came)
+        advance(job, course, write, progress, threads, came)
     return finish(job, course, came)
 
 
@@ -226,41 +231,46 @@ def open_run(
   return job, Course(state, 0, {})
 
 
-def advance(job: Job, course: Course, write, progress, watch, came) -> None:
+def advance(job: Job, course: Course, write, progress, threads, came) -> None:
   """Dispatches one call of updates; logs, evaluates and saves if that is due after it.
 
   Args:
     job, course: from `open_run`; `course` is changed.
     write: record -> None, from `writers.open_writers`.
     progress: a `writers.Progress`.
-    watch: a `futures.ThreadPoolExecutor`, which records when the call ends.
+    threads: a `futures.ThreadPoolExecutor` of two threads: one records when calls end,
+      for images/s, and one saves.
     came: from `_caught`.
 
   Raises:
     Preempted, Diverged: see `train`.
+    checkpoint.NotSaved: an earlier save has failed.
   """
+  if course.saving is not None and course.saving.done():
+    settle(course)
   steps, best = job.config['steps'], job.config.get('best', '')
   k = job.call_length(course.step)
   course.state, collected = job.step_fn(
       course.state, job.frozen, job.source, job.items(course.step, k), k)
   look(job, course, write, progress)  # reads the metrics of the previous call
   course.step += k
-  course.pending = course.step, collected, watch.submit(_when_done, collected)
+  course.pending = course.step, collected, threads.submit(_when_done, collected)
   stop = came()
   evaluates = due(job, course)
   saves = stop or _is_at(
       course.step, job.config['run']['checkpoint_every'], steps)
   if evaluates or saves:
+    finite = parallel.all_finite(course.state)
     look(job, course, write, progress)
-    if not parallel.all_finite(course.state):  # the next loss would be NaN
-      _diverged('a parameter is NaN or infinite', course.step, job.manager)
+    if not finite:  # the next loss would be NaN
+      _diverged('a parameter is NaN or infinite', course.step, job, course)
   if saves and not best:  # before the evaluation, during which the run may be killed
-    save(job, course)
+    save(job, course, threads)
   if evaluates:
     assess(job, course, write, progress)
   if saves and best:
     figures = dict(writers.flat(course.figures)) if evaluates else {}
-    save(job, course, figures if best in figures else None)
+    save(job, course, threads, figures if best in figures else None)
   if stop and course.step < steps:
     raise Preempted(
         stop, f'saved at step {course.step} of {steps} in {job.workdir}. The same '
@@ -281,7 +291,7 @@ def look(job: Job, course: Course, write, progress) -> None:
   latest = trainer.figures(course.window[-1])
   for name in trainer.watch:
     if not math.isfinite(latest[name]):
-      _diverged(f'{name} is {latest[name]}', at, job.manager)
+      _diverged(f'{name} is {latest[name]}', at, job, course)
   if at % job.config['run']['log_every'] and at != job.config['steps']:
     return
   record = trainer.figures(_sums(course))
@@ -307,18 +317,55 @@ def assess(job: Job, course: Course, write, progress) -> None:
 
 
 def save(
-    job: Job, course: Course, figures: Mapping[str, float] | None = None
+    job: Job, course: Course, threads, figures: Mapping[str, float] | None = None
 ) -> None:
   """Saves a checkpoint, with the sums of the metrics since the last record.
 
+  The save before it is complete when this returns, this one when `settle` returns. A
+  run of several processes waits for the copy to the host and the checksum, since orbax
+  makes the processes meet while it saves, and they must not meet in another order.
+
   Args:
     job, course: from `open_run`.
+    threads: see `advance`.
     figures: figures of the evaluation at this step, by which the best checkpoint is
       chosen; None: this checkpoint is not a candidate.
   """
+  settle(course)
   kept = tasks_lib.to_json(_sums(course)) if course.window else {}
-  checkpoint.save(
-      job.manager, course.state, course.step, {**job.about, 'window': kept}, figures)
+  about = {**job.about, 'window': kept}
+  if processes.total() > 1:
+    checkpoint.save(job.manager, course.state, course.step, about, figures)
+    return
+  course.saving = threads.submit(
+      _save_all, job.manager, parallel.copy(course.state), course.step, about, figures)
+
+
+def _save_all(manager, *what):
+  checkpoint.save(manager, *what)
+  checkpoint.wait(manager)
+
+
+def settle(course: Course) -> None:
+  """Waits until the save that is under way is complete.
+
+  Raises:
+    checkpoint.NotSaved: it has failed.
+  """
+  if course.saving is None:
+    return
+  futures.wait([course.saving])  # may be interrupted, and is then called again
+  saving, course.saving = course.saving, None
+  saving.result()
+
+
+@contextlib.contextmanager
+def _settling(course):
+  """Settles the last save when the block ends, also after an error."""
+  try:
+    yield
+  finally:
+    settle(course)
 
 
 def finish(job: Job, course: Course, came) -> dict[str, Any]:
@@ -330,7 +377,8 @@ def finish(job: Job, course: Course, came) -> dict[str, Any]:
   if course.figures is None:  # resumed at the last step, without an eval.json
     course.figures, course.details = job.evaluator.run(
         course.state, due(job, course), True)
-  checkpoint.close(job.manager)  # eval.json must imply that the last step is saved
+  settle(course)  # eval.json must imply that the last step is saved
+  checkpoint.close(job.manager)
   evaluation = job.evaluator.save(
       course.state, course.step, course.figures, course.details)
   if stop := came(wait=True):
@@ -410,9 +458,10 @@ def _telling(workdir, when):
         'disk of the workdir, or repair it, and run the same command again') from error
 
 
-def _diverged(what, step, manager):
-  checkpoint.close(manager)
-  good = manager.latest_step()
+def _diverged(what, step, job, course):
+  settle(course)
+  checkpoint.close(job.manager)
+  good = job.manager.latest_step()
   raise Diverged(
       f'{what} in the updates up to step {step}. '
       + (f'The last good checkpoint is of step {good}. ' if good else

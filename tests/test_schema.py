@@ -48,7 +48,7 @@ SECTIONS = {
     'trainer': (classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS, IMAGE | {
         'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator', 'discriminator',
         'augment', 'normalise', 'treat', 'ema_decay', 'student', 'penalties',
-        'encoder', 'enc_tx'}),
+        'encoder', 'enc_tx', 'micro_batches'}),
     'model': (models.MODELS, IMAGE),
     'generator': (models.GENERATORS, IMAGE | {'table'}),
     'discriminator': (models.DISCRIMINATORS, IMAGE),

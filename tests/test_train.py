@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -247,6 +248,108 @@ def test_stopped_while_it_is_evaluated(tmp_path, monkeypatch):
   with pytest.raises(train.Preempted, match=rf'SIGTERM.*{tmp_path}.*\bstep 6\b'):
     train.train(make_config(), str(tmp_path))
   assert json.loads((tmp_path / 'eval.json').read_text())['step'] == 6
+
+
+@pytest.fixture
+def slow_saves(monkeypatch):
+  """Saves wait until `go_on` is set; none begins before the one before it is over."""
+  go_on, under_way, save = threading.Event(), [], checkpoint.save
+
+  def slow(manager, state, step, *args):
+    under_way.append(step)
+    assert under_way == [step]
+    assert go_on.wait(60), 'training waits for the save'
+    save(manager, state, step, *args)
+    under_way.remove(step)
+
+  monkeypatch.setattr(checkpoint, 'save', slow)
+  return go_on
+
+
+def before_update(monkeypatch, step, do):
+  """Calls of one update; `do()` before update `step` is dispatched."""
+  def make_feed(*args):
+    step_fn, source, items = feed_made(*args)
+    return step_fn, source, lambda at, k: (at == step and do(), items(at, k))[1]
+
+  feed_made = feed.make_feed
+  monkeypatch.setattr(feed, 'make_feed', make_feed)
+  monkeypatch.setattr(
+      feed, 'make_call_length', lambda config, ends, adapt: lambda step: 1)
+
+
+def test_training_goes_on_while_it_is_saved(done, slow_saves, tmp_path, monkeypatch):
+  """Step 3 is saved after updates 4 and 5, with the arrays that it had."""
+  before_update(monkeypatch, 5, slow_saves.set)
+  train.train(make_config(), str(tmp_path))
+  assert_same(toy.final_state(done, 3), toy.final_state(tmp_path, 3))
+  assert_same(toy.final_state(done), toy.final_state(tmp_path))
+
+
+def test_a_save_is_complete_before_the_next_one(slow_saves, tmp_path, monkeypatch):
+  before_update(monkeypatch, 2, slow_saves.set)
+  train.train(make_config(run=dict(checkpoint_every=2, keep=9)), str(tmp_path))
+  assert checkpoint.list_steps(tmp_path) == [2, 4, 6]
+
+
+def test_stopped_while_it_is_saved(done, slow_saves, tmp_path, monkeypatch):
+  """Both the save that is under way and the last one are completed."""
+  def stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Timer(0.1, slow_saves.set).start()
+
+  before_update(monkeypatch, 4, stop)
+  with pytest.raises(train.Preempted, match='step 5 of 6'):
+    train.train(make_config(), str(tmp_path))
+  assert checkpoint.list_steps(tmp_path) == [3, 5]
+  assert_same(toy.final_state(done, 3), toy.final_state(tmp_path, 3))
+  toy.final_state(tmp_path, 5)  # its checksum is right
+
+
+def test_interrupted_while_it_is_saved(slow_saves, tmp_path, monkeypatch):
+  def interrupt():
+    threading.Timer(0.1, slow_saves.set).start()
+    raise KeyboardInterrupt
+
+  before_update(monkeypatch, 4, interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    train.train(make_config(), str(tmp_path))
+  assert checkpoint.list_steps(tmp_path) == [3]
+
+
+def test_an_evaluation_in_its_file_is_of_a_saved_step(
+    slow_saves, tmp_path, monkeypatch):
+  """The last save takes longer than the evaluation after it."""
+  evaluate_sets, write, seen = evaluate.evaluate_sets, results.write_evaluation, []
+
+  def evaluated(*args, **kwargs):
+    threading.Timer(0.1, slow_saves.set).start()
+    return evaluate_sets(*args, **kwargs)
+
+  def written(*args):
+    seen.append(checkpoint.list_steps(tmp_path))
+    return write(*args)
+
+  monkeypatch.setattr(evaluate, 'evaluate_sets', evaluated)
+  monkeypatch.setattr(results, 'write_evaluation', written)
+  train.train(make_config(run=dict(checkpoint_every=0)), str(tmp_path))
+  assert seen == [[6]]
+
+
+def test_a_save_that_fails_ends_the_run(tmp_path, monkeypatch):
+  save = checkpoint.ocp.CheckpointManager.save
+
+  def full(self, step, *args, **kwargs):
+    if step == 2:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return save(self, step, *args, **kwargs)
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', full)
+  with pytest.raises(OSError, match=(
+      rf'step \d of 6: a checkpoint cannot be written to {tmp_path}/checkpoints: .*'
+      r'No space left on device.*checkpoint is of step 1\.')):
+    train.train(make_config(run=dict(checkpoint_every=1)), str(tmp_path))
+  assert checkpoint.list_steps(tmp_path) == [1]
 
 
 @contextlib.contextmanager

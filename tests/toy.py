@@ -144,8 +144,8 @@ def make_batch(shape, n=16, seed=0, lowest=-1):
       'label': rng.integers(lowest, NUM_CLASSES, n).astype(np.int32), 'weight': weight}
 
 
-def make_items(shape, steps, repeats=1, negatives=8):
-  """Batches of a GAN: 16 positives, and negatives whose slots from 5 on are empty."""
+def make_items(shape, steps, repeats=1, negatives=8, positives=16):
+  """Batches of a GAN: positives, and negatives whose slots from 5 on are empty."""
   rng = np.random.default_rng(0)
 
   def batch(num, negative):
@@ -156,7 +156,7 @@ def make_items(shape, steps, repeats=1, negatives=8):
     image = rng.normal(size=(steps, num, repeats, *shape)).astype(np.float32)
     return {'image': image / 2, 'label': label, 'weight': weight}
 
-  items = {'positive': batch(16, False)}
+  items = {'positive': batch(positives, False)}
   return items | ({'negative': batch(negatives, True)} if negatives else {})
 
 

@@ -156,7 +156,8 @@ def cat_gan(num_classes: int) -> GanObjective:
     return -cross_entropy(outputs, jnp.argmax(outputs, axis=1))
 
   return terms.per_set(
-      num_classes, lambda outputs: outputs, real=sure, fake=unsure, gen=sure)
+      num_classes, lambda outputs: outputs, real=sure, fake=unsure, gen=sure,
+      whole_batch=True)
 
 
 def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjective:
@@ -191,7 +192,7 @@ def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjectiv
       num_classes, lambda outputs: outputs,
       real=sure_and_right,
       fake=lambda outputs, labels, marginal: -terms.entropy(outputs),
-      gen=sure)
+      gen=sure, whole_batch=True)
 
 
 def nat_gan(
@@ -224,7 +225,7 @@ def nat_gan(
       num_classes, lambda outputs: outputs,
       real=lambda outputs, labels, mean: cross_entropy(outputs, labels),
       fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
-      gen=gen)
+      gen=gen, whole_batch=marginal > 0)
 
 
 def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:

@@ -55,7 +55,7 @@ def feature_matching(
     distance = jnp.square(real - mean(passes['fake'], axis)).mean()
     return jnp.full(len(passes['fake'].outputs), distance)
 
-  return objective._replace(gen=gen, gen_sees=('fake', 'real'))
+  return objective._replace(gen=gen, gen_sees=('fake', 'real'), whole_batch=True)
 
 
 def mmd(
@@ -117,7 +117,8 @@ def mmd(
     return (level + kernel(fake, [fake], axis, lambda d: d)
             - 2 * kernel(fake, [real], axis, lambda d: d))
 
-  return GanObjective(num_outputs, None, disc, gen, ('fake', 'real'))
+  return GanObjective(
+      num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True)
 
 
 BATCH = {'feature_matching': feature_matching, 'mmd': mmd}

@@ -33,6 +33,8 @@ class GanObjective(NamedTuple):
     disc: (passes, axis) -> D's losses {set: [n]}.
     gen: (passes, axis) -> G's losses [n], one per generated example.
     gen_sees: the sets whose passes `gen` reads.
+    whole_batch: whether the loss of an example depends on the other examples of the
+      batch, which then cannot be split into micro-batches.
   """
 
   num_outputs: int
@@ -40,6 +42,7 @@ class GanObjective(NamedTuple):
   disc: Callable[[Passes, Axis], dict[str, jax.Array]]
   gen: Callable[[Passes, Axis], jax.Array]
   gen_sees: tuple[str, ...] = ('fake',)
+  whole_batch: bool = False
 
 
 def per_set(
@@ -50,8 +53,9 @@ def per_set(
     fake: Loss,
     gen: Loss,
     negative: Loss | None = None,
+    whole_batch: bool = False,
 ) -> GanObjective:
-  """Makes an objective whose losses depend on one example of one set at a time.
+  """Makes an objective whose losses depend on one set at a time.
 
   Args:
     num_outputs, class_logits: see `GanObjective`.
@@ -59,6 +63,7 @@ def per_set(
     fake: D's loss on generated examples; labels dynamic or predefined.
     gen: G's loss on generated examples; labels dynamic or predefined.
     negative: D's loss on external negatives; labels dynamic. None: the loss `fake`.
+    whole_batch: whether a loss uses the marginal; see `GanObjective`.
   """
   losses = {'real': real, 'fake': fake, 'negative': negative or fake}
 
@@ -72,7 +77,8 @@ def per_set(
       num_outputs, class_logits,
       disc=lambda passes, axis: {
           name: apply(losses[name], seen) for name, seen in passes.items()},
-      gen=lambda passes, axis: apply(gen, passes['fake']))
+      gen=lambda passes, axis: apply(gen, passes['fake']),
+      whole_batch=whole_batch)
 
 
 def entropy(logits: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
     manager = open_manager(workdir, keep=2, best='validation/accuracy')
     state, about = restore_latest(manager, abstract_state)  # None, None: no checkpoint
     save(manager, state, step, about, figures={'validation/accuracy': .98})
+    wait(manager)
     close(manager)
 
 A checkpoint holds the state, metadata called `about` (with the keys of `ABOUT`: the
@@ -85,7 +86,7 @@ def save(
     manager: ocp.CheckpointManager, state: Any, step: int, about: Mapping[str, Any],
     figures: Mapping[str, float] | None = None,
 ) -> None:
-  """Saves a checkpoint in the background.
+  """Saves a checkpoint: copies it to the host now, writes it in the background.
 
   The state may be donated as soon as this returns.
 
@@ -115,6 +116,16 @@ def save(
         metrics=dict(figures) if figures else None,
         force=True,
     )
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+  """Waits until all checkpoints are written.
+
+  Raises:
+    NotSaved: a checkpoint could not be written.
+  """
+  with _saving(manager):
+    manager.wait_until_finished()
 
 
 @contextlib.contextmanager
@@ -301,8 +312,7 @@ def close(manager: ocp.CheckpointManager) -> None:
     NotSaved: a checkpoint could not be written.
   """
   try:
-    with _saving(manager):
-      manager.wait_until_finished()
+    wait(manager)
   finally:
     with contextlib.suppress(Exception):  # its errors were raised above
       manager.close()

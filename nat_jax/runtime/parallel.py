@@ -261,12 +261,18 @@ def init_state(init: Callable[..., Any], key: jax.Array, mesh: Mesh) -> Any:
       compiler_options=options)(numbers)
 
 
-def all_finite(tree: Any) -> bool:
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
   """Whether all floating-point arrays in `tree` are free of NaN and infinity."""
-  return all(
-      np.isfinite(x).all()
-      for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
-  )
+  return jnp.array([
+      jnp.isfinite(x).all()
+      for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]).all()
+
+
+@jax.jit
+def copy(tree: Any) -> Any:
+  """A copy of a state on its devices, which stays when the state is donated."""
+  return jax.tree.map(jnp.copy, tree)
 
 
 def make_most(mesh: Mesh) -> Callable[[Sequence[int]], jax.Array]:

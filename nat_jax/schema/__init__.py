@@ -48,6 +48,9 @@ CLASSIFY: dict[str, Any] = dict(
         batch_size=128,  # positives per batch (with inside=True: all examples)
         negatives_per_batch=(5, 25),  # a number, or a range, drawn uniformly, inclusive
         inside=False,  # True: negatives replace positives
+        # Parts of a batch with BatchNorm statistics of their own, one after the other;
+        # their gradients are added, so that only a part's activations take memory.
+        micro_batches=1,
         augment=[],  # nat_jax.data.AUGMENTS, in this order
         treatment={},  # change of the negatives: nat_jax.tasks.classify.TREATMENTS
     ),
@@ -100,6 +103,7 @@ GAN: dict[str, Any] = dict(
         std=(128 / 255,),  # (x - 127.5) / 128, as in AM-GAN
         batch_size=100,  # positives per batch
         negatives_per_batch=0,  # X in the paper's "NAT-GAN X"
+        micro_batches=1,  # as for classifiers; 1 where a loss compares examples
         augment=[],
     ),
     # name -> {'type': nat_jax.tasks.gan.EVALUATORS, 'every': updates; 0: at the end
@@ -121,6 +125,8 @@ GAN: dict[str, Any] = dict(
 GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
     **{key: value for key, value in GAN.items() if key != 'loss'},
     'task': 'gaan',
+    # The losses are functions of means over the whole batch.
+    'data': {k: v for k, v in GAN['data'].items() if k != 'micro_batches'},
     'trainer': dict(
         name='gaan',  # nat_jax.tasks.gaan.TRAINERS
         recon_weight=0.05,  # of reconstructions in D's loss, as real images

@@ -124,6 +124,7 @@ BOUNDS: dict[str, Bound] = {
         whole('[0, 1e5]'),
         listed(whole('[0, 1e5]'), 2, 2)._replace(what='a pair (lowest, highest)')),
     'data.inside': FLAG,
+    'data.micro_batches': whole('[1, 1000]'),
     'data.negatives.*.weight': number('(0, 1e6]'),
     'evals.*.positive': FLAG,
     'evals.*.seen': either(FLAG, NONE),

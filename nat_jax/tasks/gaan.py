@@ -134,13 +134,13 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
   fake = players.generate(
       setup.generator, gen.params, fake_key, len(real['label']), axis)
 
-  def loss_fn(params):
+  def loss_fn(params, batch_stats, _):
     recon, codes = reconstruct(setup, params, gen.params, real, axis)
     seen, _ = _see_apart(
         setup, disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
     features = {name: one.features['features'] for name, one in seen.items()}
-    return encoder_loss(
-        features, codes, fake['z'], setup.distance_weight, axis), ()
+    loss = encoder_loss(features, codes, fake['z'], setup.distance_weight, axis)
+    return loss, batch_stats, ()
 
   return updates.descend(enc, setup.enc_tx, loss_fn, axis)[0]
 
@@ -157,21 +157,22 @@ def update_disc(setup, disc, enc, gen, real, key, axis):
       'real': real,
       'fake': players.generate(setup.generator, gen.params, fake_key, num, axis),
       'recon': reconstruct(setup, enc.params, gen.params, real, axis)[0]}
+  penalty_keys = players.penalty_keys(setup.penalties, fake_key, num, axis)
   shares = {'real': 1 - setup.recon_weight, 'fake': 1.0, 'recon': setup.recon_weight}
 
-  def loss_fn(params):
-    variables = disc.variables | {'params': params}
+  def loss_fn(params, batch_stats, _):
+    variables = {'params': params, 'batch_stats': batch_stats}
     passes, stats = _see_apart(setup, variables, sets, key, axis, updating='real')
     terms = {name: jax.nn.softplus(one.outputs[:, 0] * (1 if name == 'fake' else -1))
              for name, one in passes.items()}
     loss = sum(shares[name] * terms[name].sum() for name in terms)
     loss += players.penalty_sum(
-        setup.penalties, setup.discriminator, variables, passes, fake_key, axis)
-    return loss / axis.sum(jnp.ones(num)), (passes, terms, stats)
+        setup.penalties, setup.discriminator, variables, passes, penalty_keys, axis)
+    return loss / axis.sum(jnp.ones(num)), stats, (passes, terms)
 
-  disc, (loss, (passes, terms, stats)), norm = updates.descend(
+  disc, (loss, (passes, terms)), norm = updates.descend(
       disc, setup.disc_tx, loss_fn, axis)
-  return disc.replace(batch_stats=stats), gan_metrics.Seen(loss, norm, passes, terms)
+  return disc, gan_metrics.Seen(loss, norm, passes, terms)
 
 
 def update_gen(setup, gen, disc, real, key, axis):
@@ -183,14 +184,15 @@ def update_gen(setup, gen, disc, real, key, axis):
   fake_key, key = jax.random.split(key)
   num = len(real['label'])
 
-  def loss_fn(params):
+  def loss_fn(params, batch_stats, _):
     fake = players.generate(setup.generator, params, fake_key, num, axis)
     passes, _ = _see_apart(
         setup, disc.variables, {'fake': fake, 'real': real}, key, axis)
     scores = {name: mean(jax.nn.sigmoid(one.outputs), axis)
               for name, one in passes.items()}
     share = num / axis.sum(jnp.ones(num))
-    return share * jnp.abs(scores['real'] - scores['fake']), passes['fake']
+    loss = share * jnp.abs(scores['real'] - scores['fake'])
+    return loss, batch_stats, passes['fake']
 
   gen, (loss, samples), norm = updates.descend(gen, setup.gen_tx, loss_fn, axis)
   return gen, gan_metrics.Made(loss, norm, samples)
@@ -240,9 +242,10 @@ def reconstruct(
 
 def _see_apart(setup, variables, sets, key, axis, updating=''):
   """Applies the discriminator to each set in a separate pass; see `players.see`."""
+  together = [[name] for name in sets]
+  sets = players.with_keys(sets, jax.random.split(key, len(sets)), axis, together)
   return players.see(
-      setup.discriminator, None, variables, sets,
-      jax.random.split(key, len(sets)), axis, together=[[name] for name in sets],
+      setup.discriminator, None, variables, sets, axis, together=together,
       updating=updating)
 
 
@@ -295,4 +298,5 @@ def build(
 
 
 TASK = gan.TASK._replace(
-    title='GANs with an encoder', build=build, commands=('evaluate',))
+    title='GANs with an encoder', build=build, commands=('evaluate',),
+    resolve=lambda config, others: config)

@@ -46,7 +46,7 @@ def make_inputs(
     ValueError: data or batch sizes that are not valid.
   """
   settings = config['data']
-  check_devices('data.batch_size', settings['batch_size'], num_devices)
+  check_devices(settings, num_devices)
   pool = data.make_pool(
       positives, negatives, config['num_classes'], settings['mean'], settings['std'])
   _check_normalisation(settings, pool.image.shape[-1])
@@ -58,24 +58,43 @@ def make_inputs(
       negatives_per_batch=settings['negatives_per_batch'] if negatives else 0,
       inside=settings.get('inside', False),
       seed=config['seed'],
-      multiple_of=num_devices,
+      multiple_of=num_parts(settings, num_devices),
   )
   return Inputs(
       pool, stream, tuple(pool.image.shape[1:]), positives.names, negatives)
 
 
-def check_devices(key: str, batch_size: int, num_devices: int) -> None:
-  """Raises ValueError unless `batch_size` is a multiple of `num_devices`.
+def num_parts(settings: Mapping[str, Any], num_devices: int) -> int:
+  """The number of equal parts of a batch: micro-batches on each of the devices.
 
   Args:
-    key: the config key of the batch size, for the message.
-    batch_size: examples in the global batch.
-    num_devices: devices that share it.
+    settings: `config['data']`.
+    num_devices: devices that share the batch.
   """
-  if batch_size % num_devices:
+  return num_devices * settings.get('micro_batches', 1)
+
+
+def check_devices(
+    settings: Mapping[str, Any], num_devices: int, prefix: str = 'data.'
+) -> None:
+  """Raises ValueError unless the batch size is a multiple of `num_parts`.
+
+  Args:
+    settings: the part of a config that holds `batch_size`.
+    num_devices: devices that share the batch.
+    prefix: of the keys of `settings`, for the message.
+  """
+  size, parts = settings['batch_size'], num_parts(settings, num_devices)
+  if size % parts == 0:
+    return
+  if parts == num_devices:
     raise ValueError(
-        f'{key} {batch_size} does not divide over {num_devices} devices; choose a '
-        f'multiple of {num_devices}, or use fewer devices (CUDA_VISIBLE_DEVICES=0)')
+        f'{prefix}batch_size {size} does not divide over {num_devices} devices; choose '
+        f'a multiple of {num_devices}, or use fewer devices (CUDA_VISIBLE_DEVICES=0)')
+  raise ValueError(
+      f'{prefix}batch_size {size} does not divide into {prefix}micro_batches='
+      f'{settings["micro_batches"]} on each of {num_devices} devices; choose a '
+      f'multiple of {parts}, or other {prefix}micro_batches')
 
 
 def check_types(

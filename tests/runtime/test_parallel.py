@@ -1,10 +1,14 @@
-"""The bits of the state that a run begins with."""
+"""The bits of the state that a run begins with, its copies, and what is not finite."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from clu import metrics as clu_metrics
 
 from nat_jax.runtime import parallel
+
+Nothing = clu_metrics.Collection.create()
 
 
 def draws(key):
@@ -24,3 +28,31 @@ def test_state_has_the_bits_of_full_optimisation():
   key = jax.random.key(3)
   jax.tree.map(np.testing.assert_array_equal,
                parallel.init_state(draws, key, mesh), jax.jit(draws)(key))
+
+
+@pytest.mark.parametrize('mode', parallel.MODES)
+def test_a_copy_outlives_the_state_it_was_made_of(mode):
+  """The state is donated to the next update: a view of it would change."""
+  mesh = parallel.make_mesh(jax.devices()[:2])
+  step = parallel.wrap_step(
+      lambda state, frozen, batch, axis=None: (
+          {**state, 'x': state['x'] + 1}, Nothing.empty()), mesh, mode=mode)
+  state = parallel.replicate(
+      {'x': np.ones(1000, np.float32), 'key': jax.random.key(0)}, mesh)
+  items = np.ones((1, 2), np.float32)
+  state, _ = step(state, {}, (), items)
+  before = np.array(state['x'])
+  copy = parallel.copy(state)
+  state, _ = step(state, {}, (), items)
+  np.testing.assert_array_equal(copy['x'], before)
+  assert copy['key'] == jax.random.key(0)
+  assert (np.asarray(state['x']) != before).all()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found(value):
+  tree = {'a': jnp.zeros((3, 4)), 'b': jnp.zeros(5, jnp.bfloat16),
+          'c': jnp.arange(3), 'key': jax.random.key(0)}
+  assert parallel.all_finite(tree)
+  for name, place in (('a', (2, 1)), ('b', 4)):
+    assert not parallel.all_finite({**tree, name: tree[name].at[place].set(value)})

@@ -69,7 +69,8 @@ def build(
       TRAINERS, _trainer_spec(config, others), what='trainer',
       model=model, objective=objective, tx=tx,
       num_classes=config['num_classes'], image_shape=tuple(image_shape),
-      ema_decay=config['ema_decay'], treat=treat, **images.transforms(settings))
+      ema_decay=config['ema_decay'], treat=treat,
+      micro_batches=settings['micro_batches'], **images.transforms(settings))
   return trainer._replace(learning_rate=schedule)
 
 

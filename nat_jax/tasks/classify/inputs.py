@@ -50,7 +50,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
     ValueError: a mistake in the data or the batch; the message says how to correct it.
   """
   settings = config['data']
-  images.check_devices('data.batch_size', settings['batch_size'], num_devices)
+  images.check_devices(settings, num_devices)
   uses_negatives = _uses_negatives(config)
   if uses_negatives and not (
       settings['negatives'] and images.most_negatives(settings)):

@@ -58,6 +58,8 @@ class Setup(NamedTuple):
     threshold: t of the NCR_t in the training metrics; None: the smallest of
       `metrics.THRESHOLDS` that `metrics.informative` returns for `num_classes`.
     treat: changes the negatives of a batch; see `tasks.classify.treatments`.
+    micro_batches: number of parts of a batch, whose gradients are added; each has
+      BatchNorm statistics of its own. See `tasks.updates.in_parts`.
     extra_loss: (frozen, normalised images, aux of the model) -> [n]; its mean over the
       filled slots is added to the loss, and `metrics` gets its values as `extra`.
     metrics: class of the collection that `step` returns.
@@ -73,6 +75,7 @@ class Setup(NamedTuple):
   ema_decay: float = 0.0
   threshold: float | None = None
   treat: treatments.Treatment | None = None
+  micro_batches: int = 1
   extra_loss: Callable[..., jax.Array] | None = None
   metrics: type[clu_metrics.Collection] = TrainMetrics
 
@@ -140,24 +143,25 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   batch = {**batch, 'image': setup.normalise(setup.augment(batch['image'], keys))}
   if setup.treat is not None:
     batch = setup.treat(
-        batch, treatments.purpose_key(step_key), confidence_of(setup, net), axis)
-  images, labels, weight = batch['image'], batch['label'], batch['weight']
+        batch, treatments.purpose_key(step_key), confidence_of(setup, net, axis), axis)
+  labels, weight = batch['label'], batch['weight']
   coefficients = losses.example_weights(labels, weight, objective, axis)
+  share = weight / jnp.maximum(axis.sum(weight > 0), 1)
 
-  def loss_fn(params):
+  def loss_fn(params, batch_stats, examples):
+    batch, coefficients, share = examples
     (logits, aux), changed = setup.model.clone(axis_name=axis.name).apply(
-        {'params': params, 'batch_stats': net.batch_stats}, images, train=True,
-        mask=weight, mutable=['batch_stats'])
+        {'params': params, 'batch_stats': batch_stats}, batch['image'], train=True,
+        mask=batch['weight'], mutable=['batch_stats'])
     per_example = treatments.per_example(objective, logits, batch)
     terms, extra = coefficients * per_example, None
     if setup.extra_loss is not None:
-      extra = setup.extra_loss(frozen, images, aux)
-      terms += weight / jnp.maximum(axis.sum(weight > 0), 1) * extra
-    return terms, (logits, per_example, extra, changed.get('batch_stats', {}))
+      extra = setup.extra_loss(frozen, batch['image'], aux)
+      terms += share * extra
+    return terms, changed.get('batch_stats', {}), (logits, per_example, extra)
 
-  net, (loss, (logits, per_example, extra, batch_stats)), norm = updates.descend(
-      net, setup.tx, loss_fn, axis)
-  net = net.replace(batch_stats=batch_stats)
+  net, (loss, (logits, per_example, extra)), norm = updates.descend(
+      net, setup.tx, loss_fn, axis, (batch, coefficients, share), setup.micro_batches)
   ema = state.ema
   if setup.ema_decay:
     ema = {'model': optax.incremental_update(
@@ -174,10 +178,16 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   return state, collected
 
 
-def confidence_of(setup: Setup, net: Net) -> Callable[[jax.Array], jax.Array]:
+def confidence_of(
+    setup: Setup, net: Net, axis: Axis
+) -> Callable[[jax.Array], jax.Array]:
   """Returns images -> confidence [n] of the current network in evaluation mode."""
-  return lambda images: losses.max_probability(
-      setup.model.apply(net.variables, images, train=False)[0], setup.num_classes)
+  def confidence(carry, images):
+    logits, _ = setup.model.apply(net.variables, images, train=False)
+    return carry, losses.max_probability(logits, setup.num_classes)
+
+  return lambda images: updates.in_parts(
+      confidence, (), images, setup.micro_batches, axis)[1]
 
 
 def forward(setup: Setup, state: State, images: jax.Array) -> Any:

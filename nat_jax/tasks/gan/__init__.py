@@ -25,6 +25,7 @@ TASK = Task(
     tables=report.tables,
     figures=report.figures,
     commands=('evaluate', 'generate'),
+    resolve=build.resolve,
 )
 
 __all__ = ['EVALUATORS', 'FEATURES', 'TASK', 'TRAINERS', 'gan']

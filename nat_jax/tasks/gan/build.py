@@ -16,6 +16,32 @@ from nat_jax.tasks.gan.step import gan
 TRAINERS = {'gan': gan}
 
 
+def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
+  """Returns the config unchanged, if its batches can be split as it says.
+
+  Args:
+    config: of a GAN.
+    others: not used.
+
+  Raises:
+    ValueError: `data.micro_batches` above 1, with losses or a generator that need the
+      whole batch.
+  """
+  del others
+  num = config['data']['micro_batches']
+  if num == 1:
+    return config
+  objective = losses.make_gan_objective(config['loss'], config['num_classes'])
+  for key, whole in (('loss', objective.whole_batch),
+                     ('generator', config['generator']['name'] == 'stacked')):
+    if whole:
+      raise ValueError(
+          f'data.micro_batches={num} does not go with {key} {config[key]["name"]!r}, '
+          'which needs the whole batch at once; set data.micro_batches to 1, or choose '
+          f'another {key}')
+  return config
+
+
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   """Loads the positives and the external negatives, if the config has any.
 
@@ -29,7 +55,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
     ValueError: a mistake in the data or the batch; the message says how to correct it.
   """
   settings, most = config['data'], images.most_negatives(config['data'])
-  images.check_devices('data.batch_size', settings['batch_size'], num_devices)
+  images.check_devices(settings, num_devices)
   if most and not settings['negatives']:
     raise ValueError(
         f'data.negatives_per_batch={settings["negatives_per_batch"]} needs a set in '
@@ -40,7 +66,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   stream = data.apart(
       inputs.stream, len(positives.label), settings['batch_size'],
       most if negatives else 0, repeats=config['trainer'].get('n_critic', 1),
-      multiple_of=num_devices)
+      multiple_of=images.num_parts(settings, num_devices))
   return inputs._replace(stream=stream)
 
 
@@ -63,7 +89,8 @@ def build(
   settings, schedule = pair(config, image_shape, objective)
   trainer = registry.build(
       TRAINERS, config['trainer'], what='trainer', objective=objective,
-      num_classes=config['num_classes'], **settings)
+      num_classes=config['num_classes'],
+      micro_batches=config['data']['micro_batches'], **settings)
   return trainer._replace(learning_rate=schedule)
 
 

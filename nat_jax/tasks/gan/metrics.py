@@ -5,6 +5,7 @@
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax
@@ -57,6 +58,12 @@ class Seen(NamedTuple):
   grad_norm: jax.Array
   passes: dict[str, Pass]
   terms: dict[str, jax.Array]
+
+
+def of_examples(passes: Mapping[str, Pass]) -> dict[str, Pass]:
+  """Returns the passes with what the metrics read: arrays of a row per example."""
+  return {name: one._replace(marginal=None, features=None)
+          for name, one in passes.items()}
 
 
 class Made(NamedTuple):

@@ -1,11 +1,14 @@
 """The parts of a GAN's training step: sets, samples, passes, penalties.
 
     sets = prepare(batch, 0, key, axis, augment, normalise)
-    fake = generate(generator, gen.params, key, num, axis)
-    passes, stats = see(discriminator, class_logits, disc.variables, sets, keys, axis)
+    sets['fake'] = generate(generator, gen.params, key, num, axis)
+    sets = with_keys(sets, keys, axis, together)
+    passes, stats = see(
+        discriminator, class_logits, disc.variables, sets, axis, together=together)
 
 A set is {'image': [n, ...], 'label': int32 [n] or None (dynamic labels), 'weight':
-float32 [n] (0: an empty slot)}.
+float32 [n] (0: an empty slot)}. Random numbers belong to the examples, by their
+position in the global batch, so that a batch can be split into micro-batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,23 +60,20 @@ def prepare(
   return sets
 
 
-def generate(
-    generator: nn.Module, params: Any, key: jax.Array, num: int, axis: Axis,
-    num_classes: int = 0,
+def draw(
+    generator: nn.Module, key: jax.Array, num: int, axis: Axis, num_classes: int = 0
 ) -> Set:
-  """Generates `num` examples, with one key per example.
+  """Draws what a generator makes `num` examples from, with one key per example.
 
   Args:
     generator: the network.
-    params: its parameters.
     key: for noise and labels.
     num: number of examples per device.
     axis: the devices that share the batch.
-    num_classes: above 0: a class is drawn for each example, given to the generator and
-      returned as the label; 0: labels are None.
+    num_classes: above 0: a class is drawn for each example; 0: labels are None.
 
   Returns:
-    A set with the additional entry 'z', the normal noise float32 [num, latent].
+    A set without images, with 'z', the normal noise float32 [num, latent].
   """
   noise_key, label_key = (jax.random.fold_in(key, i) for i in range(2))
   label = None
@@ -82,9 +82,41 @@ def generate(
         axis.keys(label_key, num))
   z = jax.vmap(lambda k: jax.random.normal(k, (generator.latent,)))(
       axis.keys(noise_key, num))
+  return {'label': label, 'weight': jnp.ones(num), 'z': z}
+
+
+def made(generator: nn.Module, params: Any, drawn: Set, axis: Axis) -> Set:
+  """Returns a set from `draw` with the images that the generator makes from it."""
   images = generator.clone(axis_name=axis.name).apply(
-      {'params': params}, z, labels=label)
-  return {'image': images, 'label': label, 'weight': jnp.ones(num), 'z': z}
+      {'params': params}, drawn['z'], labels=drawn['label'])
+  return {**drawn, 'image': images}
+
+
+def generate(
+    generator: nn.Module, params: Any, key: jax.Array, num: int, axis: Axis
+) -> Set:
+  """Generates `num` examples without classes: `made` of `draw`."""
+  return made(generator, params, draw(generator, key, num, axis), axis)
+
+
+def with_keys(
+    sets: Mapping[str, Set], keys: Sequence[jax.Array], axis: Axis,
+    together: Sequence[Sequence[str]],
+) -> dict[str, Set]:
+  """Returns the sets with 'key', the data of keys [n] for noise and dropout in `see`.
+
+  Args:
+    sets: name -> set.
+    keys: one key per group of `together`.
+    axis: the devices that share the batch.
+    together: groups of names, see `see`.
+  """
+  found = {}
+  for names, key in zip(together, keys, strict=False):
+    for i, name in enumerate(names):
+      found[name] = jax.random.key_data(
+          axis.keys(jax.random.fold_in(key, i), len(sets[name]['weight'])))
+  return {name: {**one, 'key': found[name]} for name, one in sets.items()}
 
 
 def see(
@@ -92,7 +124,6 @@ def see(
     class_logits: Callable[[jax.Array], jax.Array] | None,
     variables: Mapping[str, Any],
     sets: Mapping[str, Set],
-    keys: Sequence[jax.Array],
     axis: Axis,
     *,
     together: Sequence[Sequence[str]],
@@ -105,8 +136,7 @@ def see(
     class_logits: outputs [n, num_outputs] -> class logits [n, K], for dynamic labels
       and the marginal; None: the discriminator has no class outputs.
     variables: 'params' and 'batch_stats' of the discriminator.
-    sets: name -> set.
-    keys: one key per group of `together`, for noise and dropout.
+    sets: name -> set, from `with_keys`.
     axis: the devices that share the batch.
     together: groups of names; the sets of a group share one forward pass and its batch
       statistics.
@@ -118,14 +148,14 @@ def see(
   """
   passes, stats = {}, variables['batch_stats']
   model = discriminator.clone(axis_name=axis.name)
-  for names, key in zip(together, keys, strict=False):
+  for names in together:
     group = [sets[name] for name in names]
     sizes = [len(one['image']) for one in group]
-    example_keys = jnp.concatenate([
-        axis.keys(jax.random.fold_in(key, i), size) for i, size in enumerate(sizes)])
     (outputs, features), changed = model.apply(
         {'params': variables['params'], 'batch_stats': stats},
-        jnp.concatenate([one['image'] for one in group]), keys=example_keys,
+        jnp.concatenate([one['image'] for one in group]),
+        keys=jax.random.wrap_key_data(
+            jnp.concatenate([one['key'] for one in group])),
         mask=jnp.concatenate([one['weight'] for one in group]), train=True,
         mutable=['batch_stats'] if updating in names else [])
     stats = changed.get('batch_stats', stats)
@@ -137,8 +167,8 @@ def see(
 
 def penalty_sum(
     penalties: Sequence[Callable[..., jax.Array]], discriminator: nn.Module,
-    variables: Mapping[str, Any], passes: Mapping[str, Pass], key: jax.Array,
-    axis: Axis,
+    variables: Mapping[str, Any], passes: Mapping[str, Pass],
+    keys: Sequence[jax.Array], axis: Axis,
 ) -> jax.Array:
   """Returns the sum of the penalties over the real examples of this device, a scalar.
 
@@ -148,7 +178,7 @@ def penalty_sum(
     penalties: see `losses.penalties`; they apply D without noise and dropout.
     discriminator, variables: the network whose gradient is penalised.
     passes: {set: Pass} of all sets.
-    key: for the random numbers of the penalties.
+    keys: from `penalty_keys`.
     axis: the devices that share the batch.
   """
   real, total = passes['real'], jnp.zeros(())
@@ -156,10 +186,18 @@ def penalty_sum(
   def apply(images):
     return discriminator.clone(axis_name=axis.name).apply(variables, images)[0]
 
-  for i, penalty in enumerate(penalties):
-    keys = axis.keys(jax.random.fold_in(key, 2 + i), len(real.weight))
-    total += jnp.sum(real.weight * penalty(apply, passes, keys))
+  for penalty, one in zip(penalties, keys, strict=True):
+    values = penalty(apply, passes, jax.random.wrap_key_data(one))
+    total += jnp.sum(real.weight * values)
   return total
+
+
+def penalty_keys(
+    penalties: Sequence[Any], key: jax.Array, num: int, axis: Axis
+) -> list[jax.Array]:
+  """Returns the data of keys [num] for each penalty, one per real example."""
+  return [jax.random.key_data(axis.keys(jax.random.fold_in(key, 2 + i), num))
+          for i in range(len(penalties))]
 
 
 def _split(tree, sizes):

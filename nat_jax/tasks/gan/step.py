@@ -48,6 +48,8 @@ class Setup(NamedTuple):
       negatives.
     simultaneous: True: the generator's loss uses the discriminator from before the
       step; False: the updated discriminator.
+    micro_batches: number of parts of a batch, whose gradients are added; each has batch
+      statistics of its own. See `tasks.updates.in_parts`.
     labels: labels of generated images: 'dynamic' (the class with the largest logit of
       the discriminator) or 'predefined' (drawn at random and given to the generator).
   """
@@ -68,6 +70,7 @@ class Setup(NamedTuple):
   joint: bool = True
   negative_weight: float | None = None
   simultaneous: bool = False
+  micro_batches: int = 1
   labels: str = 'dynamic'
 
   @property
@@ -148,32 +151,38 @@ def update_disc(setup, disc, gen, sets, key, axis):
   """
   fake_key, *keys = jax.random.split(key, 4)
   real, objective = sets['real'], setup.objective
-  fake = players.generate(
-      setup.generator, gen.params, fake_key, len(real['label']), axis,
-      setup.given_classes)
-  sets = {'real': real, 'fake': fake,
+  num = len(real['label'])
+  drawn = players.draw(setup.generator, fake_key, num, axis, setup.given_classes)
+  sets = {'real': real, 'fake': drawn,
           **{name: one for name, one in sets.items() if name != 'real'}}
   unreal = list(sets)[1:]
   together = [['real'], unreal] if setup.joint else [[name] for name in sets]
+  sets = players.with_keys(sets, keys, axis, together)
   coefficients = losses.disc_weights(
       {name: one['weight'] for name, one in sets.items()}, setup.negative_weight, axis)
+  penalty_keys = players.penalty_keys(setup.penalties, fake_key, num, axis)
   num_real = axis.sum(real['weight'] > 0)
 
-  def loss_fn(params):
+  def loss_fn(params, _, examples):
+    sets, coefficients, penalty_keys = examples
+    sets = {**sets, 'fake': players.made(
+        setup.generator, gen.params, sets['fake'], axis)}
+    # Of the update before, since spectral norm's u changes once per update.
     variables = disc.variables | {'params': params}
     passes, stats = players.see(
-        setup.discriminator, objective.class_logits, variables, sets, keys, axis,
+        setup.discriminator, objective.class_logits, variables, sets, axis,
         together=together, updating='real')
     terms = objective.disc(passes, axis)
     loss = sum(jnp.sum(coefficients[name] * terms[name]) for name in terms)
     loss += players.penalty_sum(
-        setup.penalties, setup.discriminator, variables, passes, fake_key,
+        setup.penalties, setup.discriminator, variables, passes, penalty_keys,
         axis) / num_real
-    return loss, (passes, terms, stats)
+    return loss, stats, (gan_metrics.of_examples(passes), terms)
 
-  disc, (loss, (passes, terms, stats)), norm = updates.descend(
-      disc, setup.disc_tx, loss_fn, axis)
-  return disc.replace(batch_stats=stats), gan_metrics.Seen(loss, norm, passes, terms)
+  disc, (loss, (passes, terms)), norm = updates.descend(
+      disc, setup.disc_tx, loss_fn, axis, (sets, coefficients, penalty_keys),
+      setup.micro_batches)
+  return disc, gan_metrics.Seen(loss, norm, passes, terms)
 
 
 def update_gen(setup, gen, disc, sets, key, axis):
@@ -184,20 +193,23 @@ def update_gen(setup, gen, disc, sets, key, axis):
   """
   objective = setup.objective
   fake_key, *keys = jax.random.split(key, 1 + len(objective.gen_sees))
-  num = len(sets['real']['label'])
+  num, together = len(sets['real']['label']), [[name] for name in objective.gen_sees]
+  drawn = players.draw(setup.generator, fake_key, num, axis, setup.given_classes)
+  sets = players.with_keys(
+      {name: (sets | {'fake': drawn})[name] for name in objective.gen_sees}, keys, axis,
+      together)
+  count = axis.sum(drawn['weight'])
 
-  def loss_fn(params):
-    fake = players.generate(
-        setup.generator, params, fake_key, num, axis, setup.given_classes)
+  def loss_fn(params, batch_stats, sets):
+    sets = {**sets, 'fake': players.made(setup.generator, params, sets['fake'], axis)}
     passes, _ = players.see(
-        setup.discriminator, objective.class_logits, disc.variables,
-        {name: (sets | {'fake': fake})[name] for name in objective.gen_sees}, keys,
-        axis, together=[[name] for name in objective.gen_sees])
-    weight = passes['fake'].weight
-    loss = jnp.sum(objective.gen(passes, axis) / axis.sum(weight))
-    return loss, passes['fake']
+        setup.discriminator, objective.class_logits, disc.variables, sets, axis,
+        together=together)
+    loss = jnp.sum(objective.gen(passes, axis) / count)
+    return loss, batch_stats, gan_metrics.of_examples(passes)['fake']
 
-  gen, (loss, samples), norm = updates.descend(gen, setup.gen_tx, loss_fn, axis)
+  gen, (loss, samples), norm = updates.descend(
+      gen, setup.gen_tx, loss_fn, axis, sets, setup.micro_batches)
   return gen, gan_metrics.Made(loss, norm, samples)
 
 

@@ -91,7 +91,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   Raises:
     ValueError: points or batch sizes that are not valid, or pmap on several devices.
   """
-  images.check_devices('batch_size', config['batch_size'], num_devices)
+  images.check_devices(config, num_devices, prefix='')
   if num_devices > 1 and config['run']['mode'] == 'pmap':
     raise ValueError(
         'GANs of points need the global batch, which run.mode=pmap splits; use '
