@@ -1,9 +1,9 @@
 """Evaluations chosen by their type, each with a period of its own."""
 
-import json
 
 import numpy as np
 import pytest
+import toy
 
 from nat_jax import train
 from nat_jax.commands import report
@@ -41,9 +41,8 @@ def make_config(evals=None, **changes):
 
 def looks(workdir):
   """Step -> names of the sets that were evaluated there."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   return {record['step']: sorted(record['evals'])
-          for record in map(json.loads, lines) if record['kind'] == 'eval'}
+          for record in toy.records(workdir, 'eval')}
 
 
 @pytest.fixture
@@ -75,8 +74,7 @@ def test_periods_of_a_classifier(tmp_path):
 
 def test_a_negative_set_is_compared_with_its_positives_wherever_it_is_due(tmp_path):
   train.train(make_config({'two': {'every': 10}, 'noise': {'every': 5}}), str(tmp_path))
-  records = [json.loads(line) for line in open(tmp_path / 'metrics.jsonl')]
-  at_5, = (r['evals'] for r in records if r['step'] == 5 and r['kind'] == 'eval')
+  at_5, = (r['evals'] for r in toy.records(tmp_path, 'eval') if r['step'] == 5)
   found = evaluate_run(str(tmp_path), 5)['evals']['noise']
   assert list(at_5) == ['noise']
   assert at_5['noise'] == {key: x for key, x in found.items()
