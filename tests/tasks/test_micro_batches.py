@@ -107,7 +107,6 @@ def run(kind, name, num, num_devices, mode):
   return trainer, *toy.run_on_devices(trainer, num_devices, mode, items)[:2]
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('num_devices, mode', [(1, 'jit'), (8, 'jit'), (8, 'pmap')])
 @pytest.mark.parametrize('kind, name', [
     *(('classifier', name) for name in CLASSIFIERS), *(('gan', name) for name in GANS)])
@@ -130,7 +129,6 @@ def make_small(num, **settings):
       **settings}))
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('num_devices, mode', [(1, 'jit'), (8, 'jit'), (8, 'pmap')])
 def test_parts_have_statistics_of_their_own(num_devices, mode):
   """Against a loop over the parts: sums of gradients, running statistics in turn."""
