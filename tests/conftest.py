@@ -13,6 +13,9 @@ import pytest
 if jax.__version_info__ < (0, 11):
   os.environ['XLA_FLAGS'] = (
       os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false')
+# etils reads it once, when the first path is made. With TensorFlow, which tests of tfds
+# need, test_store.py's stand-in for an object store would be passed over.
+os.environ['EPATH_USE_TF'] = '0'
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -69,7 +69,6 @@ def bucket(tmp_path, monkeypatch):
   def glob(original, path):
     return [name.replace(str(folder), 'gs://bucket', 1) for name in original(at(path))]
 
-  monkeypatch.setenv('EPATH_USE_TF', '0')
   monkeypatch.setattr(files, 'check_store', lambda path: None)
   # Tensorstore, which holds the arrays of checkpoints, reads and writes by itself.
   monkeypatch.setattr(gcs_utils, 'get_kvstore_for_gcs', lambda path: {
