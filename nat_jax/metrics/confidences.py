@@ -236,7 +236,8 @@ def mahalanobis(
   max_k -d(x, mu_k, Sigma),  d(x, mu, Sigma) = (x - mu)^T Sigma^-1 (x - mu)
   with the means mu_k of the classes, and one covariance Sigma of the differences
   between training features and the means of their classes. The relative distance adds
-  d(x, mu_0, Sigma_0), with mean and covariance of all training features together.
+  d(x, mu_0, Sigma_0), with mean and covariance of all training features together:
+  Sigma_0 = Sigma + sum_k m_k / m (mu_k - mu_0) (mu_k - mu_0)^T.
 
   With at least 10 training features per dimension the covariance is the empirical one
   (1 / m). With fewer its small eigenvalues are far too small, and with fewer than one
@@ -264,23 +265,31 @@ def mahalanobis(
   classes, of_class = np.unique(
       _labels(train_labels, len(train)), return_inverse=True)
   means = np.stack([train[of_class == k].mean(axis=0) for k in range(len(classes))])
-  white = _whitening(train - means[of_class])
+  within = _covariance(train - means[of_class])
+  white = _whitening(within)
   score = -distance.cdist(x @ white, means @ white, 'sqeuclidean').min(axis=1)
   if relative:
-    score += np.square(x @ _whitening(train)).sum(axis=1)
+    # Of the empirical covariances it is an identity. Shrunk separately, Sigma_0 could
+    # be the smaller one in directions in which the classes are alike.
+    between = means.T @ (means * np.bincount(of_class)[:, None]) / len(train)
+    score += np.square(x @ _whitening(within + between)).sum(axis=1)
   return score
 
 
-def _whitening(centred: np.ndarray) -> np.ndarray:
-  """W [d, r] with W W^T = the (pseudo-)inverse covariance of samples [m, d], mean 0."""
+def _covariance(centred: np.ndarray) -> np.ndarray:
+  """The covariance [d, d] of samples [m, d] with mean 0; see `mahalanobis`."""
   from sklearn import covariance
 
   m, d = centred.shape
   estimator = covariance.EmpiricalCovariance if m >= 10 * d else covariance.LedoitWolf
-  fitted = estimator(store_precision=False, assume_centered=True).fit(centred)
-  scale = np.sqrt(np.diag(fitted.covariance_))[:, None]
+  return estimator(store_precision=False, assume_centered=True).fit(centred).covariance_
+
+
+def _whitening(covariance: np.ndarray) -> np.ndarray:
+  """W [d, r] with W W^T = the (pseudo-)inverse of a covariance [d, d]."""
+  scale = np.sqrt(np.diag(covariance))[:, None]
   scale[scale == 0] = 1
-  variances, directions = np.linalg.eigh(fitted.covariance_ / scale / scale.T)
+  variances, directions = np.linalg.eigh(covariance / scale / scale.T)
   kept = variances > 1e-12 * variances[-1]
   return directions[:, kept] / np.sqrt(variances[kept]) / scale
 

@@ -239,13 +239,18 @@ def test_mahalanobis_with_fewer_samples_than_dimensions():
   m = np.trace(s) / 40
   d2 = ((s - m * np.eye(40)) ** 2).sum() / 40
   b2 = min(sum(((np.outer(t, t) - s) ** 2).sum() for t in centred) / 40 / 30**2, d2)
-  inverse = np.linalg.inv(b2 / d2 * m * np.eye(40) + (1 - b2 / d2) * s)
+  sigma = b2 / d2 * m * np.eye(40) + (1 - b2 / d2) * s
+  centres = [train[labels == k].mean(0) for k in range(3)]
+  centre = train.mean(0)
+  sigma_0 = sigma + sum(np.outer(c - centre, c - centre) for c in centres) / 3
+  form = lambda d, a: d @ np.linalg.inv(a) @ d  # noqa: E731
   for x in (same, other):
-    golden = -np.min([[(one - train[labels == k].mean(0)) @ inverse
-                       @ (one - train[labels == k].mean(0)) for k in range(3)]
-                      for one in x], axis=1)
+    golden = np.array([-min(form(one - c, sigma) for c in centres) for one in x])
     np.testing.assert_allclose(
         confidences.mahalanobis(x, train, labels), golden, rtol=1e-8)
+    np.testing.assert_allclose(
+        confidences.mahalanobis(x, train, labels, relative=True),
+        golden + [form(one - centre, sigma_0) for one in x], rtol=1e-8)
   for relative in (False, True):
     good, bad = (confidences.mahalanobis(x, train, labels, relative)
                  for x in (same, other))
