@@ -113,7 +113,7 @@ def test_posthoc_of_a_run(workdir, monkeypatch):
   assert f'seven (seen, {len(logits["seven"])})' in text
   assert 'noise (unseen, 100)' in text
   flat = ' '.join(text.split())
-  assert f'Fitted to 100 of {found["num_train"][1]} training positives: ash, ' in flat
+  assert f'Fitted to 100 of {found["num_train"][1]} training positives: react, ' in flat
   assert 'Samples are drawn with seed 0.' in flat
   assert 'AUROC (higher is better)' in text
   assert 'FPR95 (ID-positive) (lower is better)' in text
@@ -214,11 +214,14 @@ def test_time_left_follows_the_speed_of_the_program(monkeypatch, capsys):
 def test_the_share_of_odin_is_shown(workdir, capsys):
   found = posthoc.posthoc(workdir, scores=['odin'], per_set=10)
   assert 'odin takes 3 passes' in capsys.readouterr().out
-  assert found['milliseconds'] == {'forward': None, 'with_odin': None}  # one batch
+  assert found['milliseconds'] == {'forward': None, 'with_odin': None}  # too few
   assert 'of the time' not in posthoc.text(found)
   found['milliseconds'] = {'forward': 1.0, 'with_odin': 4.0}
   assert 'odin took 75% of the time of the network: 4 ms' in (
       ' '.join(posthoc.text(found).split()))
+  took = [(1.0, 3), (3.0, 5)]
+  assert posthoc._per_image(took, 10) == pytest.approx(4000 / 80)
+  assert posthoc._per_image(took[1:], 10) is None
 
 
 def test_images_pass_in_several_calls_without_a_change(monkeypatch):
@@ -232,7 +235,7 @@ def test_images_pass_in_several_calls_without_a_change(monkeypatch):
 
   found, (_, timed) = posthoc._apply(
       program, images, {'eval_batch_size': 2}, lambda *args: said.append(args))
-  assert calls == [2, 6, 5] and timed == 11
+  assert calls == [2, 6, 5] and timed == 6  # the last batch is padded
   assert said == [(2, 2, 13), (6, 8, 13), (5, 13, 13)]
   np.testing.assert_array_equal(found.features, images)
   np.testing.assert_array_equal(found.logits, 2 * images)

@@ -37,6 +37,7 @@ NEIGHBOURS = 50
 ODIN = dict(temperature=1000.0, epsilon=0.0014)
 ODIN_WORK = 3  # passes per image: forward, back to the image, forward of the moved one
 BATCHES = 8  # per call of the network, between two reports of progress
+TIMED = 8  # fewer batches are not timed: the time of a few varies too much
 REPORT = 5.0  # least seconds between two lines of progress within a set
 
 
@@ -101,6 +102,7 @@ SCORES: dict[str, Callable[[Outputs, Fit], np.ndarray]] = {
         x.features, fit.features, fit.labels, relative=True),
 }
 UNFITTED = ('max_softmax', 'max_logit', 'energy', 'gen', 'odin')  # these need no `Fit`
+LAYER_ONLY = ('ash',)  # use the output layer of `Fit` only
 # Short names that the literature uses.
 ALIASES = {'msp': 'max_softmax', 'mls': 'max_logit', 'mds': 'mahalanobis',
            'rmds': 'relative_mahalanobis'}
@@ -145,7 +147,7 @@ def posthoc(
     'num_images' {set: [used, in the set]}, 'num_train' [used, in the training set],
     'seed' of the samples, 'neighbours' (k of knn; None without a fitted score), and
     'milliseconds' per image of the network, {'forward', 'with_odin'}; None where fewer
-    images were processed than fill two batches.
+    than 8 batches were timed.
 
   Raises:
     ValueError: an unknown score, `per_set` below 1, no checkpoint, none of that step,
@@ -161,33 +163,30 @@ def posthoc(
   measure = _program(restored, odin=True) if 'odin' in chosen else forward
   work = ODIN_WORK if 'odin' in chosen else 1
 
-  train, rows_train, num_train = None, [], 0
+  train, num_train = None, [0, 0]
   if set(chosen) - set(UNFITTED):
-    train = data.load(config['data']['positives'])
-    num_train = len(train.label)
-    rows_train = _sample(num_train, NUM_TRAIN)
+    train, num_train = _take(data.load(config['data']['positives']), NUM_TRAIN)
   sets = inputs.load_evals(config, parts=[schema.TEST])
-  rows = {name: _sample(len(one.arrays.label), per_set) for name, one in sets.items()}
-  report = _Report(len(rows_train) + work * sum(map(len, rows.values())))
+  taken = {name: _take(one.arrays, per_set) for name, one in sets.items()}
+  report = _Report(num_train[0] + work * sum(used for _, (used, _) in taken.values()))
   if work > 1:
     report.say(
         f'odin takes {ODIN_WORK} passes of the network per test image instead of one, '
         'which is most of the time; --scores without odin, or --per_set, saves it')
 
-  fit, ms = None, {'forward': [], 'with_odin': []}
+  fit, times = None, {'forward': [], 'with_odin': []}
   if train is not None:
-    found, took = _apply(forward, train.image[rows_train], config, functools.partial(
+    found, took = _apply(forward, train.image, config, functools.partial(
         report, 'training positives', 1))
-    ms['forward'].append(took)
+    times['forward'].append(took)
     kernel, bias = _output_layer(restored.state, found.features, found.logits)
     fit = Fit(found.features, found.logits[:, :num_classes], kernel[:, :num_classes],
-              bias[:num_classes], train.label[rows_train])
+              bias[:num_classes], train.label)
   confidence = {}
-  for name, one in sets.items():
+  for name, (one, _) in taken.items():
     found, took = _apply(
-        measure, one.arrays.image[rows[name]], config,
-        functools.partial(report, name, work))
-    ms['with_odin' if work > 1 else 'forward'].append(took)
+        measure, one.image, config, functools.partial(report, name, work))
+    times['with_odin' if work > 1 else 'forward'].append(took)
     outputs = Outputs(found.features, *(
         None if x is None else x[:, :num_classes] for x in found[1:]))
     confidence[name] = {score: SCORES[score](outputs, fit) for score in chosen}
@@ -195,11 +194,11 @@ def posthoc(
   negative = [name for name, one in sets.items() if not one.positive]
   content = {
       'step': restored.step, 'reference': config['reference'], 'seed': SEED,
-      'num_images': {name: [len(rows[name]), len(one.arrays.label)]
-                     for name, one in sets.items()},
-      'num_train': [len(rows_train), num_train],
+      'num_images': {name: number for name, (_, number) in taken.items()},
+      'num_train': num_train,
       'neighbours': fit and fit.neighbours,
-      'milliseconds': {what: _per_image(took) for what, took in ms.items()},
+      'milliseconds': {what: _per_image(took, config['eval_batch_size'])
+                       for what, took in times.items()},
       'seen_in_training': {name: sets[name].seen for name in negative},
       'scores': {
           score: {name: detection_metrics(reference[score], confidence[name][score])
@@ -220,10 +219,11 @@ def text(found: dict[str, Any]) -> str:
   names = {name: f'{name} ({"seen" if seen else "unseen"}, {count(images[name])})'
            for name, seen in found['seen_in_training'].items()}
   about = f' of each score, against {reference!r} ({count(images[reference])}).'
-  fitted = [name for name in found['scores'] if name not in UNFITTED]
+  fitted = [name for name in found['scores'] if name not in UNFITTED + LAYER_ONLY]
   if fitted:
     about += (f' Fitted to {count(found["num_train"])} training positives: '
-              f'{", ".join(fitted)} (knn: k = {found["neighbours"]}).')
+              f'{", ".join(fitted)}')
+    about += f' (knn: k = {found["neighbours"]}).' if 'knn' in fitted else '.'
   if any(used < there for used, there in (*images.values(), found['num_train'])):
     about += f' Samples are drawn with seed {found["seed"]}.'
   ms = found['milliseconds']
@@ -247,9 +247,17 @@ def text(found: dict[str, Any]) -> str:
   }.items())
 
 
-def _sample(total, most):
-  """The places of all of `total` images, or of `most` drawn with `SEED`, in order."""
-  return np.sort(np.random.default_rng(SEED).permutation(total)[:most])
+def _take(arrays, most):
+  """Returns (`data.Arrays`, [number used, number there]).
+
+  Of more than `most` images a sample is drawn with `SEED`. Without it, images that are
+  read from disk when they are asked for stay there. None: no sample.
+  """
+  total = len(arrays.label)
+  if most is None or total <= most:
+    return arrays, [total, total]
+  rows = np.sort(np.random.default_rng(SEED).permutation(total)[:most])
+  return data.Arrays(arrays.image[rows], arrays.label[rows]), [most, total]
 
 
 def _program(restored, odin):
@@ -279,7 +287,7 @@ def _apply(program, images, config, report):
   """Applies a program to images, some batches at a time.
 
   Returns:
-    (`Outputs`, (seconds, images) after the first batch, which includes compilation).
+    (`Outputs`, (seconds, batches) after the first batch, which includes compilation).
   """
   size, found, began = config['eval_batch_size'], [], None
   ends = [0, *range(size, len(images), BATCHES * size), len(images)]
@@ -289,13 +297,13 @@ def _apply(program, images, config, report):
     began = began or time.monotonic()
   outputs = Outputs(*(None if parts[0] is None else np.concatenate(parts)
                       for parts in zip(*found, strict=True)))
-  return outputs, (time.monotonic() - began, len(images) - ends[1])
+  return outputs, (time.monotonic() - began, -(-(len(images) - ends[1]) // size))
 
 
-def _per_image(took):
-  """Milliseconds per image of a list of (seconds, images); None without images."""
-  seconds, images = map(sum, zip(*took, strict=True)) if took else (0, 0)
-  return 1e3 * seconds / images if images else None
+def _per_image(took, size):
+  """Milliseconds per image of a list of (seconds, batches of `size`); None for few."""
+  seconds, batches = map(sum, zip(*took, strict=True)) if took else (0, 0)
+  return 1e3 * seconds / batches / size if batches >= TIMED else None
 
 
 class _Report:
