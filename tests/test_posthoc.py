@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 from nat_jax import data, runs, train
 from nat_jax.commands import posthoc
@@ -182,6 +183,14 @@ def test_chosen_scores_of_a_sample(workdir, monkeypatch, capsys):
   assert [line.split('  ETA')[0] for line in lines] == [
       f'{name}: 20 of 20 images' for name in ('test', 'noise', 'seven')]
   assert lines[-1].endswith('ETA 0:00')
+
+
+def test_flags_choose_scores_and_images(workdir, monkeypatch, capsys):
+  toy.run_main(monkeypatch, '--mode=posthoc', f'--workdir={workdir}',
+               '--scores=gen,msp', '--per_set=10')
+  found = capsys.readouterr().out
+  assert found.count('| gen ') == found.count('| max_softmax ') == 2
+  assert '| energy ' not in found and 'noise (unseen, 10 of 100)' in found
 
 
 @pytest.mark.parametrize('args, named', [
