@@ -10,7 +10,8 @@ Evaluate a checkpoint; only the workdir is needed:
 Classify pictures of a folder:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
 Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):
-  python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600]
+  python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600] \\
+    [--scores energy,gen,knn] [--per_set 2000]
 Make images with a trained GAN (--interpolate=5, --neighbours=4: more sheets):
   python -m nat_jax.main --mode=generate --workdir runs/gan --num 64 [--labels 0,3]
 Compare runs in one report:

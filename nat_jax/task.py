@@ -197,6 +197,8 @@ class Evaluator(NamedTuple):
     save: (state, step, figures, details) -> the content of the eval.json it wrote.
     summary: {name: figures} -> a line for the terminal.
     num_bytes: upper bound of the disk space in bytes that `save` needs.
+    brief: {name: figures} -> a few words for the progress line, which shows them until
+      the next evaluation; '' for none.
   """
 
   periods: Mapping[str, int]
@@ -204,6 +206,7 @@ class Evaluator(NamedTuple):
   save: Callable[..., dict[str, Any]]
   summary: Callable[[Mapping[str, Any]], str]
   num_bytes: int
+  brief: Callable[[Mapping[str, Any]], str] = lambda figures: ''
 
 
 class Run(NamedTuple):

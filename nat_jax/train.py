@@ -106,6 +106,7 @@ class Course:
       are not read yet; None: all are read.
     figures, details: from the last evaluation, see `task.Evaluator.run`.
     saving: the last save, until `settle` has seen its end; None: none is under way.
+    brief: from the last evaluation that had one, see `task.Evaluator.brief`.
   """
 
   state: Any
@@ -116,6 +117,7 @@ class Course:
   figures: dict[str, Any] | None = None
   details: Any = None
   saving: futures.Future | None = None
+  brief: str = ''
 
 
 def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> None:
@@ -300,7 +302,8 @@ def look(job: Job, course: Course, write, progress) -> None:
   del record['images']
   images = trainer.figures(tasks_lib.merge(course.window))['images']
   record['images_per_second'] = progress(
-      at, images, trainer.line(record), ended.result())
+      at, images, '  '.join(filter(None, [trainer.line(record), course.brief])),
+      ended.result())
   write({'step': at, 'kind': 'train', **record})
   course.window, course.earlier = [], {}
 
@@ -310,6 +313,7 @@ def assess(job: Job, course: Course, write, progress) -> None:
   steps, go_on = job.config['steps'], progress.pause()
   course.figures, course.details = job.evaluator.run(
       course.state, due(job, course), course.step == steps)
+  course.brief = job.evaluator.brief(course.figures) or course.brief
   write({'step': course.step, 'kind': 'eval', 'evals': course.figures})
   progress.say(f'step {course.step}/{steps}  evaluation: '
                + (job.evaluator.summary(course.figures) or ', '.join(course.figures)))

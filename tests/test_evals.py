@@ -72,6 +72,35 @@ def test_periods_of_a_classifier(tmp_path):
   assert list(looks(tmp_path / 'alone')) == [10]
 
 
+def test_lines_of_an_evaluation_and_of_progress(tmp_path, capsys):
+  """Of two classes NCR_0.6, since NCR_0.4 is 1; the lowest AUROC until the next one."""
+  config = make_config({'validation': {'every': 0}, 'two': {'every': 4},
+                        'noise': {'every': 4}, 'validation_2': {'every': 9}},
+                       run=dict(log_every=1, eval_every=0, tensorboard=False))
+  train.train(config, str(tmp_path))
+  records = [json.loads(line) for line in open(tmp_path / 'metrics.jsonl')]
+  figures = {r['step']: r['evals'] for r in records if r['kind'] == 'eval'}
+  lines = capsys.readouterr().out.splitlines()
+  at = {step: line for line in lines for step in range(11)
+        if line.startswith(f'step {step}/10  ') and 'evaluation: ' not in line}
+  said = {step: line.partition('evaluation: ')[2] for line in lines for step in (4, 10)
+          if line.startswith(f'step {step}/10  evaluation: ')}
+  words = {name: f'{name} AUROC {x["auroc"]:.3f} NCR_0.6 {x["ncr"]["0.6"]:.3f}'
+           for name, x in figures[4].items()}
+  assert sorted(said[4].split(', ')) == sorted(words.values())
+  test = figures[10]['test']
+  assert said[10].startswith(
+      f'test accuracy {test["accuracy"]:.3f} ECE {test["ece"]:.3f}, ')
+  assert 'validation' not in said[10]
+  for step in range(1, 11):
+    due = {5: 4, 6: 4, 7: 4, 8: 4, 9: 8, 10: 9}.get(step)
+    if due is None:
+      assert 'AUROC' not in at[step]
+      continue
+    name = min(figures[due], key=lambda n: figures[due][n]['auroc'])  # noqa: B023
+    assert at[step].endswith(f'  AUROC {figures[due][name]["auroc"]:.3f} ({name})')
+
+
 def test_a_negative_set_is_compared_with_its_positives_wherever_it_is_due(tmp_path):
   train.train(make_config({'two': {'every': 10}, 'noise': {'every': 5}}), str(tmp_path))
   at_5, = (r['evals'] for r in toy.records(tmp_path, 'eval') if r['step'] == 5)

@@ -76,6 +76,11 @@ MISTAKES = {
     'best without validation': (
         {'best': 'test/accuracy'},
         "best.*'test/accuracy'.*'validation'.*evals.*best=''"),
+    'best that is always 1': (
+        {'num_classes': 2, 'best': 'strangers/ncr/0.4'},
+        r"best='strangers/ncr/0.4'.* 1/2\b.*above 0.5\b.*'strangers/auroc'"),
+    'best at 1/K': (
+        {'num_classes': 2, 'best': 'validation/par/0.5'}, r"best=.*above 0.5\b"),
     'part': ({'evals__test__part': 'train'},
              "evals.test.part.*'test', 'validation', 'calibr.*'train'"),
     'reference of a part': (

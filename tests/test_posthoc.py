@@ -6,13 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
-from nat_jax import runs, train
+from nat_jax import data, runs, train
 from nat_jax.commands import posthoc
 from nat_jax.metrics import confidences
+from nat_jax.models import MODELS
 from nat_jax.schema import presets
 from nat_jax.task import Run
 from nat_jax.tasks import TASKS
+
+SMALL = {  # further arguments of each model, for small ones
+    'fast': {'widths': [4, 4]}, 'small_conv': {'widths': [4]},
+    'mlp': {'width': 4, 'depth': 1}, 'resnet': {'width': 4, 'blocks': [1]},
+    'resnet18': {'width': 4}, 'wide_resnet': {'depth': 10, 'widen': 1}}
 
 
 def head(state, images):
@@ -72,16 +79,23 @@ def workdir(tmp_path_factory):
   return path
 
 
+def by_hand(positive, negative):
+  return (positive[:, None] > negative).mean() + (
+      positive[:, None] == negative).mean() / 2
+
+
 def test_posthoc_of_a_run(workdir, monkeypatch):
   monkeypatch.setattr(posthoc, 'NUM_TRAIN', 100)
   found = posthoc.posthoc(workdir)
   with open(f'{workdir}/posthoc.json') as file:
     assert json.load(file) == found
-  assert (found['step'], found['reference'], found['num_train']) == (60, 'test', 100)
+  assert (found['step'], found['reference']) == (60, 'test')
+  assert found['num_train'][0] == 100 < found['num_train'][1]
   assert found['neighbours'] == 3  # a tenth of a class
   assert found['seen_in_training'] == {'seven': True, 'noise': False}
   assert set(found['scores']) == {
-      'max_softmax', 'max_logit', 'energy', 'odin', 'knn', 'vim', 'ash'}
+      'max_softmax', 'max_logit', 'energy', 'gen', 'odin', 'ash', 'react', 'she', 'knn',
+      'vim', 'mahalanobis', 'relative_mahalanobis'}
   for score, figures in found['scores'].items():
     assert set(figures) == {'seven', 'noise'}
     assert figures['seven']['auroc'] > 0.6, score
@@ -90,16 +104,171 @@ def test_posthoc_of_a_run(workdir, monkeypatch):
   # By hand, from the run's own logits without the background output.
   logits = {name: np.load(f'{workdir}/scores/{name}.npz')['logits'][:, :3]
             for name in ('test', 'seven')}
-  pos, neg = (confidences.energy(logits[name]) for name in ('test', 'seven'))
-  above = (pos[:, None] > neg).mean() + (pos[:, None] == neg).mean() / 2
-  assert found['scores']['energy']['seven']['auroc'] == pytest.approx(above, abs=1e-4)
+  for score in ('energy', 'gen'):
+    pos, neg = (getattr(confidences, score)(logits[name]) for name in logits)
+    assert found['scores'][score]['seven']['auroc'] == pytest.approx(
+        by_hand(pos, neg), abs=1e-4)
+  used, available = found['num_images']['test']
+  assert used == available == len(logits['test'])
   text = posthoc.text(found)
-  assert 'seven (seen)' in text and 'noise (unseen)' in text
+  assert f'seven (seen, {len(logits["seven"])})' in text
+  assert 'noise (unseen, 100)' in text
+  flat = ' '.join(text.split())
+  assert f'Fitted to 100 of {found["num_train"][1]} training positives: react, ' in flat
+  assert 'Samples are drawn with seed 0.' in flat
   assert 'AUROC (higher is better)' in text
   assert 'FPR95 (ID-positive) (lower is better)' in text
   assert f'{found["scores"]["knn"]["noise"]["fpr95_id_positive"]:.3f}' in text
   with pytest.raises(ValueError, match=r'step 7\b.*\[60\]'):
     posthoc.posthoc(workdir, step=7)
+
+
+def test_fitted_scores_see_training_positives_only(workdir):
+  """Scores by hand, from the features of the run: fitted to the training set."""
+  found = posthoc.posthoc(workdir, scores=['she', 'rmds', 'mds', 'react'])
+  restored = runs.restore(workdir)
+  load = lambda split, classes: data.load(  # noqa: E731
+      {'name': 'digits', 'split': split, 'classes': classes})
+  arrays = {'train': load('train', (0, 1, 2)), 'test': load('test', (0, 1, 2)),
+            'seven': load('test', (7,))}
+  features, logits = ({name: np.asarray(restored.trainer.heads[head](
+      restored.state, one.image), np.float64) for name, one in arrays.items()}
+      for head in ('features', 'logits'))
+  layer = restored.state.ema['model']['params']['head']
+  labels = arrays['train'].label
+  fitted = {
+      'she': lambda name: confidences.she(
+          features[name], logits[name][:, :3], features['train'],
+          logits['train'][:, :3], labels),
+      'mahalanobis': lambda name: confidences.mahalanobis(
+          features[name], features['train'], labels),
+      'relative_mahalanobis': lambda name: confidences.mahalanobis(
+          features[name], features['train'], labels, relative=True),
+      'react': lambda name: confidences.react(
+          features[name], features['train'], layer['kernel'][:, :3],
+          layer['bias'][:3])}
+  assert list(found['scores']) == ['react', 'she', 'mahalanobis',
+                                   'relative_mahalanobis']
+  assert found['num_train'] == [len(labels)] * 2
+  for score, figures in found['scores'].items():
+    assert figures['seven']['auroc'] == pytest.approx(
+        by_hand(fitted[score]('test'), fitted[score]('seven')), abs=1e-3), score
+
+
+def test_chosen_scores_of_a_sample(workdir, monkeypatch, capsys):
+  """Only what they need is computed, of 20 images per set that the seed gives."""
+  everything = posthoc.posthoc(workdir, scores=['max_logit'])
+  capsys.readouterr()
+  for name in ('odin_head', '_output_layer'):
+    monkeypatch.delattr(posthoc, name)
+  found = posthoc.posthoc(workdir, scores=['mls', 'energy', 'msp'], per_set=20)
+  assert list(found['scores']) == ['max_softmax', 'max_logit', 'energy']
+  assert found['num_train'] == [0, 0] and found['neighbours'] is None
+  assert {used for used, _ in found['num_images'].values()} == {20}
+  assert [there for _, there in found['num_images'].values()] == [
+      there for _, there in everything['num_images'].values()]
+  logits = {}
+  for name, (_, there) in found['num_images'].items():
+    rows = np.sort(np.random.default_rng(0).permutation(there)[:20])
+    logits[name] = np.load(f'{workdir}/scores/{name}.npz')['logits'][rows, :3]
+  for name in ('seven', 'noise'):
+    auroc = found['scores']['max_logit'][name]['auroc']
+    assert auroc == pytest.approx(
+        by_hand(logits['test'].max(1), logits[name].max(1)), abs=1e-6)
+  assert found['scores']['max_logit'] != everything['scores']['max_logit']
+  text = ' '.join(posthoc.text(found).split())
+  assert 'noise (unseen, 20 of 100)' in text and "'test' (20 of " in text
+  assert 'Samples are drawn with seed 0.' in text and 'Fitted' not in text
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split('  ETA')[0] for line in lines] == [
+      f'{name}: 20 of 20 images' for name in ('test', 'noise', 'seven')]
+  assert lines[-1].endswith('ETA 0:00')
+
+
+def test_flags_choose_scores_and_images(workdir, monkeypatch, capsys):
+  toy.run_main(monkeypatch, '--mode=posthoc', f'--workdir={workdir}',
+               '--scores=gen,msp', '--per_set=10')
+  found = capsys.readouterr().out
+  assert found.count('| gen ') == found.count('| max_softmax ') == 2
+  assert '| energy ' not in found and 'noise (unseen, 10 of 100)' in found
+
+
+@pytest.mark.parametrize('args, named', [
+    ({'scores': ['energy', 'enrgy']},
+     ["'enrgy'", 'max_softmax, ', 'msp = max_softmax']),
+    ({'scores': []}, ['no score', 'relative_mahalanobis']),
+    ({'per_set': 0}, ['per_set', 'got 0'])])
+def test_mistakes_are_found_before_the_run_is_read(args, named, tmp_path):
+  with pytest.raises(ValueError) as error:
+    posthoc.posthoc(str(tmp_path / 'none'), **args)
+  assert all(text in str(error.value) for text in named)
+
+
+def test_time_left_follows_the_speed_of_the_program(monkeypatch, capsys):
+  """100 quick passes, then 30 passes of 10 images that take ten times as long each."""
+  now = 0.0
+  monkeypatch.setattr(posthoc.time, 'monotonic', lambda: now)
+  report = posthoc._Report(100 + 3 * 40)
+  now = 10.0
+  report('training positives', 1, 100, 100, 100)
+  now = 12.0
+  report('test', 3, 1, 1, 40)  # too soon after the last line
+  now = 40.0
+  report('test', 3, 9, 10, 40)
+  assert capsys.readouterr().out.splitlines() == [
+      'training positives: 100 of 100 images  ETA 0:12',
+      'test: 10 of 40 images  ETA 1:30']
+
+
+def test_the_share_of_odin_is_shown(workdir, capsys):
+  found = posthoc.posthoc(workdir, scores=['odin'], per_set=10)
+  assert 'odin takes 3 passes' in capsys.readouterr().out
+  assert found['milliseconds'] == {'forward': None, 'with_odin': None}  # too few
+  assert 'of the time' not in posthoc.text(found)
+  found['milliseconds'] = {'forward': 1.0, 'with_odin': 4.0}
+  assert 'odin took 75% of the time of the network: 4 ms' in (
+      ' '.join(posthoc.text(found).split()))
+  took = [(1.0, 3), (3.0, 5)]
+  assert posthoc._per_image(took, 10) == pytest.approx(4000 / 80)
+  assert posthoc._per_image(took[1:], 10) is None
+
+
+def test_images_pass_in_several_calls_without_a_change(monkeypatch):
+  """13 images in batches of 2, three batches per call: 2, 6 and 5 images."""
+  monkeypatch.setattr(posthoc, 'BATCHES', 3)
+  images, calls, said = np.arange(13.0)[:, None], [], []
+
+  def program(some):
+    calls.append(len(some))
+    return posthoc.Outputs(some, 2 * some)
+
+  found, (_, timed) = posthoc._apply(
+      program, images, {'eval_batch_size': 2}, lambda *args: said.append(args))
+  assert calls == [2, 6, 5] and timed == 6  # the last batch is padded
+  assert said == [(2, 2, 13), (6, 8, 13), (5, 13, 13)]
+  np.testing.assert_array_equal(found.features, images)
+  np.testing.assert_array_equal(found.logits, 2 * images)
+  assert found.odin_logits is None
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_every_classifier_has_the_output_layer(name):
+  """The layer is found by its name, and computes the logits from the features."""
+  spec = {'name': name, **SMALL[name]}
+  config = runs.resolve(presets.experiment(num_classes=3, model=spec))
+  trainer = TASKS['classify'].build(config, (8, 8, 3), runs.OTHERS)
+  images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+
+  @jax.jit
+  def outputs():
+    state = trainer.init(jax.random.key(0))
+    return state, *(trainer.heads[head](state, images) for head in (
+        'features', 'logits'))
+
+  state, features, logits = jax.device_get(outputs())
+  kernel, bias = posthoc._output_layer(state, features, logits)
+  np.testing.assert_allclose(features @ kernel + bias, logits, rtol=1e-4, atol=1e-5)
+  assert kernel.shape == (features.shape[1], 3)
 
 
 def test_output_layer_is_the_one_evaluation_uses(workdir):

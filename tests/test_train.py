@@ -759,9 +759,13 @@ def test_figures_can_be_had_again_from_the_scores(done):
 def test_progress_shows_what_can_move(done):
   evaluation = json.loads((done / 'eval.json').read_text())
   figures = evaluation['evals']
-  assert evaluate.summary({name: figures[name] for name in ('test', 'three')}) == (
-      f'test accuracy {figures["test"]["accuracy"]:.3f}, '
-      f'three AUROC {figures["three"]["auroc"]:.3f}')
+  test, three = figures['test'], figures['three']
+  assert evaluate.summary({'test': test, 'three': three}, '0.6') == (
+      f'test accuracy {test["accuracy"]:.3f} ECE {test["ece"]:.3f}, '
+      f'three AUROC {three["auroc"]:.3f} NCR_0.6 {three["ncr"]["0.6"]:.3f}')
+  assert evaluate.brief({'test': test, 'three': three}) == (
+      f'AUROC {three["auroc"]:.3f} (three)')
+  assert evaluate.brief({'test': test}) == ''
   assert evaluation['background'] is False
 
 

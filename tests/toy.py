@@ -50,7 +50,7 @@ def run_main(monkeypatch, *args):
   monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
   flags.FLAGS.unparse_flags()
   for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
-               'seeds', 'jobs', 'on', 'submit', 'dry_run', 'mode'):
+               'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run', 'mode'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 

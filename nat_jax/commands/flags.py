@@ -26,6 +26,12 @@ THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
     'these" (default: the threshold that keeps 95 % of the calibration positives).',
 )
+SCORES = flags.DEFINE_list(
+    'scores', None, 'posthoc: scores to compare, such as msp,energy,knn (default: all; '
+    'an unknown name gets the list).')
+PER_SET = flags.DEFINE_integer(
+    'per_set', None, 'posthoc: most images of each test set, a random sample of larger '
+    'ones (default: all).', lower_bound=1)
 NUM = flags.DEFINE_integer('num', 64, 'generate: number of images.')
 LABELS = flags.DEFINE_list(
     'labels', None, 'generate: classes to generate, comma-separated names or numbers '

@@ -3,6 +3,7 @@
     energy(logits)                          # [n], larger = more like a positive
     knn(features, train_features, k=50)
     vim(features, logits, train_features, train_logits, kernel, bias)
+    mahalanobis(features, train_features, train_labels, relative=True)
 
 Nothing is trained. With logits o = features @ kernel + bias, every score is a function
 of features, logits and the output layer, `kernel` [d, c] and `bias` [c]. All functions
@@ -52,6 +53,37 @@ def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
   NeurIPS 2020.
   """
   return temperature * special.logsumexp(_matrix(logits) / temperature, axis=1)
+
+
+def gen(logits: ArrayLike, gamma: float = 0.1, top: int = 100) -> np.ndarray:
+  """GEN: minus the generalised entropy of the largest probabilities.
+
+  -sum_{j <= top} p_(j)^gamma (1 - p_(j))^gamma,   p = softmax(o), p_(1) >= p_(2) >= ...
+  1 - p is computed from the logits, so that images with p = 1 - 1e-20 have no ties.
+
+  Args:
+    logits: [n, c].
+    gamma: exponent, in (0, 1); 0.1 in the reference.
+    top: number of probabilities that count, at most all c; 100 in the reference, for
+      ImageNet.
+
+  Raises:
+    ValueError: gamma outside (0, 1), or top below 1.
+
+  Reference: Liu, Lochman, Zach, "GEN: Pushing the Limits of Softmax-Based
+  Out-of-Distribution Detection", CVPR 2023.
+  """
+  if not 0 < gamma < 1 or top < 1:
+    raise ValueError(
+        f'gamma must be in (0, 1) and top 1 or more; got {gamma} and {top}')
+  o = -np.sort(-_matrix(logits), axis=1)
+  log_p = special.log_softmax(o, axis=1)
+  with np.errstate(divide='ignore'):  # log 0, of a single class
+    log_rest = np.log1p(-np.exp(log_p))
+  # Only the largest p can be near 1, where 1 - p loses its digits.
+  log_rest[:, 0] = (special.logsumexp(log_p[:, 1:], axis=1) if o.shape[1] > 1
+                    else -np.inf)
+  return -np.exp(gamma * (log_p + log_rest))[:, :top].sum(axis=1)
 
 
 def knn(features: ArrayLike, train_features: ArrayLike, k: int = 50) -> np.ndarray:
@@ -135,6 +167,133 @@ def vim(
   return energy(logits) - alpha * residual(_matrix(features) - origin)
 
 
+def react(
+    features: ArrayLike, train_features: ArrayLike, kernel: ArrayLike, bias: ArrayLike,
+    percentile: float = 90.0,
+) -> np.ndarray:
+  """ReAct: the negative energy with all features clipped from above.
+
+  logsumexp(min(x, limit) @ kernel + bias),  limit = a percentile of all the features of
+  all training positives together.
+
+  Args:
+    features: [n, d].
+    train_features: [m, d] of training positives.
+    kernel: [d, c] of the output layer.
+    bias: [c] of the output layer.
+    percentile: of the limit; 90 in the reference.
+
+  Raises:
+    ValueError: percentile outside [0, 100].
+
+  Reference: Sun, Guo, Li, "ReAct: Out-of-distribution Detection With Rectified
+  Activations", NeurIPS 2021.
+  """
+  if not 0 <= percentile <= 100:
+    raise ValueError(f'percentile must be 0 to 100; got {percentile}')
+  limit = np.percentile(_matrix(train_features), percentile)
+  clipped = np.minimum(_matrix(features), limit)
+  return energy(clipped @ _matrix(kernel) + np.asarray(bias, np.float64))
+
+
+def she(
+    features: ArrayLike, logits: ArrayLike, train_features: ArrayLike,
+    train_logits: ArrayLike, train_labels: ArrayLike,
+) -> np.ndarray:
+  """SHE, simplified Hopfield energy: x . s_k for the predicted class k.
+
+  The stored pattern s_k is the mean feature of the training positives of class k that
+  are predicted correctly, or of all of class k if none is. A class without training
+  positives has the pattern 0.
+
+  Args:
+    features: [n, d].
+    logits: [n, c].
+    train_features: [m, d] of training positives.
+    train_logits: [m, c].
+    train_labels: [m] integers in 0..c-1.
+
+  Reference: Zhang et al., "Out-of-Distribution Detection based on In-Distribution Data
+  Patterns Memorization with Modern Hopfield Energy", ICLR 2023.
+  """
+  train, logits = _matrix(train_features), _matrix(logits)
+  labels = _labels(train_labels, len(train))
+  correct = _matrix(train_logits).argmax(axis=1) == labels
+  patterns = np.zeros((logits.shape[1], train.shape[1]))
+  for k in np.unique(labels):
+    of_class = labels == k
+    known = of_class & correct
+    patterns[k] = train[known if known.any() else of_class].mean(axis=0)
+  return (_matrix(features) * patterns[logits.argmax(axis=1)]).sum(axis=1)
+
+
+def mahalanobis(
+    features: ArrayLike, train_features: ArrayLike, train_labels: ArrayLike,
+    relative: bool = False,
+) -> np.ndarray:
+  """Minus the squared Mahalanobis distance to the nearest class mean.
+
+  max_k -d(x, mu_k, Sigma),  d(x, mu, Sigma) = (x - mu)^T Sigma^-1 (x - mu)
+  with the means mu_k of the classes, and one covariance Sigma of the differences
+  between training features and the means of their classes. The relative distance adds
+  d(x, mu_0, Sigma_0), with mean and covariance of all training features together:
+  Sigma_0 = Sigma + sum_k m_k / m (mu_k - mu_0) (mu_k - mu_0)^T.
+
+  With at least 10 training features per dimension the covariance is the empirical one
+  (1 / m). With fewer its small eigenvalues are far too small, and with fewer than one
+  it is singular: then it is shrunk towards a multiple of the identity (Ledoit, Wolf).
+  With each feature scaled to variance 1, directions with less than 1e-12 of the largest
+  variance are left out (pseudo-inverse); so are features that are always 0.
+
+  Args:
+    features: [n, d].
+    train_features: [m, d] of training positives.
+    train_labels: [m] integers; classes without training features are left out.
+    relative: whether to compute the relative distance.
+
+  Reference: Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting
+  Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018. Relative: Ren et
+  al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection", 2021.
+  Shrinkage: Ledoit, Wolf, "A well-conditioned estimator for large-dimensional
+  covariance matrices", Journal of Multivariate Analysis 88, 2004.
+  """
+  from scipy.spatial import distance
+
+  train, x = _matrix(train_features), _matrix(features)
+  centre = train.mean(axis=0)
+  train, x = train - centre, x - centre  # against rounding, and mu_0 becomes 0
+  classes, of_class = np.unique(
+      _labels(train_labels, len(train)), return_inverse=True)
+  means = np.stack([train[of_class == k].mean(axis=0) for k in range(len(classes))])
+  within = _covariance(train - means[of_class])
+  white = _whitening(within)
+  score = -distance.cdist(x @ white, means @ white, 'sqeuclidean').min(axis=1)
+  if relative:
+    # Of the empirical covariances it is an identity. Shrunk separately, Sigma_0 could
+    # be the smaller one in directions in which the classes are alike.
+    between = means.T @ (means * np.bincount(of_class)[:, None]) / len(train)
+    score += np.square(x @ _whitening(within + between)).sum(axis=1)
+  return score
+
+
+def _covariance(centred: np.ndarray) -> np.ndarray:
+  """The covariance [d, d] of samples [m, d] with mean 0; see `mahalanobis`."""
+  from sklearn import covariance
+
+  m, d = centred.shape
+  estimator = covariance.EmpiricalCovariance if m >= 10 * d else covariance.LedoitWolf
+  return estimator(store_precision=False, assume_centered=True).fit(centred).covariance_
+
+
+def _whitening(covariance: np.ndarray) -> np.ndarray:
+  """W [d, r] with W W^T = the (pseudo-)inverse of a covariance [d, d]."""
+  scale = np.sqrt(np.diag(covariance))[:, None]
+  scale[scale == 0] = 1
+  variances, directions = np.linalg.eigh(covariance / scale / scale.T)
+  kept = variances > 1e-12 * variances[-1]
+  return directions[:, kept] / np.sqrt(variances[kept]) / scale
+
+
 def ash(
     features: ArrayLike, kernel: ArrayLike, bias: ArrayLike, percentile: float = 65.0
 ) -> np.ndarray:
@@ -176,3 +335,9 @@ def _matrix(x: ArrayLike) -> np.ndarray:
 def _unit(x: np.ndarray) -> np.ndarray:
   length = np.linalg.norm(x, axis=1, keepdims=True)
   return x / np.maximum(length, 1e-10)
+
+
+def _labels(values: ArrayLike, num: int) -> np.ndarray:
+  values = np.asarray(values)
+  chex.assert_shape(values, (num,))
+  return values

@@ -340,6 +340,22 @@ def check_config(config: dict[str, Any]) -> None:
       _check_entries(key, config[key], EVAL_KEYS)
     else:
       _check_value(key, config[key])
+  _check_best(config)
+
+
+def _check_best(config):
+  """Raises ValueError if `best` is a rate at a threshold at which it is always 1."""
+  name, _, rest = config.get('best', '').partition('/')
+  metric, _, t = rest.partition('/')
+  if metric not in ('ncr', 'par') or not re.fullmatch(r'\d*\.?\d+', t):
+    return
+  classes = config['num_classes']
+  # A background output takes its share of the probability.
+  if float(t) * classes <= 1 and config['loss']['name'] != 'background':
+    raise ValueError(
+        f'best={config["best"]!r} says nothing: the largest of {classes} probabilities '
+        f'is at least 1/{classes}, so that this rate is 1 for every network; use a '
+        f'threshold above {1 / classes:.3g}, or best={name + "/auroc"!r}')
 
 
 def _check_value(key, value):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_jax import data, metrics, schema
+from nat_jax import data, losses, metrics, schema
 from nat_jax.runtime import inference, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks import images
@@ -51,6 +51,10 @@ def make_evaluator(
   check_best(config, sets)
   predict = inference.make_predict(
       trainer.heads['logits'], mesh, config['eval_batch_size'])
+  classes = config['num_classes']
+  width = losses.make_objective(config['loss'], classes).num_outputs
+  threshold, *_ = metrics.informative(
+      metrics.THRESHOLDS, classes, background=width > classes)
 
   def run(state, names, final):
     return evaluate_sets(
@@ -62,7 +66,9 @@ def make_evaluator(
         workdir, config, step, given.class_names, sets, figures, scores, maps)
 
   return Evaluator(
-      periods(config, sets), run, save, summary, _num_bytes(config, sets))
+      periods(config, sets), run, save,
+      functools.partial(summary, threshold=str(threshold)), _num_bytes(config, sets),
+      brief)
 
 
 def periods(
@@ -102,26 +108,47 @@ def of_part(sets: Mapping[str, inputs.EvalSet], part: str) -> dict[str, inputs.E
   return {name: one for name, one in sets.items() if one.part == part}
 
 
-def summary(figures: Mapping[str, Any]) -> str:
-  """Returns a line with the accuracy of positive sets and the AUROC of negative sets.
+def summary(figures: Mapping[str, Any], threshold: str) -> str:
+  """Returns a line with accuracy and ECE, or AUROC and NCR_t, of each set.
 
-  The line shows the sets of part 'test', or all sets if none is of that part. For a set
-  of another type it shows the first number among the figures.
+  For a set of another type it shows the first number among the figures.
+
+  Args:
+    figures: {set: figures}, from `evaluate_sets`.
+    threshold: t of NCR_t.
+  """
+  parts = []
+  for name, values in _shown(figures).items():
+    numbers = {metrics.describe(key).title: x for key, x in values.items()
+               if isinstance(x, float)}
+    if isinstance(values.get('ncr'), Mapping):
+      numbers[f'NCR_{threshold}'] = values['ncr'].get(threshold)
+    found = [key for key in ('accuracy', 'ECE', 'AUROC', f'NCR_{threshold}')
+             if numbers.get(key) is not None] or list(numbers)[:1]
+    if found:
+      parts.append(' '.join([name, *(f'{key} {numbers[key]:.3f}' for key in found)]))
+  return ', '.join(parts)
+
+
+def brief(figures: Mapping[str, Any]) -> str:
+  """Returns the lowest AUROC of the sets that `summary` shows; '' without any.
 
   Args:
     figures: {set: figures}, from `evaluate_sets`.
   """
+  found = {name: values['auroc'] for name, values in _shown(figures).items()
+           if isinstance(values.get('auroc'), float)}
+  if not found:
+    return ''
+  name = min(found, key=found.get)
+  return f'AUROC {found[name]:.3f} ({name})'
+
+
+def _shown(figures):
+  """The figures of the sets of part 'test', or of all sets if none is of that part."""
   of_test = {name: values for name, values in figures.items()
              if values.get('part', schema.TEST) == schema.TEST}
-  parts = []
-  for name, values in (of_test or figures).items():
-    numbers = {key: x for key, x in values.items() if isinstance(x, float)}
-    metric = next((key for key in ('accuracy', 'auroc', *numbers) if key in numbers),
-                  None)
-    if metric:
-      title = metrics.describe(metric).title
-      parts.append(f'{name} {title} {numbers[metric]:.3f}')
-  return ', '.join(parts)
+  return of_test or figures
 
 
 def accuracy_ncr(
