@@ -25,6 +25,7 @@ PACKAGE = ROOT / 'nat_jax'
 
 # A module imports strictly lower ranks and its own package.
 RANKS = {
+    'names': -1,
     'schema': 0, 'registry': 0, 'task': 0,
     'losses': 1, 'models': 1, 'data': 1, 'metrics': 1,
     'runtime': 2,
@@ -34,6 +35,7 @@ RANKS = {
     'train': 6,
     'commands': 7,
     'main': 8,
+    '__main__': 9,
 }
 
 # Library -> the only files that may import it or use it.

@@ -4,8 +4,9 @@ from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'train: config file, optionally with a variant after a colon: '
-    'configs/digits.py:baseline. --config.KEY=VALUE changes a key.',
+    'config', None, 'train: config file, or its name, optionally with a variant after '
+    'a colon: configs/digits.py:baseline, digits:baseline. --config.KEY=VALUE changes '
+    'a key.',
     lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
