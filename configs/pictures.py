@@ -3,25 +3,24 @@
     python -m nat_jax.main --config configs/pictures.py:pets,others --workdir runs/pets
 
 `pets/` holds a folder of pictures for each class, `others/` pictures that are of none
-of the classes (flat, or in folders). Pictures of any size and format are cropped to
-squares of 32 pixels. 60 % of each folder are trained on; 10 % are held out for
-validation, 10 % for calibration (the threshold of --mode=predict) and 20 % for the
-test. Rejection improves with more negatives, and with negatives that resemble the
-positives. With `pets` alone the negatives are positives with shuffled patches.
+of the classes (flat, or in folders). Pictures of any size and format are resized and
+cropped to squares of 32 pixels, or of 224 with --config.data.image_size=224. 60 % of
+each folder are trained on; 10 % are held out for validation, 10 % for calibration (the
+threshold of --mode=predict) and 20 % for the test. Rejection improves with more
+negatives, and with negatives that resemble the positives. With `pets` alone the
+negatives are positives with shuffled patches.
 
 A picture that cannot be read ends the program before training, with its name. To skip
 such pictures set skip_unreadable=True in all sources that read their folder:
 --config.data.positives.skip_unreadable=True, data.negatives.others.source and
 evals.NAME.source of every evaluation set.
 
-For other sizes and longer training copy this file and change it.
+For other networks and longer training copy this file and change it.
 """
 
 import os
 
 from nat_jax.schema import presets, recipes
-
-SIZE = 32
 
 
 def get_config(variant='pets,others'):
@@ -33,7 +32,7 @@ def get_config(variant='pets,others'):
   classes = [c for c in os.scandir(positives) if c.is_dir() and c.name[0] != '.']
 
   def folder(path, split):
-    return {'name': 'folder', 'path': os.path.abspath(path), 'size': SIZE,
+    return {'name': 'folder', 'path': os.path.abspath(path),
             'split': split, 'skip_unreadable': False}
 
   given, tested = {'shuffled': recipes.SHUFFLED}, {}
@@ -58,6 +57,7 @@ def get_config(variant='pets,others'):
       data=dict(
           positives=trained,
           negatives=given,
+          image_size=32,
           batch_size=64,
           negatives_per_batch=(4, 12),
           augment=presets.CROP_FLIP,

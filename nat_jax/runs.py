@@ -5,12 +5,13 @@
     run = restore('runs/gan', task='gan')
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
-from nat_jax import schema
+from nat_jax import data, schema
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import TASKS
@@ -21,12 +22,27 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
   The task adds what the config depends on in other runs, such as the step and the
   checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
+  Sources of pictures without a size get that of `data.image_size`.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
   """
   config = schema.plain(config)
+  size = config['data'].get('image_size')
+  if size:
+    config = {**config, **{key: _with_size(config[key], size)
+                           for key in ('data', 'evals', 'measures') if key in config}}
   return TASKS[config['task']].resolve(config, OTHERS)
+
+
+def _with_size(value, size):
+  """A part of a config in which sources that take a `size`, and have none, have it."""
+  if not isinstance(value, dict):
+    return value
+  value = {key: _with_size(part, size) for key, part in value.items()}
+  source = data.SOURCES.get(value.get('name'))
+  takes = source is not None and 'size' in inspect.signature(source).parameters
+  return {**value, 'size': size} if takes and value.get('size') is None else value
 
 
 def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:

@@ -343,6 +343,7 @@ def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   monkeypatch.setattr(runs, 'resolve', lambda c: Recorder(resolve(c), read))
   train.train(config, str(tmp_path))
   read.add('compare_with')  # by commands/plan.py: tests/test_plan.py
+  read.add('data.image_size')  # by runs.resolve: tests/test_pictures.py
   base = schema.base_of(config.to_dict())
   keys = {*base, *(
       f'{group}.{key}' for group in schema.groups(base) for key in base[group])}

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_flags import config_path
 
-from nat_jax import schema
+from nat_jax import runs, schema
 from nat_jax.commands import config_file
 from nat_jax.runtime import files, processes, results
 from nat_jax.runtime import workdir as workdirs
@@ -83,7 +83,7 @@ def _needed(config):
           'processes; start them in a folder that all hosts share, or set its '
           f'workdir to such a folder: --config.{place}.workdir=DIR')
     # Raises if a run of another config is in that workdir.
-    workdirs.check(workdir, schema.plain(needed))
+    workdirs.check(workdir, runs.resolve(needed))
     if not count:
       missing.append((needed, workdir))
   return missing

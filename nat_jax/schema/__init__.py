@@ -43,6 +43,8 @@ CLASSIFY: dict[str, Any] = dict(
     data=dict(
         positives={'name': 'digits'},  # a source: nat_jax.data.SOURCES
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
+        # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
+        image_size=0,
         mean=(0.5,),  # per channel, of pixels in [0, 1]
         std=(0.5,),
         batch_size=128,  # positives per batch (with inside=True: all examples)
@@ -96,6 +98,8 @@ GAN: dict[str, Any] = dict(
     data=dict(
         positives={'name': 'digits'},
         negatives={},
+        # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
+        image_size=0,
         mean=(0.5,),
         std=(128 / 255,),  # (x - 127.5) / 128, as in AM-GAN
         batch_size=100,  # positives per batch

@@ -117,6 +117,7 @@ BOUNDS: dict[str, Bound] = {
     'run.keep': whole('[1, 1e5]'),
     'run.tensorboard': FLAG,
 
+    'data.image_size': either(whole('[0, 1e4]'), listed(whole('[1, 1e4]'), 2, 2)),
     'data.mean': listed(number('[-1e3, 1e3]'), 1),
     'data.std': listed(number('[1e-6, 1e3]'), 1),
     'data.batch_size': COUNT,
