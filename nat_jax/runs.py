@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from nat_jax import data, schema
+from nat_jax import data, metrics, schema
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import TASKS
@@ -59,7 +59,8 @@ def restore(workdir: str, step: int | None = None, task: str | None = None) -> R
 
   Args:
     workdir: of the run.
-    step: of the checkpoint; None: the newest that can be read.
+    step: of the checkpoint; None: the newest that can be read, and with early stopping
+      the best (`patience` in the config).
     task: the task that the run must be of, a name in `TASKS`; None: any.
 
   Returns:
@@ -94,9 +95,52 @@ def about(workdir: str, step: int | None = None) -> dict[str, Any]:
   return {**found, 'config': schema.upgrade(found['config'])}
 
 
+def open_checkpoints(workdir: str, config: Mapping[str, Any], read_only: bool = False):
+  """Opens the checkpoints of a run, which are ranked by the key `best` of its config.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    read_only: whether to create and delete nothing.
+
+  Returns:
+    An orbax manager, from `checkpoint.open_manager`.
+  """
+  best = config.get('best', '')
+  return checkpoint.open_manager(
+      workdir, config['run']['keep'], best, metrics.lower_is_better(best), read_only)
+
+
+def result_step(config: Mapping[str, Any], manager, step: int) -> int | None:
+  """Returns the step of the checkpoint that the results of a run are of.
+
+  Args:
+    config: of the run.
+    manager: from `open_checkpoints`.
+    step: completed updates, after which a checkpoint is saved.
+
+  Returns:
+    The last step or, with early stopping, that of the best checkpoint; None while the
+    run is not over.
+  """
+  patience, best = config.get('patience', 0), None
+  if patience:
+    best = checkpoint.best_step(manager)
+    if best is not None and step - best >= patience:
+      return best
+  if step < config['steps']:
+    return None
+  return step if best is None else best
+
+
 def _newest(workdir, step, read):
-  """Returns `read(manager, step)` for the newest checkpoint that is not damaged."""
+  """Returns `read(manager, step)` for the newest checkpoint that is not damaged.
+
+  With early stopping the best checkpoint is tried first.
+  """
   steps = _find_steps(workdir, step)
+  if step is None:
+    steps = _best_first(workdir, steps)
   manager = checkpoint.open_manager(workdir, read_only=True)
   with checkpoint.closing(manager):
     for candidate in steps:
@@ -106,6 +150,19 @@ def _newest(workdir, step, read):
         if candidate == steps[-1]:
           raise
         logging.error('%s. Using the checkpoint before it.', error)
+
+
+def _best_first(workdir, steps):
+  """The steps, with that of the best checkpoint first if the run stops early."""
+  for metadata in checkpoint.read_all_about(workdir, steps[:1]).values():
+    config = schema.upgrade(metadata['config'])
+    if not config.get('patience'):
+      break
+    manager = open_checkpoints(workdir, config, read_only=True)
+    with checkpoint.closing(manager):
+      best = checkpoint.best_step(manager)
+    return sorted(steps, key=lambda one: one != best)  # keeps the order of the others
+  return steps
 
 
 def _find_steps(workdir, step):

@@ -5,8 +5,8 @@ import toy
 from absl import flags
 from PIL import Image
 
-from nat_jax import runs
-from nat_jax.commands import config_file
+from nat_jax import runs, train
+from nat_jax.commands import config_file, plan
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import inputs
 
@@ -61,3 +61,51 @@ def test_the_size_is_one_flag(folders, tmp_path, monkeypatch):
       monkeypatch, f'--config=pictures:{folders}', f'--workdir={tmp_path}',
       '--config.data.image_size=20')
   assert runs.resolve(trained[0])['data']['positives']['size'] == 20
+
+
+@pytest.mark.parametrize('parts', [2, 1])
+def test_the_plain_classifier_is_trained_for_comparison(parts, folders):
+  """With and without a folder of negatives; a change is for both."""
+  variant = ','.join(folders.split(',')[:parts])
+  config = config_file.load('pictures', variant)
+  config.data.image_size = 16
+  needed, planned = plan.plan(
+      config, 'pictures', variant, {'data.image_size': 16}, 'runs/pets')
+  assert needed == [] and [workdir for _, workdir in planned] == [
+      'runs/pets-baseline', 'runs/pets']
+  assert [one.variant for one, _ in planned] == ['baseline', 'nat']
+  assert [one.loss.name for one, _ in planned] == ['cross_entropy', 'nat']
+  baseline, nat = (runs.resolve(one) for one, _ in planned)
+  for key in ('evals', 'steps', 'best', 'patience', 'model', 'run', 'name'):
+    assert baseline[key] == nat[key]
+  assert baseline['data']['positives'] == nat['data']['positives']
+  assert baseline['data']['positives']['size'] == 16
+  assert (nat['best'], nat['patience']) == ('validation/accuracy', 1000)
+  assert nat['run']['eval_every'] == nat['run']['checkpoint_every'] == 100
+
+
+def test_both_are_trained_with_validation(folders, tmp_path):
+  for method in ('nat', 'baseline'):
+    config = config_file.load('pictures', f'{method}:{folders}')
+    config.update_from_flattened_dict({
+        'steps': 4, 'patience': 4, 'data.image_size': 8, 'run.eval_every': 2,
+        'run.checkpoint_every': 2, 'run.log_every': 2, 'data.batch_size': 16})
+    config.model = {'name': 'mlp', 'width': 8, 'depth': 1}
+    found = train.train(config, str(tmp_path / method))
+    seen = {r['step']: r['evals'] for r in toy.records(tmp_path / method, 'eval')}
+    assert set(seen[2]) == {'validation', 'validation_others'}
+    assert found['step'] in (2, 4) and {'test', 'others', 'noise'} < set(found['evals'])
+
+
+@pytest.mark.parametrize('variant, message', [
+    ('{0}/pets/cat', r"cat' has no class folders.*at least two.*got 0"),
+    ('{0}/one', r"one' has no class folders.*got 1"),
+    ('{0}/nowhere', "no folder '.*nowhere'.*POSITIVES,NEGATIVES"),
+    ('bsaeline:{0}/pets', "variant 'bsaeline'.*did you mean 'baseline'"),
+])
+def test_folders_that_are_not_of_classes(variant, message, folders, tmp_path):
+  root = folders.split('/pets,')[0]
+  (tmp_path / 'one' / 'cat').mkdir(parents=True)
+  root = tmp_path if '/one' in variant else root
+  with pytest.raises(ValueError, match=message):
+    config_file.load('pictures', variant.format(root))

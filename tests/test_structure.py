@@ -174,7 +174,8 @@ def pictures(folder):
   for name in ('yes/cat', 'yes/dog', 'no'):
     (folder / name).mkdir(parents=True)
     Image.new('RGB', (9, 9)).save(folder / name / 'picture.png')
-  return [f'{folder}/yes,{folder}/no', f'{folder}/yes']
+  return [f'{folder}/yes,{folder}/no', f'{folder}/yes',
+          f'baseline:{folder}/yes,{folder}/no']
 
 
 def test_every_config_builds_and_traces_its_step(tmp_path):
@@ -250,7 +251,8 @@ def test_parts_of_every_config_share_no_image(tmp_path):
       assert shown or not images & trained, name
     for part, other in itertools.combinations(schema.PARTS, 2):
       assert not held_out[part] & held_out[other], f'{name}: {part} and {other}'
-    assert config['best'] == ''
+    assert (config['best'], config['patience']) == (
+        ('validation/accuracy', 1000) if 'pictures.py' in name else ('', 0))
     parts = set(inputs.references(config))
     whole = '_paper' in name or 'gan/classifier.py' in name
     assert parts == ({schema.TEST} if whole else set(schema.PARTS)), name

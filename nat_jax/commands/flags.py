@@ -13,7 +13,7 @@ WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
     'step', None, 'evaluate, predict, posthoc, generate: step of the checkpoint '
-    '(default: the newest).')
+    '(default: the newest; after early stopping the best).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
     'train, sweep: move a run of another config in its workdir aside.'

@@ -151,7 +151,8 @@ def _name(source):
   """'configs/nat/cifar10.py:nat_small' -> 'cifar10-nat_small'."""
   path, _, variant = source.partition(':')
   name = os.path.basename(path).removesuffix('.py')
-  return (f'{name}-{variant}' if variant else name).replace('/', '_')
+  name = f'{name}-{variant}' if variant else name
+  return name.replace('/', '_').replace(':', '-')
 
 
 def _load(source, changes):

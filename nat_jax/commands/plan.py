@@ -40,7 +40,7 @@ def plan(
       is visible to some processes only, or has another config.
   """
   schema.plain(config)
-  runs = [(config, workdir)]
+  planned = [(config, workdir)]
   if config.compare_with:
     rival, original = (
         config_file.load(path, name) for name in (config.compare_with, variant))
@@ -48,8 +48,8 @@ def plan(
       if _shared(key, rival, original):
         config_path.set_value(key, rival, value)
     rival.compare_with = ''
-    runs.insert(0, (rival, f'{workdir}-{config.compare_with}'))
-  return _needed(config), runs
+    planned.insert(0, (rival, f'{workdir}-{config.compare_with.partition(":")[0]}'))
+  return _needed(config), planned
 
 
 def _shared(key, rival, original):

@@ -63,9 +63,15 @@ CLASSIFY: dict[str, Any] = dict(
     reference='test',
     eval_batch_size=512,
     # Figure of a set of part 'validation', such as 'validation/accuracy'; the
-    # checkpoint with its best value is kept. '': none.
+    # checkpoint with its best value is kept, of equal values the newest. '': none.
     best='',
-    compare_with='',  # variant of this config file that is trained and reported too
+    # Early stopping: training ends once that checkpoint is this many updates old, a
+    # multiple of the period of the set of `best`, and eval.json is of that checkpoint,
+    # also if training reaches `steps`. 0: it ends at `steps`; eval.json is of the end.
+    patience=0,
+    # Variant of this config file that is trained and reported too, in a workdir named
+    # after the part before a colon: 'baseline', 'baseline:pets' -> DIR-baseline.
+    compare_with='',
     run=RUN,
 )
 

@@ -106,7 +106,8 @@ BOUNDS: dict[str, Bound] = {
     'eval_batch_size': COUNT,
     'reference': NAME,
     'best': TEXT,
-    'compare_with': NAME,
+    'patience': PERIOD,
+    'compare_with': TEXT,
 
     'run.mode': NAME,
     'run.placement': NAME,
