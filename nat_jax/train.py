@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -172,6 +173,8 @@ def train(
     if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
       assess(job, course, write, progress)  # killed between checkpoint and evaluation
+    if _result_step(job, course) is None:
+      progress.compiling()
     while _result_step(job, course) is None:
       with trace(course.step):
         advance(job, course, write, progress, watch, came)
@@ -304,8 +307,10 @@ def assess(job: Job, course: Course, write, progress) -> None:
   course.figures, course.details = job.evaluator.run(
       course.state, due(job, course), course.step == steps)
   write({'step': course.step, 'kind': 'eval', 'evals': course.figures})
-  progress.say(f'step {course.step}/{steps}  evaluation: '
-               + (job.evaluator.summary(course.figures) or ', '.join(course.figures)))
+  text = job.evaluator.summary(course.figures) or ', '.join(course.figures)
+  progress.say(textwrap.fill(
+      f'step {course.step}/{steps}  evaluation: {text}', writers.WIDTH,
+      subsequent_indent='  ', break_long_words=False, break_on_hyphens=False))
   go_on()
 
 

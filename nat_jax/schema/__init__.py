@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from nat_jax import names
 from nat_jax.schema import bounds
 
 RUN: dict[str, Any] = dict(  # these keys may be changed when a run is resumed
@@ -174,7 +175,7 @@ def base_of(config: dict[str, Any]) -> dict[str, Any]:
   """
   name = config.get('task', 'classify')
   if not isinstance(name, str) or name not in DEFAULTS:
-    raise ValueError(f'unknown task {name!r}; valid: {", ".join(DEFAULTS)}')
+    raise ValueError(names.unknown('task', name, DEFAULTS))
   return DEFAULTS[name]
 
 
@@ -198,16 +199,17 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
   unknown = sorted(set(given) - set(known), key=str)
   if unknown:
     raise ValueError(
-        f'unknown config key {prefix}{unknown[0]!r}; valid keys: '
-        + ', '.join(prefix + key for key in sorted(known))
+        f'unknown config key {prefix}{unknown[0]!r}{names.hint(unknown[0], known)}; '
+        'valid keys: ' + ', '.join(prefix + key for key in sorted(known))
     )
 
 
 def check_override(key: str) -> None:
-  """Raises ValueError if no config has a key that --config.KEY would change.
+  """Raises ValueError if --config.KEY=VALUE cannot change a key in any config.
 
   Args:
-    key: dotted, such as 'run.log_every'.
+    key: dotted, such as 'run.log_every'. A whole spec such as 'model', or a whole group
+      such as 'data', cannot be changed at once.
   """
   first, _, rest = key.partition('.')
   check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
@@ -216,6 +218,14 @@ def check_override(key: str) -> None:
     second = re.split(r'[.\[]', rest)[0]
     check_keys(
         {second: 0}, dict.fromkeys(k for one in inner for k in one), f'{first}.')
+  if key in GROUPS:
+    raise ValueError(
+        f'{key} is a group of keys; write --config.{key}.KEY=VALUE for one of '
+        f'{", ".join(sorted({k for one in inner for k in one}))}')
+  if key in bounds.SPECS:
+    raise ValueError(
+        f"{key} is a spec, {{'name': ..., arguments}}; write --config.{key}.name=NAME, "
+        f'and --config.{key}.ARGUMENT=VALUE for an argument that the config names')
 
 
 ALL = tuple(DEFAULTS.values())
