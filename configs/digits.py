@@ -24,6 +24,7 @@ Measured: docs/results.md, "Digits" and "Negatives that generalise". A run takes
 quarter of a minute on two CPU cores.
 """
 
+from nat_jax import names
 from nat_jax.schema import presets, recipes
 
 NAT = {'name': 'nat'}
@@ -46,7 +47,7 @@ SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 3000}}
 
 def get_config(variant='nat'):
   if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
+    raise ValueError(names.unknown('variant', variant, VARIANTS))
   loss, count, treatment = VARIANTS[variant]
   positives, negatives, evals = recipes.digits()
   if variant in ('shuffled', 'nat_general'):

@@ -16,6 +16,7 @@ import textwrap
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'nat_jax'
 RANKS = (  # from the bottom: room -> x of its middle; imports point strictly downwards
+    {'names': 5.05},
     {'schema': 2.7, 'task': 4.95, 'registry': 7.4},
     {'data': 1.0, 'losses': 5.65, 'models': 7.95, 'metrics': 10.2},
     {'runtime': 3.2},
@@ -39,7 +40,7 @@ def rooms() -> dict[str, str]:
   """Room -> how its docstring begins; the names of its modules if it has none."""
   found = {}
   for path in sorted([*PACKAGE.glob('*.py'), *PACKAGE.glob('*/__init__.py')]):
-    if path.parent != PACKAGE or path.stem != '__init__':
+    if path.parent != PACKAGE or not path.stem.startswith('__'):
       doc = ast.get_docstring(ast.parse(path.read_text())) or ''
       begin = re.split(r'[:.](?:\s|$)', doc)[0] or ', '.join(
           sorted(other.stem for other in path.parent.glob('[!_]*.py')))
@@ -84,7 +85,7 @@ def draw(path: str | pathlib.Path) -> None:
 
   places = {room: (x, STEP * rank) for rank, row in enumerate(RANKS)
             for room, x in row.items()}
-  figure, axes = plt.subplots(figsize=(10, 10.6), dpi=110)
+  figure, axes = plt.subplots(figsize=(10, 11.8), dpi=110)
   found = arrows()
   light = implied(found)
   for one, other in sorted(found, key=lambda arrow: arrow not in light):

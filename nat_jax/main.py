@@ -2,6 +2,8 @@
 
 Train; at the end print the table of negative confidence rates and write a report:
   python -m nat_jax.main --config configs/digits.py --workdir runs/digits
+  (The command `nat-jax` does the same. A config is a file, or the name of one that
+  comes with the program: --config digits:nat, nat/cifar10:nat_small.)
   (The same command resumes a run that was stopped. --config.steps=100 changes a key of
   the config. Ctrl-C saves the run and exits with status 130, SIGHUP with 129, SIGTERM
   with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
@@ -64,10 +66,9 @@ def parse(argv: list[str]) -> list[str]:
   try:
     for arg in argv[1:]:
       _check_key(arg)
-    if _values_of('mode', argv)[-1:] == ['sweep']:
+    if [mode for _, mode in _places_of('mode', argv)][-1:] == ['sweep']:
       return _parse_sweep(argv)
-    _check_config_file(argv)
-    return flags.FLAGS(argv)
+    return flags.FLAGS(_with_config_paths(argv))
   except (flags.Error, *MISTAKES, LookupError, AttributeError, SyntaxError) as error:
     if _wants_traceback():
       raise
@@ -87,27 +88,39 @@ def _check_key(arg):
     schema.check_override(found[1])
 
 
-def _check_config_file(argv):
-  """Loads the config file first, since absl prints a traceback for a mistake in it."""
-  for value in _values_of('config', argv):
-    path, _, variant = value.partition(':')
-    if path:
-      config_file.load(path, variant or None)
+def _with_config_paths(argv):
+  """The command line with the path of each --config, which may be given by name.
+
+  The config file is loaded first, since absl prints a traceback for a mistake in it.
+  """
+  found = list(argv)
+  for i, value in _places_of('config', argv):
+    name, colon, variant = value.partition(':')
+    if name:
+      config_file.load(name, variant or None)
+      # The value stands in an argument of its own, or after '--config='.
+      found[i] = argv[i].removesuffix(value) + config_file.find(name) + colon + variant
+  return found
 
 
-def _values_of(name, argv):
-  """The values that the command line gives a flag, which may have several."""
-  pairs = zip(argv[1:], [*argv[2:], ''], strict=True)
-  return [found[1] or following for arg, following in pairs
-          if (found := re.fullmatch(rf'--?{name}(?:=(.*))?', arg))]
+def _places_of(name, argv):
+  """(index in the command line, value) for each value of a flag, which ends there."""
+  places = []
+  for i in range(1, len(argv)):
+    given = re.fullmatch(rf'--?{name}(?:=(.*))?', argv[i], re.S)
+    if given and given[1] is not None:
+      places.append((i, given[1]))
+    elif given and i + 1 < len(argv):
+      places.append((i + 1, argv[i + 1]))
+  return places
 
 
 def _parse_sweep(argv):
   """Parses the command line of a sweep, whose changes are for all of its configs."""
-  if _values_of('config', argv):
+  if _places_of('config', argv):
     raise ValueError(
         '--mode=sweep takes its configs without --config: --mode=sweep --workdir DIR '
-        'FILE:VARIANT ...')
+        'CONFIG:VARIANT ...')
   changes = [arg for arg in argv[1:] if jobs.CHANGE.match(arg)]
   found = [*flags.FLAGS([arg for arg in argv if arg not in changes]), *changes]
   jobs.asked(found[1:])

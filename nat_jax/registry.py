@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nat_jax import names
+
 
 def build(
     table: Mapping[str, Callable[..., Any]],
@@ -37,18 +39,19 @@ def build(
   kwargs = dict(spec)
   name = kwargs.pop('name', None)
   if name not in table:
-    valid = ', '.join(sorted(table))
-    raise ValueError(f'unknown {what} {name!r}; valid names: {valid}')
+    raise ValueError(names.unknown(what, name, sorted(table)))
   fn = table[name]
   signature = inspect.signature(fn)
   try:
     signature.bind(**kwargs, **extra)
   except TypeError as error:
-    takes = ', '.join(
-        str(p) for p in signature.parameters.values()
-        if p.name not in extra and p.name not in ('parent', 'self')
-    )
-    raise TypeError(f'{what} {name!r}: {error}; it takes: {takes}') from None
+    takes = [p for p in signature.parameters.values()
+             if p.name not in extra and p.name not in ('parent', 'self')]
+    known = [p.name for p in takes]
+    wrong = next((key for key in kwargs if key not in known), '')
+    raise TypeError(
+        f'{what} {name!r}: {error}{names.hint(wrong, known)}; it takes: '
+        f'{", ".join(map(str, takes))}') from None
   return fn(**kwargs, **extra)
 
 

@@ -5,12 +5,13 @@
     run = restore('runs/gan', task='gan')
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
-from nat_jax import schema
+from nat_jax import data, metrics, schema
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import TASKS
@@ -21,12 +22,27 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
   The task adds what the config depends on in other runs, such as the step and the
   checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
+  Sources of pictures without a size get that of `data.image_size`.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
   """
   config = schema.plain(config)
+  size = config['data'].get('image_size')
+  if size:
+    config = {**config, **{key: _with_size(config[key], size)
+                           for key in ('data', 'evals', 'measures') if key in config}}
   return TASKS[config['task']].resolve(config, OTHERS)
+
+
+def _with_size(value, size):
+  """A part of a config in which sources that take a `size`, and have none, have it."""
+  if not isinstance(value, dict):
+    return value
+  value = {key: _with_size(part, size) for key, part in value.items()}
+  source = data.SOURCES.get(value.get('name'))
+  takes = source is not None and 'size' in inspect.signature(source).parameters
+  return {**value, 'size': size} if takes and value.get('size') is None else value
 
 
 def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:
@@ -43,7 +59,8 @@ def restore(workdir: str, step: int | None = None, task: str | None = None) -> R
 
   Args:
     workdir: of the run.
-    step: of the checkpoint; None: the newest that can be read.
+    step: of the checkpoint; None: the newest that can be read, and with early stopping
+      the best (`patience` in the config).
     task: the task that the run must be of, a name in `TASKS`; None: any.
 
   Returns:
@@ -78,9 +95,52 @@ def about(workdir: str, step: int | None = None) -> dict[str, Any]:
   return {**found, 'config': schema.upgrade(found['config'])}
 
 
+def open_checkpoints(workdir: str, config: Mapping[str, Any], read_only: bool = False):
+  """Opens the checkpoints of a run, which are ranked by the key `best` of its config.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    read_only: whether to create and delete nothing.
+
+  Returns:
+    An orbax manager, from `checkpoint.open_manager`.
+  """
+  best = config.get('best', '')
+  return checkpoint.open_manager(
+      workdir, config['run']['keep'], best, metrics.lower_is_better(best), read_only)
+
+
+def result_step(config: Mapping[str, Any], manager, step: int) -> int | None:
+  """Returns the step of the checkpoint that the results of a run are of.
+
+  Args:
+    config: of the run.
+    manager: from `open_checkpoints`.
+    step: completed updates, after which a checkpoint is saved.
+
+  Returns:
+    The last step or, with early stopping, that of the best checkpoint; None while the
+    run is not over.
+  """
+  patience, best = config.get('patience', 0), None
+  if patience:
+    best = checkpoint.best_step(manager)
+    if best is not None and step - best >= patience:
+      return best
+  if step < config['steps']:
+    return None
+  return step if best is None else best
+
+
 def _newest(workdir, step, read):
-  """Returns `read(manager, step)` for the newest checkpoint that is not damaged."""
+  """Returns `read(manager, step)` for the newest checkpoint that is not damaged.
+
+  With early stopping the best checkpoint is tried first.
+  """
   steps = _find_steps(workdir, step)
+  if step is None:
+    steps = _best_first(workdir, steps)
   manager = checkpoint.open_manager(workdir, read_only=True)
   with checkpoint.closing(manager):
     for candidate in steps:
@@ -90,6 +150,19 @@ def _newest(workdir, step, read):
         if candidate == steps[-1]:
           raise
         logging.error('%s. Using the checkpoint before it.', error)
+
+
+def _best_first(workdir, steps):
+  """The steps, with that of the best checkpoint first if the run stops early."""
+  for metadata in checkpoint.read_all_about(workdir, steps[:1]).values():
+    config = schema.upgrade(metadata['config'])
+    if not config.get('patience'):
+      break
+    manager = open_checkpoints(workdir, config, read_only=True)
+    with checkpoint.closing(manager):
+      best = checkpoint.best_step(manager)
+    return sorted(steps, key=lambda one: one != best)  # keeps the order of the others
+  return steps
 
 
 def _find_steps(workdir, step):

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -26,7 +27,7 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
-from nat_jax import metrics, runs
+from nat_jax import runs
 from nat_jax import task as tasks_lib
 from nat_jax.runtime import (
     checkpoint,
@@ -162,7 +163,8 @@ def train(
   if done:
     checkpoint.close(job.manager)
     if jax.process_index() == 0:
-      print(f'{workdir} is trained already ({steps} steps); nothing to do', flush=True)
+      print(f'{workdir} is trained already ({course.step} steps); nothing to do',
+            flush=True)
     return done
   with (
       _caught(job.mesh) as came,
@@ -178,9 +180,15 @@ def train(
     if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
       assess(job, course, write, progress)  # killed between checkpoint and evaluation
-    while course.step < steps:
+    if _result_step(job, course) is None:
+      progress.compiling()
+    while _result_step(job, course) is None:
       with trace(course.step):
         advance(job, course, write, progress, threads, came)
+    if course.step < steps:
+      progress.say(
+          f'stopped at step {course.step}: {job.config["best"]} has not been better '
+          f'for {job.config["patience"]} updates')
     return finish(job, course, came)
 
 
@@ -219,9 +227,7 @@ def open_run(
       + config['steps'] // run['log_every'] * RECORD)
   processes.barrier('workdir')
 
-  best = config.get('best', '')
-  manager = checkpoint.open_manager(
-      workdir, run['keep'], best, lowest=metrics.lower_is_better(best))
+  manager = runs.open_checkpoints(workdir, config)
   state, found = checkpoint.restore_latest(manager, target)
   about = {'config': config, 'image_shape': list(inputs.shape),
            'class_names': list(inputs.class_names)}
@@ -315,8 +321,10 @@ def assess(job: Job, course: Course, write, progress) -> None:
       course.state, due(job, course), course.step == steps)
   course.brief = job.evaluator.brief(course.figures) or course.brief
   write({'step': course.step, 'kind': 'eval', 'evals': course.figures})
-  progress.say(f'step {course.step}/{steps}  evaluation: '
-               + (job.evaluator.summary(course.figures) or ', '.join(course.figures)))
+  text = job.evaluator.summary(course.figures) or ', '.join(course.figures)
+  progress.say(textwrap.fill(
+      f'step {course.step}/{steps}  evaluation: {text}', writers.WIDTH,
+      subsequent_indent='  ', break_long_words=False, break_on_hyphens=False))
   go_on()
 
 
@@ -375,19 +383,27 @@ def _settling(course):
 def finish(job: Job, course: Course, came) -> dict[str, Any]:
   """Writes eval.json for the last state and returns its content.
 
+  With early stopping (`patience`) eval.json is of the best checkpoint.
+
   Raises:
     Preempted: a signal came during the evaluation; everything is written.
   """
-  if course.figures is None:  # resumed at the last step, without an eval.json
+  step, state = _result_step(job, course), course.state
+  # Resumed at the last step without an eval.json, or the results are of another step.
+  again = course.figures is None or step != course.step
+  if step != course.step:
+    settle(course)
+    state = checkpoint.restore(
+        job.manager, step, parallel.abstract_state(job.trainer.init, job.mesh))
+  if again:
     course.figures, course.details = job.evaluator.run(
-        course.state, due(job, course), True)
+        state, list(job.evaluator.periods), True)
   settle(course)  # eval.json must imply that the last step is saved
   checkpoint.close(job.manager)
-  evaluation = job.evaluator.save(
-      course.state, course.step, course.figures, course.details)
+  evaluation = job.evaluator.save(state, step, course.figures, course.details)
   if stop := came(wait=True):
     raise Preempted(
-        stop, f'{job.workdir} is trained and evaluated at step {course.step}. The same '
+        stop, f'{job.workdir} is trained and evaluated at step {step}. The same '
         'command does the rest: further runs that the config needs, and the report')
   return evaluation
 
@@ -423,14 +439,24 @@ def _start_progress(job, course):
 
 def _finished(job, course):
   """The content of eval.json if training and evaluation are complete; else None."""
-  if course.step < job.config['steps']:
+  step = _result_step(job, course)
+  if step is None:
     return None
   try:
     evaluation = results.read_evaluation(job.workdir)
   except files.Unreadable as error:
     logging.warning('%s. The run is evaluated now.', error)
     return None
-  return evaluation if evaluation and evaluation['step'] == course.step else None
+  return evaluation if evaluation and evaluation['step'] == step else None
+
+
+def _result_step(job, course):
+  """The step that the results are of; None while the run is not over."""
+  step = runs.result_step(job.config, job.manager, course.step)
+  if step is None or course.saving is None:
+    return step
+  settle(course)  # the checkpoint that is being saved may be the best
+  return runs.result_step(job.config, job.manager, course.step)
 
 
 def _when_done(collected):

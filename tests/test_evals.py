@@ -78,8 +78,7 @@ def test_lines_of_an_evaluation_and_of_progress(tmp_path, capsys):
                         'noise': {'every': 4}, 'validation_2': {'every': 9}},
                        run=dict(log_every=1, eval_every=0, tensorboard=False))
   train.train(config, str(tmp_path))
-  records = [json.loads(line) for line in open(tmp_path / 'metrics.jsonl')]
-  figures = {r['step']: r['evals'] for r in records if r['kind'] == 'eval'}
+  figures = {r['step']: r['evals'] for r in toy.records(tmp_path, 'eval')}
   lines = capsys.readouterr().out.splitlines()
   at = {step: line for line in lines for step in range(11)
         if line.startswith(f'step {step}/10  ') and 'evaluation: ' not in line}

@@ -47,8 +47,12 @@ def folder(path, *sizes, broken=False):
 
 MISTAKES = {
     'key': ({'foo': 1}, r"'foo'.*\bbest, .*steps"),
+    'similar key': ({'stepz': 1}, "did you mean 'steps'"),
     'nested key': ({'run__foo': 1}, r"run.'foo'.*run.log_every"),
     'model': ({'model': {'name': 'vgg'}}, "model 'vgg'.*mlp"),
+    'similar model': (
+        {'model': {'name': 'Small_Conv'}}, "model 'Small_C.*did you mean 'small_conv'"),
+    'similar argument': ({'model__depht': 3}, "'depht'.*did you mean 'depth'"),
     'model argument': ({'model__depht': 3}, r"model 'mlp'.*'depht'.*\bdepth"),
     'no name': ({'model': {'width': 3}}, "model.*{'name'.*'width': 3"),
     'no spec': ({'loss': 'nat'}, "loss.*{'name'.*'nat'"),

@@ -272,3 +272,17 @@ def test_a_config_is_a_dict():
       with pytest.raises(ValueError, match=f'{group}.*{key}'):
         schema.plain(config | {group: wrong})
   assert math.isfinite(schema.plain(config)['grad_clip'])
+
+
+@pytest.mark.parametrize('key, message', [
+    ('model', r"model is a spec.*--config.model.name=NAME.*--config.model.ARGUMENT="),
+    ('loss', 'loss is a spec.*--config.loss.name=NAME'),
+    ('data.positives', 'positives is a spec.*--config.data.positives.name=NAME'),
+    ('run', 'run is a group of keys.*--config.run.KEY=VALUE.*checkpoint_every'),
+    ('data', 'data is a group of keys.*--config.data.KEY=VALUE.*batch_size'),
+    ('stesp', "'stesp' .did you mean 'steps'"),
+    ('run.log_evry', "run.'log_evry' .did you mean 'log_every'"),
+])
+def test_overrides_that_change_no_single_value(key, message):
+  with pytest.raises(ValueError, match=message):
+    schema.check_override(key)

@@ -25,6 +25,7 @@ PACKAGE = ROOT / 'nat_jax'
 
 # A module imports strictly lower ranks and its own package.
 RANKS = {
+    'names': -1,
     'schema': 0, 'registry': 0, 'task': 0,
     'losses': 1, 'models': 1, 'data': 1, 'metrics': 1,
     'runtime': 2,
@@ -34,6 +35,7 @@ RANKS = {
     'train': 6,
     'commands': 7,
     'main': 8,
+    '__main__': 9,
 }
 
 # Library -> the only files that may import it or use it.
@@ -172,7 +174,8 @@ def pictures(folder):
   for name in ('yes/cat', 'yes/dog', 'no'):
     (folder / name).mkdir(parents=True)
     Image.new('RGB', (9, 9)).save(folder / name / 'picture.png')
-  return [f'{folder}/yes,{folder}/no', f'{folder}/yes']
+  return [f'{folder}/yes,{folder}/no', f'{folder}/yes',
+          f'baseline:{folder}/yes,{folder}/no']
 
 
 def test_every_config_builds_and_traces_its_step(tmp_path):
@@ -248,7 +251,8 @@ def test_parts_of_every_config_share_no_image(tmp_path):
       assert shown or not images & trained, name
     for part, other in itertools.combinations(schema.PARTS, 2):
       assert not held_out[part] & held_out[other], f'{name}: {part} and {other}'
-    assert config['best'] == ''
+    assert (config['best'], config['patience']) == (
+        ('validation/accuracy', 1000) if 'pictures.py' in name else ('', 0))
     parts = set(inputs.references(config))
     whole = '_paper' in name or 'gan/classifier.py' in name
     assert parts == ({schema.TEST} if whole else set(schema.PARTS)), name
@@ -341,6 +345,7 @@ def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   monkeypatch.setattr(runs, 'resolve', lambda c: Recorder(resolve(c), read))
   train.train(config, str(tmp_path))
   read.add('compare_with')  # by commands/plan.py: tests/test_plan.py
+  read.add('data.image_size')  # by runs.resolve: tests/test_pictures.py
   base = schema.base_of(config.to_dict())
   keys = {*base, *(
       f'{group}.{key}' for group in schema.groups(base) for key in base[group])}

@@ -17,6 +17,7 @@ import toy
 from clu import metrics as clu_metrics
 
 from nat_jax import runs, task, train
+from nat_jax.commands import jobs, pool
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import (
     checkpoint,
@@ -716,6 +717,115 @@ def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
   assert seen[16] != best
   first, last = checkpoint.list_steps(tmp_path)
   assert last == 16 and seen[first] == best
+
+
+def stopping_early(steps=60, **changes):
+  """A run whose learning rate becomes absurd at update 6, so that it gets no better."""
+  config = make_config(
+      steps, schedule={'name': 'step', 'learning_rate': 0.1, 'factor': 1e4,
+                       'at': [6 / steps]},
+      best='validation/accuracy', model={'name': 'mlp', 'width': 16, 'depth': 1},
+      run=dict(checkpoint_every=2, eval_every=4, keep=1), **{'patience': 8, **changes})
+  config.evals['validation'] = {
+      'source': toy.fake(2, classes=(0, 1, 2)), 'positive': True, 'part': 'validation'}
+  return config
+
+
+@pytest.fixture(scope='module')
+def stopped_early(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('stopped') / 'run'
+  train.train(stopping_early(), str(workdir))
+  return workdir
+
+
+def accuracies(workdir):
+  """Step -> accuracy of the evaluations during training."""
+  return {r['step']: r['evals']['validation']['accuracy']
+          for r in toy.records(workdir, 'eval')}
+
+
+def test_early_stopping_ends_with_the_best_checkpoint(stopped_early, tmp_path, capsys):
+  """`patience` updates after the newest of the best evaluations."""
+  seen = accuracies(stopped_early)
+  best = max(seen, key=lambda step: (seen[step], step))
+  last = best + 8
+  assert list(seen) == list(range(4, last + 1, 4)) and last < 60
+  assert checkpoint.list_steps(stopped_early) == [best, last]
+  found = results.read_evaluation(stopped_early)
+  assert found['step'] == best and set(found['evals']) == {
+      'test', 'three', 'blobs', 'validation'}
+  assert found['evals']['validation']['accuracy'] == seen[best]
+  assert runs.restore(str(stopped_early)).step == best
+  assert runs.about(str(stopped_early))['step'] == best
+  assert runs.restore(str(stopped_early), last).step == last
+  copy = shutil.copytree(stopped_early, tmp_path / 'copy')
+  evaluate_run(str(copy))
+  assert (copy / 'eval.json').read_bytes() == (
+      stopped_early / 'eval.json').read_bytes()
+  assert train.train(stopping_early(), str(stopped_early)) == found
+  assert 'trained already' in capsys.readouterr().out
+
+
+def test_a_sweep_knows_that_a_run_stopped_early(stopped_early, tmp_path):
+  workdir = shutil.copytree(stopped_early, tmp_path / 'copy')
+  job = jobs.Job('copy', str(workdir), '', stopping_early(), {}, ())
+  assert pool.is_done(job)
+  assert not pool.is_done(job._replace(config=stopping_early(patience=12)))
+  shutil.rmtree(workdir / 'checkpoints' / str(checkpoint.list_steps(workdir)[-1]))
+  assert not pool.is_done(job)
+
+
+def test_early_stopping_is_the_same_after_interruptions(
+    stopped_early, stop_at, tmp_path):
+  """At updates without an evaluation, at one that is evaluated, and at the last."""
+  last = checkpoint.list_steps(stopped_early)[-1]
+  stops = sorted({0, 2, last - 7, last - 5, last - 2, last - 1})
+  stop_at({step: [signal.SIGTERM] for step in stops})
+  stopped = 0
+  for _ in range(len(stops) + 1):
+    try:
+      train.train(stopping_early(), str(tmp_path))
+    except train.Preempted:
+      stopped += 1
+  assert stopped == len(stops)
+  assert accuracies(tmp_path) == accuracies(stopped_early)
+  assert (tmp_path / 'eval.json').read_bytes() == (
+      stopped_early / 'eval.json').read_bytes()
+  for step in checkpoint.list_steps(stopped_early):
+    assert_same(toy.final_state(tmp_path, step), toy.final_state(stopped_early, step))
+
+
+def test_killed_before_its_evaluation_a_stopped_run_is_not_trained_on(
+    stopped_early, tmp_path):
+  workdir = shutil.copytree(stopped_early, tmp_path / 'copy')
+  (workdir / 'eval.json').unlink()
+  train.train(stopping_early(), str(workdir))
+  assert checkpoint.list_steps(workdir) == checkpoint.list_steps(stopped_early)
+  assert (workdir / 'eval.json').read_bytes() == (
+      stopped_early / 'eval.json').read_bytes()
+
+
+def test_with_patience_the_end_of_all_steps_has_the_best_too(tmp_path):
+  train.train(stopping_early(12, patience=12), str(tmp_path))
+  seen = accuracies(tmp_path)
+  assert list(seen) == [4, 8, 12]
+  best = max(seen, key=lambda step: (seen[step], step))
+  assert results.read_evaluation(tmp_path)['step'] == best < 12
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'best': ''}, 'patience=8 needs the key best.*validation/accuracy'),
+    ({'patience': 6}, "patience=6.*multiple.*'validation', got 4 updates.*eval_every"),
+    ({'run.eval_every': 0}, 'patience=8.*got 0 updates.*--config.run.eval_every'),
+    ({'run.checkpoint_every': 3}, 'run.checkpoint_every=3; .*checkpoint_every=4'),
+    ({'run.checkpoint_every': 0}, 'run.checkpoint_every=0; .*checkpoint_every=4'),
+])
+def test_mistakes_in_early_stopping(changes, message, tmp_path):
+  config = stopping_early()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(ValueError, match=message):
+    train.train(config, str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
 
 
 def test_overwrite_moves_a_run_of_another_config_aside(copy, capsys):

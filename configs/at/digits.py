@@ -15,6 +15,7 @@ little information. beta is 62.5, so that a unit of distance between maps of the
 group has the weight of the full recipe: 1000 / (8 x 8 positions) = 62.5 / (2 x 2).
 """
 
+from nat_jax import names
 from nat_jax.schema import presets, recipes
 
 VARIANTS = {  # -> (loss, widths of the network, teacher)
@@ -28,7 +29,7 @@ VARIANTS = {  # -> (loss, widths of the network, teacher)
 
 def get_config(variant='teacher_nat'):
   if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
+    raise ValueError(names.unknown('variant', variant, VARIANTS))
   loss, widths, teacher = VARIANTS[variant]
   positives, negatives, evals = recipes.digits()
   return presets.experiment(

@@ -14,6 +14,7 @@ a classifier with 95 % accuracy on CIFAR-10 train configs/nat/cifar10.py:baselin
 GPU) and set measures.features.workdir to its workdir.
 """
 
+from nat_jax import names
 from nat_jax.schema import presets, recipes
 
 SETS = {  # -> data set, classes, examples, epochs, augmentation
@@ -29,7 +30,7 @@ def get_config(variant='digits'):
   if variant == 'digits':
     return digits()
   if variant not in SETS:
-    raise ValueError(f'unknown variant {variant!r}; valid: digits, {", ".join(SETS)}')
+    raise ValueError(names.unknown('variant', variant, ['digits', *SETS]))
   dataset, num_classes, num_examples, epochs, augment = SETS[variant]
   kwargs = {'classes': tuple(range(100))} if variant == 'tiny_imagenet' else {}
   test = 'validation' if variant == 'tiny_imagenet' else 'test'

@@ -11,6 +11,7 @@ Variants:
   gaan_gp  with a gradient penalty of weight 1 on the discriminator
 """
 
+from nat_jax import names
 from nat_jax.schema import presets
 
 PENALTIES = {'gaan': [], 'gaan_gp': [{'name': 'gradient', 'weight': 1.0}]}
@@ -19,7 +20,7 @@ PENALTIES = {'gaan': [], 'gaan_gp': [{'name': 'gradient', 'weight': 1.0}]}
 def get_config(variant='gaan'):
   """Returns the config of a variant; raises ValueError for an unknown variant."""
   if variant not in PENALTIES:
-    raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(PENALTIES)}')
+    raise ValueError(names.unknown('variant', variant, PENALTIES))
   widths = (128, 128)
   return presets.experiment(
       task='gaan',

@@ -22,6 +22,7 @@ boundary .019 and .007 (p .02); 6 and 8 of ten seeds converge. Each takes one to
 minutes on two CPU cores shared with other work.
 """
 
+from nat_jax import names
 from nat_jax.schema import presets
 
 VARIANTS = {  # -> the variant it is compared with
@@ -39,7 +40,7 @@ WIDE = {**presets.POINTS, 'optimizer': {'name': 'adam', 'b1': 0.5}}
 
 def get_config(variant='nat'):
   if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(VARIANTS)}')
+    raise ValueError(names.unknown('variant', variant, VARIANTS))
   return presets.experiment(
       name='gaussian1d',
       variant=variant,

@@ -20,6 +20,7 @@ boundary between snapshots .048 and .014 (p .002). All seeds converge. Ten seeds
 one to two minutes on two CPU cores shared with other work.
 """
 
+from nat_jax import names
 from nat_jax.schema import presets
 
 WEIGHTS = {'nat': None, 'nat_light': 0.1, 'gan': None}  # None: one mean with samples
@@ -27,7 +28,7 @@ WEIGHTS = {'nat': None, 'nat_light': 0.1, 'gan': None}  # None: one mean with sa
 
 def get_config(variant='nat'):
   if variant not in WEIGHTS:
-    raise ValueError(f'unknown variant {variant!r}; valid: {", ".join(WEIGHTS)}')
+    raise ValueError(names.unknown('variant', variant, WEIGHTS))
   return presets.experiment(
       name='rings2d',
       variant=variant,

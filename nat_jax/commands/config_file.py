@@ -1,26 +1,77 @@
-"""Loads the config of a variant from a config file; errors name file and line.
+"""Finds config files; loads the config of a variant, with errors that name the line.
 
-    config = load('configs/digits.py', 'baseline')
+    find('digits')                # the path of configs/digits.py
+    config = load('nat/cifar10', 'baseline')
+    config = load('my_configs/cats.py')
 """
 
 import importlib.machinery
 import importlib.util
+import os
+import pathlib
 import traceback
 
 import ml_collections
 
+from nat_jax import names as names_lib
 
-def load(path: str, variant: str | None = None) -> ml_collections.ConfigDict:
+ENDING = '.py'
+
+
+def folder() -> pathlib.Path:
+  """The folder of the configs: `nat_jax/configs` where the package is installed, and
+  `configs` beside the package in its repository."""
+  package = pathlib.Path(__file__).parents[1]
+  installed = package / 'configs'
+  return installed if installed.is_dir() else package.parent / 'configs'
+
+
+def names() -> list[str]:
+  """The names of the configs, sorted: paths in `folder()` without '.py'."""
+  root = folder()
+  return sorted(
+      path.relative_to(root).with_suffix('').as_posix()
+      for path in root.rglob(f'[!_]*{ENDING}'))
+
+
+def find(name: str) -> str:
+  """Returns the path of a config file.
+
+  Args:
+    name: its path; or a name of `names()`, or the last part of one if no other has this
+      last part. 'configs/NAME.py' finds NAME in every current directory.
+
+  Raises:
+    ValueError: no config has this name (all names are listed), or several have.
+  """
+  if name.endswith(ENDING) and os.path.isfile(name):
+    return name
+  known, bare = names(), name.removeprefix('configs/').removesuffix(ENDING)
+  found = [bare] if bare in known else [k for k in known if k.endswith(f'/{bare}')]
+  if len(found) == 1:
+    return str(folder() / f'{found[0]}{ENDING}')
+  if found:
+    raise ValueError(
+        f'{name}: several configs have this name: {", ".join(found)}; choose one')
+  if os.path.exists(name) and not os.path.isdir(name):
+    return name
+  raise ValueError(
+      f'{name}: there is no such file, and no config has this name'
+      f'{names_lib.hint(bare, known)}; configs: {", ".join(known)}')
+
+
+def load(name: str, variant: str | None = None) -> ml_collections.ConfigDict:
   """Loads the config of a variant from a config file.
 
   Args:
-    path: of the file.
+    name: path or name of the file; see `find`.
     variant: argument of its get_config; None: no argument.
 
   Raises:
-    ValueError: the file raised an error (the message names file and line), or has no
-      get_config that returns a config.
+    ValueError: there is no such file; it raised an error (the message names file and
+      line); or it has no get_config that returns a config.
   """
+  path = find(name)
   loader = importlib.machinery.SourceFileLoader('variant_config', path)
   module = importlib.util.module_from_spec(
       importlib.util.spec_from_loader(loader.name, loader))

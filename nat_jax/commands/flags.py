@@ -4,15 +4,16 @@ from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'train: config file, optionally with a variant after a colon: '
-    'configs/digits.py:baseline. --config.KEY=VALUE changes a key.',
+    'config', None, 'train: config file, or its name, optionally with a variant after '
+    'a colon: configs/digits.py:baseline, digits:baseline. --config.KEY=VALUE changes '
+    'a key.',
     lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
     'step', None, 'evaluate, predict, posthoc, generate: step of the checkpoint '
-    '(default: the newest).')
+    '(default: the newest; after early stopping the best).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
     'train, sweep: move a run of another config in its workdir aside.'

@@ -28,7 +28,8 @@ class Job(NamedTuple):
   Attributes:
     name: of its workdir, such as 'cifar10-nat_small-0'.
     workdir: of the run.
-    source: FILE or FILE:VARIANT of its config.
+    source: CONFIG or CONFIG:VARIANT, where CONFIG is the file of its config or the
+      name of it.
     config: with the seed and all changes.
     changes: dotted key -> value, the changes of the command line.
     args: the arguments of `python -m nat_jax.main` that train the run.
@@ -86,7 +87,8 @@ def list_jobs(
   """Lists the jobs of a sweep, seed by seed, and checks their configs.
 
   Args:
-    given: configs, FILE or FILE:VARIANT, and changes of all, --config.KEY=VALUE.
+    given: configs, as files or names, such as 'configs/digits.py:nat' or
+      'digits:nat', and changes of all, --config.KEY=VALUE.
     seeds: whole numbers as text.
     out: folder of the workdirs.
     flags_of_all: further flags of each run.
@@ -101,8 +103,8 @@ def list_jobs(
   sources = [arg for arg in given if not CHANGE.match(arg)]
   if not sources:
     raise ValueError(
-        '--mode=sweep needs at least one config, FILE or FILE:VARIANT, such as '
-        'configs/digits.py:nat')
+        '--mode=sweep needs at least one config, a file or a name, such as '
+        'configs/digits.py:nat or nat/cifar10:nat_small')
   jobs: dict[str, Job] = {}
   for seed in _checked_seeds(seeds):
     for source in sources:
@@ -149,14 +151,16 @@ def _name(source):
   """'configs/nat/cifar10.py:nat_small' -> 'cifar10-nat_small'."""
   path, _, variant = source.partition(':')
   name = os.path.basename(path).removesuffix('.py')
-  return (f'{name}-{variant}' if variant else name).replace('/', '_')
+  name = f'{name}-{variant}' if variant else name
+  return name.replace('/', '_').replace(':', '-')
 
 
 def _load(source, changes):
   """(config with the changes, dotted key -> value), as --config FILE would give."""
-  path, _, variant = source.partition(':')
+  path, colon, variant = source.partition(':')
   config_file.load(path, variant or None)  # its errors name file and line
-  values, argv = flags.FlagValues(), ['sweep', f'--config={source}', *changes]
+  found = f'--config={config_file.find(path)}{colon}{variant}'
+  values, argv = flags.FlagValues(), ['sweep', found, *changes]
   config_flags.DEFINE_config_file(
       'config', flag_values=values, lock_config=True, sys_argv=argv)
   values(argv)

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_flags import config_path
 
-from nat_jax import schema
+from nat_jax import runs, schema
 from nat_jax.commands import config_file
 from nat_jax.runtime import files, processes, results
 from nat_jax.runtime import workdir as workdirs
@@ -40,7 +40,7 @@ def plan(
       is visible to some processes only, or has another config.
   """
   schema.plain(config)
-  runs = [(config, workdir)]
+  planned = [(config, workdir)]
   if config.compare_with:
     rival, original = (
         config_file.load(path, name) for name in (config.compare_with, variant))
@@ -48,8 +48,8 @@ def plan(
       if _shared(key, rival, original):
         config_path.set_value(key, rival, value)
     rival.compare_with = ''
-    runs.insert(0, (rival, f'{workdir}-{config.compare_with}'))
-  return _needed(config), runs
+    planned.insert(0, (rival, f'{workdir}-{config.compare_with.partition(":")[0]}'))
+  return _needed(config), planned
 
 
 def _shared(key, rival, original):
@@ -83,7 +83,7 @@ def _needed(config):
           'processes; start them in a folder that all hosts share, or set its '
           f'workdir to such a folder: --config.{place}.workdir=DIR')
     # Raises if a run of another config is in that workdir.
-    workdirs.check(workdir, schema.plain(needed))
+    workdirs.check(workdir, runs.resolve(needed))
     if not count:
       missing.append((needed, workdir))
   return missing

@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import tqdm
 
+from nat_jax import runs
 from nat_jax.commands import jobs as jobs_lib
-from nat_jax.runtime import files, results, signals, writers
+from nat_jax.runtime import checkpoint, files, results, signals, writers
 
 POLL = 0.2  # seconds between two looks at the runs
 TELL = 60  # seconds between two lines on the progress, where there is no terminal
@@ -198,7 +199,19 @@ def is_done(job: jobs_lib.Job) -> bool:
     found = results.read_evaluation(job.workdir)
   except files.Unreadable:  # damaged: training evaluates it again
     return False
-  return found is not None and found['step'] == job.config.steps
+  if found is None or not job.config.get('patience'):
+    return found is not None and found['step'] == job.config.steps
+  return found['step'] == _result_step(job)
+
+
+def _result_step(job):
+  """The step that the results of a job are of; None while it is not over."""
+  steps = checkpoint.list_steps(job.workdir)
+  if not steps:
+    return None
+  manager = runs.open_checkpoints(job.workdir, job.config, read_only=True)
+  with checkpoint.closing(manager):
+    return runs.result_step(job.config, manager, steps[-1])
 
 
 def share_done(job: jobs_lib.Job) -> float:

@@ -5,7 +5,10 @@
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+
+import tqdm
 
 from nat_jax import reports
 from nat_jax.commands import flags
@@ -41,7 +44,18 @@ def write(workdirs: Sequence[str], out: str | None = None) -> str:
   """
   task, groups = _load(workdirs)
   return reports.write(
-      groups, task.tables(groups), task.figures(groups), out or workdirs[0])
+      groups, task.tables(groups), _told(task.figures(groups)), out or workdirs[0])
+
+
+def _told(drawn):
+  """The figures of a report, while a bar on a terminal says which one is drawn."""
+  with tqdm.tqdm(
+      file=sys.stderr, disable=None, leave=False, bar_format='drawing figures: {desc}'
+  ) as bar:
+    for name, *rest in drawn:
+      bar.set_description_str(f'{bar.n + 1}, {name}')
+      bar.update()
+      yield (name, *rest)
 
 
 def _load(workdirs) -> tuple[Task, Mapping]:
@@ -74,7 +88,8 @@ def show(workdirs: Sequence[str], out: str | None = None) -> None:
   try:
     with files.named(out or workdirs[0]):
       print(tables(workdirs))
-      print(f'\nreport: {write(workdirs, out)}')
+      print('\ndrawing the figures', flush=True)
+      print(f'report: {write(workdirs, out)}')
   except OSError as error:
     raise OSError(
         f'the report cannot be written: {error}. Nothing of the runs is lost; free '
@@ -86,4 +101,5 @@ def show(workdirs: Sequence[str], out: str | None = None) -> None:
 
 def run(argv: Sequence[str] = ()) -> None:
   """--mode=report: reports on the workdirs in `argv`, in --workdir or the first one."""
+  print(f'reading {max(len(argv), 1)} run(s)', flush=True)
   show(list(argv) or [flags.needed(flags.WORKDIR, 'report')], flags.WORKDIR.value)

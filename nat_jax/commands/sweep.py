@@ -23,7 +23,8 @@ def run(argv: Sequence[str] = ()) -> None:
   and runs that were interrupted go on.
 
   Args:
-    argv: configs, FILE or FILE:VARIANT, and changes of all, --config.KEY=VALUE.
+    argv: configs, as files or names, each optionally with ':VARIANT', and changes of
+      all, --config.KEY=VALUE.
 
   Raises:
     ValueError, OSError: a mistake; nothing was started.

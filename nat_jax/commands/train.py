@@ -25,6 +25,8 @@ def run(argv: Sequence[str] = ()) -> None:
       flags.WORKDIR.value.rstrip('/'))
   for run_config, workdir in planned:  # before any time is spent on training
     train.check(run_config, workdir, flags.OVERWRITE.value)
+  if jax.process_index() == 0 and len(needed) + len(planned) > 1:
+    print(_announcement(needed, planned), flush=True)
   for i, (run_config, workdir) in enumerate([*needed, *planned]):
     with _interrupted(workdir):
       if jax.process_index() == 0:
@@ -35,6 +37,17 @@ def run(argv: Sequence[str] = ()) -> None:
             run_config, workdir, flags.OVERWRITE.value, flags.PROFILE.value)
   if jax.process_index() == 0:
     report.show([workdir for _, workdir in planned[::-1]])
+
+
+def _announcement(needed: Sequence[plan.Run], planned: Sequence[plan.Run]) -> str:
+  """The runs that will be trained, in order, and how the comparison is left out."""
+  lines = [f'trains {len(needed) + len(planned)} runs, one after the other:']
+  for what, runs in (('needed by the last run', needed),
+                     ('for comparison; --config.compare_with= leaves it out',
+                      planned[:-1]), ('', planned[-1:])):
+    lines += [f'  {config.name}:{config.variant} -> {workdir}'
+              + (f'  ({what})' if what else '') for config, workdir in runs]
+  return '\n'.join(lines)
 
 
 @contextlib.contextmanager

@@ -175,7 +175,8 @@ def read_pictures(
       raise ValueError(
           'expected pictures of one size, got '
           f'{files[first]} {images[first].shape[:2]} and '
-          f'{files[row]} {image.shape[:2]}; set size=(height, width)'
+          f'{files[row]} {image.shape[:2]}; set data.image_size, or '
+          'size=(height, width) of the source'
       )
   return np.stack(list(images.values())), unreadable
 

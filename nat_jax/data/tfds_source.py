@@ -19,6 +19,7 @@ import tqdm
 from absl import logging
 from PIL import Image
 
+from nat_jax import names as names_lib
 from nat_jax.data import cache, folder_source, rows, sources
 
 _CHUNK = 512  # records read at a time
@@ -188,7 +189,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
     )
   if split not in builder.info.splits:
     raise ValueError(
-        f'{dataset} has no split {split!r}; valid: {", ".join(builder.info.splits)}'
+        names_lib.unknown(f'split of {dataset},', split, builder.info.splits)
     )
   try:
     return builder, builder.as_data_source(split)

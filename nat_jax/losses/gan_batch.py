@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from nat_jax import names
 from nat_jax.losses import gan
 from nat_jax.losses.gan_terms import GanObjective, Passes
 from nat_jax.task import Axis, Pass
@@ -38,7 +39,7 @@ def feature_matching(
   section 3.1.
   """
   if disc not in gan.PER_SET:
-    raise ValueError(f'unknown disc {disc!r}; valid: {", ".join(sorted(gan.PER_SET))}')
+    raise ValueError(names.unknown('disc', disc, sorted(gan.PER_SET)))
   objective = gan.PER_SET[disc](num_classes)
 
   def mean(seen: Pass, axis: Axis) -> jax.Array:

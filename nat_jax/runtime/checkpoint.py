@@ -17,7 +17,7 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,7 +55,7 @@ def open_manager(
     workdir: of the run.
     keep: how many of the newest checkpoints are kept.
     best: name of a figure in `figures` of `save`; the checkpoint with its highest value
-      is kept too. '': none.
+      is kept too, of equal values the newest. '': none.
     lowest: whether the lowest value of `best` is the best one.
     read_only: whether to create and delete nothing.
   """
@@ -236,6 +236,18 @@ def restore_latest(
   return None, None
 
 
+def best_step(manager: ocp.CheckpointManager) -> int | None:
+  """The step of the best checkpoint, of equally good ones the newest.
+
+  Args:
+    manager: from `open_manager` with `best`.
+
+  Returns:
+    The step; None if no checkpoint was saved with the figure `best`.
+  """
+  return manager.best_step()
+
+
 def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   """Reads the metadata of a checkpoint.
 
@@ -271,8 +283,14 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   return {**about, 'step': step, 'crc32': checksums['crc32']}
 
 
-def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
+def read_all_about(
+    workdir: str, steps: Sequence[int] | None = None
+) -> dict[int, dict[str, Any]]:
   """Reads the metadata of all checkpoints of `workdir` that are not damaged.
+
+  Args:
+    workdir: of the run.
+    steps: of the checkpoints to read; None: all.
 
   Returns:
     {step: metadata from `read_about`}.
@@ -282,7 +300,7 @@ def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
     return found
   manager = open_manager(workdir, read_only=True)
   with closing(manager):
-    for step in manager.all_steps():
+    for step in manager.all_steps() if steps is None else steps:
       with contextlib.suppress(Damaged):
         found[step] = read_about(manager, step)
   return found

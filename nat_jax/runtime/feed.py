@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_jax import data
+from nat_jax import data, names
 from nat_jax.runtime import parallel
 from nat_jax.task import Inputs, Trainer
 
@@ -49,7 +49,7 @@ def make_feed(
   run, scans = config['run'], parallel.scans(mesh)
   if run['placement'] not in ('resident', 'streamed'):
     raise ValueError(
-        f'unknown run.placement {run["placement"]!r}; valid: resident, streamed')
+        names.unknown('run.placement', run['placement'], ['resident', 'streamed']))
   index = functools.partial(_local_index, inputs.stream.index, mesh)
   by_host = not scans or run['placement'] == 'streamed'
   most = longest_call(config, ends)

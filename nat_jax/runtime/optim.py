@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import optax
 
-from nat_jax import registry
+from nat_jax import names, registry
 
 
 def constant(*, steps: int, learning_rate: float, warmup: int = 0) -> optax.Schedule:
@@ -148,7 +148,7 @@ def muon(
 def _mask(name):
   if name not in MASKS:
     raise ValueError(
-        f'unknown weight-decay mask {name!r} (optimizer.decay); valid: {sorted(MASKS)}')
+        names.unknown('optimizer.decay', name, sorted(MASKS)))
   return MASKS[name]
 
 

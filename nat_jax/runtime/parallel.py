@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nat_jax import names
 from nat_jax.task import GLOBAL, Axis, Trainer
 
 MODES = ('jit', 'pmap')
@@ -86,7 +87,7 @@ def wrap_step(
     ValueError: an unknown mode.
   """
   if mode not in MODES:
-    raise ValueError(f'unknown mode {mode!r}; valid modes: {", ".join(MODES)}')
+    raise ValueError(names.unknown('run.mode', mode, MODES))
   scan = scans(mesh) if scan is None else scan
   axis = Axis('data' if mode == 'pmap' else None)
 

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -166,8 +166,12 @@ def finite(value: Any) -> Any:
   return value
 
 
+WIDTH = 80  # columns of a progress line, as terminals have
+BAR = 'step {n_fmt}/{total_fmt} |{bar:8}| {desc}'
+
+
 class Progress:
-  """The progress line: step, images/s, ETA and a text with metrics.
+  """The progress line: step, a text with metrics, ETA and images/s, in 80 columns.
 
   On a terminal it is a bar, elsewhere one plain line per report. Images/s and ETA are
   computed from the updates since the previous report.
@@ -187,7 +191,7 @@ class Progress:
     if sys.stdout.isatty() and not quiet:
       self.bar = tqdm.tqdm(
           total=total, initial=start, file=sys.stdout, dynamic_ncols=True,
-          bar_format='step {n_fmt}/{total_fmt} |{bar:12}| {desc}',
+          bar_format=BAR,
       )
 
   def __call__(
@@ -198,21 +202,30 @@ class Progress:
     Args:
       step: completed updates.
       images: number of images of the updates since the previous report.
-      text: metrics.
+      text: metrics, the important ones first, separated by two spaces.
       now: time by `time.monotonic()` at which the updates ended; None: now.
     """
     now = now or time.monotonic()
     seconds = max(now - self.time, 1e-9)
     rate = images / seconds
     eta = seconds / max(step - self.step, 1) * (self.total - step)
-    line = f'{rate:,.0f} images/s  ETA {clock(eta)}  {text}'
+    begin = f'step {step}/{self.total}  '
+    width = WIDTH - len(begin) - (0 if self.bar is None else len('|12345678|') - 1)
+    line = fit([text, f'ETA {clock(eta)}', f'{rate:,.0f} images/s'], width)
     if self.bar is None:
-      self.say(f'step {step}/{self.total}  {line}')
+      self.say(begin + line)
     else:
       self.bar.set_description_str(line, refresh=False)
       self.bar.update(step - self.step)
     self.step, self.time = step, now
     return rate
+
+  def compiling(self) -> None:
+    """Says that the first update is being compiled, which takes a while."""
+    if self.bar is not None:
+      self.bar.set_description_str('compiling')
+    else:
+      self.say('compiling the first update')
 
   def say(self, text: str) -> None:
     """Prints a separate line, above the bar if there is one."""
@@ -234,6 +247,19 @@ class Progress:
     """Closes the bar."""
     if self.bar is not None:
       self.bar.close()
+
+
+def fit(parts: Sequence[str], width: int) -> str:
+  """Joins texts by two spaces, without the last parts that exceed `width` columns.
+
+  Args:
+    parts: texts, whose own parts are separated by two spaces. The first is kept.
+    width: number of columns.
+  """
+  parts = [part for text in parts for part in text.split('  ')]
+  while len(parts) > 1 and len('  '.join(parts)) > width:
+    parts.pop()
+  return '  '.join(parts)
 
 
 def clock(seconds: float) -> str:

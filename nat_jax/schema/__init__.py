@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from nat_jax import names
 from nat_jax.schema import bounds
 
 RUN: dict[str, Any] = dict(  # these keys may be changed when a run is resumed
@@ -43,6 +44,8 @@ CLASSIFY: dict[str, Any] = dict(
     data=dict(
         positives={'name': 'digits'},  # a source: nat_jax.data.SOURCES
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
+        # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
+        image_size=0,
         mean=(0.5,),  # per channel, of pixels in [0, 1]
         std=(0.5,),
         batch_size=128,  # positives per batch (with inside=True: all examples)
@@ -64,9 +67,15 @@ CLASSIFY: dict[str, Any] = dict(
     reference='test',
     eval_batch_size=512,
     # Figure of a set of part 'validation', such as 'validation/accuracy'; the
-    # checkpoint with its best value is kept. '': none.
+    # checkpoint with its best value is kept, of equal values the newest. '': none.
     best='',
-    compare_with='',  # variant of this config file that is trained and reported too
+    # Early stopping: training ends once that checkpoint is this many updates old, a
+    # multiple of the period of the set of `best`, and eval.json is of that checkpoint,
+    # also if training reaches `steps`. 0: it ends at `steps`; eval.json is of the end.
+    patience=0,
+    # Variant of this config file that is trained and reported too, in a workdir named
+    # after the part before a colon: 'baseline', 'baseline:pets' -> DIR-baseline.
+    compare_with='',
     run=RUN,
 )
 
@@ -99,6 +108,8 @@ GAN: dict[str, Any] = dict(
     data=dict(
         positives={'name': 'digits'},
         negatives={},
+        # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
+        image_size=0,
         mean=(0.5,),
         std=(128 / 255,),  # (x - 127.5) / 128, as in AM-GAN
         batch_size=100,  # positives per batch
@@ -170,7 +181,7 @@ def base_of(config: dict[str, Any]) -> dict[str, Any]:
   """
   name = config.get('task', 'classify')
   if not isinstance(name, str) or name not in DEFAULTS:
-    raise ValueError(f'unknown task {name!r}; valid: {", ".join(DEFAULTS)}')
+    raise ValueError(names.unknown('task', name, DEFAULTS))
   return DEFAULTS[name]
 
 
@@ -194,16 +205,17 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
   unknown = sorted(set(given) - set(known), key=str)
   if unknown:
     raise ValueError(
-        f'unknown config key {prefix}{unknown[0]!r}; valid keys: '
-        + ', '.join(prefix + key for key in sorted(known))
+        f'unknown config key {prefix}{unknown[0]!r}{names.hint(unknown[0], known)}; '
+        'valid keys: ' + ', '.join(prefix + key for key in sorted(known))
     )
 
 
 def check_override(key: str) -> None:
-  """Raises ValueError if no config has a key that --config.KEY would change.
+  """Raises ValueError if --config.KEY=VALUE cannot change a key in any config.
 
   Args:
-    key: dotted, such as 'run.log_every'.
+    key: dotted, such as 'run.log_every'. A whole spec such as 'model', or a whole group
+      such as 'data', cannot be changed at once.
   """
   first, _, rest = key.partition('.')
   check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
@@ -212,6 +224,14 @@ def check_override(key: str) -> None:
     second = re.split(r'[.\[]', rest)[0]
     check_keys(
         {second: 0}, dict.fromkeys(k for one in inner for k in one), f'{first}.')
+  if key in GROUPS:
+    raise ValueError(
+        f'{key} is a group of keys; write --config.{key}.KEY=VALUE for one of '
+        f'{", ".join(sorted({k for one in inner for k in one}))}')
+  if key in bounds.SPECS:
+    raise ValueError(
+        f"{key} is a spec, {{'name': ..., arguments}}; write --config.{key}.name=NAME, "
+        f'and --config.{key}.ARGUMENT=VALUE for an argument that the config names')
 
 
 ALL = tuple(DEFAULTS.values())

@@ -106,7 +106,8 @@ BOUNDS: dict[str, Bound] = {
     'eval_batch_size': COUNT,
     'reference': NAME,
     'best': TEXT,
-    'compare_with': NAME,
+    'patience': PERIOD,
+    'compare_with': TEXT,
 
     'run.mode': NAME,
     'run.placement': NAME,
@@ -117,6 +118,7 @@ BOUNDS: dict[str, Bound] = {
     'run.keep': whole('[1, 1e5]'),
     'run.tensorboard': FLAG,
 
+    'data.image_size': either(whole('[0, 1e4]'), listed(whole('[1, 1e4]'), 2, 2)),
     'data.mean': listed(number('[-1e3, 1e3]'), 1),
     'data.std': listed(number('[1e-6, 1e3]'), 1),
     'data.batch_size': COUNT,

@@ -15,6 +15,7 @@ from typing import Any
 
 import ml_collections
 
+from nat_jax import names
 from nat_jax.schema import presets
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -53,7 +54,8 @@ def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
   found = re.fullmatch(r'([a-z]+?)(\d*)(_small)?', variant)
   if not found or found[1] not in OBJECTIVES or (found[3] and not sizes):
     raise ValueError(
-        f'unknown variant {variant!r}; expected one of {", ".join(OBJECTIVES)}, '
+        f'unknown variant {variant!r}{names.hint(variant, [*PAPER, *OBJECTIVES])}; '
+        f'expected one of {", ".join(OBJECTIVES)}, '
         f'followed by any number of negatives; valid: {", ".join(PAPER)}'
         + (', each also with _small' if sizes else ''))
   return found[1], int(found[2] or 0), bool(found[3])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from nat_jax import names
 from nat_jax.schema import presets
 
 NAT = {'name': 'nat'}
@@ -108,7 +109,7 @@ def parse(
   if base not in valid or (size and size_after):
     forms = *sizes, '_paper', *(f'{size}_paper' for size in sizes)
     raise ValueError(
-        f'unknown variant {variant!r}; valid: {", ".join(valid)}; each also with '
+        names.unknown('variant', variant, valid) + '; each also with '
         + ', '.join(forms))
   return Form(base, size or size_after or '', bool(paper))
 

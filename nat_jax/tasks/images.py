@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nat_jax import data
+from nat_jax import data, names
 from nat_jax.task import Inputs
 
 
@@ -112,7 +112,7 @@ def check_types(
     kind = spec.get('type', default)
     if kind not in evaluators:
       raise ValueError(
-          f'unknown type {kind!r} of evals.{name}; valid: {", ".join(evaluators)}')
+          names.unknown(f'type of evals.{name},', kind, evaluators))
 
 
 def most_negatives(settings: Mapping[str, Any]) -> int:

@@ -52,7 +52,28 @@ def test_rate_and_time_left(monkeypatch, capsys):
   progress = writers.Progress(total=600, start=200)
   progress.pause()()
   assert progress(300, images=800, text='loss 1') == 200
-  assert capsys.readouterr().out == 'step 300/600  200 images/s  ETA 0:12  loss 1\n'
+  assert capsys.readouterr().out == 'step 300/600  loss 1  ETA 0:12  200 images/s\n'
+
+
+def test_a_line_fits_80_columns(monkeypatch, capsys):
+  """What is at its end is left out first: images/s, then ETA, then the last metrics."""
+  monkeypatch.setattr(writers.time, 'monotonic', lambda: 1e5)
+  progress = writers.Progress(total=1_000_000, start=0)
+  metrics = 'loss 0.6234  accuracy 0.744  NCR_0.4 0.882'
+  progress(100_000, images=10**8, text=metrics, now=2e5)
+  progress(200_000, images=10**8, text=f'{metrics}  {"m" * 15}', now=3e5)
+  progress(300_000, images=10**8, text=f'{metrics}  {"m" * 16}', now=4e5)
+  assert capsys.readouterr().out.splitlines() == [
+      f'step 100000/1000000  {metrics}  ETA 250:00:00',
+      f'step 200000/1000000  {metrics}  {"m" * 15}',
+      f'step 300000/1000000  {metrics}']
+  assert writers.fit(['a' * 90], 80) == 'a' * 90
+
+
+def test_compiling_is_told(capsys):
+  writers.Progress(10).compiling()
+  writers.Progress(10, quiet=True).compiling()
+  assert capsys.readouterr().out == 'compiling the first update\n'
 
 
 def test_quiet_says_nothing(capsys):
@@ -99,7 +120,7 @@ def test_one_bar_on_a_terminal():
     shown = [part.strip() for part in line.split('\r') if part.strip()]
     lines.append(shown[-1] if shown else '')  # what overwrote the rest
   assert lines[:2] == ['resuming', 'evaluation'] and lines[3:] == ['end', '']
-  assert re.fullmatch(r'step 4/4 \|\S+\| \S+ images/s  ETA 0:00  loss 4', lines[2])
+  assert re.fullmatch(r'step 4/4 \|\S+\| loss 4  ETA 0:00  \S+ images/s', lines[2])
   assert ', ' not in lines[2]
 
 

@@ -233,11 +233,17 @@ def check_best(
 ) -> None:
   """Raises ValueError unless `best` is '' or a figure of a set of part 'validation'.
 
+  With early stopping each evaluation of this set must be at a checkpoint.
+
   Args:
     config: of a classifier.
     sets: from `inputs.load_evals`.
   """
   if not config['best']:
+    if config['patience']:
+      raise ValueError(
+          f'patience={config["patience"]} needs the key best, the figure that shall '
+          'improve, such as best=validation/accuracy')
     return
   few = {
       name: one._replace(arrays=data.Arrays(one.arrays.image[:2], one.arrays.label[:2]))
@@ -254,6 +260,25 @@ def check_best(
         + (f'Valid: {", ".join(known)}' if known else
            "There is no such set: add one to evals, or leave best=''")
     )
+  name = config['best'].partition('/')[0]
+  _check_patience(config, name, periods(config, sets)[name])
+
+
+def _check_patience(config, name, period):
+  """Raises ValueError unless each evaluation of `best` is saved, for early stopping."""
+  patience, saved = config['patience'], config['run']['checkpoint_every']
+  if not patience:
+    return
+  if not period or patience % period:
+    raise ValueError(
+        f'patience={patience} must be a multiple of the period of the evaluations of '
+        f'{name!r}, got {period} updates; set --config.run.eval_every (0: at the end '
+        'only)')
+  if not saved or period % saved:
+    raise ValueError(
+        f'early stopping (patience={patience}) needs a checkpoint at each evaluation '
+        f'of {name!r}, after every {period} updates, got run.checkpoint_every='
+        f'{saved}; set --config.run.checkpoint_every={period}')
 
 
 def save_evaluation(

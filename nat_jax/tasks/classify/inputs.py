@@ -140,7 +140,7 @@ def load_evals(
       raise ValueError(
           f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
           f'positives have {shape}; set size and mode of its source to match the '
-          'positives'
+          'positives, or data.image_size for all sources of pictures'
       )
     positive = bool(spec.get('positive', False))
     seen = spec.get('seen')

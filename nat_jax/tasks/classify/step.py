@@ -212,10 +212,7 @@ def line(record: dict[str, float], threshold: float) -> str:
     record: name of a metric -> value.
     threshold: t of NCR_t.
   """
-  parts = {'pos': 'loss_positive', 'neg': 'loss_negative', 'maps': 'loss_attention'}
-  losses_ = ' '.join(f'{short} {record[name]:.4f}' for short, name in parts.items()
-                     if math.isfinite(record.get(name, math.nan)))
-  text = f'loss {record["loss"]:.4f} ({losses_})  accuracy {record["accuracy"]:.3f}'
+  text = f'loss {record["loss"]:.4f}  accuracy {record["accuracy"]:.3f}'
   if math.isfinite(record['ncr']):
     text += f'  NCR_{threshold} {record["ncr"]:.3f}'
   return text

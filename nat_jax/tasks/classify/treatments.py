@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from nat_jax import losses
+from nat_jax import losses, names
 from nat_jax.task import Axis
 
 Batch = dict[str, jax.Array]
@@ -60,7 +60,7 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
   if not alpha > 0:
     raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')
   if mode not in ('linear', 'cutmix'):
-    raise ValueError(f"unknown mode {mode!r} of mix; valid: 'linear', 'cutmix'")
+    raise ValueError(names.unknown('mode of mix,', mode, ['linear', 'cutmix']))
   _check_portion(portion)
   # A table of quantiles, since jax.random.beta is a rejection loop, which is slow on
   # GPUs and slow to compile.

@@ -133,19 +133,16 @@ def _spread(images, axis):
 
 
 def line(record: dict[str, float]) -> str:
-  """Returns the text of the progress line, with a warning if the samples collapsed.
+  """Returns the text of the progress line, with a warning if the samples collapsed,
+  that is, spread much less than the real images.
 
   Args:
     record: name of a metric of `GanMetrics` -> value.
   """
-  parts = {'real': 'loss_real', 'fake': 'loss_fake', 'neg': 'loss_negative'}
-  terms = ' '.join(f'{short} {record[name]:.3f}' for short, name in parts.items()
-                   if math.isfinite(record[name]))
-  text = f'D {record["loss_disc"]:.3f} ({terms})  G {record["loss_gen"]:.3f}'
+  text = f'D {record["loss_disc"]:.3f}  G {record["loss_gen"]:.3f}'
   if math.isfinite(record['accuracy']):
     text += f'  accuracy {record["accuracy"]:.3f}'
   text += f'  spread {record["spread"]:.2f}'
   if record['spread'] < COLLAPSED:
-    text += (f'  COLLAPSED: the samples spread {record["spread"]:.1%} as far as the '
-             'real images')
+    text += ' COLLAPSED'
   return text

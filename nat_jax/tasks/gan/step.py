@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nat_jax import losses, registry, task
+from nat_jax import losses, names, registry, task
 from nat_jax.task import GLOBAL, Axis, Net, State
 from nat_jax.tasks import updates
 from nat_jax.tasks.gan import metrics as gan_metrics
@@ -265,8 +265,7 @@ def make_heads(setup: Setup) -> dict[str, Callable[..., jax.Array]]:
 
 def _check(setup):
   if setup.labels not in LABELS:
-    raise ValueError(
-        f'unknown trainer.labels {setup.labels!r}; valid: {", ".join(LABELS)}')
+    raise ValueError(names.unknown('trainer.labels', setup.labels, LABELS))
   if setup.n_critic < 1 or setup.negatives_every < 1:
     raise ValueError(
         'trainer.n_critic and trainer.negatives_every must be 1 or more, got '

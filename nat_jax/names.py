@@ -1,0 +1,36 @@
+"""Messages about names that are not valid: the most similar name, and all valid ones.
+
+    >>> unknown('loss', 'nta', ['nat', 'energy'])
+    "unknown loss 'nta' (did you mean 'nat'?); valid: nat, energy"
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def unknown(what: str, name: Any, valid: Iterable[str]) -> str:
+  """The message that a name is not one of the valid ones.
+
+  Args:
+    what: kind of the name, such as 'loss'.
+    name: what was given.
+    valid: the valid names, in the order in which they are listed.
+  """
+  valid = list(valid)
+  return f'unknown {what} {name!r}{hint(name, valid)}; valid: {", ".join(valid)}'
+
+
+def hint(name: Any, valid: Iterable[str]) -> str:
+  """Returns " (did you mean 'NAME'?)" for the valid name that is most similar.
+
+  Args:
+    name: what was given.
+    valid: the valid names.
+
+  Returns:
+    The text; '' if no valid name is similar.
+  """
+  by_lower = {one.lower(): one for one in valid}
+  close = difflib.get_close_matches(str(name).lower(), by_lower, 1)
+  return f' (did you mean {by_lower[close[0]]!r}?)' if close else ''
