@@ -34,7 +34,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nat_jax import commands, schema
+from nat_jax import commands, names, schema
 from nat_jax.commands import COMMANDS, config_file, jobs
 from nat_jax.commands.flags import CONFIG, MISTAKES, ON, PROFILE, WORKDIR
 from nat_jax.runtime import console, signals
@@ -66,7 +66,11 @@ def parse(argv: list[str]) -> list[str]:
   try:
     for arg in argv[1:]:
       _check_key(arg)
-    if [mode for _, mode in _places_of('mode', argv)][-1:] == ['sweep']:
+    modes = [mode for _, mode in _places_of('mode', argv)]
+    for mode in modes:
+      if mode not in COMMANDS:
+        raise ValueError(names.unknown('mode', mode, COMMANDS))
+    if modes[-1:] == ['sweep']:
       return _parse_sweep(argv)
     return flags.FLAGS(_with_config_paths(argv))
   except (flags.Error, *MISTAKES, LookupError, AttributeError, SyntaxError) as error:
@@ -83,9 +87,9 @@ def parse(argv: list[str]) -> list[str]:
 
 def _check_key(arg):
   """Raises ValueError if an argument is --config.KEY with a key that no config has."""
-  found = re.match(r'--?config\.([^=]+)', arg)
+  found = re.match(r'--?config\.([^=]+)(?:=(.*))?', arg)
   if found:
-    schema.check_override(found[1])
+    schema.check_override(found[1], found[2] or '')
 
 
 def _with_config_paths(argv):

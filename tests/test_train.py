@@ -828,6 +828,14 @@ def test_mistakes_in_early_stopping(changes, message, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_nothing_is_logged_when_a_sound_run_is_read(done, caplog):
+  """orbax warns of settings that this program has chosen."""
+  runs.restore(str(done))
+  runs.about(str(done), 3)
+  workdirs.check(str(done), runs.resolve(make_config()))
+  assert caplog.text == ''
+
+
 def test_overwrite_moves_a_run_of_another_config_aside(copy, capsys):
   config = make_config(2)
   with pytest.raises(ValueError, match='steps: 6 -> 2'):

@@ -15,6 +15,7 @@ used unverified, with a warning.
 
 import contextlib
 import json
+import logging as py_logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,8 +79,13 @@ def open_manager(
 
 
 def _is_news(record):
-  """A log filter that drops orbax's tracebacks; the errors themselves are raised."""
-  return not (record.exc_info and 'orbax' in record.pathname)
+  """A log filter that drops what orbax logs, except errors without a traceback.
+
+  Its warnings are about settings that this module chooses; errors with a traceback are
+  raised as well.
+  """
+  return 'orbax' not in record.pathname or (
+      record.levelno >= py_logging.ERROR and not record.exc_info)
 
 
 def save(

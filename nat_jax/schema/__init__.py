@@ -210,12 +210,13 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
     )
 
 
-def check_override(key: str) -> None:
+def check_override(key: str, value: str = '') -> None:
   """Raises ValueError if --config.KEY=VALUE cannot change a key in any config.
 
   Args:
     key: dotted, such as 'run.log_every'. A whole spec such as 'model', or a whole group
       such as 'data', cannot be changed at once.
+    value: as text, for the message.
   """
   first, _, rest = key.partition('.')
   check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
@@ -230,8 +231,9 @@ def check_override(key: str) -> None:
         f'{", ".join(sorted({k for one in inner for k in one}))}')
   if key in bounds.SPECS:
     raise ValueError(
-        f"{key} is a spec, {{'name': ..., arguments}}; write --config.{key}.name=NAME, "
-        f'and --config.{key}.ARGUMENT=VALUE for an argument that the config names')
+        f"{key} is a spec, {{'name': ..., arguments}}; write --config.{key}.name="
+        f'{value or "NAME"}, and --config.{key}.ARGUMENT=VALUE for an argument that is '
+        'in the config')
 
 
 ALL = tuple(DEFAULTS.values())
