@@ -308,8 +308,7 @@ def look(job: Job, course: Course, write, progress) -> None:
   del record['images']
   images = trainer.figures(tasks_lib.merge(course.window))['images']
   record['images_per_second'] = progress(
-      at, images, '  '.join(filter(None, [trainer.line(record), course.brief])),
-      ended.result())
+      at, images, trainer.line(record), ended.result(), course.brief)
   write({'step': at, 'kind': 'train', **record})
   course.window, course.earlier = [], {}
 

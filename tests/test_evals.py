@@ -79,7 +79,8 @@ def test_lines_of_an_evaluation_and_of_progress(tmp_path, capsys):
                        run=dict(log_every=1, eval_every=0, tensorboard=False))
   train.train(config, str(tmp_path))
   figures = {r['step']: r['evals'] for r in toy.records(tmp_path, 'eval')}
-  lines = capsys.readouterr().out.splitlines()
+  # Lines that were broken at 80 columns go on behind two spaces.
+  lines = capsys.readouterr().out.replace('\n  ', ' ').splitlines()
   at = {step: line for line in lines for step in range(11)
         if line.startswith(f'step {step}/10  ') and 'evaluation: ' not in line}
   said = {step: line.partition('evaluation: ')[2] for line in lines for step in (4, 10)
@@ -96,8 +97,8 @@ def test_lines_of_an_evaluation_and_of_progress(tmp_path, capsys):
     if due is None:
       assert 'AUROC' not in at[step]
       continue
-    name = min(figures[due], key=lambda n: figures[due][n]['auroc'])  # noqa: B023
-    assert at[step].endswith(f'  AUROC {figures[due][name]["auroc"]:.3f} ({name})')
+    lowest = min(one['auroc'] for one in figures[due].values())
+    assert f'  AUROC {lowest:.3f}' in at[step]
 
 
 def test_a_negative_set_is_compared_with_its_positives_wherever_it_is_due(tmp_path):

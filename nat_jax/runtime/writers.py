@@ -195,7 +195,8 @@ class Progress:
       )
 
   def __call__(
-      self, step: int, images: int, text: str, now: float | None = None
+      self, step: int, images: int, text: str, now: float | None = None,
+      further: str = '',
   ) -> float:
     """Reports progress and returns images/s.
 
@@ -204,6 +205,7 @@ class Progress:
       images: number of images of the updates since the previous report.
       text: metrics, the important ones first, separated by two spaces.
       now: time by `time.monotonic()` at which the updates ended; None: now.
+      further: metrics that are shown behind the ETA, where there is room.
     """
     now = now or time.monotonic()
     seconds = max(now - self.time, 1e-9)
@@ -211,7 +213,8 @@ class Progress:
     eta = seconds / max(step - self.step, 1) * (self.total - step)
     begin = f'step {step}/{self.total}  '
     width = WIDTH - len(begin) - (0 if self.bar is None else len('|12345678|') - 1)
-    line = fit([text, f'ETA {clock(eta)}', f'{rate:,.0f} images/s'], width)
+    line = fit(
+        [text, f'ETA {clock(eta)}', further, f'{rate:,.0f} images/s'], width)
     if self.bar is None:
       self.say(begin + line)
     else:
@@ -256,7 +259,7 @@ def fit(parts: Sequence[str], width: int) -> str:
     parts: texts, whose own parts are separated by two spaces. The first is kept.
     width: number of columns.
   """
-  parts = [part for text in parts for part in text.split('  ')]
+  parts = [part for text in parts for part in text.split('  ') if part]
   while len(parts) > 1 and len('  '.join(parts)) > width:
     parts.pop()
   return '  '.join(parts)

@@ -136,12 +136,9 @@ def brief(figures: Mapping[str, Any]) -> str:
   Args:
     figures: {set: figures}, from `evaluate_sets`.
   """
-  found = {name: values['auroc'] for name, values in _shown(figures).items()
-           if isinstance(values.get('auroc'), float)}
-  if not found:
-    return ''
-  name = min(found, key=found.get)
-  return f'AUROC {found[name]:.3f} ({name})'
+  found = [values['auroc'] for values in _shown(figures).values()
+           if isinstance(values.get('auroc'), float)]
+  return f'AUROC {min(found):.3f}' if found else ''
 
 
 def _shown(figures):

@@ -212,7 +212,7 @@ def line(record: dict[str, float], threshold: float) -> str:
     record: name of a metric -> value.
     threshold: t of NCR_t.
   """
-  text = f'loss {record["loss"]:.4f}  accuracy {record["accuracy"]:.3f}'
+  text = f'loss {record["loss"]:.3f}  accuracy {record["accuracy"]:.3f}'
   if math.isfinite(record['ncr']):
     text += f'  NCR_{threshold} {record["ncr"]:.3f}'
   return text
