@@ -85,7 +85,7 @@ def draw(path: str | pathlib.Path) -> None:
 
   places = {room: (x, STEP * rank) for rank, row in enumerate(RANKS)
             for room, x in row.items()}
-  figure, axes = plt.subplots(figsize=(10, 11.8), dpi=110)
+  figure, axes = plt.subplots(figsize=(10, 11.9), dpi=110)
   found = arrows()
   light = implied(found)
   for one, other in sorted(found, key=lambda arrow: arrow not in light):

@@ -154,15 +154,14 @@ def _newest(workdir, step, read):
 
 def _best_first(workdir, steps):
   """The steps, with that of the best checkpoint first if the run stops early."""
-  for metadata in checkpoint.read_all_about(workdir, steps[:1]).values():
-    config = schema.upgrade(metadata['config'])
-    if not config.get('patience'):
-      break
-    manager = open_checkpoints(workdir, config, read_only=True)
-    with checkpoint.closing(manager):
-      best = checkpoint.best_step(manager)
-    return sorted(steps, key=lambda one: one != best)  # keeps the order of the others
-  return steps
+  found = checkpoint.read_all_about(workdir)
+  config = schema.upgrade(found[max(found)]['config']) if found else {}
+  if not config.get('patience'):
+    return steps
+  manager = open_checkpoints(workdir, config, read_only=True)
+  with checkpoint.closing(manager):
+    best = checkpoint.best_step(manager)
+  return sorted(steps, key=lambda one: one != best)  # keeps the order of the others
 
 
 def _find_steps(workdir, step):

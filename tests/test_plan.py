@@ -7,12 +7,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import ml_collections
 import pytest
 
 from nat_jax import schema
-from nat_jax.commands import config_file, plan
+from nat_jax.commands import config_file, plan, train
 from nat_jax.runtime import processes, results
 from nat_jax.runtime import workdir as workdirs
 
@@ -128,6 +129,20 @@ def test_a_needed_run_has_a_workdir():
   config.measures.features.workdir = ''
   with pytest.raises(ValueError, match='measures.features.*workdir.*classifier'):
     plan.plan(config, 'x.py', None, {}, 'runs/x')
+
+
+def test_all_runs_are_announced():
+  """In their order; how the comparison run is left out."""
+  def run(variant, workdir):
+    return types.SimpleNamespace(name='a', variant=variant), workdir
+
+  needed, planned = [run('c', 'w/c')], [run('baseline', 'w-baseline'), run('nat', 'w')]
+  assert train._announcement(needed, planned).splitlines() == [
+      'trains 3 runs, one after the other:',
+      '  a:c -> w/c  (needed by the last run)',
+      '  a:baseline -> w-baseline  (for comparison; --config.compare_with= leaves it '
+      'out)',
+      '  a:nat -> w']
 
 
 HOLDER = """

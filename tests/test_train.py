@@ -17,7 +17,7 @@ import toy
 from clu import metrics as clu_metrics
 
 from nat_jax import runs, task, train
-from nat_jax.commands import jobs, pool
+from nat_jax.commands import jobs, pool, report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import (
     checkpoint,
@@ -826,6 +826,15 @@ def test_mistakes_in_early_stopping(changes, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     train.train(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_report_tells_what_is_under_way(copy, monkeypatch, capsys):
+  toy.run_main(monkeypatch, '--mode=report', str(copy))
+  begin, *_, drawing, told, _ = capsys.readouterr().out.splitlines()
+  assert (begin, drawing) == ('reading 1 run', 'drawing the figures')
+  assert told == f'report: {copy}/report.html'
+  drawn = [('a', 'caption', '', None), ('b', 'caption', '', None)]
+  assert list(report._told(iter(drawn))) == drawn
 
 
 def test_nothing_is_logged_when_a_sound_run_is_read(done, caplog):

@@ -101,5 +101,6 @@ def show(workdirs: Sequence[str], out: str | None = None) -> None:
 
 def run(argv: Sequence[str] = ()) -> None:
   """--mode=report: reports on the workdirs in `argv`, in --workdir or the first one."""
-  print(f'reading {max(len(argv), 1)} run(s)', flush=True)
-  show(list(argv) or [flags.needed(flags.WORKDIR, 'report')], flags.WORKDIR.value)
+  workdirs = list(argv) or [flags.needed(flags.WORKDIR, 'report')]
+  print(f'reading {len(workdirs)} run{"s" * (len(workdirs) > 1)}', flush=True)
+  show(workdirs, flags.WORKDIR.value)

@@ -18,7 +18,7 @@ import json
 import logging as py_logging
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -289,14 +289,8 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   return {**about, 'step': step, 'crc32': checksums['crc32']}
 
 
-def read_all_about(
-    workdir: str, steps: Sequence[int] | None = None
-) -> dict[int, dict[str, Any]]:
+def read_all_about(workdir: str) -> dict[int, dict[str, Any]]:
   """Reads the metadata of all checkpoints of `workdir` that are not damaged.
-
-  Args:
-    workdir: of the run.
-    steps: of the checkpoints to read; None: all.
 
   Returns:
     {step: metadata from `read_about`}.
@@ -306,7 +300,7 @@ def read_all_about(
     return found
   manager = open_manager(workdir, read_only=True)
   with closing(manager):
-    for step in manager.all_steps() if steps is None else steps:
+    for step in manager.all_steps():
       with contextlib.suppress(Damaged):
         found[step] = read_about(manager, step)
   return found
