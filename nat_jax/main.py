@@ -7,6 +7,8 @@ Train; at the end print the table of negative confidence rates and write a repor
   with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
 Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
+Choose temperature and threshold on the positives held out for calibration:
+  python -m nat_jax.main --mode=calibrate --workdir runs/digits --accept 0.95
 Classify pictures of a folder:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
 Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):

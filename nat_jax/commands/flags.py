@@ -11,8 +11,8 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
-    'step', None, 'evaluate, predict, posthoc, generate: step of the checkpoint '
-    '(default: the newest).')
+    'step', None, 'evaluate, calibrate, predict, posthoc, generate: step of the '
+    'checkpoint (default: the newest).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
     'train, sweep: move a run of another config in its workdir aside.'
@@ -26,6 +26,20 @@ THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
     'these" (default: the threshold that keeps 95 % of the calibration positives).',
 )
+ACCEPT = flags.DEFINE_float(
+    'accept', 0.95, 'calibrate: share of new positives that are accepted with a '
+    'confidence of 95 %.')
+SCORE = flags.DEFINE_string(
+    'score', 'max_probability', 'calibrate: score that the threshold is for: '
+    'max_probability, max_logit or energy.')
+COST_ERROR = flags.DEFINE_float(
+    'cost_error', None, 'calibrate: cost of a wrong answer, with --cost_refusal; the '
+    'cheapest threshold is reported too.')
+COST_REFUSAL = flags.DEFINE_float(
+    'cost_refusal', None, 'calibrate: cost of refusing a positive.')
+NEGATIVE_SHARE = flags.DEFINE_float(
+    'negative_share', 0.5, 'calibrate: share of negatives among the pictures to come, '
+    'for the costs.')
 NUM = flags.DEFINE_integer('num', 64, 'generate: number of images.')
 LABELS = flags.DEFINE_list(
     'labels', None, 'generate: classes to generate, comma-separated names or numbers '
