@@ -51,7 +51,8 @@ def run_main(monkeypatch, *args):
   flags.FLAGS.unparse_flags()
   for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
                'seeds', 'jobs', 'on', 'submit', 'dry_run', 'accept', 'score',
-               'cost_error', 'cost_refusal', 'negative_share', 'mode'):
+               'cost_error', 'cost_refusal', 'negative_share', 'out', 'top', 'sheet',
+               'strict', 'threshold', 'mode'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 

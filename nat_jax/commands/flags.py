@@ -21,11 +21,23 @@ PROFILE = flags.DEFINE_integer(
     'profile', 0, 'train: trace this many updates with the profiler of JAX, after the '
     'first 100 of this start, into --workdir/profile; see docs/performance.md.',
     lower_bound=0)
-IMAGES = flags.DEFINE_string('images', None, 'predict: folder of pictures.')
+IMAGES = flags.DEFINE_multi_string(
+    'images', None, 'predict: a picture, a folder, a quoted pattern, @FILE with a path '
+    'on each line, or - for such a list on standard input; may be repeated, and '
+    'pictures may also follow the flags.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: the threshold that keeps 95 % of the calibration positives).',
+    'these" (default: the rule of --mode=calibrate, or else the threshold that keeps '
+    '95 % of the calibration positives).',
 )
+OUT = flags.DEFINE_string(
+    'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
+    'predictions.csv in the workdir).')
+TOP = flags.DEFINE_integer('top', 3, 'predict: number of classes in a row.')
+SHEET = flags.DEFINE_bool(
+    'sheet', False, 'predict: draw pictures with their verdicts, beside the rows.')
+STRICT = flags.DEFINE_bool(
+    'strict', False, 'predict: exit with status 1 if a picture cannot be read.')
 ACCEPT = flags.DEFINE_float(
     'accept', 0.95, 'calibrate: share of new positives that are accepted with a '
     'confidence of 95 %.')
