@@ -5,7 +5,7 @@
              SkyPilot (remote), and reports on them (jobs: which runs)
   evaluate   evaluates a checkpoint on every evaluation set
   calibrate  chooses temperature and threshold of a checkpoint on the calibration part
-  predict    classifies a folder of pictures, or answers "none of these"
+  predict    classifies pictures, or answers "none of these" (predictions: its rows)
   posthoc    evaluates post-hoc confidence scores of a checkpoint
   generate   generates images with a GAN's checkpoint
   report     writes one report on many workdirs
