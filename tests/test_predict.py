@@ -202,7 +202,8 @@ def test_lost_scores_are_asked_for(run, tmp_path):
 def summary(accepted, refused, accept, negatives, unreadable=0):
   counts = {('accepted', 'cat'): accepted, ('none of these', ''): refused,
             ('unreadable', ''): unreadable}
-  known = {name: calibrate.share(np.arange(n) < k)
+  known = {name: {**calibrate.share(np.arange(n) < k),
+                  'seen_in_training': name == 'seen'}
            for name, (k, n) in negatives.items()}
   promise = predict.Promise(None, 'a threshold', accept, known)
   found = predict.Found('p.csv', counts, [], [], promise, 0, '')
@@ -211,7 +212,9 @@ def summary(accepted, refused, accept, negatives, unreadable=0):
 
 def test_summary_warns_of_drift_and_of_a_poor_operating_point():
   good = summary(950, 50, 0.95, {'noise': (1, 100), 'others': (22, 100)}, 3)
-  assert 'refuses: 99 % of noise, 78 % of others' in good
+  assert 'refuses: 99 % of noise, 78 % of others accepted' in good
+  assert 'refuses: 90 % of seen (a kind seen in training)' in summary(
+      9, 1, 0.9, {'seen': (1, 10)})
   assert '950 of 1,000 readable pictures (95 %; 95 % interval 93.5 % - 96.2 %)' in good
   assert '50 none of these 3 unreadable' in good and '950 cat' in good
   assert 'warning' not in good

@@ -41,7 +41,8 @@ class Promise(NamedTuple):
     rule: the rule.
     origin: where it is from, for the summary.
     accept: least share of positives that it is to accept; None: not known.
-    negatives: set -> {'share' (accepted), 'interval', 'n'} of held-out negatives.
+    negatives: set -> {'share' (accepted), 'n', 'seen_in_training'} of held-out
+      negatives.
   """
 
   rule: rule.Rule
@@ -131,10 +132,14 @@ def predict(
       **promise.rule._asdict(), 'top': top, 'classes': list(names)}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
-    for batch in _progress(
-        _classify(restored, promise.rule, rows, images, names, top, chosen), images,
-        rows):
-      rows.write(batch)
+    batches = _classify(restored, promise.rule, rows, images, names, top, chosen)
+    try:
+      for batch in _progress(batches, images, rows):
+        rows.write(batch)
+    except KeyboardInterrupt:
+      raise KeyboardInterrupt(
+          f'interrupted; {rows.total():,} rows are in {rows.file.name}, from where the '
+          'same command goes on') from None
     if not rows.total():
       raise ValueError('no picture is named: the list is empty')
     shown = list(rows) if rows.total() <= LISTED else []
@@ -215,10 +220,6 @@ def _progress(
         left = f' of {total:,}' if total else ''
         eta = f'  ETA {writers.clock((total - done) / rate)}' if total else ''
         print(f'{done:,}{left} pictures  {rate:,.0f}/s{eta}', flush=True)
-  except KeyboardInterrupt:
-    raise KeyboardInterrupt(
-        f'interrupted; {done:,} rows are in {rows.file.name}, from where the same '
-        'command goes on') from None
   finally:
     if bar is not None:
       bar.close()
@@ -280,7 +281,9 @@ def _passed(workdir, step, config, chosen, known):
     arrays = results.read_arrays(workdir, f'{results.SCORES}/{name}', step)
     if arrays and 'logits' in arrays:
       decided = rule.decide(arrays['logits'], config['num_classes'], chosen)
-      found[name] = calibrate.share(decided.accepted)
+      found[name] = {
+          **calibrate.share(decided.accepted), 'seen_in_training':
+          evaluation['evals'].get(name, {}).get('seen_in_training', False)}
   return found
 
 
@@ -352,7 +355,9 @@ def _about_negatives(promise: Promise) -> Iterator[str]:
            'this checkpoint; --mode=evaluate makes them')
     return
   yield 'refuses: ' + ', '.join(
-      f'{calibrate.percent(1 - one["share"])} of {name}' for name, one in known.items())
+      f'{calibrate.percent(1 - one["share"])} of {name}'
+      + (' (a kind seen in training)' if one['seen_in_training'] else '')
+      for name, one in known.items())
   poor = [f'{calibrate.percent(one["share"])} of {name}'
           for name, one in known.items() if one['share'] > POOR]
   if poor:
