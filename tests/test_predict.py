@@ -567,3 +567,20 @@ def test_sheet(run, tmp_path):
         16, found.total(verdict))
     np.testing.assert_allclose(
         chosen.kept[name][3], [probability for _, probability in shown], rtol=1e-4)
+
+
+def test_progress_shows_what_is_left(run, monkeypatch, capsys, tmp_path):
+  """Not on standard input, whose length is not known."""
+  workdir, images = run
+  monkeypatch.setattr(predict, 'REPORT_EVERY', 0.0)
+  predict.predict(workdir, [images], threshold=0.5, out=str(tmp_path / 'rows.csv'))
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split(' pictures')[0] for line in lines] == [
+      f'{n} of 60' for n in (16, 32, 48, 60)]
+  assert all(re.search(r'\d/s  ETA \d+:\d\d$', line) for line in lines)
+  names = ''.join(f'{images}/{k:03d}.png\n' for k in range(20))
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(names.encode())))
+  predict.predict(workdir, ['-'], threshold=0.5, out=str(tmp_path / 'rows.csv'))
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split(' pictures')[0] for line in lines] == ['16', '20']
+  assert not any('ETA' in line for line in lines)
