@@ -9,7 +9,9 @@ Train; at the end print the table of negative confidence rates and write a repor
   with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
 Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
-Classify pictures of a folder:
+Choose temperature and threshold on the positives held out for calibration:
+  python -m nat_jax.main --mode=calibrate --workdir runs/digits --accept 0.95
+Classify pictures (folders, files, patterns, lists); --out=FILE.jsonl, .parquet:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
 Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):
   python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600] \\
@@ -145,10 +147,10 @@ def main(argv: list[str]) -> None:
 
 def _check_arguments(argv):
   """Raises ValueError for the mistakes that can be found without importing JAX."""
-  if argv and MODE.value not in ('report', 'sweep'):
+  if argv and MODE.value not in ('report', 'sweep', 'predict'):
     raise ValueError(
-        f'unexpected arguments {argv}; only --mode=report and --mode=sweep take '
-        'arguments without --')
+        f'unexpected arguments {argv}; only --mode=report, --mode=sweep and '
+        '--mode=predict take arguments without --')
   _sigterm_status()
   if MODE.value == 'sweep':
     if DISTRIBUTED.value:
@@ -160,7 +162,8 @@ def _check_arguments(argv):
           f'--mode=sweep needs a local --workdir, got {WORKDIR.value}; a bucket is for '
           '--on=skypilot')
     return
-  for workdir in filter(None, [WORKDIR.value, *argv]):
+  named = argv if MODE.value == 'report' else []
+  for workdir in filter(None, [WORKDIR.value, *named]):
     _check_store(workdir)
   if CONFIG.value is None:
     return

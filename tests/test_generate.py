@@ -297,7 +297,7 @@ def test_loss_without_classes(tmp_path):
 
 def test_runs_of_another_kind(done, classifier, tmp_path):
   before = sorted(done.rglob('*'))
-  for use in (posthoc.posthoc, lambda workdir: predict.predict_folder(workdir, '.')):
+  for use in (posthoc.posthoc, lambda workdir: predict.predict(workdir, [__file__])):
     with pytest.raises(
         ValueError, match=f'classifiers.*{done}.*GANs.*--mode=.*generate'):
       use(str(done))

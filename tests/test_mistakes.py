@@ -273,5 +273,5 @@ def test_evaluating_what_is_not_there(tmp_path):
     with pytest.raises(ValueError, match=f'--workdir {workdir}$'):
       evaluate_run(str(workdir))
     with pytest.raises(ValueError, match=f'--workdir {workdir}$'):
-      predict.predict_folder(str(workdir), str(tmp_path))
+      predict.predict(str(workdir), [__file__])
   assert list(pathlib.Path(tmp_path).iterdir()) == []

@@ -50,7 +50,9 @@ def run_main(monkeypatch, *args):
   monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
   flags.FLAGS.unparse_flags()
   for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
-               'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run', 'mode'):
+               'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run',
+               'accept', 'score', 'cost_error', 'cost_refusal', 'negative_share', 'out',
+               'top', 'sheet', 'strict', 'threshold', 'mode'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 

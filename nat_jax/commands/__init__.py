@@ -4,7 +4,8 @@
   sweep      trains configs with several seeds, here (pool), or as jobs of Slurm or
              SkyPilot (remote), and reports on them (jobs: which runs)
   evaluate   evaluates a checkpoint on every evaluation set
-  predict    classifies a folder of pictures, or answers "none of these"
+  calibrate  chooses temperature and threshold of a checkpoint on the calibration part
+  predict    classifies pictures, or answers "none of these" (predictions: its rows)
   posthoc    evaluates post-hoc confidence scores of a checkpoint
   generate   generates images with a GAN's checkpoint
   report     writes one report on many workdirs
@@ -24,4 +25,5 @@ def _run(mode: str, argv: Sequence[str] = ()) -> None:
 
 # Mode -> function of the positional arguments.
 COMMANDS = {mode: functools.partial(_run, mode) for mode in (
-    'train', 'sweep', 'evaluate', 'predict', 'posthoc', 'generate', 'report')}
+    'train', 'sweep', 'evaluate', 'calibrate', 'predict', 'posthoc', 'generate',
+    'report')}

@@ -12,8 +12,8 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
-    'step', None, 'evaluate, predict, posthoc, generate: step of the checkpoint '
-    '(default: the newest; after early stopping the best).')
+    'step', None, 'evaluate, calibrate, predict, posthoc, generate: step of the '
+    'checkpoint (default: the newest; after early stopping the best).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
     'train, sweep: move a run of another config in its workdir aside.'
@@ -22,10 +22,14 @@ PROFILE = flags.DEFINE_integer(
     'profile', 0, 'train: trace this many updates with the profiler of JAX, after the '
     'first 100 of this start, into --workdir/profile; see docs/performance.md.',
     lower_bound=0)
-IMAGES = flags.DEFINE_string('images', None, 'predict: folder of pictures.')
+IMAGES = flags.DEFINE_multi_string(
+    'images', None, 'predict: a picture, a folder, a quoted pattern, @FILE with a path '
+    'on each line, or - for such a list on standard input; may be repeated, and '
+    'pictures may also follow the flags.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: the threshold that keeps 95 % of the calibration positives).',
+    'these" (default: the rule of --mode=calibrate, or else the threshold that keeps '
+    '95 % of the calibration positives).',
 )
 SCORES = flags.DEFINE_list(
     'scores', None, 'posthoc: scores to compare, such as msp,energy,knn (default: all; '
@@ -33,6 +37,28 @@ SCORES = flags.DEFINE_list(
 PER_SET = flags.DEFINE_integer(
     'per_set', None, 'posthoc: most images of each test set, a random sample of larger '
     'ones (default: all).', lower_bound=1)
+OUT = flags.DEFINE_string(
+    'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
+    'predictions.csv in the workdir).')
+TOP = flags.DEFINE_integer('top', 3, 'predict: number of classes in a row.')
+SHEET = flags.DEFINE_bool(
+    'sheet', False, 'predict: draw pictures with their verdicts, beside the rows.')
+STRICT = flags.DEFINE_bool(
+    'strict', False, 'predict: exit with status 1 if a picture cannot be read.')
+ACCEPT = flags.DEFINE_float(
+    'accept', 0.95, 'calibrate: share of new positives that are accepted with a '
+    'confidence of 95 %.')
+SCORE = flags.DEFINE_string(
+    'score', 'max_probability', 'calibrate: score that the threshold is for: '
+    'max_probability, max_logit or energy.')
+COST_ERROR = flags.DEFINE_float(
+    'cost_error', None, 'calibrate: cost of a wrong answer, with --cost_refusal; the '
+    'cheapest threshold is reported too.')
+COST_REFUSAL = flags.DEFINE_float(
+    'cost_refusal', None, 'calibrate: cost of refusing a positive.')
+NEGATIVE_SHARE = flags.DEFINE_float(
+    'negative_share', 0.5, 'calibrate: share of negatives among the pictures to come, '
+    'for the costs.')
 NUM = flags.DEFINE_integer('num', 64, 'generate: number of images.')
 LABELS = flags.DEFINE_list(
     'labels', None, 'generate: classes to generate, comma-separated names or numbers '

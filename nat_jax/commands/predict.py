@@ -1,96 +1,294 @@
 """Classifies a user's own pictures, with the answer "none of these" where unconfident.
 
-    path = predict_folder('runs/digits', 'photos/')      # 'runs/digits/predictions.csv'
+    found = predict('runs/digits', ['photos/'])     # writes runs/digits/predictions.csv
+    print(text(found))
+
+Pictures are decoded in threads and predicted in batches, and rows are written as they
+come, so that the memory that is used does not grow with the number of pictures.
 """
 
-import csv
 import os
-from collections.abc import Sequence
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 
 from nat_jax import data, metrics, runs, schema
-from nat_jax.commands import flags
-from nat_jax.runtime import files, results
-from nat_jax.tasks.classify import evaluate, inputs
+from nat_jax.commands import calibrate, flags, predictions
+from nat_jax.commands.predictions import ACCEPTED, NONE, UNREADABLE
+from nat_jax.data import picture_paths
+from nat_jax.metrics import selective
+from nat_jax.reports import figures, pictures
+from nat_jax.runtime import results, writers
+from nat_jax.tasks.classify import evaluate, inputs, rule
 
 PREDICTIONS = 'predictions.csv'
-NONE, UNREADABLE = 'none of these', 'unreadable'  # answers beside the classes
-# Spreadsheets interpret cells that start with one of these as formulas. The apostrophe
-# is included so that the one that is put before a cell can always be removed again.
-ESCAPED = ('=', '+', '-', '@', '\t', '\r', '\n', "'")
+LISTED = 20  # most pictures that are shown line by line
+POOR = 0.5  # share of a negative set above which accepting it deserves a warning
+REPORT_EVERY = 10.0  # seconds between two lines of progress
+SHEET = 16  # pictures of each kind on a sheet
 
 
-def predict_folder(
-    workdir: str, images: str, step: int | None = None, threshold: float | None = None,
-    keep: float = 0.95,
-) -> str:
-  """Classifies a folder of pictures and writes predictions.csv.
+class Promise(NamedTuple):
+  """The rule of a prediction and what is known about it.
 
-  An older file is replaced atomically. Columns: file, answer, nearest class and its
-  probability. A picture that cannot be read has the answer 'unreadable' and two empty
-  cells; a warning gives the reason. File names keep their bytes, UTF-8 or not: read
-  them with open(path, encoding='utf-8', errors='surrogateescape', newline=''). A cell
-  that starts with = + - @ tab, carriage return, newline or ' gets a leading ' so that
-  spreadsheets do not run it as a formula; readers must remove that character.
+  Attributes:
+    rule: the rule.
+    origin: where it is from, for the summary.
+    accept: least share of positives that it is to accept; None: not known.
+    negatives: set -> {'share' (accepted), 'n', 'seen_in_training'} of held-out
+      negatives.
+  """
+
+  rule: rule.Rule
+  origin: str
+  accept: float | None
+  negatives: Mapping[str, Mapping[str, Any]]
+
+
+class Found(NamedTuple):
+  """The result of a prediction.
+
+  Attributes:
+    path: of the written file.
+    counts: (verdict, class) -> number of pictures; the class is '' but for accepted.
+    errors: the first few (unreadable file, reason).
+    rows: the rows, if there are at most `LISTED`, else [].
+    promise: the rule and what is known about it.
+    resumed: number of rows of an interrupted prediction that was continued.
+    sheet: path of the sheet of pictures, or ''.
+  """
+
+  path: str
+  counts: Mapping[tuple[str, str], int]
+  errors: Sequence[tuple[str, str]]
+  rows: Sequence[Mapping[str, Any]]
+  promise: Promise
+  resumed: int
+  sheet: str
+
+  def total(self, verdict: str) -> int:
+    """The number of pictures with a verdict."""
+    return sum(n for (each, _), n in self.counts.items() if each == verdict)
+
+
+def predict(
+    workdir: str, images: Sequence[str], step: int | None = None,
+    threshold: float | None = None, out: str | None = None, top: int = 3,
+    sheet: bool = False, keep: float = 0.95,
+) -> Found:
+  """Classifies pictures and writes a row for each of them.
+
+  The rule is that of calibration.json. Without this file it is the highest threshold of
+  the maximum probability that keeps the share `keep` of the positives of part
+  'calibration'. A picture is accepted by its score alone, and its class is the
+  likeliest one, so that a background output takes its share of the probability only.
+
+  Rows have: file, verdict ('accepted', 'none of these' or 'unreadable'), the likeliest
+  class and its probability, score, the next classes and their probabilities, and an
+  error (the reason why a picture is unreadable). File names keep their bytes, UTF-8 or
+  not: read CSV with open(path, encoding='utf-8', errors='surrogateescape', newline='').
+  A cell of CSV that starts with = + - @ tab, carriage return, newline or ' gets a
+  leading ' so that spreadsheets do not run it; readers must remove that character.
+
+  An older file is replaced at the end. An interrupted prediction is continued by the
+  same call (`predictions.open_rows`).
 
   Args:
     workdir: of a run.
-    images: a folder of pictures of any size.
+    images: files, folders, patterns, '@FILE' or '-', see `data.picture_paths`.
     step: of the checkpoint; None: the newest.
-    threshold: below this maximum probability the answer is "none of these"; None: the
-      highest threshold that keeps the share `keep` of the positives of part
-      'calibration', which are used for nothing else.
-    keep: share of calibration positives; only used if threshold is None.
-
-  Returns:
-    The path of predictions.csv.
+    threshold: least maximum probability of an accepted picture (after the temperature
+      of calibration.json, if that belongs to the checkpoint); None: see above.
+    out: file to write, .csv, .jsonl or .parquet; None: predictions.csv in the workdir.
+    top: number of classes in a row.
+    sheet: whether to draw pictures with verdicts, into a .png beside the rows.
+    keep: share of calibration positives; only used without threshold and calibration.
 
   Raises:
-    ValueError: a threshold that is no probability, no checkpoint, no picture that can
-      be read, no positives to take a threshold from, or no evaluation of this
-      checkpoint on them.
+    ValueError: an argument that is not valid, no checkpoint, no picture, no positives
+      to take a threshold from, or no evaluation of this checkpoint on them.
   """
   if threshold is not None and not 0 <= threshold <= 1:
     raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold}')
+  if top < 1:
+    raise ValueError(f'top must be 1 or more, got {top}')
+  out = out or os.path.join(workdir, PREDICTIONS)
+  picture_paths.check(images)
   restored = runs.restore(workdir, step, 'classify')
-  config = restored.config
-  if threshold is None:
-    threshold = _threshold(workdir, restored.step, config, keep)
-    print(f'threshold {threshold:.4f}: keeps {keep:.0%} of the positives that were '
-          'held out for calibration')
+  predictions.check_out(out)
+  crc32 = runs.about(workdir, restored.step)['crc32']
+  promise = _promise(workdir, restored, crc32, threshold, keep)
+  names = restored.class_names or [
+      str(k) for k in range(restored.config['num_classes'])]
+  top = min(top, len(names))
+  settings = {
+      'images': list(images), 'step': restored.step, 'crc32': crc32,
+      **promise.rule._asdict(), 'top': top, 'classes': list(names)}
+  with predictions.open_rows(out, settings) as rows:
+    chosen = Chosen(promise.rule) if sheet else None
+    batches = _classify(restored, promise.rule, rows, images, names, top, chosen)
+    try:
+      for batch in _progress(batches, images, rows):
+        rows.write(batch)
+    except KeyboardInterrupt:
+      raise KeyboardInterrupt(
+          f'interrupted; {rows.total():,} rows are in {rows.file.name}, from where the '
+          'same command goes on') from None
+    if not rows.total():
+      raise ValueError('no picture is named: the list is empty')
+    shown = list(rows) if rows.total() <= LISTED else []
+    rows.finish()
+  path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''
+  return Found(out, rows.counts, rows.errors, shown, promise, rows.resumed, path)
+
+
+def _classify(restored, chosen_rule, rows, images, names, top, chosen):
+  """Yields the rows of the pictures that have none yet, batch by batch."""
   height, width, channels = restored.shape
-  mode = 'L' if channels == 1 else 'RGB'
-  pictures = data.list_pictures(images).image
-  pixels, unreadable = data.read_pictures(
-      pictures, (height, width), mode, skip_unreadable=True)
-  logits = evaluate.predictor(restored)(pixels)
-  scores = metrics.scores_from_logits(logits, config['num_classes'])
-  names = restored.class_names or [str(k) for k in range(config['num_classes'])]
-  names = [*names, NONE]  # a background prediction is "none of these" too
-  found = zip(scores['prediction'], scores['max_prob'], strict=True)
-  path = os.path.join(workdir, PREDICTIONS)
-  with files.replacing(path, newline='', errors='surrogateescape') as file:
-    rows = csv.writer(file)
-    rows.writerow(['file', 'answer', 'nearest class', 'max_prob'])
-    for place, picture in enumerate(pictures):
-      name = _cell(os.fsencode(picture).decode('utf-8', 'surrogateescape'))
-      if place in unreadable:
-        rows.writerow([name, UNREADABLE, '', ''])
+  num = restored.config['eval_batch_size']
+  logits_of = evaluate.predictor(restored)
+  paths = (path for path in picture_paths.find(images) if not rows.has(path))
+  batch: list[tuple[str, Any]] = []
+
+  def rows_of(batch):
+    pixels = [found for _, found in batch if type(found) is not str]
+    decided = rule.decide(
+        logits_of(np.stack(pixels)), len(names), chosen_rule) if pixels else None
+    if chosen and pixels:
+      chosen.add(pixels, decided)
+    row = 0
+    for path, found in batch:
+      name = predictions.as_text(path)
+      if type(found) is str:
+        yield {'file': name, 'verdict': UNREADABLE, 'error': found}
         continue
-      k, p = next(found)
-      answer = names[k] if p >= threshold else NONE
-      rows.writerow([name, _cell(answer), _cell(names[k]), p])
-  return path
+      ranked = [
+          {'class': names[k], 'probability': float(decided.probability[row, k])}
+          for k in decided.order[row, :top]]
+      yield {'file': name, 'verdict': ACCEPTED if decided.accepted[row] else NONE,
+             **ranked[0], 'score': float(decided.score[row]), 'top': ranked}
+      row += 1
+
+  with warnings.catch_warnings():
+    # Pillow warns, without naming the file, of large pictures and of damaged tags in
+    # pictures that it nevertheless reads.
+    warnings.filterwarnings('ignore', module=r'PIL\.')
+    for one in data.decode_each(
+        paths, (height, width), 'L' if channels == 1 else 'RGB', ahead=num):
+      batch.append(one)
+      if len(batch) == num:
+        yield list(rows_of(batch))
+        batch = []
+    if batch:
+      yield list(rows_of(batch))
 
 
-def _cell(text):
-  """Escapes a text that spreadsheets would run as a formula."""
-  return f"'{text}" if text.startswith(ESCAPED) else text
+def _progress(
+    batches: Iterable[list[Any]], images: Sequence[str], rows: predictions.Rows
+) -> Iterator[list[Any]]:
+  """Passes batches on and shows how many pictures are done, and the time left.
+
+  The pictures are counted before, but for standard input, whose number is not known.
+  """
+  total = None
+  if picture_paths.STDIN not in images:
+    total = sum(1 for _ in picture_paths.find(images))
+  if rows.resumed:
+    print(f'{rows.path}: {rows.resumed:,} rows of an interrupted prediction are kept',
+          flush=True)
+  done = start = rows.resumed
+  begun = told = time.monotonic()
+  bar = None
+  if sys.stdout.isatty() and (total or LISTED + 1) > LISTED:
+    bar = tqdm.tqdm(
+        total=total, initial=start, file=sys.stdout, unit=' pictures', leave=False)
+  try:
+    for batch in batches:
+      yield batch
+      done += len(batch)
+      now = time.monotonic()
+      if bar is not None:
+        bar.update(len(batch))
+      elif now - told >= REPORT_EVERY:
+        rate, told = (done - start) / (now - begun), now
+        left = f' of {total:,}' if total else ''
+        eta = f'  ETA {writers.clock((total - done) / rate)}' if total else ''
+        print(f'{done:,}{left} pictures  {rate:,.0f}/s{eta}', flush=True)
+  finally:
+    if bar is not None:
+      bar.close()
 
 
-def _threshold(workdir, step, config, keep):
-  """The highest threshold that keeps the share `keep` of calibration positives."""
+# The rule and what is known about it.
+
+
+def _promise(workdir, restored, crc32, threshold, keep) -> Promise:
+  """The rule: that of the threshold given, of calibration.json, or the default."""
+  config, step = restored.config, restored.step
+  try:
+    calibration = rule.read(workdir, step, crc32)
+  except ValueError as error:
+    if threshold is None:
+      raise
+    calibration = None
+    print(f'{rule.CALIBRATION} is not used, and probabilities have temperature 1: '
+          f'{error}')
+  negatives = {}
+  if threshold is not None:
+    chosen = rule.at_probability(
+        threshold, calibration['temperature'] if calibration else 1.0)
+    origin, accept = f'threshold {threshold:g}, as given', None
+  elif calibration:
+    chosen, accept = rule.of_calibration(calibration), calibration['accept']
+    negatives = calibration['negatives']
+    origin = (
+        f'{calibration["score"]} {calibrate.shown_threshold(calibration)}, from '
+        f'{rule.CALIBRATION}: accepts at least {calibrate.percent(accept)} of new '
+        f'positives ({calibrate.percent(calibration["confidence"])} confidence, '
+        f'{calibration["n"]:,} held-out positives)')
+  else:
+    score = _default_threshold(workdir, step, config, keep)
+    chosen, accept = rule.Rule(selective.MAX_PROBABILITY, 1.0, score), keep
+    shown = calibrate.shown_threshold(chosen._asdict())
+    origin = (
+        f'threshold {shown}: keeps {keep:.0%} of the positives that were held out for '
+        'calibration (--mode=calibrate chooses one with a guarantee)')
+  return Promise(
+      chosen, origin, accept,
+      {**_passed(workdir, step, config, chosen, negatives), **negatives})
+
+
+def _passed(workdir, step, config, chosen, known):
+  """The shares of the held-out negatives that a rule accepts, from scores/*.npz.
+
+  They are those of the evaluation of this checkpoint, if there is one. No threshold is
+  chosen by them.
+  """
+  evaluation = results.read_evaluation(workdir)
+  if not evaluation or evaluation['step'] != step:
+    return {}
+  found = {}
+  for name, spec in config['evals'].items():
+    if (spec.get('positive') or name in known
+        or spec.get('part', schema.TEST) == schema.VALIDATION):
+      continue
+    arrays = results.read_arrays(workdir, f'{results.SCORES}/{name}', step)
+    if arrays and 'logits' in arrays:
+      decided = rule.decide(arrays['logits'], config['num_classes'], chosen)
+      found[name] = {
+          **calibrate.share(decided.accepted), 'seen_in_training':
+          evaluation['evals'].get(name, {}).get('seen_in_training', False)}
+  return found
+
+
+def _default_threshold(workdir, step, config, keep):
+  """The highest log-odds that keep the share `keep` of calibration positives."""
   calibration = inputs.references(config).get(schema.CALIBRATION)
   if calibration is None:
     raise ValueError(
@@ -100,24 +298,132 @@ def _threshold(workdir, step, config, keep):
   evaluation = results.read_evaluation(workdir)
   evaluated = evaluation['step'] if evaluation else None
   scores = None if evaluated != step else results.read_arrays(
-      workdir, f'{results.SCORES}/{calibration}', step, ['max_prob'])
+      workdir, f'{results.SCORES}/{calibration}', step, ['score'])
   if scores is None:
     found = ('none' if evaluated is None else f'that of step {evaluated}'
              if evaluated != step else f'no {results.SCORES}/{calibration}.npz')
     raise ValueError(
         f'the threshold needs the evaluation of checkpoint {step}, and {workdir} '
         f'has {found}; give --threshold, or run: python -m nat_jax.main '
-        f'--mode=evaluate --workdir {workdir} --step {step}')
+        f'--mode=calibrate --workdir {workdir} --step {step}, or: python -m '
+        f'nat_jax.main --mode=evaluate --workdir {workdir} --step {step}')
   # 'lower' returns one of the scores, so that at least the share `keep` reaches it.
-  return float(np.quantile(scores['max_prob'], 1 - keep, method='lower'))
+  return float(np.quantile(scores['score'], 1 - keep, method='lower'))
+
+
+# The summary.
+
+
+def text(found: Found) -> str:
+  """The rows, if they are few, and a summary of a prediction."""
+  lines = [_line(row) for row in found.rows]
+  lines += [''] if lines else []
+  accepted, refused, unreadable = map(found.total, (ACCEPTED, NONE, UNREADABLE))
+  readable = accepted + refused
+  for (verdict, name), count in sorted(
+      found.counts.items(), key=lambda item: -item[1]):
+    if verdict == ACCEPTED:
+      lines.append(f'{count:>9,}  {name}')
+  lines += [f'{refused:>9,}  {NONE}', f'{unreadable:>9,}  {UNREADABLE}']
+  lines += [f'           {name}: {reason}' for name, reason in found.errors]
+  about = ['rule: ' + found.promise.origin, *_about_negatives(found.promise)]
+  if readable:
+    low, high = metrics.proportion_interval(accepted, readable)
+    percent = calibrate.percent
+    about.append(
+        f'accepted: {accepted:,} of {readable:,} readable pictures '
+        f'({percent(accepted / readable)}; 95 % interval {percent(low)} - '
+        f'{percent(high)})')
+    accept = found.promise.accept
+    if accept is not None and high < accept:
+      about.append(
+          f'warning: fewer than the {percent(accept)} that the calibration promises '
+          'for positives: some pictures are of none of the classes, or the positives '
+          'have changed since the calibration')
+  if found.sheet:
+    about.append(f'sheet: {found.sheet}')
+  lines += [textwrap.fill(one, 88, subsequent_indent='  ', break_long_words=False,
+                          break_on_hyphens=False) for one in about]
+  return '\n'.join(lines)
+
+
+def _about_negatives(promise: Promise) -> Iterator[str]:
+  """Lines with the shares of held-out negatives that the rule refuses."""
+  known = {name: one for name, one in promise.negatives.items() if one['n']}
+  if not known:
+    yield ('refuses: not known, since there are no scores of held-out negatives for '
+           'this checkpoint; --mode=evaluate makes them')
+    return
+  yield 'refuses: ' + ', '.join(
+      f'{calibrate.percent(1 - one["share"])} of {name}'
+      + (' (a kind seen in training)' if one['seen_in_training'] else '')
+      for name, one in known.items())
+  poor = [f'{calibrate.percent(one["share"])} of {name}'
+          for name, one in known.items() if one['share'] > POOR]
+  if poor:
+    yield (f'warning: a poor operating point, which accepts {", ".join(poor)}, '
+           'although these are of none of the classes')
+
+
+def _line(row):
+  if row['verdict'] == UNREADABLE:
+    return f'{row["file"]}: {UNREADABLE} ({row["error"]})'
+  answer = row['class'] if row['verdict'] == ACCEPTED else NONE
+  likeliest = ', '.join(
+      f'{one["class"]} {one["probability"]:.3f}' for one in row['top'])
+  return f'{row["file"]}: {answer} ({likeliest})'
+
+
+class Chosen:
+  """The pictures of a sheet: those that are refused or accepted by the least margin,
+  and those that are accepted by the largest."""
+
+  def __init__(self, chosen_rule: rule.Rule):
+    self.threshold = chosen_rule.threshold
+    self.kept: dict[str, tuple[np.ndarray, ...]] = {}
+
+  def add(self, pixels: Sequence[np.ndarray], decided: rule.Decisions) -> None:
+    """Keeps those of a batch that belong on the sheet."""
+    margin = decided.score - self.threshold
+    rows, likeliest = np.arange(len(margin)), decided.order[:, 0]
+    probability = decided.probability[rows, likeliest]
+    for name, among, rank in (
+        ('accepted, most certain', decided.accepted, -margin),
+        ('accepted, least certain', decided.accepted, margin),
+        (f'{NONE}, nearest to the threshold', ~decided.accepted, -margin)):
+      new = rank, np.stack(pixels), likeliest, probability
+      new = [values[among] for values in new]
+      if name in self.kept:
+        new = [np.concatenate(pair)
+               for pair in zip(self.kept[name], new, strict=True)]
+      first = np.argsort(new[0], kind='stable')[:SHEET]
+      if len(first):
+        self.kept[name] = tuple(values[first] for values in new)
+
+  def save(self, path: str, names: Sequence[str]) -> str:
+    """Writes the sheet; returns its path, or '' if there is no picture for it."""
+    sheets = {
+        name: {'image': image, 'prediction': prediction, 'max_prob': probability}
+        for name, (_, image, prediction, probability) in self.kept.items()}
+    if not sheets:
+      return ''
+    figures.save(pictures.sheets(sheets, names), path)
+    return path
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=predict: classifies a folder of pictures."""
-  del argv
-  workdir, images = (
-      flags.needed(flag, 'predict') for flag in (flags.WORKDIR, flags.IMAGES))
-  path = predict_folder(workdir, images, flags.STEP.value, flags.THRESHOLD.value)
-  with open(path, encoding='utf-8', errors='backslashreplace') as file:
-    print(file.read(), end='')
-  print(f'written: {path}')
+  """--mode=predict: classifies pictures and prints a summary."""
+  workdir = flags.needed(flags.WORKDIR, 'predict')
+  images = [*(flags.IMAGES.value or ()), *argv]
+  if not images:
+    flags.needed(flags.IMAGES, 'predict')
+  found = predict(
+      workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
+      flags.TOP.value, flags.SHEET.value)
+  print(text(found))
+  print(f'written: {found.path}')
+  unreadable = found.total(UNREADABLE)
+  if unreadable and flags.STRICT.value:
+    raise ValueError(
+        f'{unreadable:,} pictures cannot be read (--strict); {found.path} has the '
+        'reasons, and the verdicts on all others')

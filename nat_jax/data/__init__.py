@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from nat_jax import registry
+from nat_jax.data import picture_paths
 from nat_jax.data.augment import AUGMENTS, make_augment, normalise
 from nat_jax.data.cache import cache_folder, cache_root, read_cache, write_cache
-from nat_jax.data.folder_source import folder, list_pictures, read_pictures
+from nat_jax.data.folder_source import (
+    decode_each,
+    folder,
+    list_pictures,
+    read_pictures,
+)
 from nat_jax.data.memory import check_memory
 from nat_jax.data.negatives import (
     blobs,
@@ -40,11 +46,12 @@ from nat_jax.data.tfds_source import from_tfds
 __all__ = [
     'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Images', 'Points', 'Pool',
     'Rows', 'Stream', 'apart', 'blobs', 'cache_folder', 'cache_root', 'check_memory',
-    'count_overlaps',
+    'count_overlaps', 'decode_each',
     'digits', 'fake', 'folder', 'from_tfds', 'gather', 'list_pictures', 'load',
     'make_augment', 'make_pool', 'make_stream', 'normal_noise', 'normalise',
-    'patch_shuffle', 'pixel_permute', 'quantise', 'read_cache', 'read_pictures',
-    'split_slices', 'take_classes', 'take_split', 'uniform_noise', 'write_cache',
+    'patch_shuffle', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
+    'read_pictures', 'split_slices', 'take_classes', 'take_split', 'uniform_noise',
+    'write_cache',
 ]
 
 # Called with the arguments of the spec.

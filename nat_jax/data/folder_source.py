@@ -8,11 +8,12 @@ where transparent, converted to `mode`, resized to just cover `size` (bicubic,
 antialiased) and centre-cropped. Of an animation the first frame is used.
 """
 
+import collections
 import os
 import pathlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -179,6 +180,43 @@ def read_pictures(
           'size=(height, width) of the source'
       )
   return np.stack(list(images.values())), unreadable
+
+
+def decode_each(
+    files: Iterable[str], size: int | Sequence[int], mode: str = 'RGB', ahead: int = 256
+) -> Iterator[tuple[str, np.ndarray | str]]:
+  """Decodes any number of pictures in threads and yields them in the order given.
+
+  Args:
+    files: paths of the pictures.
+    size: the side, or (h, w).
+    mode: 'RGB' (three channels) or 'L' (one, grey).
+    ahead: most pictures that are in memory.
+
+  Yields:
+    (path, uint8 image [h, w, c]), or (path, reason) where it cannot be read.
+  """
+  size = checked(size, mode)
+
+  def read(file):
+    try:
+      return _read(file, size, mode)
+    except Exception as error:  # see `read_pictures`
+      return str(error) or type(error).__name__
+
+  waiting: collections.deque = collections.deque()
+  pool = futures.ThreadPoolExecutor()
+  try:
+    for file in files:
+      waiting.append((file, pool.submit(read, file)))
+      if len(waiting) >= ahead:
+        file, found = waiting.popleft()
+        yield file, found.result()
+    while waiting:
+      file, found = waiting.popleft()
+      yield file, found.result()
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def checked(

@@ -8,8 +8,12 @@ Scores are arrays [n]; a higher score means "more like a positive". Generated im
 given as features [n, d], class probabilities [n, k] and labels [n].
 """
 
-from nat_jax.metrics import confidences
-from nat_jax.metrics.calibration import expected_calibration_error
+from nat_jax.metrics import confidences, selective
+from nat_jax.metrics.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+)
 from nat_jax.metrics.detection import detection_metrics
 from nat_jax.metrics.frechet import (
     ClassAwareDistance,
@@ -69,6 +73,7 @@ __all__ = [
     'diversity_ratio',
     'expected_calibration_error',
     'fid',
+    'fit_temperature',
     'frechet_distance',
     'gaussian_stats',
     'generative_summary',
@@ -79,6 +84,7 @@ __all__ = [
     'lower_is_better',
     'nearest_neighbours',
     'negative_confidence_rate',
+    'negative_log_likelihood',
     'negative_summary',
     'positive_acceptance_rate',
     'positive_summary',
@@ -86,4 +92,5 @@ __all__ = [
     'proportion_interval',
     'rank_note',
     'scores_from_logits',
+    'selective',
 ]

@@ -2,13 +2,20 @@
 
     >>> expected_calibration_error([0.8, 0.8, 0.8, 0.8], [True, True, True, False])
     0.050000000000000044
+    >>> round(fit_temperature([[4.0, 0.0]] * 4, [0, 0, 0, 1]), 3)  # log 3 = 4 / T
+    3.641
 """
+
+import math
 
 import chex
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from nat_jax.metrics import checks
+
+TEMPERATURES = (0.01, 100.0)  # between which a temperature is fitted
 
 
 def expected_calibration_error(
@@ -44,3 +51,54 @@ def expected_calibration_error(
   index = index.clip(0, num_bins - 1)
   surplus = np.bincount(index, weights=correct - max_prob, minlength=num_bins)
   return float(np.abs(surplus).sum() / max_prob.size)
+
+
+def negative_log_likelihood(
+    logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0
+) -> float:
+  """The mean of -log softmax(o / T)[label].
+
+  Args:
+    logits: [n, k].
+    labels: [n] integers in 0..k-1.
+    temperature: T.
+  """
+  logits = np.asarray(logits, np.float64) / temperature
+  labels = np.asarray(labels)
+  chex.assert_rank([logits, labels], [2, 1])
+  of_label = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+  return float(np.mean(special.logsumexp(logits, axis=1) - of_label))
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+  """The temperature T that minimises the mean of -log softmax(o / T)[label].
+
+  T is positive, so that it does not change the order of the classes. The loss is convex
+  in 1 / T and hence has one minimum in log T, which is searched between .01 and 100.
+  Where each label has the largest logit the loss falls as T goes to 0, and no finite T
+  minimises it; T is then 1.
+
+  Args:
+    logits: [n, k] of images that were not trained on.
+    labels: [n] integers in 0..k-1.
+
+  Raises:
+    ValueError: no samples, or logits that are not finite.
+
+  Reference: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
+  Networks", ICML 2017.
+  """
+  from scipy import optimize  # takes a while to import
+
+  logits = np.asarray(logits, np.float64)
+  labels = checks.samples('labels', labels)
+  if not np.isfinite(logits).all():
+    raise ValueError(
+        'expected finite logits, got NaN or infinity; did the training diverge?')
+  if (logits.argmax(axis=1) == labels).all():
+    return 1.0
+  low, high = map(math.log, TEMPERATURES)
+  found = optimize.minimize_scalar(
+      lambda x: negative_log_likelihood(logits, labels, math.exp(x)),
+      bounds=(low, high), method='bounded', options={'xatol': 1e-6})
+  return math.exp(found.x)

@@ -28,26 +28,41 @@ def mistakes(run: Mapping[str, Any]) -> Any:
 
   Returns None if the run has no such images.
   """
-  import matplotlib
-  from matplotlib.figure import Figure
-  sheets = {}
+  found_in = {}
   for name in set_names([run['evals']])[1]:
     found = results.read_arrays(
         run['workdir'], f'{results.MISTAKES}/{name}', run['step'],
         ['image', 'max_prob', 'prediction'])
     if found:
-      sheets[name] = found
-  sheets = {name: sheet for name, sheet in sheets.items() if len(sheet['image'])}
-  if not sheets:
-    return None
+      found_in[name] = found
+  found_in = {
+      name: sheet for name, sheet in found_in.items() if len(sheet['image'])}
+  return sheets(found_in, run['class_names']) if found_in else None
+
+
+def sheets(
+    groups: Mapping[str, Mapping[str, np.ndarray]], class_names: Sequence[str]
+) -> Any:
+  """Draws groups of images, the first 16 of each, with classes and probabilities.
+
+  Args:
+    groups: title -> 'image' uint8 [n, h, w, 1 or 3], 'prediction' int [n] and
+      'max_prob' [n], n at least 1.
+    class_names: of the classes; other predictions are called 'none'.
+
+  Returns:
+    A matplotlib figure.
+  """
+  import matplotlib
+  from matplotlib.figure import Figure
   lines = [
-      min(SHEET_ROWS, -(-len(s['image']) // SHEET_COLUMNS)) for s in sheets.values()]
+      min(SHEET_ROWS, -(-len(s['image']) // SHEET_COLUMNS)) for s in groups.values()]
   with matplotlib.rc_context(figures.STYLE):
     height = sum(SHEET_PITCH * 0.81 * n + 0.3 for n in lines)
     figure = Figure(figsize=(6.6, height), layout='constrained')
-    axes = figure.subplots(len(sheets), squeeze=False, height_ratios=lines)[:, 0]
-    for ax, (name, sheet), rows in zip(axes, sheets.items(), lines, strict=True):
-      _sheet(ax, sheet, rows, run['class_names'])
+    axes = figure.subplots(len(groups), squeeze=False, height_ratios=lines)[:, 0]
+    for ax, (name, sheet), rows in zip(axes, groups.items(), lines, strict=True):
+      _sheet(ax, sheet, rows, class_names)
       ax.set_title(name, loc='left')
   return figure
 

@@ -65,3 +65,28 @@ def test_bad_arguments_say_what_is_wrong():
     metrics.expected_calibration_error([0.5], [1], num_bins=0)
   with pytest.raises(AssertionError):
     metrics.expected_calibration_error([0.5, 0.5], [1])
+
+
+@pytest.mark.parametrize('factor', [0.3, 1.0, 2.5])
+def test_temperature_is_the_best_of_a_dense_grid(factor):
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 5, 400)
+  logits = factor * (rng.normal(size=(400, 5)) + 1.5 * np.eye(5)[labels])
+  found = metrics.fit_temperature(logits, labels)
+  grid = np.exp(np.linspace(np.log(0.05), np.log(20), 2001))
+  losses = [metrics.negative_log_likelihood(logits, labels, t) for t in grid]
+  assert abs(np.log(found / grid[np.argmin(losses)])) <= np.log(grid[1] / grid[0])
+  assert metrics.negative_log_likelihood(logits, labels, found) <= min(losses)
+  # Logits that are twice as large need twice the temperature.
+  assert metrics.fit_temperature(2 * logits, labels) == pytest.approx(
+      2 * found, rel=1e-4)
+
+
+def test_temperature_of_a_network_without_errors_is_1():
+  """Its likelihood has no maximum."""
+  assert metrics.fit_temperature(np.eye(3) * 0.1, [0, 1, 2]) == 1.0
+
+
+def test_temperature_of_noise_stays_within_its_bounds():
+  logits = np.array([[9.0, 0.0], [9.0, 0.0]])
+  assert metrics.fit_temperature(logits, [1, 1]) == pytest.approx(100, rel=1e-3)

@@ -6,6 +6,7 @@
   attention_transfer  a student trained to match its teacher's attention maps
   inputs              the images of a config, for training and for evaluation
   evaluate            metrics on every evaluation set
+  rule                accepts an image or answers "none of these"; calibration.json
   attention_maps      attention maps for the report
   report              tables and figures
 """
@@ -25,7 +26,7 @@ TASK = Task(
     evaluator=evaluate.make_evaluator,
     tables=report.tables,
     figures=report.figures,
-    commands=('evaluate', 'predict', 'posthoc'),
+    commands=('evaluate', 'calibrate', 'predict', 'posthoc'),
     resolve=build.resolve,
 )
 

@@ -112,8 +112,9 @@ def load_evals(
 
   Args:
     config: of the run.
-    trained: name -> training negatives; None: they are loaded.
-    parts: parts whose sets are loaded; 'test' must be among them.
+    trained: name -> training negatives, among which those of negative sets are
+      counted; None: they are loaded.
+    parts: parts whose sets are loaded.
 
   Returns:
     {name: EvalSet}.
@@ -135,7 +136,7 @@ def load_evals(
     # Synthetic negatives are derived from the positives of their own part only.
     like = sets.get(compared.get(part))
     arrays = data.load(spec['source'], like=like.arrays if like else None)
-    shape = sets[compared[schema.TEST]].arrays.image.shape[1:] if sets else None
+    shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
     if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
           f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
@@ -143,18 +144,12 @@ def load_evals(
           'positives, or data.image_size for all sources of pictures'
       )
     positive = bool(spec.get('positive', False))
-    seen = spec.get('seen')
-    if seen is None:
-      seen = bool(trained) and any(
-          _same_kind(spec['source'], other['source'])
-          for other in config['data']['negatives'].values()
-      )
     if positive:
       _check_labels(name, arrays, config['num_classes'])
     else:
       arrays = arrays._replace(label=arrays.label * 0 - 1)
     sets[name] = EvalSet(
-        arrays, positive, bool(seen) and not positive, 0, part,
+        arrays, positive, not positive and is_seen(config, spec), 0, part,
         spec.get('type', schema.ACCURACY_NCR))
   return _with_overlaps(sets, trained)
 
@@ -171,6 +166,20 @@ def _with_overlaps(sets, trained):
           'do not measure generalisation.', name, overlap, len(sets[name].arrays.label))
   return {name: one._replace(overlap=overlaps.get(name, 0))
           for name, one in sets.items()}
+
+
+def is_seen(config: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+  """Whether a negative set is of a kind that the classifier was trained on.
+
+  Args:
+    config: of a classifier.
+    spec: of the set, an entry of `evals`; its key `seen` has precedence.
+  """
+  if spec.get('seen') is not None:
+    return bool(spec['seen'])
+  return _uses_negatives(config) and any(
+      _same_kind(spec['source'], other['source'])
+      for other in config['data']['negatives'].values())
 
 
 def _check_labels(name, arrays, num_classes):

@@ -1,0 +1,85 @@
+"""The picture files that a user names: files, folders, patterns, lists.
+
+    check(['photos/', '*.jpg', '@list.txt'])     # ValueError: one of them names nothing
+    for path in find(['photos/', '*.jpg', '@list.txt', '-']): ...
+
+A folder stands for the pictures in it, at any depth, but for hidden files and folders;
+`@FILE` and `-` (standard input) stand for lists of files, one a line. Paths are found
+one by one: no more than the names of one folder, or the matches of one pattern, are in
+memory, since these are sorted.
+"""
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from nat_jax.data.folder_source import EXTENSIONS
+
+STDIN = '-'
+
+
+def check(named: Sequence[str]) -> None:
+  """Raises ValueError unless each of `named` can be read and names something."""
+  if not named:
+    raise ValueError('expected pictures to be named, got none')
+  if list(named).count(STDIN) > 1:
+    raise ValueError('standard input (-) can be read only once')
+  for one in named:
+    if one == STDIN:
+      continue
+    if _is_list(one):
+      if not os.path.isfile(one[1:]):
+        raise ValueError(f'{one}: {one[1:]} is not a file; expected a list of pictures')
+    elif next(find([one]), None) is None:
+      raise ValueError(
+          f'{one} holds no picture; expected files with the extensions '
+          f'{", ".join(sorted(EXTENSIONS))} in it or in its sub-folders'
+          if os.path.isdir(one) else
+          f'expected pictures, but {one} is neither a file nor a folder, nor a pattern '
+          'that matches any')
+
+
+def find(named: Sequence[str]) -> Iterator[str]:
+  """Yields the paths of the picture files that `named` stands for, in a fixed order.
+
+  A file that is named, by itself or in a list, is yielded whether it exists or not.
+
+  Args:
+    named: files, folders, patterns such as 'photos/**/*.jpg', '@FILE' and '-'.
+  """
+  for one in named:
+    if one == STDIN:
+      yield from _lines(sys.stdin.buffer)
+    elif _is_list(one):
+      with open(one[1:], 'rb') as file:
+        yield from _lines(file)
+    elif os.path.exists(one):
+      yield from _expand(one)
+    else:
+      for path in sorted(glob.iglob(os.path.expanduser(one), recursive=True)):
+        yield from _expand(path)
+
+
+def _is_list(named):
+  return named.startswith('@') and not os.path.exists(named)
+
+
+def _lines(file):
+  """The paths in an open list, of any bytes; empty lines are skipped."""
+  for line in file:
+    path = os.fsdecode(line.rstrip(b'\r\n'))
+    if path:
+      yield path
+
+
+def _expand(path):
+  """A file, or the pictures below a folder."""
+  if not os.path.isdir(path):
+    yield path
+    return
+  for folder, inner, names in os.walk(path):
+    inner[:] = sorted(name for name in inner if not name.startswith('.'))
+    for name in sorted(names):
+      if (os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.')):
+        yield os.path.join(folder, name)
