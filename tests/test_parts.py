@@ -241,8 +241,9 @@ def test_test_is_looked_at_when_all_is_done(run, capsys, tmp_path):
   assert all(set(found[step]) == validation for step in (2, 4, 6))
   assert found[8] == json.loads((run / 'eval.json').read_text())['evals']
   train.train(make_config(), str(tmp_path / 'again'))
-  lines = [line.partition('evaluation: ')[2] for line in capsys.readouterr().out.split(
-      '\n') if 'evaluation: ' in line]
+  out = capsys.readouterr().out.replace('\n  ', ' ')  # lines broken at 80 columns
+  lines = [line.partition('evaluation: ')[2] for line in out.splitlines()
+           if 'evaluation: ' in line]
   assert [line.split(' accuracy')[0] for line in lines] == ['validation'] * 3 + ['test']
   assert 'validation' not in lines[-1] and 'three AUROC' in lines[-1]
   # Without validation sets there is nothing else to look at.
