@@ -103,10 +103,27 @@ def _with_config_paths(argv):
   for i, value in _places_of('config', argv):
     name, colon, variant = value.partition(':')
     if name:
-      config_file.load(name, variant or None)
+      _check_inner_keys(argv, config_file.load(name, variant or None))
       # The value stands in an argument of its own, or after '--config='.
       found[i] = argv[i].removesuffix(value) + config_file.find(name) + colon + variant
   return found
+
+
+def _check_inner_keys(argv, config):
+  """Raises ValueError if an argument changes a key that a part of the config lacks."""
+  for arg in argv[1:]:
+    found = re.match(r'--?(?:no)?config\.([\w.]+)', arg)
+    part, place = config, ''
+    for key in found[1].split('.') if found else ():
+      if not hasattr(part, 'keys'):
+        break
+      if key not in part:
+        raise ValueError(
+            f'the config has no key {key!r} in {place[:-1] or "it"}'
+            f'{names.hint(key, part)} that --config.KEY could change, only '
+            f'{", ".join(sorted(part))}; arguments that a spec does not hold yet are '
+            'added in the config file')
+      part, place = part[key], f'{place}{key}.'
 
 
 def _places_of(name, argv):

@@ -195,6 +195,8 @@ def test_help_and_mistakes_as_processes(folder):
     (['--config={folder}/nothing.py'], 'nothing.py: .*get_config.*NoneType'),
     (['--config={folder}/division.py'], 'division.py, line 2: ZeroDivisionError'),
     (['--config.data=3'], 'data is a group.*--config.data.KEY=VALUE'),
+    (['--config.schedule.lerning_rate=1'],
+     r"'lerning_rate' in schedule .did you mean 'learning_rate'.*--config.KEY"),
     (['--config.model=resnet'], '--config.model.name=resnet'),
     (['--mode=repotr'], r"'repotr' .did you mean 'report'"),
     (['--config.ema_decay=2'], r'ema_decay.*\[0, 1\).*2'),
