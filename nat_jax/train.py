@@ -387,17 +387,15 @@ def finish(job: Job, course: Course, came) -> dict[str, Any]:
   Raises:
     Preempted: a signal came during the evaluation; everything is written.
   """
+  settle(course)  # eval.json must imply that the last step is saved
   step, state = _result_step(job, course), course.state
-  # Resumed at the last step without an eval.json, or the results are of another step.
-  again = course.figures is None or step != course.step
   if step != course.step:
-    settle(course)
     state = checkpoint.restore(
         job.manager, step, parallel.abstract_state(job.trainer.init, job.mesh))
-  if again:
+  # Resumed at the last step without an eval.json, or the results are of another step.
+  if course.figures is None or step != course.step:
     course.figures, course.details = job.evaluator.run(
         state, list(job.evaluator.periods), True)
-  settle(course)  # eval.json must imply that the last step is saved
   checkpoint.close(job.manager)
   evaluation = job.evaluator.save(state, step, course.figures, course.details)
   if stop := came(wait=True):

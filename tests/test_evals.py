@@ -41,8 +41,7 @@ def make_config(evals=None, **changes):
 
 def looks(workdir):
   """Step -> names of the sets that were evaluated there."""
-  return {record['step']: sorted(record['evals'])
-          for record in toy.records(workdir, 'eval')}
+  return {step: sorted(sets) for step, sets in toy.evaluations(workdir).items()}
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_lines_of_an_evaluation_and_of_progress(tmp_path, capsys):
                         'noise': {'every': 4}, 'validation_2': {'every': 9}},
                        run=dict(log_every=1, eval_every=0, tensorboard=False))
   train.train(config, str(tmp_path))
-  figures = {r['step']: r['evals'] for r in toy.records(tmp_path, 'eval')}
+  figures = toy.evaluations(tmp_path)
   # Lines that were broken at 80 columns go on behind two spaces.
   lines = capsys.readouterr().out.replace('\n  ', ' ').splitlines()
   at = {step: line for line in lines for step in range(11)

@@ -199,10 +199,6 @@ def run(tmp_path_factory):
   return workdir
 
 
-def evaluations(workdir):
-  return {record['step']: record['evals'] for record in toy.records(workdir, 'eval')}
-
-
 def test_every_figure_says_its_part(run):
   found = json.loads((run / 'eval.json').read_text())['evals']
   assert {part: {name for name, figures in found.items() if figures['part'] == part}
@@ -235,7 +231,7 @@ def test_synthetic_negatives_are_made_of_positives_of_their_part():
 
 def test_test_is_looked_at_when_all_is_done(run, capsys, tmp_path):
   """On the way only what may be chosen by; the lines of progress say the same."""
-  found = evaluations(run)
+  found = toy.evaluations(run)
   assert list(found) == [2, 4, 6, 8]
   validation = {'validation', 'validation_three', 'validation_cut'}
   assert all(set(found[step]) == validation for step in (2, 4, 6))
@@ -252,7 +248,7 @@ def test_test_is_looked_at_when_all_is_done(run, capsys, tmp_path):
     del config.evals[name]
   train.train(config, str(tmp_path / 'whole'))
   assert all(set(figures) == set(config.evals)
-             for figures in evaluations(tmp_path / 'whole').values())
+             for figures in toy.evaluations(tmp_path / 'whole').values())
 
 
 def test_nothing_of_the_test_chooses(run, tmp_path):
@@ -261,7 +257,7 @@ def test_nothing_of_the_test_chooses(run, tmp_path):
   train.train(make_config(test=fake(9, 1, 2, 0)), workdir)
   best, last = checkpoint.list_steps(run)
   assert checkpoint.list_steps(tmp_path) == [best, last] and best < last
-  one, other = evaluations(run), evaluations(tmp_path)
+  one, other = toy.evaluations(run), toy.evaluations(tmp_path)
   assert one.pop(last)['validation'] == other.pop(last)['validation'] and one == other
   accuracy = [evaluate_run(workdir, step)['evals']['test']['accuracy']
               for step in (best, last)]

@@ -92,7 +92,7 @@ def test_both_are_trained_with_validation(folders, tmp_path):
         'run.checkpoint_every': 2, 'run.log_every': 2, 'data.batch_size': 16})
     config.model = {'name': 'mlp', 'width': 8, 'depth': 1}
     found = train.train(config, str(tmp_path / method))
-    seen = {r['step']: r['evals'] for r in toy.records(tmp_path / method, 'eval')}
+    seen = toy.evaluations(tmp_path / method)
     assert set(seen[2]) == {'validation', 'validation_others'}
     assert found['step'] in (2, 4) and {'test', 'others', 'noise'} < set(found['evals'])
 

@@ -710,8 +710,8 @@ def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
   config.evals['validation'] = {
       'source': toy.fake(2, classes=(0, 1, 2)), 'positive': True, 'part': 'validation'}
   train.train(config, str(tmp_path))
-  seen = {r['step']: r['evals']['validation'][figure]
-          for r in toy.records(tmp_path, 'eval')}
+  seen = {step: sets['validation'][figure]
+          for step, sets in toy.evaluations(tmp_path).items()}
   assert sorted(seen) == list(range(2, 17, 2))
   best = choose(seen.values())
   assert seen[16] != best
@@ -740,8 +740,8 @@ def stopped_early(tmp_path_factory):
 
 def accuracies(workdir):
   """Step -> accuracy of the evaluations during training."""
-  return {r['step']: r['evals']['validation']['accuracy']
-          for r in toy.records(workdir, 'eval')}
+  return {step: sets['validation']['accuracy']
+          for step, sets in toy.evaluations(workdir).items()}
 
 
 def test_early_stopping_ends_with_the_best_checkpoint(stopped_early, tmp_path, capsys):

@@ -63,6 +63,11 @@ def records(workdir, kind='train'):
   return [record for record in map(json.loads, lines) if record['kind'] == kind]
 
 
+def evaluations(workdir):
+  """Step -> figures of each set, of the evaluations in metrics.jsonl."""
+  return {record['step']: record['evals'] for record in records(workdir, 'eval')}
+
+
 def arrays(path):
   """The arrays of an .npz file by name."""
   with np.load(path) as found:

@@ -270,13 +270,20 @@ def list_pictures(path: str) -> sources.Arrays:
 
 
 def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
-  """The pictures at any depth below `root`, but for hidden files and folders."""
-  return sorted(
-      p for p in root.rglob('*')
-      if p.suffix.lower() in EXTENSIONS
-      and p.is_file()
-      and not any(part.startswith('.') for part in p.relative_to(root).parts)
-  )
+  return sorted(p for p in map(pathlib.Path, walk_pictures(root)) if p.is_file())
+
+
+def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
+  """Yields the paths of the pictures at any depth below a folder, folder by folder.
+
+  Hidden files and folders, and links to folders, are left out. No more than the names
+  of one folder are in memory.
+  """
+  for folder, inner, names in os.walk(root):
+    inner[:] = sorted(name for name in inner if not name.startswith('.'))
+    for name in sorted(names):
+      if (os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.')):
+        yield os.path.join(folder, name)
 
 
 def _read(file: pathlib.Path, size: tuple[int, int] | None, mode: str) -> np.ndarray:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from nat_jax.data.folder_source import EXTENSIONS
+from nat_jax.data.folder_source import EXTENSIONS, walk_pictures
 
 STDIN = '-'
 
@@ -75,11 +75,7 @@ def _lines(file):
 
 def _expand(path):
   """A file, or the pictures below a folder."""
-  if not os.path.isdir(path):
+  if os.path.isdir(path):
+    yield from walk_pictures(path)
+  else:
     yield path
-    return
-  for folder, inner, names in os.walk(path):
-    inner[:] = sorted(name for name in inner if not name.startswith('.'))
-    for name in sorted(names):
-      if (os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.')):
-        yield os.path.join(folder, name)

@@ -14,12 +14,11 @@ what splitting a batch costs, not what several chips gain.
 """
 
 import argparse
-import os
 import statistics
 
 import jax
 import numpy as np
-from steps import timed
+from steps import machine, timed
 from throughput import digits, wide_resnet
 
 from nat_jax import data, runs
@@ -79,11 +78,8 @@ def main():
   parser.add_argument('--rounds', type=int, default=3)
   args = parser.parse_args()
   jax.config.update('jax_num_cpu_devices', max(NUMBERS))
-  device = jax.devices()[0]
   numbers = [num for num in NUMBERS if num <= jax.device_count()]
-  print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
-        f'jax {jax.__version__}, {os.cpu_count()} host cores, '
-        f'{args.updates} updates, {args.rounds} rounds')
+  print(f'{machine()}, {args.updates} updates, {args.rounds} rounds')
   for name in args.names:
     print(f'\n| {name} | devices | images/s | ratio | difference |\n'
           '|---|--:|--:|--:|--:|')

@@ -15,6 +15,7 @@ import statistics
 import time
 
 import jax
+from steps import machine
 
 from nat_jax import runs
 from nat_jax.commands import config_file
@@ -49,9 +50,7 @@ def main():
   parser.add_argument('names', nargs='*', default=list(BENCHES))
   parser.add_argument('--rounds', type=int, default=3)
   args = parser.parse_args()
-  device = jax.devices()[0]
-  print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
-        f'jax {jax.__version__}, {os.cpu_count()} host cores')
+  print(machine())
   for name in args.names:
     config, mesh = runs.resolve(BENCHES[name]()), parallel.make_mesh()
     sets = inputs.load_evals(config)

@@ -10,11 +10,9 @@ taken, and the median printed.
 """
 
 import argparse
-import os
 import statistics
 
-import jax
-from steps import loop
+from steps import loop, machine
 from throughput import BENCHES
 
 from nat_jax import runs
@@ -33,9 +31,7 @@ def main():
   parser.add_argument('--every', type=int, default=50, help='updates per checkpoint')
   parser.add_argument('--rounds', type=int, default=5)
   args = parser.parse_args()
-  device = jax.devices()[0]
-  print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
-        f'jax {jax.__version__}, {os.cpu_count()} host cores')
+  print(machine())
   for name in args.names:
     config = runs.resolve((BENCHES | {'large': large})[name]())
     steps = 10 * args.every

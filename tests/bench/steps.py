@@ -75,6 +75,13 @@ def make_bare(config: Mapping[str, Any]) -> Bare:
   return Bare(config, mesh, training, trainer, state, batch, step, scanned, k)
 
 
+def machine() -> str:
+  """The devices, the version of JAX and the host's cores, in a line."""
+  device = jax.devices()[0]
+  return (f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
+          f'jax {jax.__version__}, {os.cpu_count()} host cores')
+
+
 def timed(run: Callable[[Any], Any], state: Any) -> tuple[Any, float]:
   """Times `run(state) -> state`, which may donate its argument.
 

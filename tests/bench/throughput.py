@@ -16,11 +16,9 @@ before and right after it, and the median of these ratios over the rounds is pri
 """
 
 import argparse
-import os
 import statistics
 
-import jax
-from steps import loop, make_bare, timed
+from steps import loop, machine, make_bare, timed
 
 from nat_jax import runs
 from nat_jax.runtime import feed, parallel
@@ -111,9 +109,7 @@ def main():
   parser.add_argument('names', nargs='*', default=list(BENCHES))
   parser.add_argument('--rounds', type=int, default=5)
   args = parser.parse_args()
-  device = jax.devices()[0]
-  print(f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
-        f'jax {jax.__version__}, {os.cpu_count()} host cores')
+  print(machine())
   for name in args.names:
     config = runs.resolve(BENCHES[name]())
     made, state, num_images = forms(config, max(config['steps'] // 10, 10))
