@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 
 import jax
@@ -12,7 +13,8 @@ import pytest
 # as users do. A flag that XLA does not know ends the program: not for later versions.
 if jax.__version_info__ < (0, 11):
   os.environ['XLA_FLAGS'] = (
-      os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false')
+      os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false'
+      ' --xla_cpu_parallel_codegen_split_count=1')
 # etils reads it once, when the first path is made. With TensorFlow, which tests of tfds
 # need, test_store.py's stand-in for an object store would be passed over.
 os.environ['EPATH_USE_TF'] = '0'
@@ -28,6 +30,19 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler),
                         (signal.SIGHUP, signal.SIG_DFL)):
   if signal.getsignal(number) == signal.SIG_IGN:
     signal.signal(number, handler)
+
+
+PROGRAMS = 'programs'
+MAX_BYTES = 1_000_000_000  # of compiled programs; all of them were 0.1 GB at first
+
+
+def pytest_configure(config):
+  """Deletes the programs of former runs once they are many."""
+  cache = getattr(config, 'cache', None)
+  if cache and not hasattr(config, 'workerinput'):
+    folder = cache.mkdir(PROGRAMS)
+    if sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) > MAX_BYTES:
+      shutil.rmtree(folder)
 
 
 def pytest_collection_finish():
@@ -47,10 +62,17 @@ def no_cache_of_the_home_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def programs_are_compiled_once(tmp_path_factory):
-  """Tests that run one config share its programs; nothing else knows the folder."""
-  jax.config.update(
-      'jax_compilation_cache_dir', str(tmp_path_factory.mktemp('programs')))
+def programs_are_compiled_once(request, tmp_path_factory):
+  """Tests share their programs, also with later runs in this checkout.
+
+  Without pytest's cache (-p no:cacheprovider) the programs are kept for one run.
+  """
+  from nat_jax.runtime import compilation  # not before EPATH_USE_TF is set
+
+  cache = getattr(request.config, 'cache', None)
+  folder = cache.mkdir(PROGRAMS) if cache else tmp_path_factory.mktemp(PROGRAMS)
+  name = f'jax{jax.__version__}-{compilation.processor()}'
+  jax.config.update('jax_compilation_cache_dir', str(folder / name))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   yield
   jax.config.update('jax_compilation_cache_dir', None)
