@@ -221,19 +221,25 @@ def split(items: Any, mesh: Mesh, mode: str = 'jit') -> Any:
   return jax.tree.map(lay_out, items)
 
 
-def _place(x, sharding):
+def _place(x, sharding, own_rows):
   if jax.process_count() == 1:
     return jax.device_put(x, sharding)
+  if own_rows:
+    return jax.make_array_from_process_local_data(sharding, x)
   return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
-def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
+def wrap_head(
+    head: Callable[..., jax.Array], mesh: Mesh, own_rows: bool = False
+) -> Callable[..., jax.Array]:
   """Compiles a trainer's head to run over the devices of `mesh`.
 
   Args:
     head: (state, images) -> array [n, ...]; images is an array [n, ...] or a pytree of
       such arrays.
     mesh: from `make_mesh`.
+    own_rows: whether each process passes only the rows that its devices hold (`local`),
+      and not all n.
 
   Returns:
     A function with the arguments of `head`, whose result is replicated on all devices.
@@ -242,7 +248,8 @@ def wrap_head(head: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.A
   compiled = jax.jit(head, in_shardings=(whole, parts), out_shardings=whole)
 
   def run(state, images):
-    return compiled(state, jax.tree.map(lambda x: _place(x, parts), images))
+    return compiled(state, jax.tree.map(
+        lambda x: _place(x, parts, own_rows), images))
 
   return run
 

@@ -175,3 +175,37 @@ def test_caches_of_two_hosts(tmp_path):
   assert ran.returncode == 0, ran.stdout + ran.stderr
   done = [line for line in ran.stdout.splitlines() if line.startswith('process')]
   assert sorted(done) == ['process 0 done', 'process 1 done']
+
+
+READERS = """
+import os
+from nat_jax import data
+from nat_jax.runtime import inference, parallel, processes
+processes.join()
+import jax, numpy as np
+images = np.arange(22 * 4, dtype=np.uint8).reshape(22, 2, 2, 1)
+read = []
+def rows(chosen):
+  read.extend(chosen.tolist())
+  return images[chosen]
+predict = inference.make_predict(
+    lambda state, x: x.astype('float32').sum((1, 2)) + state, parallel.make_mesh(), 8)
+found = predict(np.float32(1), data.Rows(rows, 22, (2, 2, 1)))
+np.testing.assert_array_equal(found, images.sum((1, 2), dtype=np.float32) + 1)
+k = int(os.environ['NAT_JAX_PROCESS_ID'])
+expected = [row for row in range(22) if row % 8 // 4 == k]
+assert sorted(read) == expected, (k, read)
+os.write(1, f'process {k} done\\n'.encode())
+"""
+
+
+@pytest.mark.process
+def test_each_host_reads_its_own_rows_to_evaluate():
+  """22 images in batches of 8: the last batch has 4 and 2 of its 6 on two hosts."""
+  ran = subprocess.run(
+      [str(ROOT / 'launch' / 'local.sh'), '2', sys.executable, '-c', READERS],
+      env=os.environ | {'PORT': str(random.randint(20000, 30000)),
+                        'DEVICES': '2'}, cwd=ROOT, text=True,
+      capture_output=True, timeout=120)
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  assert 'process 0 done' in ran.stdout and 'process 1 done' in ran.stdout
