@@ -14,12 +14,13 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import data, train
+from nat_jax import data, runs, train
 from nat_jax.commands import calibrate, predict, predictions
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.data import picture_paths
 from nat_jax.runtime import console
 from nat_jax.schema import presets
+from nat_jax.tasks.classify import evaluate
 
 TEST = toy.fake(1, num=80, classes=(0, 1, 2))
 CALIBRATION = TEST | {'seed': 2}  # 60 images
@@ -412,11 +413,10 @@ def test_cells_are_no_formulas_and_can_be_taken_back(run, tmp_path, monkeypatch)
     cell = row['file']
     assert cell.startswith("'") == (folder != 'plain=1')
     assert cell.removeprefix("'") == f'{folder}/a.png'
-  restored = predict.runs.restore(run[0], None, 'classify')
+  restored = runs.restore(run[0], None, 'classify')
   names = ('=A1', '-b', "'c")
   monkeypatch.setattr(
-      predict.runs, 'restore',
-      lambda *args: restored._replace(class_names=names))
+      runs, 'restore', lambda *args: restored._replace(class_names=names))
   rows = rows_from(*run, threshold=0.0)
   assert {row['class'] for row in rows} <= {f"'{name}" for name in names}
 
@@ -551,11 +551,11 @@ def test_sheet(run, tmp_path):
   assert found.sheet == str(tmp_path / 'rows.png')
   assert np.asarray(Image.open(found.sheet)).std() > 0
   chosen = predict.Chosen(found.promise.rule)
-  restored = predict.runs.restore(run[0])
+  restored = runs.restore(run[0])
   for start in (0, 30):  # of two batches as of one
     pixels = data.load(CALIBRATION).image[start:start + 30]
     chosen.add(pixels, predict.rule.decide(
-        predict.evaluate.predictor(restored)(pixels), 3, found.promise.rule))
+        evaluate.predictor(restored)(pixels), 3, found.promise.rule))
   rows = rows_of(found.path)
   for verdict, order, name in (
       ('accepted', -1, 'accepted, most certain'),

@@ -33,9 +33,10 @@ RANKS = {
     'tasks': 4,
     'runs': 5,
     'train': 6,
-    'commands': 7,
-    'main': 8,
-    '__main__': 9,
+    'classifier': 7,
+    'commands': 8,
+    'main': 9,
+    '__main__': 10,
 }
 
 # Library -> the only files that may import it or use it.
