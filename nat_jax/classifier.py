@@ -240,7 +240,7 @@ class Classifier:
       # pictures that it nevertheless reads.
       warnings.filterwarnings('ignore', module=r'PIL\.')
       for one in data.decode_each(
-          pictures, (height, width), _mode(channels), ahead=num):
+          pictures, (height, width), mode_of(channels), ahead=num):
         batch.append(one)
         if len(batch) == num:
           yield decided(batch)
@@ -265,7 +265,8 @@ def restore(
   return Classifier(run, crc32, basis, workdir)
 
 
-def _mode(channels):
+def mode_of(channels: int) -> str:
+  """The mode of Pillow for pictures with 1 or 3 channels."""
   return 'L' if channels == 1 else 'RGB'
 
 
@@ -368,7 +369,7 @@ def _pixels(what, pictures, size) -> np.ndarray:
         f'got {whole.dtype} {list(whole.shape)}')
   if whole is not None and size in (None, whole.shape[1:3]):
     return whole
-  mode = 'RGB' if whole is None else _mode(whole.shape[3])
+  mode = 'RGB' if whole is None else mode_of(whole.shape[3])
   pictures = _as_list(pictures)
   found = []
   for place, (picture, one) in enumerate(data.decode_each(pictures, size, mode)):

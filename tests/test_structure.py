@@ -47,7 +47,8 @@ PLACES = {
     'orbax': {'runtime/checkpoint.py'},
     'clu.metric_writers': set(),  # imports TensorFlow
     'tensorboard': {'runtime/writers.py'},
-    'jax.jit': {'runtime/parallel.py'},
+    'jax.jit': {'runtime/parallel.py', 'runtime/portable.py'},
+    'jax.export': {'commands/standalone.py', 'runtime/portable.py'},
     'jax.pmap': {'runtime/parallel.py'},
     'jax.make_mesh': {'runtime/parallel.py'},
     'jax.sharding': {'runtime/parallel.py'},

@@ -226,25 +226,33 @@ def promised(clf: Classifier) -> Promise:
         f'{calibrate.percent(basis.accept)} of new positives '
         f'({calibrate.percent(found["confidence"])} confidence, {found["n"]:,} '
         'held-out positives)')
-  negatives = found.get('negatives', {})
-  return Promise(
-      basis.rule, origin, basis.accept, {**_passed(clf, negatives), **negatives})
+  return Promise(basis.rule, origin, basis.accept, {
+      **accepted_shares(clf, positive=False), **found.get('negatives', {})})
 
 
-def _passed(clf, known):
-  """The shares of the held-out negatives that a rule accepts, from scores/*.npz.
+def accepted_shares(clf: Classifier, positive: bool) -> dict[str, dict[str, Any]]:
+  """The shares of held-out pictures that the rule accepts, from scores/*.npz.
 
-  They are those of the evaluation of this checkpoint, if there is one. No threshold is
-  chosen by them.
+  They are those of the evaluation of this checkpoint; {} if there is none. No threshold
+  is chosen by them.
+
+  Args:
+    clf: the classifier.
+    positive: whether the sets of positives are wanted, or those of negatives.
+
+  Returns:
+    {set: `calibrate.share` and 'seen_in_training'}. Sets of part 'validation', and
+    positives of part 'calibration', are left out.
   """
+  left_out = (schema.VALIDATION, *[schema.CALIBRATION] * positive)
   workdir, step, config = clf.workdir, clf.run.step, clf.run.config
   evaluation = results.read_evaluation(workdir)
   if not evaluation or evaluation['step'] != step:
     return {}
   found = {}
   for name, spec in config['evals'].items():
-    if (spec.get('positive') or name in known
-        or spec.get('part', schema.TEST) == schema.VALIDATION):
+    if (bool(spec.get('positive')) != positive
+        or spec.get('part', schema.TEST) in left_out):
       continue
     arrays = results.read_arrays(workdir, f'{results.SCORES}/{name}', step)
     if arrays and 'logits' in arrays:
