@@ -34,9 +34,10 @@ RANKS = {
     'runs': 5,
     'train': 6,
     'classifier': 7,
-    'commands': 8,
-    'main': 9,
-    '__main__': 10,
+    'serving': 8,
+    'commands': 9,
+    'main': 10,
+    '__main__': 11,
 }
 
 # Library -> the only files that may import it or use it.
