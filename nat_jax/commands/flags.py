@@ -28,8 +28,8 @@ IMAGES = flags.DEFINE_multi_string(
     'pictures may also follow the flags.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict, export: below this maximum probability the answer is '
-    '"none of these" (default: the rule of --mode=calibrate, or else the threshold that '
-    'keeps 95 % of the calibration positives).',
+    '"none of these" (default: the rule of --mode=calibrate, or else the threshold '
+    'that keeps 95 % of the calibration positives).',
 )
 SCORES = flags.DEFINE_list(
     'scores', None, 'posthoc: scores to compare, such as msp,energy,knn (default: all; '
