@@ -136,7 +136,8 @@ class Classifier:
         `image_size`.
       labels: [n], the class of each: integers or texts. Their sorted distinct values
         become `classes_`.
-      negatives: pictures of none of the classes; None: positives with shuffled patches.
+      negatives: pictures of none of the classes, which get the size and the channels of
+        `images`; None: positives with shuffled patches.
       workdir: folder of the run.
       image_size: side, or (h, w), to which all pictures are resized; None: that of
         `images`.
@@ -340,11 +341,7 @@ def _arrays(images, labels, negatives, size) -> dict[str, data.Arrays]:
   found = {'positives': data.Arrays(
       image[rows], label[rows].astype(np.int32), tuple(map(str, names)))}
   if negatives is not None:
-    other = _pixels('negatives', negatives, image.shape[1:3] if size is None else size)
-    if other.shape[1:] != image.shape[1:]:
-      raise ValueError(
-          f'negatives of shape {list(other.shape[1:])} must have the shape of the '
-          f'images, {list(image.shape[1:])}; image_size=... resizes both')
+    other = _pixels('negatives', negatives, image.shape[1:3], image.shape[3])
     if len(other) < 10:
       raise ValueError(f'expected 10 negatives or more, got {len(other)}')
     none = np.zeros(len(other), np.int32)
@@ -353,8 +350,8 @@ def _arrays(images, labels, negatives, size) -> dict[str, data.Arrays]:
   return found
 
 
-def _pixels(what, pictures, size) -> np.ndarray:
-  """The pictures as uint8 [n, h, w, c]."""
+def _pixels(what, pictures, size, channels=None) -> np.ndarray:
+  """The pictures as uint8 [n, h, w, c], of a size and with channels unless None."""
   if size is not None:
     size = (size, size) if isinstance(size, int) else tuple(size)
   whole = np.asarray(pictures) if hasattr(pictures, 'ndim') else None
@@ -367,9 +364,11 @@ def _pixels(what, pictures, size) -> np.ndarray:
     raise ValueError(
         f'{what}: expected uint8 pixels (0 to 255) [n, h, w, c] with 1 or 3 channels, '
         f'got {whole.dtype} {list(whole.shape)}')
-  if whole is not None and size in (None, whole.shape[1:3]):
+  if channels is None:
+    channels = 3 if whole is None else whole.shape[3]
+  if whole is not None and (*(size or whole.shape[1:3]), channels) == whole.shape[1:]:
     return whole
-  mode = 'RGB' if whole is None else mode_of(whole.shape[3])
+  mode = mode_of(channels)
   pictures = _as_list(pictures)
   found = []
   for place, (picture, one) in enumerate(data.decode_each(pictures, size, mode)):

@@ -112,7 +112,8 @@ def _figures(clf) -> Iterator[str]:
       metric = key.removesuffix('_interval')
       about = metrics.describe(metric)
       rows.append([
-          name, about.title, f'{figures[metric]:.{about.digits}f}', _interval(interval, about.digits), f'{figures["n"]:,}'])
+          name, about.title, f'{figures[metric]:.{about.digits}f}',
+          _interval(interval, about.digits), f'{figures["n"]:,}'])
   yield tables.Table(
       'Test sets; the intervals are of the choice of pictures, not of the seed. AUROC: '
       'how well the maximum probability tells the negatives of the set from the '

@@ -35,6 +35,9 @@ def serialise(
   """
   size, = export.symbolic_shape('n')
   example = jax.ShapeDtypeStruct((size, *shape), dtype)
+  # Otherwise the program names the source files, and with them folders of this machine.
+  limit = jax.config.jax_traceback_in_locations_limit
+  jax.config.update('jax_traceback_in_locations_limit', 0)
   try:
     found = export.export(jax.jit(fn), platforms=platforms)(example)
   # What tracing raises where a symbolic size is used as a number.
@@ -42,4 +45,6 @@ def serialise(
     raise ValueError(
         'the network cannot be lowered for batches of any size (in Python, '
         f'images.shape[0] works where len(images) does not): {error}') from error
+  finally:
+    jax.config.update('jax_traceback_in_locations_limit', limit)
   return bytes(found.serialize())
