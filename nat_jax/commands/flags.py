@@ -44,6 +44,9 @@ OUT = flags.DEFINE_string(
 TOP = flags.DEFINE_integer('top', 3, 'predict: number of classes in a row.')
 SHEET = flags.DEFINE_bool(
     'sheet', False, 'predict: draw pictures with their verdicts, beside the rows.')
+SHARE = flags.DEFINE_string(
+    'share', '1/1', 'predict: k/n classifies every n-th picture from the k-th on, so '
+    'that n processes share the pictures.')
 STRICT = flags.DEFINE_bool(
     'strict', False, 'predict: exit with status 1 if a picture cannot be read.')
 ACCEPT = flags.DEFINE_float(

@@ -7,7 +7,9 @@ Pictures are decoded in threads and predicted in batches, and rows are written a
 come, so that the memory that is used does not grow with the number of pictures.
 """
 
+import itertools
 import os
+import re
 import sys
 import textwrap
 import time
@@ -80,7 +82,7 @@ class Found(NamedTuple):
 def predict(
     workdir: str, images: Sequence[str], step: int | None = None,
     threshold: float | None = None, out: str | None = None, top: int = 3,
-    sheet: bool = False, keep: float = 0.95,
+    sheet: bool = False, keep: float = 0.95, share: tuple[int, int] = (1, 1),
 ) -> Found:
   """Classifies pictures and writes a row for each of them.
 
@@ -109,6 +111,8 @@ def predict(
     top: number of classes in a row.
     sheet: whether to draw pictures with verdicts, into a .png beside the rows.
     keep: share of calibration positives; only used without threshold and calibration.
+    share: (k, n): every n-th picture from the k-th on, so that n calls, each with its
+      own `out`, share the pictures; `out` is then by default predictions-k-of-n.csv.
 
   Raises:
     ValueError: an argument that is not valid, no checkpoint, no picture, no positives
@@ -117,7 +121,11 @@ def predict(
   rule.check_threshold(threshold)
   if top < 1:
     raise ValueError(f'top must be 1 or more, got {top}')
-  out = out or os.path.join(workdir, PREDICTIONS)
+  if not 1 <= share[0] <= share[1]:
+    raise ValueError(
+        f'share must be k/n with 1 <= k <= n, such as 2/4, got {share[0]}/{share[1]}')
+  out = out or os.path.join(workdir, PREDICTIONS if share[1] == 1 else (
+      f'predictions-{share[0]}-of-{share[1]}.csv'))
   picture_paths.check(images)
   clf = classifier.restore(workdir, step, threshold, keep)
   predictions.check_out(out)
@@ -126,30 +134,37 @@ def predict(
   promise, names = promised(clf), clf.classes_.tolist()
   top = min(top, len(names))
   settings = {
-      'images': list(images), 'step': clf.run.step, 'crc32': clf.crc32,
-      **promise.rule._asdict(), 'top': top, 'classes': names}
+      'images': list(images), 'share': list(share), 'step': clf.run.step,
+      'crc32': clf.crc32, **promise.rule._asdict(), 'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
-    batches = _classify(clf, rows, images, top, chosen)
+    batches = _classify(clf, rows, _find(images, share), top, chosen)
     try:
-      for batch in _progress(batches, images, rows):
+      for batch in _progress(batches, images, share, rows):
         rows.write(batch)
     except KeyboardInterrupt:
       raise KeyboardInterrupt(
           f'interrupted; {rows.total():,} rows are in {rows.file.name}, from where the '
           'same command goes on') from None
     if not rows.total():
-      raise ValueError('no picture is named: the list is empty')
+      raise ValueError('no picture is named: the list is empty' if share[1] == 1 else
+                       f'there are fewer than {share[0]} pictures, so that the share '
+                       f'{share[0]}/{share[1]} is empty')
     shown = list(rows) if rows.total() <= LISTED else []
     rows.finish()
   path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''
   return Found(out, rows.counts, rows.errors, shown, promise, rows.resumed, path)
 
 
-def _classify(clf, rows, images, top, chosen):
-  """Yields the rows of the pictures that have none yet, batch by batch."""
+def _find(images, share):
+  """Yields the paths of a share of the pictures."""
+  return itertools.islice(picture_paths.find(images), share[0] - 1, None, share[1])
+
+
+def _classify(clf, rows, found, top, chosen):
+  """Yields the rows of the pictures found that have none yet, batch by batch."""
   names = clf.classes_.tolist()
-  paths = (path for path in picture_paths.find(images) if not rows.has(path))
+  paths = (path for path in found if not rows.has(path))
 
   def rows_of(batch, decided):
     row = 0
@@ -172,7 +187,8 @@ def _classify(clf, rows, images, top, chosen):
 
 
 def _progress(
-    batches: Iterable[list[Any]], images: Sequence[str], rows: predictions.Rows
+    batches: Iterable[list[Any]], images: Sequence[str], share: tuple[int, int],
+    rows: predictions.Rows,
 ) -> Iterator[list[Any]]:
   """Passes batches on and shows how many pictures are done, and the time left.
 
@@ -180,7 +196,7 @@ def _progress(
   """
   total = None
   if picture_paths.STDIN not in images:
-    total = sum(1 for _ in picture_paths.find(images))
+    total = sum(1 for _ in _find(images, share))
   if rows.resumed:
     print(f'{rows.path}: {rows.resumed:,} rows of an interrupted prediction are kept',
           flush=True)
@@ -371,7 +387,7 @@ def run(argv: Sequence[str] = ()) -> None:
     flags.needed(flags.IMAGES, 'predict')
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
-      flags.TOP.value, flags.SHEET.value)
+      flags.TOP.value, flags.SHEET.value, share=_share(flags.SHARE.value))
   print(text(found))
   print(f'written: {found.path}')
   unreadable = found.total(UNREADABLE)
@@ -379,3 +395,11 @@ def run(argv: Sequence[str] = ()) -> None:
     raise ValueError(
         f'{unreadable:,} pictures cannot be read (--strict); {found.path} has the '
         'reasons, and the verdicts on all others')
+
+
+def _share(text):
+  """'2/4' -> (2, 4)."""
+  found = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not found:
+    raise ValueError(f'--share must be k/n, such as 2/4, got {text}')
+  return int(found[1]), int(found[2])

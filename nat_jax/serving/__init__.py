@@ -1,4 +1,4 @@
-"""A page and a JSON interface of a classifier, for a browser on the same machine.
+"""A page and a JSON interface of a classifier.
 
     app = make_app(Classifier.restore('runs/pets'), Limits())     # an ASGI application
 
