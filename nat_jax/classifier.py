@@ -275,7 +275,7 @@ def _as_list(images) -> Sequence[Picture]:
   """A sequence of pictures; a single picture becomes a sequence of one."""
   if isinstance(images, str | os.PathLike | Image.Image):
     return [images]
-  if not hasattr(images, 'ndim'):
+  if not _is_numeric(images):
     pictures = [one if isinstance(one, str | os.PathLike | Image.Image)
                 else np.asarray(one) for one in images]
     _load_repeated(pictures)
@@ -289,6 +289,11 @@ def _as_list(images) -> Sequence[Picture]:
         'None] adds a channel to grey pictures, and of numbers from 0 to 1 (images * '
         '255).round().astype(numpy.uint8) makes pixels')
   return images if images.ndim == 4 else [images]
+
+
+def _is_numeric(images):
+  """Whether pictures are one array of pixels; not an array or a column of paths."""
+  return hasattr(images, 'ndim') and np.asarray(images).dtype.kind not in 'OSU'
 
 
 def _load_repeated(pictures):
@@ -322,11 +327,13 @@ def _arrays(images, labels, negatives, size) -> dict[str, data.Arrays]:
   """The positives and, where given, the negatives, spread so that parts are alike."""
   image = _pixels('images', images, size)
   labels = np.asarray(labels)
+  if labels.dtype == object and all(isinstance(one, str) for one in labels.flat):
+    labels = labels.astype(str)
   if labels.shape != (len(image),):
     raise ValueError(
         f'expected one label for each of {len(image)} images, got labels of shape '
         f'{list(labels.shape)}')
-  if labels.dtype.kind not in 'iuUS':
+  if labels.dtype.kind not in 'biuU':
     raise ValueError(
         f'expected labels that are integers or texts, got {labels.dtype}')
   names, label = np.unique(labels, return_inverse=True)
@@ -354,7 +361,7 @@ def _pixels(what, pictures, size, channels=None) -> np.ndarray:
   """The pictures as uint8 [n, h, w, c], of a size and with channels unless None."""
   if size is not None:
     size = (size, size) if isinstance(size, int) else tuple(size)
-  whole = np.asarray(pictures) if hasattr(pictures, 'ndim') else None
+  whole = np.asarray(pictures) if _is_numeric(pictures) else None
   if whole is None and size is None:
     raise ValueError(
         f'{what}: expected uint8 pixels [n, h, w, c], or a list of pictures together '

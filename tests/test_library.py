@@ -108,6 +108,7 @@ def test_answers_are_those_of_predict(clf, images, tmp_path):
       row['class'] for row in rows]
   assert found.accepted.tolist() == [row['verdict'] == 'accepted' for row in rows]
   small = data.read_pictures(paths, 8, 'L')[0]
+  assert clf.predict(np.array(list(map(str, paths)))).names == found.names
   for one, other in zip(found, clf.predict(small), strict=True):
     np.testing.assert_array_equal(one, other)
 
@@ -238,7 +239,8 @@ def test_pictures_of_any_size_and_labels_of_texts():
   pictures = [Image.fromarray(rng.integers(0, 256, (9 + k % 3, 12, 3), np.uint8))
               for k in range(40)]
   grey = [picture.convert('L') for picture in pictures[:10]]
-  found = classifier._arrays(pictures, ['dog', 'cat'] * 20, grey, 6)
+  texts = np.array(['dog', 'cat'] * 20, object)  # as a column of pandas holds them
+  found = classifier._arrays(pictures, texts, grey, 6)
   assert found['negatives'].image.shape == (10, 6, 6, 3)
   positives = found['positives']
   assert positives.names == ('cat', 'dog') and positives.image.shape == (40, 6, 6, 3)
