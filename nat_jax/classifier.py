@@ -163,8 +163,7 @@ class Classifier:
       for name, path in paths.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if not os.path.exists(path):
-          one = arrays[name]
-          files.write_npz(path, image=one.image, label=one.label, names=one.names)
+          files.write_npz(path, **arrays[name]._asdict())
       with contextlib.ExitStack() as stack:
         if not verbose:
           nowhere = stack.enter_context(open(os.devnull, 'w'))
@@ -275,7 +274,7 @@ def _as_list(images) -> Sequence[Picture]:
   """A sequence of pictures; a single picture becomes a sequence of one."""
   if isinstance(images, str | os.PathLike | Image.Image):
     return [images]
-  if not hasattr(images, 'ndim'):
+  if not _is_numeric(images):
     pictures = [one if isinstance(one, str | os.PathLike | Image.Image)
                 else np.asarray(one) for one in images]
     _load_repeated(pictures)
@@ -289,6 +288,11 @@ def _as_list(images) -> Sequence[Picture]:
         'None] adds a channel to grey pictures, and of numbers from 0 to 1 (images * '
         '255).round().astype(numpy.uint8) makes pixels')
   return images if images.ndim == 4 else [images]
+
+
+def _is_numeric(images):
+  """Whether pictures are one array of pixels; not an array or a column of paths."""
+  return hasattr(images, 'ndim') and np.asarray(images).dtype.kind not in 'OSU'
 
 
 def _load_repeated(pictures):
@@ -319,14 +323,16 @@ def _check_local(workdir):
 
 
 def _arrays(images, labels, negatives, size) -> dict[str, data.Arrays]:
-  """The positives and, where given, the negatives, spread so that parts are alike."""
+  """The positives and, where given, the negatives, a class of their own."""
   image = _pixels('images', images, size)
   labels = np.asarray(labels)
+  if labels.dtype == object and all(isinstance(one, str) for one in labels.flat):
+    labels = labels.astype(str)
   if labels.shape != (len(image),):
     raise ValueError(
         f'expected one label for each of {len(image)} images, got labels of shape '
         f'{list(labels.shape)}')
-  if labels.dtype.kind not in 'iuUS':
+  if labels.dtype.kind not in 'biuU':
     raise ValueError(
         f'expected labels that are integers or texts, got {labels.dtype}')
   names, label = np.unique(labels, return_inverse=True)
@@ -337,16 +343,14 @@ def _arrays(images, labels, negatives, size) -> dict[str, data.Arrays]:
     raise ValueError(
         f'the class {str(names[rarest])!r} has {np.bincount(label)[rarest]} images; at '
         'least 10 are needed, since 10 % of each class are held out for calibration')
-  rows = _spread(label)
   found = {'positives': data.Arrays(
-      image[rows], label[rows].astype(np.int32), tuple(map(str, names)))}
+      image, label.astype(np.int32), tuple(map(str, names)))}
   if negatives is not None:
     other = _pixels('negatives', negatives, image.shape[1:3], image.shape[3])
     if len(other) < 10:
       raise ValueError(f'expected 10 negatives or more, got {len(other)}')
-    none = np.zeros(len(other), np.int32)
-    rows = _spread(none)
-    found['negatives'] = data.Arrays(other[rows], none)
+    found['negatives'] = data.Arrays(
+        other, np.zeros(len(other), np.int32), ('negatives',))
   return found
 
 
@@ -354,7 +358,7 @@ def _pixels(what, pictures, size, channels=None) -> np.ndarray:
   """The pictures as uint8 [n, h, w, c], of a size and with channels unless None."""
   if size is not None:
     size = (size, size) if isinstance(size, int) else tuple(size)
-  whole = np.asarray(pictures) if hasattr(pictures, 'ndim') else None
+  whole = np.asarray(pictures) if _is_numeric(pictures) else None
   if whole is None and size is None:
     raise ValueError(
         f'{what}: expected uint8 pixels [n, h, w, c], or a list of pictures together '
@@ -380,18 +384,6 @@ def _pixels(what, pictures, size, channels=None) -> np.ndarray:
   return np.stack(found)
 
 
-def _spread(label):
-  """An order in which any slice holds each class in its share, [n].
-
-  The images of a class are shuffled and spread evenly over the order.
-  """
-  rng, place = np.random.default_rng(0), np.empty(len(label))
-  for k in np.unique(label):
-    rows = np.flatnonzero(label == k)
-    place[rng.permutation(rows)] = (np.arange(len(rows)) + rng.random()) / len(rows)
-  return np.argsort(place, kind='stable')
-
-
 def _crc32(arrays):
   """A checksum by which a set of images has its name, and a run its data."""
   shape = repr((arrays.image.shape, arrays.names)).encode()
@@ -414,8 +406,8 @@ def _config(positives, paths, changes):
       source('positives', 'all[:80%]'), given,
       {'test': {'source': source('positives', 'all[80%:]'), 'positive': True}, **tested,
        'noise': {'source': {'name': 'normal_noise', 'num': 1000}}}, percent=10)
-  trained_on = positives.image[:round(0.6 * len(positives.label))]
-  pixels = trained_on[:SAMPLE] / np.float32(255)
+  sample = np.random.default_rng(0).permutation(len(positives.label))[:SAMPLE]
+  pixels = positives.image[np.sort(sample)] / np.float32(255)
   mean, std = pixels.mean((0, 1, 2)), np.maximum(pixels.std((0, 1, 2)), 1e-3)
   steps = changes.get('steps', 2000)
   period = min(PERIOD, steps)

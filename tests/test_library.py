@@ -108,6 +108,7 @@ def test_answers_are_those_of_predict(clf, images, tmp_path):
       row['class'] for row in rows]
   assert found.accepted.tolist() == [row['verdict'] == 'accepted' for row in rows]
   small = data.read_pictures(paths, 8, 'L')[0]
+  assert clf.predict(np.array(list(map(str, paths)))).names == found.names
   for one, other in zip(found, clf.predict(small), strict=True):
     np.testing.assert_array_equal(one, other)
 
@@ -199,7 +200,7 @@ def test_trained_on_arrays(clf):
     evals = json.load(file)['evals']
   assert evals['test']['accuracy'] > 0.95
   counts = {name: figures['n'] for name, figures in evals.items()}
-  assert counts == {'test': 217, 'validation': 108, 'calibration': 108, 'noise': 1000,
+  assert counts == {'test': 216, 'validation': 108, 'calibration': 109, 'noise': 1000,
                     'negatives': 72, 'validation_negatives': 36,
                     'calibration_negatives': 36}
   assert evals['negatives']['overlap_with_training_negatives'] == 0
@@ -222,23 +223,13 @@ def test_the_same_call_goes_on_and_other_data_are_refused(example, capsys):
   assert sorted(os.listdir(f'{RUN}/data')) == before
 
 
-def test_parts_hold_each_class_in_its_share():
-  label = np.repeat([0, 1, 2], [50, 200, 1000])
-  order = classifier._spread(label)
-  assert sorted(order) == list(range(1250))
-  for low, high in ((0, 60), (60, 70), (70, 80), (80, 100)):
-    part = label[order[1250 * low // 100:1250 * high // 100]]
-    for k, num in enumerate((50, 200, 1000)):
-      assert abs((part == k).sum() - num * (high - low) / 100) <= 1
-  assert (np.diff(order[label[order] == 2]) < 0).any()  # and they are shuffled
-
-
 def test_pictures_of_any_size_and_labels_of_texts():
   rng = np.random.default_rng(0)
   pictures = [Image.fromarray(rng.integers(0, 256, (9 + k % 3, 12, 3), np.uint8))
               for k in range(40)]
   grey = [picture.convert('L') for picture in pictures[:10]]
-  found = classifier._arrays(pictures, ['dog', 'cat'] * 20, grey, 6)
+  texts = np.array(['dog', 'cat'] * 20, object)  # as a column of pandas holds them
+  found = classifier._arrays(pictures, texts, grey, 6)
   assert found['negatives'].image.shape == (10, 6, 6, 3)
   positives = found['positives']
   assert positives.names == ('cat', 'dog') and positives.image.shape == (40, 6, 6, 3)
@@ -250,7 +241,7 @@ def test_pictures_of_any_size_and_labels_of_texts():
       positives, paths, {'seed': 3, 'data': {'batch_size': 16}}))
   assert (config['seed'], config['data']['batch_size']) == (3, 16)
   assert config['data']['positives']['split'] == 'all[:60%]'
-  mean = positives.image[:24].mean((0, 1, 2)) / 255
+  mean = positives.image.mean((0, 1, 2)) / 255
   np.testing.assert_allclose(config['data']['mean'], mean, atol=1e-4)
   alone = runs.resolve(classifier._config(
       positives, {'positives': paths['positives']}, {}))
@@ -288,10 +279,10 @@ def test_arrays_of_a_file(tmp_path):
   path = str(tmp_path / 'a.npz')
   np.savez(path, image=GOOD + KINDS.astype(np.uint8)[:, None, None, None], label=KINDS,
            names=['x', 'y', 'z'])
-  found = data.load({'name': 'arrays', 'path': path, 'split': 'all[:50%]',
+  found = data.load({'name': 'arrays', 'path': path, 'split': 'all[:60%]',
                      'classes': (2, 0)})
-  assert found.names == ('z', 'x') and found.label.tolist() == [1, 0] * 5
-  assert found.image[:, 0, 0, 0].tolist() == [0, 2] * 5
+  assert found.names == ('z', 'x') and np.bincount(found.label).tolist() == [6, 6]
+  np.testing.assert_array_equal(found.image[:, 0, 0, 0], 2 - 2 * found.label)
   np.savez(path, image=GOOD / 255, label=KINDS)
   with pytest.raises(ValueError, match=r'a.npz: expected image uint8.*float64'):
     data.arrays(path)
@@ -464,6 +455,15 @@ def test_what_an_export_holds(clf, exported):
     assert str(toy.ROOT).encode() not in content, name
 
 
+def test_an_export_takes_pictures_only(clf, monkeypatch, tmp_path):
+  vectors = clf.run._replace(shape=(4,))
+  monkeypatch.setattr(classifier, 'restore', lambda *args: Classifier(
+      vectors, clf.crc32, clf.basis, RUN))
+  with pytest.raises(ValueError, match=r'export takes .* of pictures.* shape \[4\]'):
+    export.export(RUN, out=str(tmp_path / 'model.zip'))
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_program_is_of_all_platforms_and_any_number(exported):
   program = jax.export.deserialize(bytearray(held(exported)['model.stablehlo']))
   assert program.platforms == ('cpu', 'cuda', 'tpu') and program.nr_devices == 1
@@ -505,7 +505,7 @@ def test_card(clf, tmp_path):
     low, high = evals[name][f'{key}_interval']
     assert [name, title, f'{evals[name][key]:.{digits}f}',
             f'{low:.{digits}f} - {high:.{digits}f}', f'{evals[name]["n"]:,}'] in rows
-  assert 'accepts at least 90 % of new positives (95 % confidence, 108 held-out' in card
+  assert 'accepts at least 90 % of new positives (95 % confidence, 109 held-out' in card
   scores = toy.arrays(f'{RUN}/scores/test.npz')
   accepted = rule.decide(scores['logits'], 6, rule.of_calibration(calibrated)).accepted
   percent = calibrate.percent

@@ -71,6 +71,10 @@ def export(
   out = out or os.path.join(workdir, NAME)
   _check_out(out)
   clf = classifier.restore(workdir, step, threshold)
+  if len(clf.run.shape) != 3:
+    raise ValueError(
+        '--mode=export takes classifiers of pictures; the inputs of this one have the '
+        f'shape {list(clf.run.shape)}')
   if clf.basis.note:
     print(clf.basis.note)
   promise = predict.promised(clf)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
+from scipy import special
 
 from nat_jax import classifier, metrics, schema
 from nat_jax.classifier import Classifier
@@ -231,7 +232,7 @@ def promised(clf: Classifier) -> Promise:
   basis, found = clf.basis, clf.basis.calibration or {}
   shown = calibrate.shown_threshold(basis.rule._asdict())
   if basis.origin == rule.GIVEN:
-    origin = f'threshold {shown}, as given'
+    origin = f'threshold {special.expit(basis.rule.threshold):g}, as given'
   elif basis.origin == rule.DEFAULT:
     origin = (
         f'threshold {shown}: keeps {basis.accept:.0%} of the positives that were held '

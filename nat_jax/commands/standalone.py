@@ -45,7 +45,13 @@ class Model(NamedTuple):
     Returns:
       What `call` returns, in numpy, and 'label' int [n]: index into meta['classes'], -1
       where the picture is not accepted.
+
+    Raises:
+      ValueError: no picture, or an array that is none. For a damaged file Pillow raises
+        nearly any exception.
     """
+    if not len(pictures):
+      raise ValueError('expected pictures, got none')
     resizing = self.meta['resizing']
     size, batch = tuple(resizing['size']), BATCH if len(pictures) > 1 else 1
     found = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nat_jax.data import sources
+from nat_jax.data import folder_source, sources
 
 
 def arrays(
@@ -18,7 +18,8 @@ def arrays(
   Args:
     path: of a file with 'image' uint8 [n, h, w, c], 'label' int [n] and optionally
       'names', the names of the classes.
-    split: 'all', or a slice of it ('all[:80%]').
+    split: 'all', or a slice of it ('all[:80%]'), which is taken of each class, as in
+      the source 'folder'.
     classes: the labels to keep, renumbered by position; None: all.
 
   Raises:
@@ -37,5 +38,8 @@ def arrays(
     raise ValueError(
         f'{path}: expected image uint8 [n, h, w, c] and label [n], got {image.dtype} '
         f'{list(image.shape)} and {list(label.shape)}')
-  whole = sources.Arrays(image, label.astype(np.int32), names)
-  return sources.take_classes(sources.take_split({'all': whole}, split), classes)
+  names = names or tuple(map(str, range(label.max() + 1)))
+  listing = sources.take_classes(
+      sources.Arrays(np.arange(len(label)), label.astype(np.int32), names), classes)
+  rows = folder_source._rows(listing, split, path)
+  return sources.Arrays(image[listing.image[rows]], listing.label[rows], listing.names)
