@@ -24,7 +24,9 @@ RANKS = (  # from the bottom: room -> x of its middle; imports point strictly do
     {'tasks': 6.2},
     {'runs': 2.0},
     {'train': 6.8},
-    {'commands': 4.2},
+    {'classifier': 2.6},
+    {'serving': 7.6},
+    {'commands': 4.9},
     {'main': 6.9},
 )
 RANK_OF = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
@@ -85,7 +87,7 @@ def draw(path: str | pathlib.Path) -> None:
 
   places = {room: (x, STEP * rank) for rank, row in enumerate(RANKS)
             for room, x in row.items()}
-  figure, axes = plt.subplots(figsize=(10, 11.9), dpi=110)
+  figure, axes = plt.subplots(figsize=(10, 13), dpi=110)
   found = arrows()
   light = implied(found)
   for one, other in sorted(found, key=lambda arrow: arrow not in light):

@@ -13,6 +13,10 @@ Choose temperature and threshold on the positives held out for calibration:
   python -m nat_jax.main --mode=calibrate --workdir runs/digits --accept 0.95
 Classify pictures (folders, files, patterns, lists); --out=FILE.jsonl, .parquet:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
+Export a classifier as one file that runs without this package; --out=FILE.zip:
+  python -m nat_jax.main --mode=export --workdir runs/digits
+Show a page on which pictures can be tried, and a JSON interface (extra `serve`):
+  python -m nat_jax.main --mode=serve --workdir runs/digits [--port 8000]
 Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):
   python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600] \\
     [--scores energy,gen,knn] [--per_set 2000]

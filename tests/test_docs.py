@@ -4,13 +4,20 @@ import contextlib
 import doctest
 import importlib
 import importlib.util
+import json
+import os
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 from urllib import parse
 
 import jax
 import pytest
+import toy
 from absl import flags
+from PIL import Image
 
 from nat_jax import data, losses, models, runs, schema
 from nat_jax.commands import COMMANDS
@@ -178,3 +185,25 @@ def test_drawing_is_of_the_package_and_points_downwards(tmp_path):
   assert (tmp_path / 'one.png').read_bytes() == (tmp_path / 'other.png').read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_guide_to_deployment_runs(tmp_path, monkeypatch, capsys):
+  """Its commands as they are written, with few updates."""
+  (tmp_path / 'photos').mkdir()
+  for k, image in enumerate(data.digits('test').image[:30]):
+    Image.fromarray(image.squeeze()).resize((40, 40)).save(tmp_path / f'photos/{k}.png')
+  monkeypatch.chdir(tmp_path)
+  text = (ROOT / 'docs' / 'deploy.md').read_text()
+  commands = re.findall(r'^python (.*)$', text, re.M)
+  assert len(commands) == 6
+  for command in map(shlex.split, commands):
+    if command[:2] == ['-m', 'nat_jax.main']:
+      short = ['--config.steps=60'] if '--config' in command else []
+      toy.run_main(monkeypatch, *command[2:], *short)
+    else:
+      subprocess.run([sys.executable, *command], check=True, timeout=300, env=(
+          os.environ | {'JAX_PLATFORMS': 'cpu'}))
+  run = tmp_path / 'runs' / 'digits'
+  assert json.loads((run / 'calibration.json').read_text())['accept'] == 0.9
+  assert (run / 'predictions.png').exists() and (run / 'model.zip').exists()
+  assert '30 readable pictures' in capsys.readouterr().out

@@ -14,12 +14,13 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import data, train
+from nat_jax import data, runs, train
 from nat_jax.commands import calibrate, predict, predictions
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.data import picture_paths
 from nat_jax.runtime import console
 from nat_jax.schema import presets
+from nat_jax.tasks.classify import evaluate
 
 TEST = toy.fake(1, num=80, classes=(0, 1, 2))
 CALIBRATION = TEST | {'seed': 2}  # 60 images
@@ -412,11 +413,10 @@ def test_cells_are_no_formulas_and_can_be_taken_back(run, tmp_path, monkeypatch)
     cell = row['file']
     assert cell.startswith("'") == (folder != 'plain=1')
     assert cell.removeprefix("'") == f'{folder}/a.png'
-  restored = predict.runs.restore(run[0], None, 'classify')
+  restored = runs.restore(run[0], None, 'classify')
   names = ('=A1', '-b', "'c")
   monkeypatch.setattr(
-      predict.runs, 'restore',
-      lambda *args: restored._replace(class_names=names))
+      runs, 'restore', lambda *args: restored._replace(class_names=names))
   rows = rows_from(*run, threshold=0.0)
   assert {row['class'] for row in rows} <= {f"'{name}" for name in names}
 
@@ -452,12 +452,13 @@ def test_names_that_are_not_utf8_survive(run, tmp_path, monkeypatch):
 # Interruptions.
 
 
-def interrupted(run, monkeypatch, out, batches, error=KeyboardInterrupt):
+def interrupted(
+    run, monkeypatch, out, batches, error=KeyboardInterrupt, **kwargs):
   """Predicts the pictures of a run, and fails after so many batches of 16."""
   decide, calls = predict.rule.decide, []
 
   def fail(logits, *args):
-    if len(logits) == 16:  # not the scores of the evaluation
+    if len(logits) <= 16:  # not the scores of the evaluation
       calls.append(1)
       if len(calls) > batches:
         raise error('stopped')
@@ -465,9 +466,42 @@ def interrupted(run, monkeypatch, out, batches, error=KeyboardInterrupt):
 
   with monkeypatch.context() as patch:
     patch.setattr(predict.rule, 'decide', fail)
-    message = '32 rows' if error is KeyboardInterrupt else 'stopped'
+    message = f'{16 * batches} rows' if error is KeyboardInterrupt else 'stopped'
     with pytest.raises(error, match=message):
-      predict.predict(run[0], [run[1]], threshold=0.5, out=out)
+      predict.predict(run[0], [run[1]], threshold=0.5, out=out, **kwargs)
+
+
+def test_shares_of_several_processes_are_the_whole(run, tmp_path, monkeypatch):
+  expected = rows_from(*run, threshold=0.5)
+  outs = []
+  for k in (1, 2, 3):
+    outs.append(str(tmp_path / f'{k}.csv'))
+    if k == 2:
+      interrupted(run, monkeypatch, outs[-1], batches=1, share=(2, 3))
+      with pytest.raises(ValueError, match='share'):
+        predict.predict(run[0], [run[1]], threshold=0.5, out=outs[-1], share=(1, 3))
+    predict.predict(run[0], [run[1]], threshold=0.5, out=outs[-1], share=(k, 3))
+  shares = [rows_of(out) for out in outs]
+  assert [len(rows) for rows in shares] == [20, 20, 20]
+  merged = [row for rows in zip(*shares, strict=True) for row in rows]
+  assert names_of(merged) == names_of(expected)
+  assert [row['verdict'] for row in merged] == [row['verdict'] for row in expected]
+
+
+def test_share_by_a_flag(run, monkeypatch):
+  toy.run_main(monkeypatch, '--mode=predict', '--workdir', run[0], '--threshold=0.5',
+               '--share=2/30', '--images', run[1])
+  rows = rows_of(pathlib.Path(run[0], 'predictions-2-of-30.csv'))
+  assert [pathlib.Path(row['file']).name for row in rows] == ['001.png', '031.png']
+
+
+@pytest.mark.parametrize('share,message', [
+    ((0, 2), '1 <= k <= n'), ((3, 2), 'got 3/2'), ((61, 90), '61/90 is empty')])
+def test_share_that_is_not_valid(run, share, message):
+  with pytest.raises(ValueError, match=message):
+    predict.predict(run[0], [run[1]], threshold=0.5, share=share)
+  with pytest.raises(ValueError, match='such as 2/4, got half'):
+    predict._share('half')
 
 
 @pytest.mark.parametrize('tail', [
@@ -551,11 +585,11 @@ def test_sheet(run, tmp_path):
   assert found.sheet == str(tmp_path / 'rows.png')
   assert np.asarray(Image.open(found.sheet)).std() > 0
   chosen = predict.Chosen(found.promise.rule)
-  restored = predict.runs.restore(run[0])
+  restored = runs.restore(run[0])
   for start in (0, 30):  # of two batches as of one
     pixels = data.load(CALIBRATION).image[start:start + 30]
     chosen.add(pixels, predict.rule.decide(
-        predict.evaluate.predictor(restored)(pixels), 3, found.promise.rule))
+        evaluate.predictor(restored)(pixels), 3, found.promise.rule))
   rows = rows_of(found.path)
   for verdict, order, name in (
       ('accepted', -1, 'accepted, most certain'),

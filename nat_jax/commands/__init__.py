@@ -6,6 +6,9 @@
   evaluate   evaluates a checkpoint on every evaluation set
   calibrate  chooses temperature and threshold of a checkpoint on the calibration part
   predict    classifies pictures, or answers "none of these" (predictions: its rows)
+  export     writes a classifier as one file that runs without this package (card: its
+             model card; standalone: the program that travels with it)
+  serve      a page and a JSON interface of a classifier, for a browser
   posthoc    evaluates post-hoc confidence scores of a checkpoint
   generate   generates images with a GAN's checkpoint
   report     writes one report on many workdirs
@@ -25,5 +28,5 @@ def _run(mode: str, argv: Sequence[str] = ()) -> None:
 
 # Mode -> function of the positional arguments.
 COMMANDS = {mode: functools.partial(_run, mode) for mode in (
-    'train', 'sweep', 'evaluate', 'calibrate', 'predict', 'posthoc', 'generate',
-    'report')}
+    'train', 'sweep', 'evaluate', 'calibrate', 'predict', 'export', 'serve',
+    'posthoc', 'generate', 'report')}

@@ -12,8 +12,8 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
-    'step', None, 'evaluate, calibrate, predict, posthoc, generate: step of the '
-    'checkpoint (default: the newest; after early stopping the best).')
+    'step', None, 'evaluate, calibrate, predict, export, serve, posthoc, generate: '
+    'step of the checkpoint (default: the newest; after early stopping the best).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
     'train, sweep: move a run of another config in its workdir aside.'
@@ -27,9 +27,9 @@ IMAGES = flags.DEFINE_multi_string(
     'on each line, or - for such a list on standard input; may be repeated, and '
     'pictures may also follow the flags.')
 THRESHOLD = flags.DEFINE_float(
-    'threshold', None, 'predict: below this maximum probability the answer is "none of '
-    'these" (default: the rule of --mode=calibrate, or else the threshold that keeps '
-    '95 % of the calibration positives).',
+    'threshold', None, 'predict, export, serve: below this maximum probability the '
+    'answer is "none of these" (default: the rule of --mode=calibrate, or else the '
+    'threshold that keeps 95 % of the calibration positives).',
 )
 SCORES = flags.DEFINE_list(
     'scores', None, 'posthoc: scores to compare, such as msp,energy,knn (default: all; '
@@ -39,10 +39,14 @@ PER_SET = flags.DEFINE_integer(
     'ones (default: all).', lower_bound=1)
 OUT = flags.DEFINE_string(
     'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
-    'predictions.csv in the workdir).')
+    'predictions.csv in the workdir); export: .zip (default: model.zip in the '
+    'workdir).')
 TOP = flags.DEFINE_integer('top', 3, 'predict: number of classes in a row.')
 SHEET = flags.DEFINE_bool(
     'sheet', False, 'predict: draw pictures with their verdicts, beside the rows.')
+SHARE = flags.DEFINE_string(
+    'share', '1/1', 'predict: k/n classifies every n-th picture from the k-th on, so '
+    'that n processes share the pictures.')
 STRICT = flags.DEFINE_bool(
     'strict', False, 'predict: exit with status 1 if a picture cannot be read.')
 ACCEPT = flags.DEFINE_float(
@@ -59,6 +63,12 @@ COST_REFUSAL = flags.DEFINE_float(
 NEGATIVE_SHARE = flags.DEFINE_float(
     'negative_share', 0.5, 'calibrate: share of negatives among the pictures to come, '
     'for the costs.')
+HOST = flags.DEFINE_string(
+    'host', '127.0.0.1', 'serve: address to listen on; there is no password, so the '
+    'default is for this machine only.')
+PORT = flags.DEFINE_integer('port', 8000, 'serve: port to listen on; 0: any free one.')
+RATE = flags.DEFINE_float(
+    'rate', 10.0, 'serve: most pictures per second of one client.')
 NUM = flags.DEFINE_integer('num', 64, 'generate: number of images.')
 LABELS = flags.DEFINE_list(
     'labels', None, 'generate: classes to generate, comma-separated names or numbers '

@@ -7,25 +7,28 @@ Pictures are decoded in threads and predicted in batches, and rows are written a
 come, so that the memory that is used does not grow with the number of pictures.
 """
 
+import itertools
 import os
+import re
 import sys
 import textwrap
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
+from scipy import special
 
-from nat_jax import data, metrics, runs, schema
+from nat_jax import classifier, metrics, schema
+from nat_jax.classifier import Classifier
 from nat_jax.commands import calibrate, flags, predictions
-from nat_jax.commands.predictions import ACCEPTED, NONE, UNREADABLE
+from nat_jax.commands.predictions import ACCEPTED, UNREADABLE
 from nat_jax.data import picture_paths
-from nat_jax.metrics import selective
 from nat_jax.reports import figures, pictures
 from nat_jax.runtime import results, writers
-from nat_jax.tasks.classify import evaluate, inputs, rule
+from nat_jax.tasks.classify import rule
+from nat_jax.tasks.classify.rule import NONE
 
 PREDICTIONS = 'predictions.csv'
 LISTED = 20  # most pictures that are shown line by line
@@ -80,7 +83,7 @@ class Found(NamedTuple):
 def predict(
     workdir: str, images: Sequence[str], step: int | None = None,
     threshold: float | None = None, out: str | None = None, top: int = 3,
-    sheet: bool = False, keep: float = 0.95,
+    sheet: bool = False, keep: float = 0.95, share: tuple[int, int] = (1, 1),
 ) -> Found:
   """Classifies pictures and writes a row for each of them.
 
@@ -109,63 +112,66 @@ def predict(
     top: number of classes in a row.
     sheet: whether to draw pictures with verdicts, into a .png beside the rows.
     keep: share of calibration positives; only used without threshold and calibration.
+    share: (k, n): every n-th picture from the k-th on, so that n calls, each with its
+      own `out`, share the pictures; `out` is then by default predictions-k-of-n.csv.
 
   Raises:
     ValueError: an argument that is not valid, no checkpoint, no picture, no positives
       to take a threshold from, or no evaluation of this checkpoint on them.
   """
-  if threshold is not None and not 0 <= threshold <= 1:
-    raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold}')
+  rule.check_threshold(threshold)
   if top < 1:
     raise ValueError(f'top must be 1 or more, got {top}')
-  out = out or os.path.join(workdir, PREDICTIONS)
+  if not 1 <= share[0] <= share[1]:
+    raise ValueError(
+        f'share must be k/n with 1 <= k <= n, such as 2/4, got {share[0]}/{share[1]}')
+  out = out or os.path.join(workdir, PREDICTIONS if share[1] == 1 else (
+      f'predictions-{share[0]}-of-{share[1]}.csv'))
   picture_paths.check(images)
-  restored = runs.restore(workdir, step, 'classify')
+  clf = classifier.restore(workdir, step, threshold, keep)
   predictions.check_out(out)
-  crc32 = runs.about(workdir, restored.step)['crc32']
-  promise = _promise(workdir, restored, crc32, threshold, keep)
-  names = restored.class_names or [
-      str(k) for k in range(restored.config['num_classes'])]
+  if clf.basis.note:
+    print(clf.basis.note)
+  promise, names = promised(clf), clf.classes_.tolist()
   top = min(top, len(names))
   settings = {
-      'images': list(images), 'step': restored.step, 'crc32': crc32,
-      **promise.rule._asdict(), 'top': top, 'classes': list(names)}
+      'images': list(images), 'share': list(share), 'step': clf.run.step,
+      'crc32': clf.crc32, **promise.rule._asdict(), 'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
-    batches = _classify(restored, promise.rule, rows, images, names, top, chosen)
+    batches = _classify(clf, rows, _find(images, share), top, chosen)
     try:
-      for batch in _progress(batches, images, rows):
+      for batch in _progress(batches, images, share, rows):
         rows.write(batch)
     except KeyboardInterrupt:
       raise KeyboardInterrupt(
           f'interrupted; {rows.total():,} rows are in {rows.file.name}, from where the '
           'same command goes on') from None
     if not rows.total():
-      raise ValueError('no picture is named: the list is empty')
+      raise ValueError('no picture is named: the list is empty' if share[1] == 1 else
+                       f'there are fewer than {share[0]} pictures, so that the share '
+                       f'{share[0]}/{share[1]} is empty')
     shown = list(rows) if rows.total() <= LISTED else []
     rows.finish()
   path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''
   return Found(out, rows.counts, rows.errors, shown, promise, rows.resumed, path)
 
 
-def _classify(restored, chosen_rule, rows, images, names, top, chosen):
-  """Yields the rows of the pictures that have none yet, batch by batch."""
-  height, width, channels = restored.shape
-  num = restored.config['eval_batch_size']
-  logits_of = evaluate.predictor(restored)
-  paths = (path for path in picture_paths.find(images) if not rows.has(path))
-  batch: list[tuple[str, Any]] = []
+def _find(images, share):
+  """Yields the paths of a share of the pictures."""
+  return itertools.islice(picture_paths.find(images), share[0] - 1, None, share[1])
 
-  def rows_of(batch):
-    pixels = [found for _, found in batch if type(found) is not str]
-    decided = rule.decide(
-        logits_of(np.stack(pixels)), len(names), chosen_rule) if pixels else None
-    if chosen and pixels:
-      chosen.add(pixels, decided)
+
+def _classify(clf, rows, found, top, chosen):
+  """Yields the rows of the pictures found that have none yet, batch by batch."""
+  names = clf.classes_.tolist()
+  paths = (path for path in found if not rows.has(path))
+
+  def rows_of(batch, decided):
     row = 0
     for path, found in batch:
       name = predictions.as_text(path)
-      if type(found) is str:
+      if isinstance(found, str):
         yield {'file': name, 'verdict': UNREADABLE, 'error': found}
         continue
       ranked = [
@@ -175,22 +181,15 @@ def _classify(restored, chosen_rule, rows, images, names, top, chosen):
              **ranked[0], 'score': float(decided.score[row]), 'top': ranked}
       row += 1
 
-  with warnings.catch_warnings():
-    # Pillow warns, without naming the file, of large pictures and of damaged tags in
-    # pictures that it nevertheless reads.
-    warnings.filterwarnings('ignore', module=r'PIL\.')
-    for one in data.decode_each(
-        paths, (height, width), 'L' if channels == 1 else 'RGB', ahead=num):
-      batch.append(one)
-      if len(batch) == num:
-        yield list(rows_of(batch))
-        batch = []
-    if batch:
-      yield list(rows_of(batch))
+  for batch, decided in clf.decide_each(paths):
+    if chosen and decided:
+      chosen.add([x for _, x in batch if not isinstance(x, str)], decided)
+    yield list(rows_of(batch, decided))
 
 
 def _progress(
-    batches: Iterable[list[Any]], images: Sequence[str], rows: predictions.Rows
+    batches: Iterable[list[Any]], images: Sequence[str], share: tuple[int, int],
+    rows: predictions.Rows,
 ) -> Iterator[list[Any]]:
   """Passes batches on and shows how many pictures are done, and the time left.
 
@@ -198,7 +197,7 @@ def _progress(
   """
   total = None
   if picture_paths.STDIN not in images:
-    total = sum(1 for _ in picture_paths.find(images))
+    total = sum(1 for _ in _find(images, share))
   if rows.resumed:
     print(f'{rows.path}: {rows.resumed:,} rows of an interrupted prediction are kept',
           flush=True)
@@ -228,87 +227,57 @@ def _progress(
 # The rule and what is known about it.
 
 
-def _promise(workdir, restored, crc32, threshold, keep) -> Promise:
-  """The rule: that of the threshold given, of calibration.json, or the default."""
-  config, step = restored.config, restored.step
-  try:
-    calibration = rule.read(workdir, step, crc32)
-  except ValueError as error:
-    if threshold is None:
-      raise
-    calibration = None
-    print(f'{rule.CALIBRATION} is not used, and probabilities have temperature 1: '
-          f'{error}')
-  negatives = {}
-  if threshold is not None:
-    chosen = rule.at_probability(
-        threshold, calibration['temperature'] if calibration else 1.0)
-    origin, accept = f'threshold {threshold:g}, as given', None
-  elif calibration:
-    chosen, accept = rule.of_calibration(calibration), calibration['accept']
-    negatives = calibration['negatives']
+def promised(clf: Classifier) -> Promise:
+  """What is known about the rule of a classifier."""
+  basis, found = clf.basis, clf.basis.calibration or {}
+  shown = calibrate.shown_threshold(basis.rule._asdict())
+  if basis.origin == rule.GIVEN:
+    origin = f'threshold {special.expit(basis.rule.threshold):g}, as given'
+  elif basis.origin == rule.DEFAULT:
     origin = (
-        f'{calibration["score"]} {calibrate.shown_threshold(calibration)}, from '
-        f'{rule.CALIBRATION}: accepts at least {calibrate.percent(accept)} of new '
-        f'positives ({calibrate.percent(calibration["confidence"])} confidence, '
-        f'{calibration["n"]:,} held-out positives)')
+        f'threshold {shown}: keeps {basis.accept:.0%} of the positives that were held '
+        'out for calibration (--mode=calibrate chooses one with a guarantee)')
   else:
-    score = _default_threshold(workdir, step, config, keep)
-    chosen, accept = rule.Rule(selective.MAX_PROBABILITY, 1.0, score), keep
-    shown = calibrate.shown_threshold(chosen._asdict())
     origin = (
-        f'threshold {shown}: keeps {keep:.0%} of the positives that were held out for '
-        'calibration (--mode=calibrate chooses one with a guarantee)')
-  return Promise(
-      chosen, origin, accept,
-      {**_passed(workdir, step, config, chosen, negatives), **negatives})
+        f'{basis.rule.score} {shown}, from {rule.CALIBRATION}: accepts at least '
+        f'{calibrate.percent(basis.accept)} of new positives '
+        f'({calibrate.percent(found["confidence"])} confidence, {found["n"]:,} '
+        'held-out positives)')
+  return Promise(basis.rule, origin, basis.accept, {
+      **accepted_shares(clf, positive=False), **found.get('negatives', {})})
 
 
-def _passed(workdir, step, config, chosen, known):
-  """The shares of the held-out negatives that a rule accepts, from scores/*.npz.
+def accepted_shares(clf: Classifier, positive: bool) -> dict[str, dict[str, Any]]:
+  """The shares of held-out pictures that the rule accepts, from scores/*.npz.
 
-  They are those of the evaluation of this checkpoint, if there is one. No threshold is
-  chosen by them.
+  They are those of the evaluation of this checkpoint; {} if there is none. No threshold
+  is chosen by them.
+
+  Args:
+    clf: the classifier.
+    positive: whether the sets of positives are wanted, or those of negatives.
+
+  Returns:
+    {set: `calibrate.share` and 'seen_in_training'}. Sets of part 'validation', and
+    positives of part 'calibration', are left out.
   """
+  left_out = (schema.VALIDATION, *[schema.CALIBRATION] * positive)
+  workdir, step, config = clf.workdir, clf.run.step, clf.run.config
   evaluation = results.read_evaluation(workdir)
   if not evaluation or evaluation['step'] != step:
     return {}
   found = {}
   for name, spec in config['evals'].items():
-    if (spec.get('positive') or name in known
-        or spec.get('part', schema.TEST) == schema.VALIDATION):
+    if (bool(spec.get('positive')) != positive
+        or spec.get('part', schema.TEST) in left_out):
       continue
     arrays = results.read_arrays(workdir, f'{results.SCORES}/{name}', step)
     if arrays and 'logits' in arrays:
-      decided = rule.decide(arrays['logits'], config['num_classes'], chosen)
+      decided = rule.decide(arrays['logits'], config['num_classes'], clf.basis.rule)
       found[name] = {
           **calibrate.share(decided.accepted), 'seen_in_training':
           evaluation['evals'].get(name, {}).get('seen_in_training', False)}
   return found
-
-
-def _default_threshold(workdir, step, config, keep):
-  """The highest log-odds that keep the share `keep` of calibration positives."""
-  calibration = inputs.references(config).get(schema.CALIBRATION)
-  if calibration is None:
-    raise ValueError(
-        f'the run in {workdir} held out no positives to take a threshold from (a '
-        f'positive evaluation set of part {schema.CALIBRATION!r}), and it must not be '
-        'chosen by the test; give --threshold, between 0 and 1')
-  evaluation = results.read_evaluation(workdir)
-  evaluated = evaluation['step'] if evaluation else None
-  scores = None if evaluated != step else results.read_arrays(
-      workdir, f'{results.SCORES}/{calibration}', step, ['score'])
-  if scores is None:
-    found = ('none' if evaluated is None else f'that of step {evaluated}'
-             if evaluated != step else f'no {results.SCORES}/{calibration}.npz')
-    raise ValueError(
-        f'the threshold needs the evaluation of checkpoint {step}, and {workdir} '
-        f'has {found}; give --threshold, or run: python -m nat_jax.main '
-        f'--mode=calibrate --workdir {workdir} --step {step}, or: python -m '
-        f'nat_jax.main --mode=evaluate --workdir {workdir} --step {step}')
-  # 'lower' returns one of the scores, so that at least the share `keep` reaches it.
-  return float(np.quantile(scores['score'], 1 - keep, method='lower'))
 
 
 # The summary.
@@ -419,7 +388,7 @@ def run(argv: Sequence[str] = ()) -> None:
     flags.needed(flags.IMAGES, 'predict')
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
-      flags.TOP.value, flags.SHEET.value)
+      flags.TOP.value, flags.SHEET.value, share=_share(flags.SHARE.value))
   print(text(found))
   print(f'written: {found.path}')
   unreadable = found.total(UNREADABLE)
@@ -427,3 +396,11 @@ def run(argv: Sequence[str] = ()) -> None:
     raise ValueError(
         f'{unreadable:,} pictures cannot be read (--strict); {found.path} has the '
         'reasons, and the verdicts on all others')
+
+
+def _share(text):
+  """'2/4' -> (2, 4)."""
+  found = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not found:
+    raise ValueError(f'--share must be k/n, such as 2/4, got {text}')
+  return int(found[1]), int(found[2])

@@ -27,7 +27,8 @@ import numpy as np
 
 from nat_jax.runtime import files
 
-ACCEPTED, NONE, UNREADABLE = 'accepted', 'none of these', 'unreadable'  # verdicts
+# Verdicts, besides `rule.NONE`.
+ACCEPTED, UNREADABLE = 'accepted', 'unreadable'
 UNFINISHED = '.unfinished'
 CHUNK = 10_000  # rows that are written to a Parquet file at a time
 # Spreadsheets interpret cells that start with one of these as formulas. The apostrophe

@@ -11,6 +11,7 @@ from typing import Any
 
 from nat_jax import registry
 from nat_jax.data import picture_paths
+from nat_jax.data.arrays_source import arrays
 from nat_jax.data.augment import AUGMENTS, make_augment, normalise
 from nat_jax.data.cache import cache_folder, cache_root, read_cache, write_cache
 from nat_jax.data.folder_source import (
@@ -45,8 +46,8 @@ from nat_jax.data.tfds_source import from_tfds
 
 __all__ = [
     'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Images', 'Points', 'Pool',
-    'Rows', 'Stream', 'apart', 'blobs', 'cache_folder', 'cache_root', 'check_memory',
-    'count_overlaps', 'decode_each',
+    'Rows', 'Stream', 'apart', 'arrays', 'blobs', 'cache_folder', 'cache_root',
+    'check_memory', 'count_overlaps', 'decode_each',
     'digits', 'fake', 'folder', 'from_tfds', 'gather', 'list_pictures', 'load',
     'make_augment', 'make_pool', 'make_stream', 'normal_noise', 'normalise',
     'patch_shuffle', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
@@ -55,7 +56,10 @@ __all__ = [
 ]
 
 # Called with the arguments of the spec.
-SOURCES = {'digits': digits, 'fake': fake, 'folder': folder, 'tfds': from_tfds}
+SOURCES = {
+    'arrays': arrays, 'digits': digits, 'fake': fake, 'folder': folder,
+    'tfds': from_tfds,
+}
 
 # Called with the arguments of the spec and `like`, the positives that they imitate.
 SYNTHETIC = {

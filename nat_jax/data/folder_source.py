@@ -3,9 +3,7 @@
     folder('pets', size=32)               # pets/cat/*.jpg, pets/dog/*.png: two classes
     folder('leaflets', size=32)           # a flat folder: all of label 0 (negatives)
 
-Each picture is rotated by its EXIF tag, reduced from 16-bit to 8-bit grey, put on white
-where transparent, converted to `mode`, resized to just cover `size` (bicubic,
-antialiased) and centre-cropped. Of an animation the first frame is used.
+`nat_jax.data.decode` says how a picture becomes an array of this size.
 """
 
 import collections
@@ -18,10 +16,10 @@ from concurrent import futures
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps
 
 from nat_jax.data import memory, sources
 from nat_jax.data import rows as rows_lib
+from nat_jax.data.decode import Picture, decode
 
 EXTENSIONS = frozenset(
     '.bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
@@ -145,7 +143,7 @@ def read_pictures(
 
   def read(file):
     try:
-      return _read(file, size, mode)
+      return decode(file, size, mode)
     # Pillow's decoders raise nearly any exception for a damaged file, and a
     # DecompressionBombError or a MemoryError for a huge one.
     except Exception as error:
@@ -183,24 +181,26 @@ def read_pictures(
 
 
 def decode_each(
-    files: Iterable[str], size: int | Sequence[int], mode: str = 'RGB', ahead: int = 256
-) -> Iterator[tuple[str, np.ndarray | str]]:
+    files: Iterable[Picture], size: int | Sequence[int], mode: str = 'RGB',
+    ahead: int = 256,
+) -> Iterator[tuple[Picture, np.ndarray | str]]:
   """Decodes any number of pictures in threads and yields them in the order given.
 
   Args:
-    files: paths of the pictures.
+    files: paths of the pictures, or pictures (`decode.Picture`).
     size: the side, or (h, w).
     mode: 'RGB' (three channels) or 'L' (one, grey).
     ahead: most pictures that are in memory.
 
   Yields:
-    (path, uint8 image [h, w, c]), or (path, reason) where it cannot be read.
+    (one of `files`, uint8 image [h, w, c]), or (one of `files`, reason) where it cannot
+    be read.
   """
   size = checked(size, mode)
 
   def read(file):
     try:
-      return _read(file, size, mode)
+      return decode(file, size, mode)
     except Exception as error:  # see `read_pictures`
       return str(error) or type(error).__name__
 
@@ -284,33 +284,3 @@ def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
     for name in sorted(names):
       if (os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.')):
         yield os.path.join(folder, name)
-
-
-def _read(file: pathlib.Path, size: tuple[int, int] | None, mode: str) -> np.ndarray:
-  """Decodes one picture to uint8 `[h, w, c]`."""
-  with Image.open(file) as image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(('I', 'F')):  # Pillow would clip these at 255
-      image = _to_8_bits(image)
-    if image.has_transparency_data:
-      image = image.convert('RGBA')
-      white = Image.new('RGBA', image.size, 'white')
-      image = Image.alpha_composite(white, image)
-    return fit(image, size, mode)
-
-
-def fit(image: Image.Image, size: tuple[int, int] | None, mode: str) -> np.ndarray:
-  """A picture in `mode`, resized so that it just covers `size` and cropped in the
-  middle; uint8 [h, w, c]."""
-  image = image.convert(mode)
-  if size is not None:
-    image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
-  return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-  """Scales a 16-bit grey picture, 0..65535, to 0..255."""
-  values = np.asarray(image)
-  if image.mode == 'F' or values.min() < 0 or values.max() > 65535:
-    raise ValueError('grey values are not integers of 8 or 16 bits')
-  return Image.fromarray(np.round(values / 257).astype(np.uint8))

@@ -20,7 +20,7 @@ from absl import logging
 from PIL import Image
 
 from nat_jax import names as names_lib
-from nat_jax.data import cache, folder_source, rows, sources
+from nat_jax.data import cache, decode, folder_source, rows, sources
 
 _CHUNK = 512  # records read at a time
 
@@ -47,7 +47,7 @@ def from_tfds(
     data_dir: folder of prepared data sets; None: the default of tfds.
     cache_dir: root of the array cache; None: `data.cache_root()`.
     size: side, or (h, w), in pixels, to which images are resized and cropped, see
-      `folder_source.fit`; None: all images must have one size already.
+      `decode.fit`; None: all images must have one size already.
     mode: used with `size`: 'RGB' (three channels) or 'L' (one channel, grey).
     lazy: whether to decode an image on every access; only labels are cached then.
 
@@ -111,7 +111,7 @@ def _records(dataset, split, data_dir, size, mode, folder=None) -> sources.Array
     found = records.__getitems__([int(row) for row in rows])
     images = [example['image'] for example in found]
     if size is not None:
-      images = [folder_source.fit(Image.fromarray(image.squeeze()), size, mode)
+      images = [decode.fit(Image.fromarray(image.squeeze()), size, mode)
                 for image in images]
     return np.stack(images)
 

@@ -26,7 +26,7 @@ TASK = Task(
     evaluator=evaluate.make_evaluator,
     tables=report.tables,
     figures=report.figures,
-    commands=('evaluate', 'calibrate', 'predict', 'posthoc'),
+    commands=('evaluate', 'calibrate', 'predict', 'export', 'serve', 'posthoc'),
     resolve=build.resolve,
 )
 

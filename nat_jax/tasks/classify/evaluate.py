@@ -332,8 +332,14 @@ def _worst(config, eval_set, scores):
           'prediction': scores['prediction'][worst]}
 
 
-def predictor(run: Run) -> Predict:
-  """Returns images [n, h, w, c] -> logits [n, k] of a restored classifier."""
+def predictor(run: Run, batch_size: int | None = None) -> Predict:
+  """Returns images [n, h, w, c] -> logits [n, k] of a restored classifier.
+
+  Args:
+    run: of a classifier.
+    batch_size: images per batch of the compiled program; None: `eval_batch_size`.
+  """
   predict = inference.make_predict(
-      run.trainer.heads['logits'], run.mesh, run.config['eval_batch_size'])
+      run.trainer.heads['logits'], run.mesh,
+      batch_size or run.config['eval_batch_size'])
   return functools.partial(predict, run.state)

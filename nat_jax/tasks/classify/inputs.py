@@ -51,8 +51,8 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   """
   settings = config['data']
   images.check_devices(settings, num_devices)
-  uses_negatives = _uses_negatives(config)
-  if uses_negatives and not (
+  needed = uses_negatives(config)
+  if needed and not (
       settings['negatives'] and images.most_negatives(settings)):
     raise ValueError(
         f'the loss {config["loss"]["name"]!r} needs negatives, but the config has none '
@@ -61,7 +61,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
         "train without negatives by loss={'name': 'cross_entropy'}"
     )
   return images.make_inputs(
-      config, *images.load_sets(config, uses_negatives), num_devices)
+      config, *images.load_sets(config, needed), num_devices)
 
 
 def references(config: Mapping[str, Any]) -> dict[str, str]:
@@ -126,7 +126,7 @@ def load_evals(
   specs = {name: config['evals'][name] for name in compared.values()} | config['evals']
   if trained is None:
     trained = {}
-    if _uses_negatives(config):
+    if uses_negatives(config):
       _, trained = images.load_sets(config, uses_negatives=True)
   sets: dict[str, EvalSet] = {}
   for name, spec in specs.items():
@@ -177,7 +177,7 @@ def is_seen(config: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
   """
   if spec.get('seen') is not None:
     return bool(spec['seen'])
-  return _uses_negatives(config) and any(
+  return uses_negatives(config) and any(
       _same_kind(spec['source'], other['source'])
       for other in config['data']['negatives'].values())
 
@@ -191,7 +191,8 @@ def _check_labels(name, arrays, num_classes):
     )
 
 
-def _uses_negatives(config) -> bool:
+def uses_negatives(config: Mapping[str, Any]) -> bool:
+  """Whether the loss of a classifier's config needs negatives."""
   return losses.make_objective(config['loss'], config['num_classes']).uses_negatives
 
 

@@ -3,20 +3,26 @@
     rule = Rule('max_probability', temperature=1.3, threshold=2.1)
     found = decide(logits, num_classes, rule)
     found.accepted, found.order[:, 0]           # [n], and the likeliest class of each
-    read(workdir, step, crc32)                  # calibration.json, None without one
+    find(workdir, config, step, crc32).rule     # of calibration.json, or the default
 """
 
 import os
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from nat_jax import schema
+from nat_jax import names, schema
 from nat_jax.metrics import selective
-from nat_jax.runtime import files
+from nat_jax.runtime import files, results
+from nat_jax.tasks.classify import inputs
 
+NONE = 'none of these'  # the answer for an image that is not accepted
 CALIBRATION = 'calibration.json'
+GIVEN, DEFAULT = 'given', 'default'  # besides CALIBRATION, where a rule is from
 NUMBERS = ('temperature', 'threshold', 'accept', 'confidence', 'n')
 
 
@@ -32,6 +38,24 @@ class Rule(NamedTuple):
   score: str
   temperature: float
   threshold: float
+
+
+class Basis(NamedTuple):
+  """A rule and where it is from.
+
+  Attributes:
+    rule: the rule.
+    origin: `GIVEN`, `CALIBRATION` or `DEFAULT`.
+    accept: least share of new positives that it is to accept; None: not known.
+    calibration: content of calibration.json, if the rule is from there.
+    note: why calibration.json is not used although there is one; '' otherwise.
+  """
+
+  rule: Rule
+  origin: str
+  accept: float | None
+  calibration: Mapping[str, Any] | None = None
+  note: str = ''
 
 
 class Decisions(NamedTuple):
@@ -92,6 +116,50 @@ def confidence(
   return selective.LOGIT_SCORES[score](logits, num_classes, temperature)
 
 
+# Name -> the score of that name in `selective.LOGIT_SCORES`, of JAX arrays, with the
+# same arguments. Exported programs compute it.
+ON_DEVICE: dict[str, Callable[[jax.Array, int, float], jax.Array]] = {
+    selective.MAX_PROBABILITY: lambda logits, num_classes, temperature: (
+        _log_odds(logits / temperature, num_classes)),
+    'max_logit': lambda logits, num_classes, temperature: (
+        logits[:, :num_classes].max(1)),
+    'energy': lambda logits, num_classes, temperature: (
+        jax.nn.logsumexp(logits[:, :num_classes], axis=1)),
+}
+
+
+def decide_on_device(
+    logits: jax.Array, num_classes: int, rule: Rule
+) -> dict[str, jax.Array]:
+  """Applies a rule to logits in JAX, in float32.
+
+  Args:
+    logits: float32 [n, k].
+    num_classes: outputs 0..num_classes-1 are classes.
+    rule: the rule.
+
+  Returns:
+    'probabilities' [n, num_classes], 'score' [n] and 'accepted' [n], as in `Decisions`.
+
+  Raises:
+    ValueError: a score that is not in `ON_DEVICE`.
+  """
+  if rule.score not in ON_DEVICE:
+    raise ValueError(names.unknown('score of an export,', rule.score, ON_DEVICE))
+  score = ON_DEVICE[rule.score](logits, num_classes, rule.temperature)
+  probabilities = jax.nn.softmax(logits / rule.temperature)[:, :num_classes]
+  return {'probabilities': probabilities, 'score': score,
+          'accepted': score >= rule.threshold}
+
+
+def _log_odds(logits, num_classes):
+  """log(p_j / (1 - p_j)), j the likeliest of the classes, as `scores_from_logits`."""
+  top = jax.nn.one_hot(logits[:, :num_classes].argmax(1), logits.shape[1])
+  highest = logits[:, :num_classes].max(1, keepdims=True)
+  others = jnp.where(top > 0, -jnp.inf, logits - highest)
+  return -jax.nn.logsumexp(others, axis=1)
+
+
 def check_score(score: str) -> None:
   """Raises ValueError unless `score` is a name in `selective.LOGIT_SCORES`."""
   if score not in selective.LOGIT_SCORES:
@@ -136,3 +204,75 @@ def read(workdir: str, step: int, crc32: int) -> dict[str, Any] | None:
 def of_calibration(found: dict[str, Any]) -> Rule:
   """The rule of the content of calibration.json."""
   return Rule(*(found[key] for key in Rule._fields))
+
+
+def find(
+    workdir: str, config: Mapping[str, Any], step: int, crc32: int,
+    threshold: float | None = None, keep: float = 0.95,
+) -> Basis:
+  """Finds the rule of a checkpoint: that of calibration.json, or the default.
+
+  The default is the highest threshold of the maximum probability that keeps the share
+  `keep` of the positives of part 'calibration', by the last evaluation.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    step: of the checkpoint.
+    crc32: checksum of this checkpoint.
+    threshold: least maximum probability of an accepted image (after the temperature of
+      calibration.json, if that belongs to the checkpoint); None: see above.
+    keep: only used for the default.
+
+  Raises:
+    ValueError: no probability, the calibration of another checkpoint (unless a
+      threshold is given), no positives to take a threshold from, or no evaluation of
+      this checkpoint on them.
+  """
+  check_threshold(threshold)
+  note, calibration = '', None
+  try:
+    calibration = read(workdir, step, crc32)
+  except ValueError as error:
+    if threshold is None:
+      raise
+    note = (f'{CALIBRATION} is not used, and probabilities have temperature 1: {error}')
+  if threshold is not None:
+    temperature = calibration['temperature'] if calibration else 1.0
+    return Basis(at_probability(threshold, temperature), GIVEN, None, note=note)
+  if calibration:
+    return Basis(of_calibration(calibration), CALIBRATION, calibration['accept'],
+                 calibration)
+  score = _default_threshold(workdir, config, step, keep)
+  return Basis(Rule(selective.MAX_PROBABILITY, 1.0, score), DEFAULT, keep)
+
+
+def check_threshold(threshold: float | None) -> None:
+  """Raises ValueError unless a threshold is None or a probability."""
+  if threshold is not None and not 0 <= threshold <= 1:
+    raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold}')
+
+
+def _default_threshold(workdir, config, step, keep):
+  """The highest log-odds that keep the share `keep` of calibration positives."""
+  calibration = inputs.references(config).get(schema.CALIBRATION)
+  if calibration is None:
+    raise ValueError(
+        f'the run in {workdir} held out no positives to take a threshold from (a '
+        f'positive evaluation set of part {schema.CALIBRATION!r}), and it must not be '
+        'chosen by the test; give --threshold (from Python threshold=), between 0 '
+        'and 1')
+  evaluation = results.read_evaluation(workdir)
+  evaluated = evaluation['step'] if evaluation else None
+  scores = None if evaluated != step else results.read_arrays(
+      workdir, f'{results.SCORES}/{calibration}', step, ['score'])
+  if scores is None:
+    found = ('none' if evaluated is None else f'that of step {evaluated}'
+             if evaluated != step else f'no {results.SCORES}/{calibration}.npz')
+    raise ValueError(
+        f'the threshold needs the evaluation of checkpoint {step}, and {workdir} '
+        f'has {found}; give --threshold (from Python threshold=), or run: python -m '
+        f'nat_jax.main --mode=calibrate --workdir {workdir} --step {step}, or: python '
+        f'-m nat_jax.main --mode=evaluate --workdir {workdir} --step {step}')
+  # 'lower' returns one of the scores, so that at least the share `keep` reaches it.
+  return float(np.quantile(scores['score'], 1 - keep, method='lower'))
