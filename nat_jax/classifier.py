@@ -27,7 +27,9 @@ from nat_jax.schema import presets, recipes
 from nat_jax.task import Run
 from nat_jax.tasks.classify import evaluate, rule
 
-FEW = 8  # pictures up to which a program for so many runs, not one for a full batch
+# Sizes of the batches of few pictures, which a full batch would make slow. A program is
+# compiled for each of them, and for full batches, when it is first needed.
+FEW = (8, 64)
 DATA = 'data'  # folder in the workdir of `Classifier.fit`
 PERIOD = 100  # updates between two evaluations of `Classifier.fit`
 SAMPLE = 10_000  # images whose mean and standard deviation normalise all
@@ -163,7 +165,8 @@ class Classifier:
       for name, path in paths.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if not os.path.exists(path):
-          files.write_npz(path, **arrays[name]._asdict())
+          one = arrays[name]
+          files.write_npz(path, image=one.image, label=one.label, names=one.names)
       with contextlib.ExitStack() as stack:
         if not verbose:
           nowhere = stack.enter_context(open(os.devnull, 'w'))
@@ -184,7 +187,7 @@ class Classifier:
       ValueError: pictures that cannot be read; the message names the first.
     """
     pictures = _as_list(images)
-    num = FEW if len(pictures) <= FEW else None
+    num = next((num for num in FEW if len(pictures) <= num), None)
     nothing = np.empty((0, len(self.classes_)))
     done = [rule.Decisions(nothing.astype(int), nothing, nothing[:, 0],
                            nothing[:, 0].astype(bool))]

@@ -114,19 +114,19 @@ def test_answers_are_those_of_predict(clf, images, tmp_path):
 
 
 def test_answers_do_not_depend_on_their_number_nor_compile_anew(clf, images):
-  whole, traced = clf.predict(images[:40]), []
+  whole, traced = clf.predict(images[:70]), []
   head = clf.run.trainer.heads['logits']
   run = clf.run._replace(trainer=clf.run.trainer._replace(heads={
       'logits': lambda *args: traced.append(1) or head(*args)}))
   again = Classifier(run, clf.crc32, clf.basis, RUN)
-  for num in (1, 2, 7, 8, 9, 20, 40):
+  for num in (1, 2, 7, 8, 9, 20, 64, 65, 70):
     found = again.predict(images[:num])
     for one, other in zip(found, whole, strict=True):
       if isinstance(one, tuple):
         assert one == other[:num]
       else:
         np.testing.assert_allclose(one, other[:num], rtol=1e-5, atol=1e-6)
-  assert len(traced) == 2
+  assert len(traced) == 3
 
 
 def test_labels_names_and_acceptance_agree(clf, images):
