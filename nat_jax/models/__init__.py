@@ -4,7 +4,8 @@
         MODELS, {'name': 'wide_resnet', 'depth': 40}, what='model', num_outputs=10,
         axis_name=None)
 
-Images are [n, h, w, c], already normalised. Logits are float32 [n, num_outputs]
+Images are [n, h, w, c], already normalised; networks that are not in FOR_PICTURES also
+take vectors [n, d]. Logits are float32 [n, num_outputs]
 whatever the compute dtype; parameters are float32. aux holds named feature maps, among
 them 'features', the input of the output layer. mask [n] marks the filled slots (0 =
 empty), which alone count in BatchNorm statistics. axis_name does not change the
@@ -48,6 +49,7 @@ MODELS = {
     'resnet18': resnet18,
     'wide_resnet': wide_resnet,
 }
+FOR_PICTURES = ('fast', 'small_conv', 'resnet', 'resnet18', 'wide_resnet')  # no vectors
 GENERATORS = {
     'dcgan_generator': DCGANGenerator,
     'mlp_generator': MLPGenerator,
@@ -61,8 +63,8 @@ DISCRIMINATORS = {
 }
 
 __all__ = [
-    'DISCRIMINATORS', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm', 'DCGANDiscriminator',
-    'DCGANGenerator', 'Fast', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
-    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet', 'resnet18',
-    'wide_resnet',
+    'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
+    'DCGANDiscriminator', 'DCGANGenerator', 'Fast', 'MLPDiscriminator', 'MLPGenerator',
+    'ResNet', 'SmallConv', 'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet',
+    'resnet18', 'wide_resnet',
 ]

@@ -46,8 +46,13 @@ CLASSIFY: dict[str, Any] = dict(
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
         # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
         image_size=0,
-        mean=(0.5,),  # per channel, of pixels in [0, 1]
+        # Per channel, of pixels in [0, 1]; or per column of vectors, and then () is the
+        # mean or std of the training positives.
+        mean=(0.5,),
         std=(0.5,),
+        # What made the vectors of pictures, as --mode=embed writes it into its file; by
+        # it --mode=predict makes vectors of pictures. {}: not known.
+        backbone={},
         batch_size=128,  # positives per batch (with inside=True: all examples)
         negatives_per_batch=(5, 25),  # a number, or a range, drawn uniformly, inclusive
         inside=False,  # True: negatives replace positives

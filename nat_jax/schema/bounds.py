@@ -119,8 +119,10 @@ BOUNDS: dict[str, Bound] = {
     'run.tensorboard': FLAG,
 
     'data.image_size': either(whole('[0, 1e4]'), listed(whole('[1, 1e4]'), 2, 2)),
-    'data.mean': listed(number('[-1e3, 1e3]'), 1),
-    'data.std': listed(number('[1e-6, 1e3]'), 1),
+    'data.mean': listed(number('[-1e30, 1e30]'), most=65536),
+    'data.std': listed(number('[1e-30, 1e30]'), most=65536),
+    'data.backbone': Bound('a dict, as a file of --mode=embed holds it', lambda x: (
+        isinstance(x, dict) and (not x or isinstance(x.get('name'), str)))),
     'data.batch_size': COUNT,
     'data.negatives_per_batch': either(
         whole('[0, 1e5]'),
@@ -221,6 +223,8 @@ BOUNDS: dict[str, Bound] = {
     'source.mode': NAME,
     'source.skip_unreadable': FLAG,
     'source.lazy': FLAG,
+    'source.rows': NAME,
+    'source.keep_constant': FLAG,
     'source.dataset': TEXT,
     'source.data_dir': either(TEXT, NONE),
     'source.cache_dir': either(TEXT, NONE),

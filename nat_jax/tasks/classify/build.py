@@ -8,7 +8,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from nat_jax import losses, models, registry
+from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import images
@@ -43,19 +43,21 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
 
 
 def build(
-    config: Mapping[str, Any], image_shape: tuple[int, int, int], others: Others
+    config: Mapping[str, Any], image_shape: tuple[int, ...], others: Others
 ) -> Trainer:
   """Builds the trainer of a config.
 
   Args:
     config: of a classifier, from `resolve`.
-    image_shape: (height, width, channels).
+    image_shape: (height, width, channels), or (columns,) of vectors.
     others: restores the teacher.
 
   Raises:
     ValueError: an unknown name, or settings that are not valid.
     TypeError: an unknown or a missing argument of a spec.
   """
+  if data.is_vectors(image_shape):
+    _check_vectors(config)
   objective = losses.make_objective(config['loss'], config['num_classes'])
   model = registry.build(
       models.MODELS, config['model'], what='model',
@@ -72,6 +74,20 @@ def build(
       ema_decay=config['ema_decay'], treat=treat,
       micro_batches=settings['micro_batches'], **images.transforms(settings))
   return trainer._replace(learning_rate=schedule)
+
+
+def _check_vectors(config):
+  """Raises ValueError for what a classifier of vectors cannot be made of."""
+  name, treatment = config['model']['name'], config['data']['treatment']
+  if name in models.FOR_PICTURES:
+    others = sorted(set(models.MODELS) - set(models.FOR_PICTURES))
+    raise ValueError(
+        f'the network {name!r} takes pictures, and the positives are vectors; networks '
+        f'for vectors: {", ".join(others)}')
+  if treatment.get('mode') == 'cutmix':
+    raise ValueError(
+        "data.treatment cuts boxes out of pictures (mode='cutmix'), and the positives "
+        "are vectors; mix them with mode='linear'")
 
 
 def _trainer_spec(config, others):
