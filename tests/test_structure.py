@@ -51,6 +51,8 @@ PLACES = {
     'jax.make_mesh': {'runtime/parallel.py'},
     'jax.sharding': {'runtime/parallel.py'},
     'tensorflow': set(),
+    'torch': {'runtime/backbones.py'},  # with timm, in the extra `embed` only
+    'timm': {'runtime/backbones.py'},
 }
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 
@@ -346,6 +348,7 @@ def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   train.train(config, str(tmp_path))
   read.add('compare_with')  # by commands/plan.py: tests/test_plan.py
   read.add('data.image_size')  # by runs.resolve: tests/test_pictures.py
+  read.add('data.backbone')  # by tasks/classify/view.py: tests/test_embed.py
   base = schema.base_of(config.to_dict())
   keys = {*base, *(
       f'{group}.{key}' for group in schema.groups(base) for key in base[group])}

@@ -52,7 +52,7 @@ def run_main(monkeypatch, *args):
   for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
                'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run',
                'accept', 'score', 'cost_error', 'cost_refusal', 'negative_share', 'out',
-               'top', 'sheet', 'strict', 'threshold', 'mode'):
+               'top', 'sheet', 'strict', 'threshold', 'backbone', 'mode'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 

@@ -26,6 +26,7 @@ from nat_jax.metrics import selective
 from nat_jax.reports import figures, pictures
 from nat_jax.runtime import results, writers
 from nat_jax.tasks.classify import evaluate, inputs, rule
+from nat_jax.tasks.classify.view import make_view
 
 PREDICTIONS = 'predictions.csv'
 LISTED = 20  # most pictures that are shown line by line
@@ -123,6 +124,7 @@ def predict(
   restored = runs.restore(workdir, step, 'classify')
   predictions.check_out(out)
   crc32 = runs.about(workdir, restored.step)['crc32']
+  view = make_view(restored)
   promise = _promise(workdir, restored, crc32, threshold, keep)
   names = restored.class_names or [
       str(k) for k in range(restored.config['num_classes'])]
@@ -132,9 +134,13 @@ def predict(
       **promise.rule._asdict(), 'top': top, 'classes': list(names)}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
-    batches = _classify(restored, promise.rule, rows, images, names, top, chosen)
+    if rows.resumed:
+      print(f'{out}: {rows.resumed:,} rows of an interrupted prediction are kept',
+            flush=True)
+    batches = _classify(
+        restored, view, promise.rule, rows, images, names, top, chosen)
     try:
-      for batch in _progress(batches, images, rows):
+      for batch in progress(batches, images, rows.resumed):
         rows.write(batch)
     except KeyboardInterrupt:
       raise KeyboardInterrupt(
@@ -148,9 +154,8 @@ def predict(
   return Found(out, rows.counts, rows.errors, shown, promise, rows.resumed, path)
 
 
-def _classify(restored, chosen_rule, rows, images, names, top, chosen):
+def _classify(restored, view, chosen_rule, rows, images, names, top, chosen):
   """Yields the rows of the pictures that have none yet, batch by batch."""
-  height, width, channels = restored.shape
   num = restored.config['eval_batch_size']
   logits_of = evaluate.predictor(restored)
   paths = (path for path in picture_paths.find(images) if not rows.has(path))
@@ -159,7 +164,8 @@ def _classify(restored, chosen_rule, rows, images, names, top, chosen):
   def rows_of(batch):
     pixels = [found for _, found in batch if type(found) is not str]
     decided = rule.decide(
-        logits_of(np.stack(pixels)), len(names), chosen_rule) if pixels else None
+        logits_of(view.inputs(np.stack(pixels))), len(names), chosen_rule
+    ) if pixels else None
     if chosen and pixels:
       chosen.add(pixels, decided)
     row = 0
@@ -179,8 +185,7 @@ def _classify(restored, chosen_rule, rows, images, names, top, chosen):
     # Pillow warns, without naming the file, of large pictures and of damaged tags in
     # pictures that it nevertheless reads.
     warnings.filterwarnings('ignore', module=r'PIL\.')
-    for one in data.decode_each(
-        paths, (height, width), 'L' if channels == 1 else 'RGB', ahead=num):
+    for one in data.decode_each(paths, view.size, view.mode, ahead=num):
       batch.append(one)
       if len(batch) == num:
         yield list(rows_of(batch))
@@ -189,20 +194,22 @@ def _classify(restored, chosen_rule, rows, images, names, top, chosen):
       yield list(rows_of(batch))
 
 
-def _progress(
-    batches: Iterable[list[Any]], images: Sequence[str], rows: predictions.Rows
+def progress(
+    batches: Iterable[list[Any]], images: Sequence[str], done: int = 0
 ) -> Iterator[list[Any]]:
   """Passes batches on and shows how many pictures are done, and the time left.
 
   The pictures are counted before, but for standard input, whose number is not known.
+
+  Args:
+    batches: lists with an element for each picture.
+    images: what was named, see `data.picture_paths`.
+    done: number of pictures that are in no batch, since they are done already.
   """
   total = None
   if picture_paths.STDIN not in images:
     total = sum(1 for _ in picture_paths.find(images))
-  if rows.resumed:
-    print(f'{rows.path}: {rows.resumed:,} rows of an interrupted prediction are kept',
-          flush=True)
-  done = start = rows.resumed
+  start = done
   begun = told = time.monotonic()
   bar = None
   if sys.stdout.isatty() and (total or LISTED + 1) > LISTED:

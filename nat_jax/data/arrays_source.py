@@ -6,9 +6,9 @@
 
 A file .npz holds `vector`, numbers [n, d], or `image`, uint8 [n, h, w, c]; further
 arrays are optional: `label` [n], numbers (-1: none) or names ('': none); `names` [k] of
-numbered classes; `split` [n], the name of the part that a row belongs to; `file` [n],
-where a row is from. A file .csv has columns of numbers, and the optional columns label,
-split and file. Vectors become float32 and are standardised by `data.mean` and
+numbered classes; `split` [n], the name of the part that a row belongs to; `path` [n],
+the picture of a row. A file .csv has columns of numbers, and the optional columns
+label, split and path. Vectors become float32 and are standardised by `data.mean` and
 `data.std` of the config.
 """
 
@@ -25,9 +25,9 @@ from nat_jax import names as names_lib
 from nat_jax.data import sources
 from nat_jax.data.memory import check_memory
 
-LABEL, SPLIT, FILE = 'label', 'split', 'file'
+LABEL, SPLIT, PATH = 'label', 'split', 'path'
 CONTENT = ('vector', 'image')
-KEYS = (*CONTENT, LABEL, 'names', SPLIT, FILE, 'backbone')  # arrays of a file .npz
+KEYS = (*CONTENT, LABEL, 'names', SPLIT, PATH, 'backbone')  # arrays of a file .npz
 ROWS = ('labelled', 'unlabelled', 'all')
 UNLABELLED = 'unlabelled'
 SHOWN = 5  # most columns or rows that a message lists
@@ -233,12 +233,13 @@ def _label(path, label, names):
   if label.dtype.kind not in 'iu':
     raise ValueError(
         f'{path}: {LABEL!r} must be whole numbers or names, got {label.dtype}')
-  most = len(names) - 1 if names is not None else 10**6
+  named = names is not None and len(names)
+  most = len(names) - 1 if named else 10**6
   if label.size and not -1 <= label.min() <= label.max() <= most:
     raise ValueError(
         f'{path}: {LABEL!r} must be -1 (none) or a number of a class, at most {most}, '
         f'got {label.min()}..{label.max()}')
-  if names is None:
+  if not named:
     names = range(int(label.max(initial=-1)) + 1)
   return label.astype(np.int32), tuple(map(str, names))
 
@@ -249,7 +250,7 @@ def _label(path, label, names):
 def _read_csv(path, header_only):
   import pandas as pd  # imported here because it takes half a second
 
-  special = [LABEL, SPLIT, FILE]
+  special = [LABEL, SPLIT, PATH]
   try:
     columns = [*pd.read_csv(path, nrows=0).columns]
     numbers = [name for name in columns if name not in special]
@@ -273,7 +274,7 @@ def _columns(path, table, numbers):
   if not numbers or not len(table):
     raise ValueError(
         f'{path} must have rows and columns of numbers besides {LABEL}, {SPLIT} and '
-        f'{FILE}, got {len(table)} rows and the columns {_listed([*table.columns])}')
+        f'{PATH}, got {len(table)} rows and the columns {_listed([*table.columns])}')
   wrong = [name for name in numbers if table[name].dtype.kind not in 'fiu']
   if wrong:
     raise ValueError(

@@ -21,11 +21,11 @@ def vectors(num=NUM, width=4):
   return found
 
 
-def save(path, **changes):
+def save(folder, **changes):
   """A file .npz of vectors, and what the source 'arrays' needs to read it."""
   found = {'vector': vectors(), 'label': LABELS, 'names': ['cat', 'dog']} | changes
-  np.savez(path / 'x.npz', **{k: v for k, v in found.items() if v is not None})
-  return {'name': 'arrays', 'path': str(path / 'x.npz')}
+  np.savez(folder / 'x.npz', **{k: v for k, v in found.items() if v is not None})
+  return {'name': 'arrays', 'path': str(folder / 'x.npz')}
 
 
 def rows_of(spec, **arguments):
@@ -114,6 +114,12 @@ def test_names_as_labels_and_pictures(tmp_path):
   for one, label in zip(found.image, found.label, strict=True):
     row = np.flatnonzero((image == one).all((1, 2, 3)))
     assert LABELS[row] == [label]
+
+
+def test_numbers_without_names(tmp_path):
+  for names in (None, []):
+    found = load(save(tmp_path, names=names, label=LABELS + 1))
+    assert found.names == ('0', '1', '2')
 
 
 BAD = vectors()
