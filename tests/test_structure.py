@@ -53,6 +53,7 @@ PLACES = {
     'tensorflow': set(),
     'torch': {'runtime/backbones.py'},  # with timm, in the extra `embed` only
     'timm': {'runtime/backbones.py'},
+    'safetensors': {'models/weights.py'},  # in the extra `pretrained` only
 }
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 

@@ -27,6 +27,7 @@ statistics of the batch; only spectral norm keeps a state, the vector u in
 
 import functools
 
+from nat_jax.models.bottleneck import BottleneckResNet, resnet50
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.fast import Fast
 from nat_jax.models.layers import BatchNorm
@@ -39,6 +40,7 @@ from nat_jax.models.toy import (
     ToyDiscriminator,
     ToyGenerator,
 )
+from nat_jax.models.vit import ViT, vit_s16
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
@@ -47,9 +49,11 @@ MODELS = {
     'mlp': MLP,
     'resnet': resnet,
     'resnet18': resnet18,
+    'resnet50': resnet50,
+    'vit_s16': vit_s16,
     'wide_resnet': wide_resnet,
 }
-FOR_PICTURES = ('fast', 'small_conv', 'resnet', 'resnet18', 'wide_resnet')  # no vectors
+FOR_PICTURES = tuple(sorted(set(MODELS) - {'mlp'}))  # not for vectors
 GENERATORS = {
     'dcgan_generator': DCGANGenerator,
     'mlp_generator': MLPGenerator,
@@ -64,7 +68,8 @@ DISCRIMINATORS = {
 
 __all__ = [
     'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
-    'DCGANDiscriminator', 'DCGANGenerator', 'Fast', 'MLPDiscriminator', 'MLPGenerator',
-    'ResNet', 'SmallConv', 'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet',
-    'resnet18', 'wide_resnet',
+    'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator', 'Fast',
+    'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv', 'ToyDiscriminator',
+    'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
+    'wide_resnet',
 ]

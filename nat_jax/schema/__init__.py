@@ -36,6 +36,12 @@ CLASSIFY: dict[str, Any] = dict(
     steps=1000,  # number of updates
     num_classes=10,
     model={'name': 'small_conv'},  # nat_jax.models.MODELS
+    # Pretrained weights that training starts from, .safetensors of torchvision or timm
+    # for a network in nat_jax.models.weights.LAYERS; '': random ones.
+    weights='',
+    # The learning rate of a stage / that of the next stage; 1: one rate for all. Stages
+    # are counted by nat_jax.models.weights.stage; model.frozen of them are not trained.
+    layer_decay=1.0,
     loss={'name': 'nat'},  # nat_jax.losses.OBJECTIVES
     optimizer={'name': 'sgd'},  # nat_jax.runtime.optim.OPTIMIZERS
     schedule={'name': 'cosine', 'learning_rate': 0.1},  # runtime.optim.SCHEDULES

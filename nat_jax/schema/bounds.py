@@ -103,6 +103,8 @@ BOUNDS: dict[str, Bound] = {
     'num_classes': whole('[2, 1e5]'),
     'grad_clip': number('[0, 1e9]'),
     'ema_decay': number('[0, 1)'),
+    'weights': TEXT,
+    'layer_decay': SHARE,
     'eval_batch_size': COUNT,
     'reference': NAME,
     'best': TEXT,
@@ -241,6 +243,7 @@ BOUNDS: dict[str, Bound] = {
     'model.widen': whole('[1, 1000]'),
     'model.blocks': listed(whole('[0, 1000]'), 1, 10),
     'model.stem_stride': whole('[1, 1000]'),
+    'model.frozen': whole('[0, 1000]'),
     'model.dtype': NAME,
     'model.parent': PROGRAM,
 
