@@ -379,3 +379,24 @@ def test_the_guide(tmp_path, monkeypatch, capsys):
   assert len(rows) == 601
   assert sum(',accepted,' in row for row in rows) >= 0.9 * 600
   assert 'refuses: ' in capsys.readouterr().out
+
+
+def test_the_guide_to_fine_tuning(pictures, tmp_path, monkeypatch):
+  """Its config is traced; its weights are asked for before anything is written."""
+  page = pathlib.Path(toy.ROOT, 'docs', 'embeddings.md').read_text()
+  block = next(one for one in re.findall(r'^```python\n(.*?)^```', page, re.M | re.S)
+               if 'get_config' in one)
+  (tmp_path / 'finetune.py').write_text(block)
+  monkeypatch.chdir(tmp_path)
+  config = config_file.load('finetune.py', f'{pictures}/pets,{pictures}/others')
+  config = runs.resolve(config)
+  trainer = runs.build_trainer(config, (224, 224, 3))
+  shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+  with pytest.raises(ValueError, match='no file of weights .model.safetensors.: take '
+                     'model.safetensors from https://huggingface.co/timm/resnet50'):
+    trainer.start(shapes)
+  trained = sum(x.size for x in jax.tree.leaves(shapes.nets['model'].opt_state))
+  frozen = sum(x.size for path, x in jax.tree_util.tree_leaves_with_path(
+      shapes.nets['model'].params) if path[0].key.startswith(('stem', 'group1')))
+  whole = sum(x.size for x in jax.tree.leaves(shapes.nets['model'].params))
+  assert whole - frozen < trained / 2 < whole - frozen + 20  # two moments of Adam
