@@ -10,6 +10,7 @@
 
 import collections
 import contextlib
+import functools
 import os
 import warnings
 import zlib
@@ -26,6 +27,7 @@ from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets, recipes
 from nat_jax.task import Run
 from nat_jax.tasks.classify import evaluate, rule
+from nat_jax.tasks.classify.view import View, make_view, mode_of
 
 # Sizes of the batches of few pictures, which a full batch would make slow. A program is
 # compiled for each of them, and for full batches, when it is first needed.
@@ -211,6 +213,15 @@ class Classifier:
     """The probabilities [n, k] of `predict`, by scikit-learn's name."""
     return self.predict(images).probabilities
 
+  @functools.cached_property
+  def view(self) -> View:
+    """How pictures become inputs; of a classifier of vectors by its backbone.
+
+    Raises:
+      ValueError: see `make_view`.
+    """
+    return make_view(self.run)
+
   def decide_each(
       self, pictures: Iterable[Picture], batch_size: int | None = None
   ) -> Iterator[tuple[Decoded, rule.Decisions | None]]:
@@ -229,21 +240,20 @@ class Classifier:
     num = batch_size or self.run.config['eval_batch_size']
     if num not in self._predictors:
       self._predictors[num] = evaluate.predictor(self.run, num)
-    height, width, channels = self.run.shape
-    batch: Decoded = []
+    view, batch = self.view, []
 
     def decided(batch):
       pixels = [found for _, found in batch if not isinstance(found, str)]
       return batch, rule.decide(
-          self._predictors[num](np.stack(pixels)), len(self.classes_), self.basis.rule
+          self._predictors[num](view.inputs(np.stack(pixels))), len(self.classes_),
+          self.basis.rule
       ) if pixels else None
 
     with warnings.catch_warnings():
       # Pillow warns, without naming the file, of large pictures and of damaged tags in
       # pictures that it nevertheless reads.
       warnings.filterwarnings('ignore', module=r'PIL\.')
-      for one in data.decode_each(
-          pictures, (height, width), mode_of(channels), ahead=num):
+      for one in data.decode_each(pictures, view.size, view.mode, ahead=num):
         batch.append(one)
         if len(batch) == num:
           yield decided(batch)
@@ -266,11 +276,6 @@ def restore(
   crc32 = runs.about(workdir, run.step)['crc32']
   basis = rule.find(workdir, run.config, run.step, crc32, threshold, keep)
   return Classifier(run, crc32, basis, workdir)
-
-
-def mode_of(channels: int) -> str:
-  """The mode of Pillow for pictures with 1 or 3 channels."""
-  return 'L' if channels == 1 else 'RGB'
 
 
 def _as_list(images) -> Sequence[Picture]:

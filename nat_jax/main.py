@@ -17,6 +17,10 @@ Export a classifier as one file that runs without this package; --out=FILE.zip:
   python -m nat_jax.main --mode=export --workdir runs/digits
 Show a page on which pictures can be tried, and a JSON interface (extra `serve`):
   python -m nat_jax.main --mode=serve --workdir runs/digits [--port 8000]
+Make vectors of pictures with a pretrained network, to train on in seconds:
+  python -m nat_jax.main --mode=embed --backbone timm:resnet50.a1_in1k \\
+    --images pets/ --images others/ --out features.npz
+  python -m nat_jax.main --config embeddings:features.npz --workdir runs/pets
 Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):
   python -m nat_jax.main --mode=posthoc --workdir runs/digits [--step 600] \\
     [--scores energy,gen,knn] [--per_set 2000]
@@ -168,10 +172,10 @@ def main(argv: list[str]) -> None:
 
 def _check_arguments(argv):
   """Raises ValueError for the mistakes that can be found without importing JAX."""
-  if argv and MODE.value not in ('report', 'sweep', 'predict'):
+  if argv and MODE.value not in ('report', 'sweep', 'predict', 'embed'):
     raise ValueError(
-        f'unexpected arguments {argv}; only --mode=report, --mode=sweep and '
-        '--mode=predict take arguments without --')
+        f'unexpected arguments {argv}; only --mode=report, --mode=sweep, '
+        '--mode=predict and --mode=embed take arguments without --')
   _sigterm_status()
   if MODE.value == 'sweep':
     if DISTRIBUTED.value:

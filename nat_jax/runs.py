@@ -22,7 +22,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
   The task adds what the config depends on in other runs, such as the step and the
   checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
-  Sources of pictures without a size get that of `data.image_size`.
+  Sources of pictures without a size get that of `data.image_size`; `data.mean` and
+  `data.std` of vectors, where they are (), get those of the training positives.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
@@ -32,6 +33,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   if size:
     config = {**config, **{key: _with_size(config[key], size)
                            for key in ('data', 'evals', 'measures') if key in config}}
+  config = _with_moments(config)
   return TASKS[config['task']].resolve(config, OTHERS)
 
 
@@ -43,6 +45,16 @@ def _with_size(value, size):
   source = data.SOURCES.get(value.get('name'))
   takes = source is not None and 'size' in inspect.signature(source).parameters
   return {**value, 'size': size} if takes and value.get('size') is None else value
+
+
+def _with_moments(config):
+  """The config with the moments of the training positives where it has ()."""
+  settings = config['data']
+  wanted = [key for key in ('mean', 'std') if settings.get(key) == []]
+  if not wanted:
+    return config
+  found = data.moments(data.load(settings['positives']))
+  return {**config, 'data': {**settings, **{key: found[key] for key in wanted}}}
 
 
 def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:

@@ -154,6 +154,9 @@ class Trainer(NamedTuple):
       that the updates were trained on.
     line: {name: float} of `figures` -> text for the progress line.
     learning_rate: index of an update -> its learning rate, for metrics.jsonl.
+    start: shapes of the state -> (new state -> the state that training starts from).
+      With pretrained weights the first call reads and checks them, and the second
+      returns them as arrays of numpy in the place of random ones.
     watch: names of figures; a run has diverged if one of them is not finite.
   """
 
@@ -164,6 +167,7 @@ class Trainer(NamedTuple):
   figures: Callable[[clu_metrics.Collection], dict[str, float]]
   line: Callable[[dict[str, float]], str]
   learning_rate: Callable[[int], Any] = lambda update: math.nan
+  start: Callable[[Any], Callable[[State], State]] = lambda shapes: lambda state: state
   watch: tuple[str, ...] = ('loss', 'grad_norm')
 
 

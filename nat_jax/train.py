@@ -24,6 +24,7 @@ from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 from clu import parameter_overview
 
@@ -215,6 +216,8 @@ def open_run(
   trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
+  fresh = overwrite or not checkpoint.list_steps(workdir)
+  begin = trainer.start(target) if fresh else None
   evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
   periods = feed.periods(run, evaluator.periods.values())
   step_fn, source, items = feed.make_feed(config, inputs, trainer, mesh, periods)
@@ -236,6 +239,10 @@ def open_run(
   if found:
     return job, Course(state, found['step'], found.get('window', {}))
   state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
+  begin = begin or trainer.start(target)
+  state = jax.tree.map(
+      lambda x: parallel.replicate(x, mesh) if isinstance(x, np.ndarray) else x,
+      begin(state))
   return job, Course(state, 0, {})
 
 

@@ -54,6 +54,9 @@ PLACES = {
     'jax.make_mesh': {'runtime/parallel.py'},
     'jax.sharding': {'runtime/parallel.py'},
     'tensorflow': set(),
+    'torch': {'runtime/backbones.py'},  # with timm, in the extra `embed` only
+    'timm': {'runtime/backbones.py'},
+    'safetensors': {'models/weights.py'},  # in the extra `pretrained` only
 }
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 
@@ -143,6 +146,8 @@ def shape_of(source):
     return (8, 8, 1)
   if source['name'] == 'folder':
     return (source['size'], source['size'], 3)
+  if source['name'] == 'arrays':
+    return (4,)
   return SHAPES.get(source['dataset'], (32, 32, 3))
 
 
@@ -155,11 +160,11 @@ def folder_specs(value, key=''):
       yield from folder_specs(part, f'{key}.{name}' if key else name)
 
 
-def all_configs(folders):
+def all_configs(given):
+  """(name, config) of all variants; `given`: config -> variants that are paths."""
   for path in sorted((ROOT / 'configs').rglob('*.py')):
     get_config = toy.config_file(path)
-    names = folders if path.name == 'pictures.py' else variants(get_config)
-    for name in names:
+    for name in given.get(path.stem) or variants(get_config):
       yield f'{path.relative_to(ROOT)}:{name}', get_config(name)
 
 
@@ -172,19 +177,23 @@ def make_batch(shape, *sizes):
   }
 
 
-def pictures(folder):
-  """Folders of a picture each, and the variants of configs/pictures.py for them."""
+def own_data(folder):
+  """Folders of a picture each and a file of vectors: {config: variants for them}."""
   for name in ('yes/cat', 'yes/dog', 'no'):
     (folder / name).mkdir(parents=True)
     Image.new('RGB', (9, 9)).save(folder / name / 'picture.png')
-  return [f'{folder}/yes,{folder}/no', f'{folder}/yes',
-          f'baseline:{folder}/yes,{folder}/no']
+  vector = np.random.default_rng(0).normal(size=(90, 4))
+  np.savez(folder / 'x.npz', vector=vector, label=np.arange(90) % 3 - 1)
+  return {
+      'pictures': [f'{folder}/yes,{folder}/no', f'{folder}/yes',
+                   f'baseline:{folder}/yes,{folder}/no'],
+      'embeddings': [f'{folder}/x.npz', f'baseline:{folder}/x.npz']}
 
 
 def test_every_config_builds_and_traces_its_step(tmp_path):
   """Each variant is built, and each model and each loss traced in one of them."""
   traced, key = set(), jax.random.key(0)
-  for name, config in all_configs(pictures(tmp_path)):
+  for name, config in all_configs(own_data(tmp_path)):
     config = config.to_dict()
     if config['task'] == 'points':  # tests/test_points.py
       continue
@@ -194,7 +203,7 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
     if config['compare_with']:
       assert name.partition(':')[2] != config['compare_with']
     shape = shape_of(config['data']['positives'])
-    assert len(config['data']['mean']) in (1, shape[2]), name
+    assert len(config['data']['mean']) in (1, shape[-1]), name
     gan = 'generator' in config
     trainer = runs.build_trainer(config, shape)
     for update in (0, config['steps'] - 1):
@@ -233,13 +242,14 @@ def images_of(source):
   if 'split' not in source:  # synthetic
     return frozenset()
   place = source.get('dataset', '').replace('/', '-') or source.get('path', 'digits')
-  return rows_of(place, source['split'], tuple(source.get('classes', [0])))
+  classes = source.get('classes', [source.get('rows', 0)])
+  return rows_of(place, source['split'], tuple(classes))
 
 
 def test_parts_of_every_config_share_no_image(tmp_path):
   """But test sets that show, on purpose, the training negatives themselves."""
   forms = set()
-  for name, config in all_configs(pictures(tmp_path)):
+  for name, config in all_configs(own_data(tmp_path)):
     config = config.to_dict()
     if 'reference' not in config:
       continue
@@ -255,7 +265,8 @@ def test_parts_of_every_config_share_no_image(tmp_path):
     for part, other in itertools.combinations(schema.PARTS, 2):
       assert not held_out[part] & held_out[other], f'{name}: {part} and {other}'
     assert (config['best'], config['patience']) == (
-        ('validation/accuracy', 1000) if 'pictures.py' in name else ('', 0))
+        ('validation/accuracy', 1000) if 'pictures.py' in name else
+        ('validation/accuracy', 500) if 'embeddings.py' in name else ('', 0))
     parts = set(inputs.references(config))
     whole = '_paper' in name or 'gan/classifier.py' in name
     assert parts == ({schema.TEST} if whole else set(schema.PARTS)), name
@@ -263,7 +274,8 @@ def test_parts_of_every_config_share_no_image(tmp_path):
       assert all(held_out[part] for part in parts), name
     forms.add((config['name'], whole))
   assert {('cifar10_small', False), ('cifar10_small_paper', True), ('mnist', False),
-          ('at_small_paper', True), ('digits', False), ('yes', False)} <= forms
+          ('at_small_paper', True), ('digits', False), ('yes', False),
+          ('x', False)} <= forms
 
 
 def test_unreadable_pictures_can_be_passed_over(tmp_path, monkeypatch):
@@ -349,6 +361,7 @@ def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   train.train(config, str(tmp_path))
   read.add('compare_with')  # by commands/plan.py: tests/test_plan.py
   read.add('data.image_size')  # by runs.resolve: tests/test_pictures.py
+  read.add('data.backbone')  # by tasks/classify/view.py: tests/test_embed.py
   base = schema.base_of(config.to_dict())
   keys = {*base, *(
       f'{group}.{key}' for group in schema.groups(base) for key in base[group])}

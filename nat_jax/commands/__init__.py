@@ -5,6 +5,7 @@
              SkyPilot (remote), and reports on them (jobs: which runs)
   evaluate   evaluates a checkpoint on every evaluation set
   calibrate  chooses temperature and threshold of a checkpoint on the calibration part
+  embed      makes vectors of pictures with a pretrained network
   predict    classifies pictures, or answers "none of these" (predictions: its rows)
   export     writes a classifier as one file that runs without this package (card: its
              model card; standalone: the program that travels with it)
@@ -28,5 +29,5 @@ def _run(mode: str, argv: Sequence[str] = ()) -> None:
 
 # Mode -> function of the positional arguments.
 COMMANDS = {mode: functools.partial(_run, mode) for mode in (
-    'train', 'sweep', 'evaluate', 'calibrate', 'predict', 'export', 'serve',
+    'train', 'sweep', 'evaluate', 'calibrate', 'embed', 'predict', 'export', 'serve',
     'posthoc', 'generate', 'report')}

@@ -155,7 +155,7 @@ def meta(
           'score': 'float32 [n]',
           'accepted': 'bool [n], score >= threshold'},
       'resizing': {
-          'size': [height, width], 'mode': classifier.mode_of(channels),
+          'size': [height, width], 'mode': clf.view.mode,
           'resample': 'bicubic', 'about': ' '.join(
               inspect.getdoc(decode).split('\n\n')[2].split())},
       'platforms': list(portable.PLATFORMS),

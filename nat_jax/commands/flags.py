@@ -23,8 +23,8 @@ PROFILE = flags.DEFINE_integer(
     'first 100 of this start, into --workdir/profile; see docs/performance.md.',
     lower_bound=0)
 IMAGES = flags.DEFINE_multi_string(
-    'images', None, 'predict: a picture, a folder, a quoted pattern, @FILE with a path '
-    'on each line, or - for such a list on standard input; may be repeated, and '
+    'images', None, 'predict, embed: a picture, a folder, a quoted pattern, @FILE with '
+    'a path on each line, or - for such a list on standard input; may be repeated, and '
     'pictures may also follow the flags.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict, export, serve: below this maximum probability the '
@@ -40,7 +40,10 @@ PER_SET = flags.DEFINE_integer(
 OUT = flags.DEFINE_string(
     'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
     'predictions.csv in the workdir); export: .zip (default: model.zip in the '
-    'workdir).')
+    'workdir); embed: .npz.')
+BACKBONE = flags.DEFINE_string(
+    'backbone', None, 'embed: pretrained network, such as timm:resnet50.a1_in1k, or '
+    'with a file of its weights timm:resnet50.a1_in1k@model.safetensors.')
 TOP = flags.DEFINE_integer('top', 3, 'predict: number of classes in a row.')
 SHEET = flags.DEFINE_bool(
     'sheet', False, 'predict: draw pictures with their verdicts, beside the rows.')

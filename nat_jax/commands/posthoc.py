@@ -28,6 +28,7 @@ from nat_jax.commands import flags
 from nat_jax.metrics import confidences, detection_metrics
 from nat_jax.reports import tables
 from nat_jax.runtime import files, inference, writers
+from nat_jax.tasks import images as images_lib
 from nat_jax.tasks.classify import inputs
 
 POSTHOC = 'posthoc.json'
@@ -165,7 +166,7 @@ def posthoc(
 
   train, num_train = None, [0, 0]
   if set(chosen) - set(UNFITTED):
-    train, num_train = _take(data.load(config['data']['positives']), NUM_TRAIN)
+    train, num_train = _take(images_lib.load_sets(config, False)[0], NUM_TRAIN)
   sets = inputs.load_evals(config, parts=[schema.TEST])
   taken = {name: _take(one.arrays, per_set) for name, one in sets.items()}
   report = _Report(num_train[0] + work * sum(used for _, (used, _) in taken.values()))

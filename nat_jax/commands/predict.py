@@ -132,6 +132,7 @@ def predict(
   predictions.check_out(out)
   if clf.basis.note:
     print(clf.basis.note)
+  _ = clf.view  # so that a backbone that is missing is told before anything is written
   promise, names = promised(clf), clf.classes_.tolist()
   top = min(top, len(names))
   settings = {
@@ -139,9 +140,12 @@ def predict(
       'crc32': clf.crc32, **promise.rule._asdict(), 'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
+    if rows.resumed:
+      print(f'{out}: {rows.resumed:,} rows of an interrupted prediction are kept',
+            flush=True)
     batches = _classify(clf, rows, _find(images, share), top, chosen)
     try:
-      for batch in _progress(batches, images, share, rows):
+      for batch in progress(batches, images, rows.resumed, share):
         rows.write(batch)
     except KeyboardInterrupt:
       raise KeyboardInterrupt(
@@ -187,21 +191,24 @@ def _classify(clf, rows, found, top, chosen):
     yield list(rows_of(batch, decided))
 
 
-def _progress(
-    batches: Iterable[list[Any]], images: Sequence[str], share: tuple[int, int],
-    rows: predictions.Rows,
+def progress(
+    batches: Iterable[list[Any]], images: Sequence[str], done: int = 0,
+    share: tuple[int, int] = (1, 1),
 ) -> Iterator[list[Any]]:
   """Passes batches on and shows how many pictures are done, and the time left.
 
   The pictures are counted before, but for standard input, whose number is not known.
+
+  Args:
+    batches: lists with an element for each picture.
+    images: what was named, see `data.picture_paths`.
+    done: number of pictures that are in no batch, since they are done already.
+    share: of the pictures, see `predict`.
   """
   total = None
   if picture_paths.STDIN not in images:
     total = sum(1 for _ in _find(images, share))
-  if rows.resumed:
-    print(f'{rows.path}: {rows.resumed:,} rows of an interrupted prediction are kept',
-          flush=True)
-  done = start = rows.resumed
+  start = done
   begun = told = time.monotonic()
   bar = None
   if sys.stdout.isatty() and (total or LISTED + 1) > LISTED:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nat_jax import classifier
+from nat_jax import classifier, data
 from nat_jax.classifier import Classifier
 from nat_jax.commands import flags
 from nat_jax.reports.frames import set_names
@@ -93,6 +93,8 @@ def _search(clf: Classifier):
   """The search for similar training pictures; None where these cannot be read."""
   from nat_jax.serving import similar
 
+  if data.is_vectors(clf.run.shape):
+    return None
   try:
     return similar.make_search(clf.run, SIMILAR)
   except (ValueError, OSError) as error:
@@ -110,8 +112,7 @@ def _hardest(clf: Classifier):
   found = {}
   for name in set_names([evaluation['evals']])[1]:
     arrays = results.read_arrays(
-        clf.workdir, f'{results.MISTAKES}/{name}', clf.run.step,
-        MISTAKE)
+        clf.workdir, f'{results.MISTAKES}/{name}', clf.run.step, MISTAKE)
     if arrays and len(arrays['image']):
       found[name] = [
           Hard(image, _class_name(clf, int(k)), float(p)) for image, k, p in zip(
@@ -127,7 +128,8 @@ def _warm_up(clf, search):
   """Compiles all programs, so that no request waits for it."""
   from nat_jax.serving import app
 
-  blank = np.zeros(clf.run.shape, np.uint8)
+  size, mode = clf.view.size, clf.view.mode
+  blank = np.zeros((*size, len(mode)), np.uint8)
   for num in (classifier.FEW, app.BATCH):
     list(clf.decide_each([blank], num))
   if search:

@@ -11,7 +11,13 @@ from typing import Any
 
 from nat_jax import registry
 from nat_jax.data import picture_paths
-from nat_jax.data.arrays_source import arrays
+from nat_jax.data.arrays_source import (
+    arrays,
+    is_vectors,
+    moments,
+    read_header,
+    standardise,
+)
 from nat_jax.data.augment import AUGMENTS, make_augment, normalise
 from nat_jax.data.cache import cache_folder, cache_root, read_cache, write_cache
 from nat_jax.data.folder_source import (
@@ -47,12 +53,12 @@ from nat_jax.data.tfds_source import from_tfds
 __all__ = [
     'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Images', 'Points', 'Pool',
     'Rows', 'Stream', 'apart', 'arrays', 'blobs', 'cache_folder', 'cache_root',
-    'check_memory', 'count_overlaps', 'decode_each',
-    'digits', 'fake', 'folder', 'from_tfds', 'gather', 'list_pictures', 'load',
-    'make_augment', 'make_pool', 'make_stream', 'normal_noise', 'normalise',
-    'patch_shuffle', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
-    'read_pictures', 'split_slices', 'take_classes', 'take_split', 'uniform_noise',
-    'write_cache',
+    'check_memory', 'count_overlaps', 'decode_each', 'digits', 'fake', 'folder',
+    'from_tfds', 'gather', 'is_vectors', 'list_pictures', 'load', 'make_augment',
+    'make_pool', 'make_stream', 'moments', 'normal_noise', 'normalise', 'patch_shuffle',
+    'picture_paths', 'pixel_permute', 'quantise', 'read_cache', 'read_header',
+    'read_pictures', 'split_slices', 'standardise', 'take_classes', 'take_split',
+    'uniform_noise', 'write_cache',
 ]
 
 # Called with the arguments of the spec.
@@ -69,6 +75,7 @@ SYNTHETIC = {
     'pixel_permute': pixel_permute,
     'uniform_noise': uniform_noise,
 }
+OF_VECTORS = ('normal_noise',)  # those that imitate vectors too
 
 
 def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
@@ -82,8 +89,8 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
     The images and labels.
 
   Raises:
-    ValueError: an unknown name, or synthetic negatives without `like`; or an error of
-      the source.
+    ValueError: an unknown name, synthetic negatives without `like`, or ones that are
+      pictures while `like` are vectors; or an error of the source.
   """
   extra = {}
   if spec.get('name') in SYNTHETIC:
@@ -92,5 +99,9 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
           f'{spec["name"]!r} imitates the positives, so that it can be a source of '
           'negatives only; from Python, pass them as like= to load()'
       )
+    if is_vectors(like.image.shape[1:]) and spec['name'] not in OF_VECTORS:
+      raise ValueError(
+          f'{spec["name"]!r} makes pictures, and the positives are vectors, which '
+          f'{" and ".join(OF_VECTORS)} imitates')
     extra = {'like': like}
   return registry.build(SOURCES | SYNTHETIC, spec, what='data source', **extra)

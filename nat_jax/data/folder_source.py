@@ -9,7 +9,6 @@
 import collections
 import os
 import pathlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
@@ -62,7 +61,7 @@ def folder(
   size = checked(size, mode)
   # `listing.image` holds the paths: only the pictures of the split are decoded.
   listing = sources.take_classes(list_pictures(path), classes)
-  rows = _rows(listing, split, path)
+  rows = sources.split_classes(listing, split, path, 'picture')
   files, label = listing.image[rows], listing.label[rows]
   if lazy:
     if size is None or skip_unreadable:
@@ -82,35 +81,6 @@ def folder(
         f'{listing.names[lost[0]]!r} in the split {split!r} can be read; replace these '
         'files')
   return sources.Arrays(image, read, listing.names)
-
-
-def _rows(listing: sources.Arrays, split: str, path: str) -> np.ndarray:
-  """The rows of a split, an equal share of every class, in alternating class order."""
-  whole = {'all': len(listing.label)}
-  bounds = ':'.join(re.findall(r'\[(.*?)\]', split)).split(':')
-  if len(listing.names) > 1 and not all(re.fullmatch(r'\s*|.*%\s*', b) for b in bounds):
-    sources.split_slices(split, whole)  # raises first if the syntax is wrong
-    raise ValueError(
-        f'split {split!r} counts pictures, but {path} has {len(listing.names)} classes '
-        'and each of them is split separately; use percentages, such as all[:80%]')
-  rows, turns = [], []
-  for k, name in enumerate(listing.names):
-    of_class = np.flatnonzero(listing.label == k)
-    of_class = of_class[np.random.default_rng(0).permutation(len(of_class))]
-    try:
-      slices = sources.split_slices(split, {'all': len(of_class)})
-    except ValueError:
-      # Raises its own message if the split itself is wrong. It is not called earlier: a
-      # slice that is empty for the whole may hold a picture of each class.
-      sources.split_slices(split, whole)
-      raise ValueError(
-          f'{path}: the class {name!r} has {len(of_class)} picture(s), too few for the '
-          f'split {split!r} to hold one; add pictures, or remove the class (negatives '
-          'may also be in one flat folder)') from None
-    for _, part in slices:
-      rows.append(of_class[part])
-      turns.append(np.arange(part.start, part.stop))
-  return np.concatenate(rows)[np.argsort(np.concatenate(turns), kind='stable')]
 
 
 def read_pictures(

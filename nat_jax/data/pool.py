@@ -12,6 +12,7 @@ import numpy as np
 
 from nat_jax.data import negatives as negatives_lib
 from nat_jax.data import rows
+from nat_jax.data.arrays_source import is_vectors
 from nat_jax.data.sources import Arrays
 
 Array = np.ndarray | jax.Array
@@ -21,7 +22,8 @@ class Pool(NamedTuple):
   """The positives, followed by each set of negatives in order.
 
   Attributes:
-    image: uint8 `[n, h, w, c]`, an array or `data.Rows`; float32 `[n, d]` for points.
+    image: uint8 `[n, h, w, c]`, an array or `data.Rows`; float32 `[n, d]` for vectors
+      and points.
     label: int32 `[n]`, -1: a negative.
   """
 
@@ -45,7 +47,8 @@ def make_pool(
     negatives: name -> set of images; {} for none.
     num_classes: number of classes.
     mean, std: per channel, `[c]` or `[1]`, of pixels in [0, 1]; normalised (float)
-      images x are converted to uint8: 255 (x std + mean), rounded and clipped.
+      images x are converted to uint8: 255 (x std + mean), rounded and clipped. Vectors
+      stay as they are.
 
   Returns:
     The pool, as numpy arrays or `data.Rows`.
@@ -70,17 +73,26 @@ def make_pool(
       raise ValueError(
           f'the set of negatives {name!r} must have 1 image or more, got 0; choose '
           'another split or other classes of its source, or remove the set')
-    if arrays.image.shape[1:] != shape:
+    other = arrays.image.shape[1:]
+    if other != shape and is_vectors(other) and is_vectors(shape):
+      raise ValueError(
+          f'the negatives {name!r} have {other[0]} columns, the positives {shape[0]}; '
+          'all sets need vectors of one kind, such as those of one backbone')
+    if other != shape and is_vectors(shape):
+      raise ValueError(
+          f'the negatives {name!r} are pictures, the positives vectors; --mode=embed '
+          'makes vectors of pictures')
+    if other != shape:
       size, mode = tuple(shape[:2]), 'L' if shape[2] == 1 else 'RGB'
       raise ValueError(
-          f'the negatives {name!r} have the shape {list(arrays.image.shape[1:])} '
+          f'the negatives {name!r} have the shape {list(other)} '
           f'(height, width, channels), the positives {list(shape)}; all sets need one '
           "shape: the source 'folder' converts pictures with "
           f'size={size}, mode={mode!r}'
       )
 
   def pixels(image):
-    if image.dtype == np.uint8:
+    if image.dtype == np.uint8 or is_vectors(shape):
       return image
     return negatives_lib.quantise(image, mean, std)
 

@@ -27,7 +27,8 @@ class Arrays(NamedTuple):
   """A set of images in memory, or read from disk when they are asked for.
 
   Attributes:
-    image: `[n, h, w, c]` uint8, or float32 if already normalised.
+    image: `[n, h, w, c]` uint8, or float32 if already normalised; vectors `[n, d]`
+      float32.
     label: `[n]` int32 in 0..num_classes-1.
     names: the class names; may be empty.
   """
@@ -110,6 +111,50 @@ def take_split(splits: Mapping[str, Arrays], split: str) -> Arrays:
   joined = (np.concatenate(images) if all(map(rows.in_memory, images))
             else rows.join(images))
   return Arrays(joined, np.concatenate(labels), names)
+
+
+def split_classes(listing: Arrays, split: str, path: str, what: str) -> np.ndarray:
+  """The rows of a split, an equal share of every class, in alternating class order.
+
+  Args:
+    listing: its labels and class names; the images are not read.
+    split: 'all', or slices of it, which are taken of each class after one fixed shuffle
+      of its rows.
+    path: where the rows are from, for messages.
+    what: one row, for messages: 'picture'.
+
+  Returns:
+    int [m], rows of `listing`.
+
+  Raises:
+    ValueError: a split that is not valid, that counts rows although there are several
+      classes, or that leaves a class without a row.
+  """
+  whole = {'all': len(listing.label)}
+  bounds = ':'.join(re.findall(r'\[(.*?)\]', split)).split(':')
+  if len(listing.names) > 1 and not all(re.fullmatch(r'\s*|.*%\s*', b) for b in bounds):
+    split_slices(split, whole)  # raises first if the syntax is wrong
+    raise ValueError(
+        f'split {split!r} counts {what}s, but {path} has {len(listing.names)} classes '
+        'and each of them is split separately; use percentages, such as all[:80%]')
+  chosen, turns = [], []
+  for k, name in enumerate(listing.names):
+    of_class = np.flatnonzero(listing.label == k)
+    of_class = of_class[np.random.default_rng(0).permutation(len(of_class))]
+    try:
+      slices = split_slices(split, {'all': len(of_class)})
+    except ValueError:
+      # Raises its own message if the split itself is wrong. It is not called earlier: a
+      # slice that is empty for the whole may hold a row of each class.
+      split_slices(split, whole)
+      raise ValueError(
+          f'{path}: the class {name!r} has {len(of_class)} {what}(s), too few for the '
+          f'split {split!r} to hold one; add {what}s, or remove the class (negatives '
+          'need no classes)') from None
+    for _, part in slices:
+      chosen.append(of_class[part])
+      turns.append(np.arange(part.start, part.stop))
+  return np.concatenate(chosen)[np.argsort(np.concatenate(turns), kind='stable')]
 
 
 def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:

@@ -4,7 +4,8 @@
         MODELS, {'name': 'wide_resnet', 'depth': 40}, what='model', num_outputs=10,
         axis_name=None)
 
-Images are [n, h, w, c], already normalised. Logits are float32 [n, num_outputs]
+Images are [n, h, w, c], already normalised; networks that are not in FOR_PICTURES also
+take vectors [n, d]. Logits are float32 [n, num_outputs]
 whatever the compute dtype; parameters are float32. aux holds named feature maps, among
 them 'features', the input of the output layer. mask [n] marks the filled slots (0 =
 empty), which alone count in BatchNorm statistics. axis_name does not change the
@@ -26,6 +27,7 @@ statistics of the batch; only spectral norm keeps a state, the vector u in
 
 import functools
 
+from nat_jax.models.bottleneck import BottleneckResNet, resnet50
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.fast import Fast
 from nat_jax.models.layers import BatchNorm
@@ -38,6 +40,7 @@ from nat_jax.models.toy import (
     ToyDiscriminator,
     ToyGenerator,
 )
+from nat_jax.models.vit import ViT, vit_s16
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
@@ -46,8 +49,11 @@ MODELS = {
     'mlp': MLP,
     'resnet': resnet,
     'resnet18': resnet18,
+    'resnet50': resnet50,
+    'vit_s16': vit_s16,
     'wide_resnet': wide_resnet,
 }
+FOR_PICTURES = tuple(sorted(set(MODELS) - {'mlp'}))  # not for vectors
 GENERATORS = {
     'dcgan_generator': DCGANGenerator,
     'mlp_generator': MLPGenerator,
@@ -61,8 +67,9 @@ DISCRIMINATORS = {
 }
 
 __all__ = [
-    'DISCRIMINATORS', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm', 'DCGANDiscriminator',
-    'DCGANGenerator', 'Fast', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
-    'ToyDiscriminator', 'ToyGenerator', 'WideResNet', 'resnet', 'resnet18',
+    'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
+    'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator', 'Fast',
+    'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv', 'ToyDiscriminator',
+    'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
     'wide_resnet',
 ]

@@ -76,7 +76,8 @@ class MLP(nn.Module):
   def __call__(
       self, images: jax.Array, train: bool, mask: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Images [n, h, w, c] to logits [n, num_outputs] and {'features': [n, width]}."""
+    """Images [n, h, w, c], or vectors [n, d], to logits [n, num_outputs] and
+    {'features': [n, width]}, of depth 0 the flattened images."""
     del train, mask  # No layer mixes examples.
     dtype = layers.compute_dtype(self.dtype)
     x = images.reshape(images.shape[0], -1).astype(dtype)

@@ -283,7 +283,7 @@ def _record(line):
   return record if whole else None
 
 
-def write_npz(path: str | os.PathLike, **arrays: Any) -> None:
+def write_npz(path: str | os.PathLike, /, **arrays: Any) -> None:
   """Writes a compressed .npz file atomically."""
   with replacing(path, 'wb') as file:
     np.savez_compressed(file, **arrays)

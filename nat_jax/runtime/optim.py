@@ -8,11 +8,12 @@ learning_rate (i + 1) / warmup for i < warmup; after it, the schedule's rate of 
 i - warmup. No update has a rate of 0, and the last warm-up update has the full rate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
+from flax import traverse_util
 
 from nat_jax import names, registry
 
@@ -152,6 +153,28 @@ def _mask(name):
   return MASKS[name]
 
 
+def layer_wise(
+    tx: optax.GradientTransformation, stage: Callable[[str], int],
+    rates: Sequence[float],
+) -> optax.GradientTransformation:
+  """An optimiser with a learning rate for each stage of a network.
+
+  Args:
+    tx: the optimiser.
+    stage: path of a parameter, such as 'head/kernel' -> its stage.
+    rates: of each stage, times the learning rate of `tx`. The parameters of a stage
+      with rate 0 are not changed, not even by weight decay, and have no optimiser
+      state.
+  """
+  def stages(params):
+    flat = traverse_util.flatten_dict(params, sep='/')
+    return traverse_util.unflatten_dict({path: stage(path) for path in flat}, sep='/')
+
+  return optax.multi_transform({
+      k: optax.chain(tx, optax.scale(rate)) if rate else optax.set_to_zero()
+      for k, rate in enumerate(rates)}, stages)
+
+
 OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'muon': muon, 'sgd': sgd}
 
 
@@ -169,7 +192,8 @@ def make_schedule(spec: Mapping[str, Any], steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    spec: Mapping[str, Any], schedule: optax.Schedule, grad_clip: float = 0.0
+    spec: Mapping[str, Any], schedule: optax.Schedule, grad_clip: float = 0.0,
+    stage: Callable[[str], int] | None = None, rates: Sequence[float] = (),
 ) -> optax.GradientTransformation:
   """Builds the optimiser that `spec` names in `OPTIMIZERS`.
 
@@ -177,8 +201,11 @@ def make_optimizer(
     spec: `{'name': ..., **kwargs}`.
     schedule: update -> learning rate.
     grad_clip: gradients with a larger global norm are scaled to it; 0: no clipping.
+    stage, rates: see `layer_wise`; None: one learning rate for all parameters.
   """
   tx = registry.build(OPTIMIZERS, spec, what='optimizer', learning_rate=schedule)
+  if stage is not None:
+    tx = layer_wise(tx, stage, rates)
   if grad_clip > 0:
     tx = optax.chain(optax.clip_by_global_norm(grad_clip), tx)
   return tx

@@ -36,6 +36,12 @@ CLASSIFY: dict[str, Any] = dict(
     steps=1000,  # number of updates
     num_classes=10,
     model={'name': 'small_conv'},  # nat_jax.models.MODELS
+    # Pretrained weights that training starts from, .safetensors of torchvision or timm
+    # for a network in nat_jax.models.weights.LAYERS; '': random ones.
+    weights='',
+    # The learning rate of a stage / that of the next stage; 1: one rate for all. Stages
+    # are counted by nat_jax.models.weights.stage; model.frozen of them are not trained.
+    layer_decay=1.0,
     loss={'name': 'nat'},  # nat_jax.losses.OBJECTIVES
     optimizer={'name': 'sgd'},  # nat_jax.runtime.optim.OPTIMIZERS
     schedule={'name': 'cosine', 'learning_rate': 0.1},  # runtime.optim.SCHEDULES
@@ -46,8 +52,13 @@ CLASSIFY: dict[str, Any] = dict(
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
         # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
         image_size=0,
-        mean=(0.5,),  # per channel, of pixels in [0, 1]
+        # Per channel, of pixels in [0, 1]; or per column of vectors, and then () is the
+        # mean or std of the training positives.
+        mean=(0.5,),
         std=(0.5,),
+        # What made the vectors of pictures, as --mode=embed writes it into its file; by
+        # it --mode=predict makes vectors of pictures. {}: not known.
+        backbone={},
         batch_size=128,  # positives per batch (with inside=True: all examples)
         negatives_per_batch=(5, 25),  # a number, or a range, drawn uniformly, inclusive
         inside=False,  # True: negatives replace positives

@@ -103,6 +103,8 @@ BOUNDS: dict[str, Bound] = {
     'num_classes': whole('[2, 1e5]'),
     'grad_clip': number('[0, 1e9]'),
     'ema_decay': number('[0, 1)'),
+    'weights': TEXT,
+    'layer_decay': SHARE,
     'eval_batch_size': COUNT,
     'reference': NAME,
     'best': TEXT,
@@ -119,8 +121,10 @@ BOUNDS: dict[str, Bound] = {
     'run.tensorboard': FLAG,
 
     'data.image_size': either(whole('[0, 1e4]'), listed(whole('[1, 1e4]'), 2, 2)),
-    'data.mean': listed(number('[-1e3, 1e3]'), 1),
-    'data.std': listed(number('[1e-6, 1e3]'), 1),
+    'data.mean': listed(number('[-1e30, 1e30]'), most=65536),
+    'data.std': listed(number('[1e-30, 1e30]'), most=65536),
+    'data.backbone': Bound('a dict, as a file of --mode=embed holds it', lambda x: (
+        isinstance(x, dict) and (not x or isinstance(x.get('name'), str)))),
     'data.batch_size': COUNT,
     'data.negatives_per_batch': either(
         whole('[0, 1e5]'),
@@ -221,6 +225,8 @@ BOUNDS: dict[str, Bound] = {
     'source.mode': NAME,
     'source.skip_unreadable': FLAG,
     'source.lazy': FLAG,
+    'source.rows': NAME,
+    'source.keep_constant': FLAG,
     'source.dataset': TEXT,
     'source.data_dir': either(TEXT, NONE),
     'source.cache_dir': either(TEXT, NONE),
@@ -237,6 +243,7 @@ BOUNDS: dict[str, Bound] = {
     'model.widen': whole('[1, 1000]'),
     'model.blocks': listed(whole('[0, 1000]'), 1, 10),
     'model.stem_stride': whole('[1, 1000]'),
+    'model.frozen': whole('[0, 1000]'),
     'model.dtype': NAME,
     'model.parent': PROGRAM,
 

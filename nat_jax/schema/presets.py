@@ -25,6 +25,7 @@ NORMALISATION = {  # data set -> mean and std of pixels in [0, 1], per channel
         mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
     'svhn_cropped': dict(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)),
     'mnist': dict(mean=(0.1307,), std=(0.3081,)),
+    'imagenet': dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     'digits': dict(mean=(0.3053,), std=(0.3760,)),  # of scikit-learn's digits / 16
 }
 

@@ -170,9 +170,8 @@ class Service:
           429, f'expected at most {self.limits.rate:g} pictures per second',
           {'Retry-After': str(max(1, round(wait)))})
     body = await self._body(request)
-    height, width, channels = self.clf.run.shape
     pixels = await run_in_threadpool(
-        guards.open_picture, body, (height, width), classifier.mode_of(channels),
+        guards.open_picture, body, self.clf.view.size, self.clf.view.mode,
         self.limits.max_pixels)
     try:
       found = await self.batcher.ask(pixels)

@@ -12,11 +12,31 @@ from nat_jax import data, names
 from nat_jax.task import Inputs
 
 
+def load_source(
+    config: Mapping[str, Any], spec: Mapping[str, Any],
+    like: data.Arrays | None = None,
+) -> data.Arrays:
+  """Loads a source; vectors are standardised by `data.mean` and `data.std`.
+
+  Args:
+    config: of the run.
+    spec: of the source.
+    like: the positives, which synthetic negatives imitate; from this function.
+  """
+  arrays = data.load(spec, like=like)
+  # Synthetic negatives imitate what is standardised already.
+  if spec['name'] in data.SYNTHETIC or not data.is_vectors(arrays.image.shape[1:]):
+    return arrays
+  settings = config['data']
+  return arrays._replace(image=data.standardise(
+      arrays.image, settings['mean'], settings['std']))
+
+
 def load_sets(
     config: Mapping[str, Any], uses_negatives: bool
 ) -> tuple[data.Arrays, dict[str, data.Arrays]]:
   """Loads the positives, and the training negatives {name: Arrays} if they are used."""
-  positives = data.load(config['data']['positives'])
+  positives = load_source(config, config['data']['positives'])
   return positives, load_negatives(config, positives) if uses_negatives else {}
 
 
@@ -25,7 +45,7 @@ def load_negatives(
 ) -> dict[str, data.Arrays]:
   """Loads the training negatives of a config, {name: Arrays}."""
   return {
-      name: data.load(spec['source'], like=positives)
+      name: load_source(config, spec['source'], like=positives)
       for name, spec in config['data']['negatives'].items()
   }
 
@@ -50,6 +70,10 @@ def make_inputs(
   pool = data.make_pool(
       positives, negatives, config['num_classes'], settings['mean'], settings['std'])
   _check_normalisation(settings, pool.image.shape[-1])
+  if data.is_vectors(pool.image.shape[1:]) and settings['augment']:
+    raise ValueError(
+        'data.augment changes pictures, and the positives are vectors: set it to [], '
+        f'got {settings["augment"]}')
   stream = data.make_stream(
       len(positives.label),
       {name: len(arrays.label) for name, arrays in negatives.items()},

@@ -11,7 +11,16 @@ from flax import linen as nn
 from scipy import fft
 
 from nat_jax import registry
-from nat_jax.models import MLP, MODELS, Fast, ResNet, SmallConv, WideResNet
+from nat_jax.models import (
+    MLP,
+    MODELS,
+    BottleneckResNet,
+    Fast,
+    ResNet,
+    SmallConv,
+    ViT,
+    WideResNet,
+)
 from nat_jax.models.fast import cosines, halve
 
 # (spec, image shape, parameters at 10 outputs); the ResNet and WRN counts are those of
@@ -21,6 +30,8 @@ COUNTS = [
     ({'name': 'mlp'}, (8, 8, 1), 64 * 128 + 128 + 128 * 128 + 128 + 1290),
     ({'name': 'resnet18'}, (32, 32, 3), 11_173_962),
     ({'name': 'resnet', 'blocks': (0, 1, 1), 'stem_stride': 2}, (32, 32, 3), 1_153_610),
+    ({'name': 'resnet50'}, (64, 64, 3), 23_528_522),
+    ({'name': 'vit_s16'}, (224, 224, 3), 21_669_514),
     ({'name': 'fast'}, (32, 32, 3), 1_093_948),
     ({'name': 'fast', 'widths': (8,)}, (28, 28, 1), 26 + 234 * 8 + 576 + 32 + 90),
     ({'name': 'wide_resnet', 'depth': 16, 'widen': 1}, (32, 32, 3), 175_066),
@@ -32,14 +43,17 @@ SMALL = [
     {'name': 'mlp', 'width': 16},
     {'name': 'resnet18', 'width': 4},
     {'name': 'resnet', 'blocks': [1], 'width': 4, 'stem_stride': 2},
+    {'name': 'resnet50', 'width': 4},
     {'name': 'fast', 'widths': [4, 8]},
     {'name': 'wide_resnet', 'depth': 10},
 ]
 # The same code, quick to compile.
 TINY = {
     'small_conv': functools.partial(SmallConv, 5, widths=(4, 8)),
-    'mlp': functools.partial(MLP, 5, width=16, name='mlp'),
+    'mlp': functools.partial(MLP, 5, width=16),
     'resnet': functools.partial(ResNet, 5, blocks=(1, 1), width=4),
+    'bottleneck': functools.partial(BottleneckResNet, 5, blocks=(1,), width=4),
+    'vit': functools.partial(ViT, 5, patch=4, width=8, depth=1, heads=2),
     'fast': functools.partial(Fast, 5, widths=(4, 8)),
     'wide_resnet': functools.partial(WideResNet, 5, num_blocks=1),
 }
@@ -72,7 +86,8 @@ def random_variables(model):
 
 def test_every_model_is_counted():
   assert {spec['name'] for spec, _, _ in COUNTS} == set(MODELS)
-  assert {spec['name'] for spec in SMALL} == set(MODELS)
+  # A vision transformer takes images of whole patches: tests/models/test_pretrained.py.
+  assert {spec['name'] for spec in SMALL} | {'vit_s16'} == set(MODELS)
 
 
 @pytest.mark.parametrize('spec,shape,count', COUNTS)
@@ -162,7 +177,7 @@ def test_empty_slots_change_nothing(make):
   expected, expected_updates = jax.jit(run)(images[filled], None)
   np.testing.assert_allclose(logits[filled], expected, rtol=1e-3, atol=1e-4)
   chex.assert_trees_all_close(updates, expected_updates, rtol=1e-4, atol=1e-5)
-  assert bool(updates) == (model.name != 'mlp')
+  assert bool(updates) == ('batch_stats' in variables)
 
 
 @pytest.mark.parametrize('shape', [(8, 8, 1), (7, 9, 2), (8, 6, 3)])

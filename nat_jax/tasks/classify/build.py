@@ -8,7 +8,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from nat_jax import losses, models, registry
+import jax
+import numpy as np
+
+from nat_jax import data, losses, models, registry
+from nat_jax.models import weights
 from nat_jax.runtime import optim
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import images
@@ -43,25 +47,28 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
 
 
 def build(
-    config: Mapping[str, Any], image_shape: tuple[int, int, int], others: Others
+    config: Mapping[str, Any], image_shape: tuple[int, ...], others: Others
 ) -> Trainer:
   """Builds the trainer of a config.
 
   Args:
     config: of a classifier, from `resolve`.
-    image_shape: (height, width, channels).
+    image_shape: (height, width, channels), or (columns,) of vectors.
     others: restores the teacher.
 
   Raises:
     ValueError: an unknown name, or settings that are not valid.
     TypeError: an unknown or a missing argument of a spec.
   """
+  if data.is_vectors(image_shape):
+    _check_vectors(config)
   objective = losses.make_objective(config['loss'], config['num_classes'])
   model = registry.build(
       models.MODELS, config['model'], what='model',
       num_outputs=objective.num_outputs, axis_name=None)
   schedule = optim.make_schedule(config['schedule'], config['steps'])
-  tx = optim.make_optimizer(config['optimizer'], schedule, config['grad_clip'])
+  tx = optim.make_optimizer(
+      config['optimizer'], schedule, config['grad_clip'], **_stages(config))
   settings, treat = config['data'], None
   if settings['treatment'] and objective.uses_negatives:
     treat = registry.build(TREATMENTS, settings['treatment'], what='treatment')
@@ -71,7 +78,69 @@ def build(
       num_classes=config['num_classes'], image_shape=tuple(image_shape),
       ema_decay=config['ema_decay'], treat=treat,
       micro_batches=settings['micro_batches'], **images.transforms(settings))
+  if config['weights']:
+    trainer = trainer._replace(start=functools.partial(_start, config))
   return trainer._replace(learning_rate=schedule)
+
+
+def _stages(config):
+  """Arguments of `optim.make_optimizer` for frozen stages and layer-wise rates."""
+  name, decay = config['model']['name'], config['layer_decay']
+  frozen = config['model'].get('frozen', 0)
+  if decay == 1 and not frozen:
+    return {}
+  if name not in weights.STAGES:
+    raise ValueError(
+        f'layer_decay={decay} is for the networks {" and ".join(weights.STAGES)}, got '
+        f'the network {name!r}; set it to 1')
+  num = weights.STAGES[name]
+  if frozen >= num:
+    raise ValueError(
+        f'model.frozen must leave the output layer of {name}, its stage {num - 1}, to '
+        f'train, got {frozen}')
+  return {
+      'stage': functools.partial(weights.stage, name),
+      'rates': [0.0 if k < frozen else decay ** (num - 1 - k) for k in range(num)]}
+
+
+def _start(config, shapes):
+  """Reads the pretrained weights; returns a function that puts them into a state.
+
+  Args:
+    config: of a classifier, with `weights`.
+    shapes: of its state.
+  """
+  name = config['model']['name']
+  found = weights.from_torch(
+      name, weights.read(config['weights'], name), shapes.nets['model'].variables)
+
+  def put(variables):
+    return jax.tree.map(
+        lambda new, own: new if isinstance(new, np.ndarray) else own, found,
+        variables)
+
+  def begin(state):
+    net = state.nets['model']
+    new = put(net.variables)
+    net = net.replace(params=new['params'], batch_stats=new['batch_stats'])
+    ema = {'model': put(state.ema['model'])} if state.ema else {}
+    return state.replace(nets={'model': net}, ema=ema)
+
+  return begin
+
+
+def _check_vectors(config):
+  """Raises ValueError for what a classifier of vectors cannot be made of."""
+  name, treatment = config['model']['name'], config['data']['treatment']
+  if name in models.FOR_PICTURES:
+    others = sorted(set(models.MODELS) - set(models.FOR_PICTURES))
+    raise ValueError(
+        f'the network {name!r} takes pictures, and the positives are vectors; networks '
+        f'for vectors: {", ".join(others)}')
+  if treatment.get('mode') == 'cutmix':
+    raise ValueError(
+        "data.treatment cuts boxes out of pictures (mode='cutmix'), and the positives "
+        "are vectors; mix them with mode='linear'")
 
 
 def _trainer_spec(config, others):

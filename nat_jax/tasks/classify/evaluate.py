@@ -315,7 +315,9 @@ def save_evaluation(
   }
   arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}
   for name, values in scores.items():
-    if not sets[name].positive and sets[name].part == schema.TEST:
+    shape = sets[name].arrays.image.shape[1:]
+    if (not sets[name].positive and sets[name].part == schema.TEST
+        and not data.is_vectors(shape)):
       arrays[f'{results.MISTAKES}/{name}'] = _worst(config, sets[name], values)
   if maps:
     arrays[results.ATTENTION] = maps

@@ -135,13 +135,15 @@ def load_evals(
       continue
     # Synthetic negatives are derived from the positives of their own part only.
     like = sets.get(compared.get(part))
-    arrays = data.load(spec['source'], like=like.arrays if like else None)
+    arrays = images.load_source(
+        config, spec['source'], like=like.arrays if like else None)
     shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
     if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
           f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
           f'positives have {shape}; set size and mode of its source to match the '
-          'positives, or data.image_size for all sources of pictures'
+          'positives, or data.image_size for all sources of pictures; vectors must be '
+          'of one kind, such as those of one backbone'
       )
     positive = bool(spec.get('positive', False))
     if positive:

@@ -50,7 +50,7 @@ class Setup(NamedTuple):
     objective: the loss; see `nat_jax.losses`.
     tx: the optimiser.
     num_classes: number of classes of the positives.
-    image_shape: (height, width, channels) of one image.
+    image_shape: (height, width, channels) of one image, or (columns,) of a vector.
     augment: (images [n, h, w, c] uint8, keys [n]) -> images.
     normalise: images of any dtype -> normalised float32 images.
     ema_decay: decay per update of the moving average of parameters and batch
@@ -69,7 +69,7 @@ class Setup(NamedTuple):
   objective: losses.Objective
   tx: optax.GradientTransformation
   num_classes: int
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   augment: Callable[[jax.Array, jax.Array], jax.Array]
   normalise: Callable[[jax.Array], jax.Array]
   ema_decay: float = 0.0

@@ -178,7 +178,7 @@ def _partners(batch, key, portion, axis) -> tuple[Any, ...]:
 
 
 def _where(chosen, images, others):
-  return jnp.where(chosen[:, None, None, None], images, others)
+  return jnp.where(chosen.reshape(-1, *(1,) * (images.ndim - 1)), images, others)
 
 
 def _box(shape, area, key):

@@ -62,6 +62,10 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
         'data.negatives to draw negatives from, got none; choose a variant with '
         'negatives, such as nat3, or set data.negatives_per_batch=0')
   positives, negatives = images.load_sets(config, bool(settings['negatives'] and most))
+  if data.is_vectors(positives.image.shape[1:]):
+    raise ValueError(
+        'GANs are trained on pictures here (or on points, task="points"); the source '
+        f'{settings["positives"]["name"]!r} gives vectors')
   inputs = images.make_inputs(config, positives, negatives, num_devices)
   stream = data.apart(
       inputs.stream, len(positives.label), settings['batch_size'],

@@ -1,0 +1,216 @@
+"""Pretrained networks that make vectors of pictures and are not trained themselves.
+
+    backbone = build(parse('timm:resnet50.a1_in1k@model.safetensors'))
+    vectors = backbone.embed(pictures)          # uint8 [n, h, w, 3] -> float32 [n, d]
+    same = build(backbone.spec)                 # ValueError if the weights have changed
+
+The spec of a backbone holds all that its vectors depend on: its weights (as a checksum)
+and how pictures are prepared. It travels with the vectors, into the config of a run.
+timm and its PyTorch are imported here only, and only when a backbone of timm is built.
+"""
+
+import hashlib
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nat_jax import data, names, registry
+
+FOLDER = 'backbones'  # of weights, in the cache of nat_jax
+
+
+class Backbone(NamedTuple):
+  """A network and how pictures are prepared for it.
+
+  Attributes:
+    spec: 'name' (in `BACKBONES`), 'model', 'weights' (a file, or ''), 'sha256' (of the
+      weights), 'size' [h, w] of the network's input, 'crop' (the share of each side of
+      a picture that is seen), 'mean' and 'std' (of pixels in [0, 1]), 'width' (d).
+    embed: pictures of the size `decoded_size(spec)`, uint8 [n, h, w, 3] -> vectors,
+      float32 [n, d].
+  """
+
+  spec: dict[str, Any]
+  embed: Callable[[np.ndarray], np.ndarray]
+
+
+def parse(text: str) -> dict[str, Any]:
+  """Returns the spec that NAME:MODEL or NAME:MODEL@WEIGHTS stands for.
+
+  Raises:
+    ValueError: another form, or an unknown name.
+  """
+  name, _, rest = text.partition(':')
+  model, at, weights = rest.partition('@')
+  if not (name and model) or (at and not weights):
+    raise ValueError(
+        'expected a backbone such as timm:resnet50.a1_in1k, or with a file of its '
+        f'weights timm:resnet50.a1_in1k@model.safetensors, got {text!r}')
+  if name not in BACKBONES:
+    raise ValueError(names.unknown('backbone', name, BACKBONES))
+  return {'name': name, 'model': model, 'weights': weights and os.path.abspath(weights)}
+
+
+def build(spec: Mapping[str, Any]) -> Backbone:
+  """Builds a backbone.
+
+  Args:
+    spec: from `parse`; or that of a `Backbone`, which is built as it was.
+
+  Raises:
+    ValueError: an unknown name, weights that are not there or not the same, or a
+      package that is not installed.
+  """
+  asked = {key: value for key, value in spec.items()
+           if key in ('name', 'model', 'weights')}
+  recorded = {key: value for key, value in spec.items() if key not in asked}
+  backbone = registry.build(BACKBONES, asked, what='backbone', recorded=recorded)
+  found = backbone.spec['sha256']
+  expected = recorded.get('sha256', found)
+  if found != expected:
+    raise ValueError(
+        f'the weights of {spec["name"]}:{spec["model"]} are not those that the vectors '
+        f'were made with: expected SHA-256 {expected[:16]}..., got {found[:16]}...; '
+        f'bring the right file, as {_place(spec["model"], spec["weights"])}')
+  return backbone
+
+
+def decoded_size(spec: Mapping[str, Any]) -> tuple[int, int]:
+  """The size (h, w) to which pictures are decoded, before `crop_middle`."""
+  height, width = (math.floor(side / spec['crop']) for side in spec['size'])
+  return height, width
+
+
+def crop_middle(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """The middle [n, *size, c] of pictures [n, h, w, c]."""
+  top, left = (round((have - want) / 2)
+               for have, want in zip(pictures.shape[1:3], size, strict=True))
+  return pictures[:, top:top + size[0], left:left + size[1]]
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+  """SHA-256 of names, types, shapes and values, in the order of the names."""
+  found = hashlib.sha256()
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(arrays[name])
+    found.update(f'{name} {array.dtype} {array.shape}\n'.encode())
+    found.update(array.tobytes())
+  return found.hexdigest()
+
+
+def _place(model, weights):
+  """Where weights that are not found elsewhere are looked for."""
+  name = os.path.basename(weights) if weights else f'{model}.safetensors'
+  return os.path.join(data.cache_root(), FOLDER, name)
+
+
+# Backbones of timm.
+
+
+def timm_backbone(
+    model: str, weights: str = '', recorded: Mapping[str, Any] | None = None
+) -> Backbone:
+  """A network of timm; its vectors are the input of its classifier.
+
+  Args:
+    model: its name in timm, such as 'resnet50.a1_in1k'.
+    weights: a file of weights (.safetensors, .pth) that timm or torchvision gives out
+      for this network; '': that of `_place`, or from timm's hub or its cache.
+    recorded: how pictures are prepared; keys that are missing are as timm says.
+
+  Raises:
+    ValueError: timm is not installed, no such network, or no such weights.
+
+  Reference: Wightman, "PyTorch Image Models", doi:10.5281/zenodo.4414861.
+  """
+  for package in ('torch', 'timm'):
+    if importlib.util.find_spec(package) is None:
+      raise ValueError(
+          f'backbones of timm need the package {package}, which is not installed: '
+          "pip install 'nat_jax[embed]' (PyTorch takes some GB)")
+  import timm
+  import torch
+
+  if not timm.is_model(model):
+    raise ValueError(
+        f'timm has no network {model!r}{names.hint(model, timm.list_models())}; '
+        "timm.list_models('*vit*') lists those with vit in their names")
+  file = next(filter(os.path.isfile, (weights, _place(model, weights))), None)
+  if file:
+    net = _with_weights(timm, model, file)
+  elif weights:
+    raise ValueError(
+        f'the weights of timm:{model} are neither in {weights} nor in '
+        f'{_place(model, weights)}; bring the file to one of these places')
+  else:
+    net = _from_hub(timm, model)
+  net.eval()
+  prepared = timm.data.resolve_model_data_config(net)
+  channels, *size = prepared['input_size']
+  if channels != 3:
+    raise ValueError(
+        f'expected a network of pictures with 3 channels, {model} has {channels}')
+  spec = {
+      'name': 'timm', 'model': model, 'weights': weights, 'size': size,
+      'crop': prepared['crop_pct'], 'mean': [*prepared['mean']],
+      'std': [*prepared['std']], **(recorded or {}), 'width': net.num_features,
+      'sha256': checksum({key: x.numpy() for key, x in net.state_dict().items()})}
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  net.to(device)
+  mean, std = (torch.tensor(spec[key], device=device)[:, None, None]
+               for key in ('mean', 'std'))
+
+  def embed(pictures):
+    pixels = np.ascontiguousarray(crop_middle(pictures, spec['size']))
+    with torch.inference_mode():
+      x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
+      return net((x - mean) / std).float().cpu().numpy()
+
+  return Backbone(spec, embed)
+
+
+def _from_hub(timm, model):
+  """A network with the weights of timm's hub; ValueError if they cannot be had."""
+  try:
+    return timm.create_model(model, pretrained=True, num_classes=0)
+  # Whatever the libraries below timm raise: without a network, a repository, a tag.
+  except Exception as error:
+    about = timm.get_pretrained_cfg(model, allow_unregistered=True)
+    place = ('https://huggingface.co/' + about.hf_hub_id
+             if about and about.hf_hub_id else 'where it is published')
+    raise ValueError(
+        f'the weights of timm:{model} cannot be fetched '
+        f'({str(error).splitlines()[0]}). On a machine with a network take '
+        f'model.safetensors from {place}; put it on this one as {_place(model, "")}, '
+        f'or anywhere with --backbone timm:{model}@model.safetensors') from None
+
+
+def _with_weights(timm, model, file):
+  """A network with the weights of a file, which must hold all of them."""
+  net = timm.create_model(model, pretrained=False, num_classes=0)
+  wanted = net.state_dict()
+  try:
+    found = timm.models.load_state_dict(file)
+    convert = getattr(sys.modules[type(net).__module__], 'checkpoint_filter_fn', None)
+    if set(wanted) - set(found) and convert:  # weights in the form of another library
+      found = convert(found, net)
+    missing = sorted(set(wanted) - set(found))
+    if not missing:
+      net.load_state_dict({key: found[key] for key in wanted})
+      return net
+  # Damaged files and other shapes: whatever safetensors, pickle and PyTorch raise.
+  except Exception as error:
+    raise ValueError(
+        f'{file} does not hold the weights of timm:{model} ({error})') from None
+  raise ValueError(
+      f'{file} does not hold the weights of timm:{model}: {len(missing)} of '
+      f'{len(wanted)} arrays are missing, such as {missing[0]}')
+
+
+# Called with the arguments of the spec and `recorded`.
+BACKBONES: dict[str, Callable[..., Backbone]] = {'timm': timm_backbone}

@@ -1,0 +1,402 @@
+"""Pictures -> vectors -> a classifier -> prediction from pictures again."""
+
+import importlib.util
+import json
+import pathlib
+import re
+import shlex
+
+import jax
+import numpy as np
+import pytest
+import toy
+from PIL import Image
+
+from nat_jax import data, runs, train
+from nat_jax.commands import calibrate, config_file, embed, posthoc, predict
+from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.runtime import backbones, parallel
+from nat_jax.schema import presets
+from nat_jax.tasks import TASKS
+from nat_jax.tasks.classify import inputs
+
+COLOURS = {'cat': (200, 60, 60), 'dog': (60, 60, 200), '': (60, 200, 60)}
+
+
+def stand_in(model, weights='', recorded=None):
+  """A backbone without a package: means of quarters, seen through a matrix."""
+  seed = len(model)
+  matrix = np.random.default_rng(seed).normal(size=(12, 10)).astype(np.float32)
+  spec = {'name': 'timm', 'model': model, 'weights': weights, 'size': [8, 8],
+          'crop': 0.8, **(recorded or {}), 'width': 10,
+          'sha256': backbones.checksum({'matrix': matrix})}
+
+  def vectors(pictures):
+    middle = backbones.crop_middle(pictures, spec['size'])
+    quarters = middle.reshape(-1, 2, 4, 2, 4, 3).mean((2, 4), dtype=np.float32)
+    return np.maximum(quarters.reshape(-1, 12) @ matrix / 255, 0)
+
+  return backbones.Backbone(spec, vectors)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_device():
+  """One of the eight of the tests; eight take longer and compute the same."""
+  mesh = parallel.make_mesh(jax.devices()[:1])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, 'make_mesh', lambda: mesh)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def no_timm(monkeypatch):
+  monkeypatch.setitem(backbones.BACKBONES, 'timm', stand_in)
+
+
+def draw(root, num=40):
+  """Pictures of pets in two folders, and flat ones of others, of different sizes."""
+  rng = np.random.default_rng(0)
+  for name, colour in COLOURS.items():
+    folder = root / 'pets' / name if name else root / 'others'
+    folder.mkdir(parents=True)
+    for k in range(num):
+      pixels = rng.normal(colour, 30, (12 + k % 5, 14 + k % 3, 3)).clip(0, 255)
+      Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{k:02d}.png')
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+  root = tmp_path_factory.mktemp('pictures')
+  draw(root)
+  return root
+
+
+@pytest.fixture(scope='module')
+def trained(pictures, tmp_path_factory):
+  """A run on vectors of the pictures, its features and its evaluation."""
+  root = tmp_path_factory.mktemp('trained')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(backbones.BACKBONES, 'timm', stand_in)
+    made = embed.embed(
+        'timm:nine', [f'{pictures}/pets', f'{pictures}/others'], str(root / 'x.npz'))
+  config = config_file.load('embeddings', made.path)
+  config.update_from_flattened_dict({
+      'steps': 60, 'patience': 0, 'run.eval_every': 0, 'run.checkpoint_every': 0,
+      'run.tensorboard': False, 'model.width': 16, 'schedule.learning_rate': 0.03,
+      'schedule.warmup': 0})
+  return str(root / 'run'), made, train.train(config, str(root / 'run'))
+
+
+# The file of vectors.
+
+
+def test_vectors_classes_and_files(pictures, tmp_path, capsys):
+  (tmp_path / 'bad.png').write_bytes(b'no picture')
+  found = embed.embed(
+      'timm:nine', [f'{pictures}/pets', str(tmp_path / 'bad.png'),
+                    f'{pictures}/others/*.png'], str(tmp_path / 'x.npz'))
+  assert found.classes == {'cat': 40, 'dog': 40, '': 40}
+  assert [path for path, _ in found.unreadable] == [str(tmp_path / 'bad.png')]
+  made = toy.arrays(tmp_path / 'x.npz')
+  assert made['vector'].shape == (120, 10) and made['vector'].dtype == np.float32
+  files = [*sorted(pictures.glob('pets/*/*')), *sorted(pictures.glob('others/*'))]
+  assert made['path'].tolist() == list(map(str, files))
+  assert made['names'].tolist() == ['cat', 'dog']
+  np.testing.assert_array_equal(made['label'], np.repeat([0, 1, -1], 40))
+  assert made['unreadable'].tolist()[0].startswith(str(tmp_path / 'bad.png'))
+  # Pictures are decoded to 10 = 8 / 0.8, of which the middle 8 are seen.
+  pixels = data.read_pictures(files, 10)[0]
+  np.testing.assert_allclose(made['vector'], stand_in('nine').embed(pixels), rtol=1e-5)
+  assert json.loads(str(made['backbone'])) == found.spec == stand_in('nine').spec
+  text = embed.text(found)
+  assert re.search(r'40  cat\n +40  dog\n +40  without a class\n +1  unreadable', text)
+  assert 'bad.png: ' in text and '120 pictures' not in capsys.readouterr().out
+
+
+def test_a_list_of_any_bytes(pictures, tmp_path):
+  """Files of a list have no class, and names keep their bytes."""
+  odd = tmp_path / 'gr\udcfcn.png'
+  odd.write_bytes((pictures / 'others' / '00.png').read_bytes())
+  (tmp_path / 'list').write_bytes(bytes(odd) + b'\n')
+  embed.embed('timm:nine', [f'@{tmp_path}/list'], str(tmp_path / 'x.npz'))
+  made = toy.arrays(tmp_path / 'x.npz')
+  assert made['path'].tolist() == [str(odd)] and made['label'].tolist() == [-1]
+
+
+@pytest.mark.parametrize('backbone, out, message', [
+    ('resnet50', 'x.npz', r'such as timm:resnet50.a1_in1k.*got .resnet50'),
+    ('timm:a@', 'x.npz', 'such as timm:'),
+    ('tinm:a', 'x.npz', "backbone 'tinm' .did you mean 'timm'"),
+    ('timm:a', 'x.csv', 'expected --out FILE.npz'),
+    ('timm:a', 'nowhere/x.npz', 'there is no folder.*nowhere; create it'),
+])
+def test_mistakes(backbone, out, message, pictures, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    embed.embed(backbone, [str(pictures)], str(tmp_path / out))
+  assert not list(tmp_path.iterdir())
+
+
+def test_pictures_that_are_all_unreadable(tmp_path):
+  (tmp_path / 'bad.png').write_bytes(b'no picture')
+  with pytest.raises(ValueError, match='not one of 1 pictures can be read: .*bad.png'):
+    embed.embed('timm:a', [str(tmp_path)], str(tmp_path / 'x.npz'))
+  assert not (tmp_path / 'x.npz').exists()
+
+
+def test_without_timm_the_message_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(backbones.BACKBONES, 'timm', backbones.timm_backbone)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match=r"pip install 'nat_jax\[embed\]'"):
+    backbones.build(backbones.parse('timm:resnet18'))
+
+
+@pytest.mark.parametrize('num', [5, 6])
+def test_the_middle_of_pictures(num):
+  pictures = np.arange(num * 8).reshape(1, num, 8, 1)
+  found = backbones.crop_middle(pictures, (4, 4))
+  assert found.shape == (1, 4, 4, 1)
+  assert found[0, 0, 0, 0] == pictures[0, (num - 4) // 2, 2, 0]
+
+
+# The config.
+
+
+def features(path, file='x.npz', split=None, unlabelled=True, **backbone):
+  rng = np.random.default_rng(0)
+  label = np.arange(120) % 3 - unlabelled
+  vector = rng.normal(size=(120, 4)) + label[:, None]
+  arrays = {'vector': vector, 'label': label, 'backbone': json.dumps(backbone)}
+  if split is not None:
+    arrays['split'] = np.array(split)[np.arange(120) * len(split) // 120]
+  np.savez(path / file, **arrays)
+  return str(path / file)
+
+
+def loaded(variant):
+  config = runs.resolve(config_file.load('embeddings', variant))
+  found = TASKS['classify'].load(config, 1)
+  return config, found, inputs.load_evals(config, found.negatives)
+
+
+def test_four_parts_that_share_no_row(tmp_path):
+  config, found, sets = loaded(features(tmp_path))
+  assert config['num_classes'] == 2 and config['compare_with'].startswith('baseline:')
+  num = {name: len(one.arrays.label) for name, one in sets.items()}
+  assert num == {'test': 16, 'validation': 8, 'calibration': 8, 'others': 8,
+                 'validation_others': 4, 'calibration_others': 4, 'noise': 2000}
+  assert len(found.pool.label) == 72
+  rows = [found.pool.image, *(one.arrays.image for name, one in sets.items()
+                              if name != 'noise')]
+  assert len({row.tobytes() for row in np.concatenate(rows)}) == 120
+  assert [sets[name].seen for name in ('others', 'noise')] == [True, False]
+
+
+def test_negatives_of_a_second_file_and_none(tmp_path):
+  path = features(tmp_path, unlabelled=False)
+  (tmp_path / 'n').mkdir()
+  config, found, sets = loaded(f'{path},{features(tmp_path / "n")}')
+  assert config['num_classes'] == 3
+  np.testing.assert_array_equal(
+      np.bincount(found.pool.label + 1), [72, 24, 24, 24])
+  config, found, sets = loaded(path)
+  assert set(config['data']['negatives']) == {'noise'} and sets['noise'].seen
+  assert 'others' not in sets
+
+
+@pytest.mark.parametrize('split, nums', [
+    (['train', 'train', 'train', 'test'], (48, 6, 6, 20)),
+    (['train', 'validation', 'calibration', 'test'], (20, 20, 20, 20)),
+])
+def test_parts_that_the_file_names(split, nums, tmp_path):
+  config, found, sets = loaded(features(tmp_path, split=split))
+  assert (int((found.pool.label >= 0).sum()), *(
+      len(sets[name].arrays.label) for name in ('validation', 'calibration', 'test'))
+  ) == nums
+
+
+@pytest.mark.parametrize('made, message', [
+    (lambda p: features(p, split=['train', 'tset']), "train and test.*got 'train', 't"),
+    (lambda p: f'{features(p, name="timm", sha256="1")},'
+     f'{features(p, "y.npz", name="timm", sha256="2")}', 'different backbones .sha256'),
+    (lambda p: f'{features(p)},{features(p, "y.npz", sha256="2")}', 'none and 2'),
+    (lambda p: 'basline:' + features(p), "did you mean 'baseline'"),
+    (lambda p: str(p / 'x.npz'), 'there is no file .*--mode=embed'),
+])
+def test_files_that_do_not_go(made, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    config_file.load('embeddings', made(tmp_path))
+
+
+# Every mode on such a run.
+
+
+def test_prediction_from_pictures_is_that_of_the_vectors(trained, pictures):
+  """The calibration part, predicted from its files and from its vectors."""
+  workdir, made, evaluation = trained
+  assert evaluation['evals']['test']['accuracy'] == 1
+  assert evaluation['evals']['others']['auroc'] > 0.95
+  assert not list(pathlib.Path(workdir).glob('mistakes*'))
+  config = runs.about(workdir)['config']
+  assert config['data']['backbone'] == made.spec
+  vectors, files = (toy.arrays(made.path)[key] for key in ('vector', 'path'))
+  raw = data.load(config['evals']['calibration']['source']).image
+  rows = [int(np.flatnonzero((vectors == one).all(1))[0]) for one in raw]
+  images = [str(files[row]) for row in rows]
+  found = predict.predict(workdir, images)
+  scores = toy.arrays(pathlib.Path(workdir) / 'scores' / 'calibration.npz')
+  names = ['cat', 'dog']
+  assert [row['class'] for row in found.rows] == [
+      names[k] for k in scores['prediction']]
+  np.testing.assert_allclose(
+      [row['probability'] for row in found.rows], scores['max_prob'], rtol=1e-4)
+  assert predict.predict(workdir, [f'{pictures}/others'], sheet=True).sheet
+
+
+def test_other_modes(trained):
+  workdir, _, evaluation = trained
+  again = evaluate_run(workdir)
+  assert again['evals']['test']['accuracy'] == evaluation['evals']['test']['accuracy']
+  calibrated = calibrate.calibrate(workdir, accept=0.5)
+  assert calibrated['n'] == 8 and set(calibrated['negatives']) == {
+      'calibration_others', 'noise'}
+  pathlib.Path(workdir, 'calibration.json').unlink()
+  found = posthoc.posthoc(workdir)
+  assert set(found['scores']) == set(posthoc.SCORES)
+  for score, sets in found['scores'].items():
+    assert set(sets) == {'others', 'noise'}, score
+    assert 0 <= sets['others']['auroc'] <= 1, score
+  assert found['scores']['mahalanobis']['others']['auroc'] > 0.9
+
+
+def test_weights_that_have_changed(trained, pictures, monkeypatch):
+  workdir, made, _ = trained
+  other = stand_in('seven77')
+  monkeypatch.setitem(
+      backbones.BACKBONES, 'timm',
+      lambda model, weights='', recorded=None: other)
+  with pytest.raises(ValueError, match=r'not those that the vectors.*expected SHA-256 '
+                     + made.spec['sha256'][:16] + '.*backbones/nine.safetensors'):
+    predict.predict(workdir, [f'{pictures}/others'])
+
+
+def test_a_run_that_knows_no_backbone(tmp_path, pictures):
+  spec = {'name': 'arrays', 'path': features(tmp_path)}
+  train.train(presets.experiment(
+      steps=1, num_classes=2, model={'name': 'mlp', 'width': 2, 'depth': 0},
+      loss={'name': 'cross_entropy'},
+      data=dict(positives=spec, mean=(), std=(), batch_size=8),
+      evals={'test': {'source': spec, 'positive': True}},
+      run=dict(tensorboard=False)), str(tmp_path / 'run'))
+  with pytest.raises(ValueError, match=r'trained on vectors.*data.backbone is empty'):
+    predict.predict(str(tmp_path / 'run'), [str(pictures)], threshold=0.5)
+
+
+# timm itself, where it is installed, with random weights.
+
+
+@pytest.fixture
+def resnet18(tmp_path, monkeypatch):
+  """(network of timm, file of its weights)."""
+  torch, timm = pytest.importorskip('torch'), pytest.importorskip('timm')
+  from safetensors.torch import save_file
+
+  monkeypatch.setitem(backbones.BACKBONES, 'timm', backbones.timm_backbone)
+  monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+  torch.manual_seed(0)
+  net = timm.create_model('resnet18', pretrained=False).eval()
+  save_file(net.state_dict(), tmp_path / 'weights.safetensors')
+  return net, str(tmp_path / 'weights.safetensors')
+
+
+def test_vectors_of_timm(resnet18, pictures, tmp_path):
+  """Those that timm computes of pictures that its own transform has prepared."""
+  import timm
+  import torch
+
+  net, file = resnet18
+  found = embed.embed(
+      f'timm:resnet18@{file}', [f'{pictures}/pets'], str(tmp_path / 'x.npz'))
+  made = toy.arrays(tmp_path / 'x.npz')
+  assert found.spec['width'] == 512 == made['vector'].shape[1]
+  transform = timm.data.create_transform(
+      **{**timm.data.resolve_model_data_config(net), 'interpolation': 'bicubic'})
+  rows = [0, 17, 50]
+  images = torch.stack([transform(Image.open(made['path'][row])) for row in rows])
+  with torch.inference_mode():
+    expected = net.forward_head(net.forward_features(images), pre_logits=True).numpy()
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(made['vector'][rows], expected, atol=0.02 * scale)
+  again = backbones.build(found.spec)
+  assert again.spec == found.spec
+
+
+def test_weights_of_timm_that_do_not_go(resnet18, tmp_path, monkeypatch):
+  _, file = resnet18
+  spec = {'name': 'timm', 'model': 'resnet18', 'weights': file}
+  with pytest.raises(ValueError, match='does not hold the weights of timm:resnet34'):
+    backbones.build({**spec, 'model': 'resnet34'})
+  with pytest.raises(ValueError, match="no network 'resnet81' .did you mean 'resnet"):
+    backbones.build({**spec, 'model': 'resnet81'})
+  (tmp_path / 'damaged.safetensors').write_bytes(b'\0' * 100)
+  with pytest.raises(ValueError, match='damaged.safetensors does not hold'):
+    backbones.build({**spec, 'weights': str(tmp_path / 'damaged.safetensors')})
+  with pytest.raises(ValueError, match='cannot be fetched.*model.safetensors from '
+                     r'https://huggingface.co/timm/.*backbones/resnet18.safetensors'):
+    backbones.build({**spec, 'weights': ''})
+  # Brought to where the message says, under the name of the model or of the file.
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
+  (tmp_path / 'backbones').mkdir()
+  pathlib.Path(file).rename(tmp_path / 'backbones' / 'resnet18.safetensors')
+  found = backbones.build({**spec, 'weights': ''})
+  moved = {**found.spec, 'weights': str(tmp_path / 'gone' / 'resnet18.safetensors')}
+  assert backbones.build(moved).spec == moved
+  with pytest.raises(ValueError, match='neither in .*gone.* nor in .*backbones'):
+    backbones.build({**moved, 'weights': str(tmp_path / 'gone' / 'x.safetensors')})
+
+
+# The guide.
+
+
+def test_the_guide(tmp_path, monkeypatch, capsys):
+  """Its commands, with the stand-in, few updates and no plain classifier."""
+  page = pathlib.Path(toy.ROOT, 'docs', 'embeddings.md').read_text()
+  blocks = re.findall(r'^```\n(.*?)^```', page, re.M | re.S)
+  commands = [
+      shlex.split(line) for block in blocks
+      for line in block.replace('\\\n', ' ').splitlines() if 'nat_jax.main' in line]
+  modes = [next((one for one in command if one.startswith('--mode=')), '--mode=train')
+           for command in commands]
+  assert [mode.removeprefix('--mode=') for mode in modes] == [
+      'embed', 'train', 'calibrate', 'posthoc', 'predict']
+  draw(tmp_path, 300)
+  (tmp_path / 'photos').symlink_to(tmp_path / 'pets')
+  monkeypatch.chdir(tmp_path)
+  for command, mode in zip(commands, modes, strict=True):
+    extra = ['--config.steps=100', '--config.run.tensorboard=False',
+             '--config.compare_with=']
+    toy.run_main(monkeypatch, *command[3:], *extra * (mode == '--mode=train'))
+  rows = (tmp_path / 'runs' / 'pets' / 'predictions.csv').read_text().splitlines()
+  assert len(rows) == 601
+  assert sum(',accepted,' in row for row in rows) >= 0.9 * 600
+  assert 'refuses: ' in capsys.readouterr().out
+
+
+def test_the_guide_to_fine_tuning(pictures, tmp_path, monkeypatch):
+  """Its config is traced; its weights are asked for before anything is written."""
+  page = pathlib.Path(toy.ROOT, 'docs', 'embeddings.md').read_text()
+  block = next(one for one in re.findall(r'^```python\n(.*?)^```', page, re.M | re.S)
+               if 'get_config' in one)
+  (tmp_path / 'finetune.py').write_text(block)
+  monkeypatch.chdir(tmp_path)
+  config = config_file.load('finetune.py', f'{pictures}/pets,{pictures}/others')
+  config = runs.resolve(config)
+  trainer = runs.build_trainer(config, (224, 224, 3))
+  shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+  with pytest.raises(ValueError, match='no file of weights .model.safetensors.: take '
+                     'model.safetensors from https://huggingface.co/timm/resnet50'):
+    trainer.start(shapes)
+  trained = sum(x.size for x in jax.tree.leaves(shapes.nets['model'].opt_state))
+  frozen = sum(x.size for path, x in jax.tree_util.tree_leaves_with_path(
+      shapes.nets['model'].params) if path[0].key.startswith(('stem', 'group1')))
+  whole = sum(x.size for x in jax.tree.leaves(shapes.nets['model'].params))
+  assert whole - frozen < trained / 2 < whole - frozen + 20  # two moments of Adam
