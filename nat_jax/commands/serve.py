@@ -126,11 +126,9 @@ def _class_name(clf, k):
 
 def _warm_up(clf, search):
   """Compiles all programs, so that no request waits for it."""
-  from nat_jax.serving import app
-
   size, mode = clf.view.size, clf.view.mode
   blank = np.zeros((*size, len(mode)), np.uint8)
-  for num in (classifier.FEW, app.BATCH):
+  for num in classifier.FEW:
     list(clf.decide_each([blank], num))
   if search:
     search(blank)

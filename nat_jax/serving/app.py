@@ -42,7 +42,7 @@ from nat_jax.serving import api, batching, guards
 from nat_jax.serving.similar import Similar
 from nat_jax.tasks.classify import rule
 
-BATCH = 64  # pictures per batch at most
+BATCH = classifier.FEW[-1]  # pictures per batch at most
 SHOWN = 10  # classes with a bar, the likeliest ones
 DEFAULTS = guards.Limits()
 FORM = 'image'  # name of the file in a form
@@ -149,7 +149,7 @@ class Service:
 
   def decide(self, pictures: list[np.ndarray]) -> list[Answer]:
     """The answers for at most `BATCH` pictures, uint8 [h, w, c]."""
-    num = classifier.FEW if len(pictures) <= classifier.FEW else BATCH
+    num = next(num for num in classifier.FEW if len(pictures) <= num)
     return [
         Answer(*values) for _, decided in self.clf.decide_each(pictures, num)
         for values in zip(*decided, strict=True)]

@@ -40,10 +40,10 @@ def make_view(run: Run) -> View:
   Raises:
     ValueError: the run knows no backbone of its vectors, or it cannot be built.
   """
-  settings = run.config['data']
   if not data.is_vectors(run.shape):
     height, width, channels = run.shape
     return View((height, width), mode_of(channels), lambda images: images)
+  settings = run.config['data']
   if not settings['backbone']:
     raise ValueError(
         'the run was trained on vectors, and does not know how they are made of '
