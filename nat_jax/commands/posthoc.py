@@ -166,7 +166,8 @@ def posthoc(
   train, num_train = None, [0, 0]
   if set(chosen) - set(UNFITTED):
     train, num_train = _take(data.load(config['data']['positives']), NUM_TRAIN)
-  sets = inputs.load_evals(config, parts=[schema.TEST])
+  sets = {name: one for name, one in inputs.load_evals(
+      config, parts=[schema.TEST]).items() if not one.corrupt}
   taken = {name: _take(one.arrays, per_set) for name, one in sets.items()}
   report = _Report(num_train[0] + work * sum(used for _, (used, _) in taken.values()))
   if work > 1:

@@ -50,6 +50,8 @@ def make_inputs(
   pool = data.make_pool(
       positives, negatives, config['num_classes'], settings['mean'], settings['std'])
   _check_normalisation(settings, pool.image.shape[-1])
+  pool = pool._replace(weight=data.class_weights(
+      settings.get('class_weights', ''), pool.label, config['num_classes']))
   stream = data.make_stream(
       len(positives.label),
       {name: len(arrays.label) for name, arrays in negatives.items()},

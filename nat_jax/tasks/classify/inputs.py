@@ -26,6 +26,7 @@ class EvalSet(NamedTuple):
       pixels.
     part: one of `schema.PARTS`, which determines its use.
     type: type of evaluation, a name in `classify.EVALUATORS`.
+    corrupt: the entry `corrupt` of the set; None: its images are as in the source.
   """
 
   arrays: data.Arrays
@@ -34,6 +35,7 @@ class EvalSet(NamedTuple):
   overlap: int
   part: str
   type: str = schema.ACCURACY_NCR
+  corrupt: Mapping[str, Any] | None = None
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
@@ -133,9 +135,7 @@ def load_evals(
     part = spec.get('part', schema.TEST)
     if part not in parts:
       continue
-    # Synthetic negatives are derived from the positives of their own part only.
-    like = sets.get(compared.get(part))
-    arrays = data.load(spec['source'], like=like.arrays if like else None)
+    arrays = _load(name, specs, sets, compared.get(part))
     shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
     if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
@@ -144,14 +144,42 @@ def load_evals(
           'positives, or data.image_size for all sources of pictures'
       )
     positive = bool(spec.get('positive', False))
+    if spec.get('type') == schema.CORRUPTION and not (
+        positive and part == schema.TEST and 'corrupt' in spec):
+      raise ValueError(
+          f'evals.{name}: a set of type {schema.CORRUPTION!r} must have '
+          f"'positive': True, the part {schema.TEST!r} and the key 'corrupt', "
+          f"{{'name': ..., 'strength': ...}}; got {spec}")
     if positive:
       _check_labels(name, arrays, config['num_classes'])
     else:
       arrays = arrays._replace(label=arrays.label * 0 - 1)
     sets[name] = EvalSet(
         arrays, positive, not positive and is_seen(config, spec), 0, part,
-        spec.get('type', schema.ACCURACY_NCR))
+        spec.get('type', schema.ACCURACY_NCR), spec.get('corrupt'))
   return _with_overlaps(sets, trained)
+
+
+def _load(name, specs, sets, reference):
+  """The images of an evaluation set.
+
+  Args:
+    name: of the set.
+    specs: the entries of `evals`.
+    sets: those that are loaded already.
+    reference: name of the positives of its part, or None.
+  """
+  source, corrupt = specs[name]['source'], specs[name].get('corrupt')
+  # Synthetic negatives are derived from the positives of their own part only.
+  like = sets[reference].arrays if reference in sets else None
+  if corrupt is None:
+    return data.load(source, like=like)
+  same = reference in sets and specs[reference]['source'] == source
+  arrays = like if same else data.load(source, like=like)  # pictures are decoded once
+  try:
+    return data.corrupt(arrays, corrupt)
+  except (ValueError, TypeError) as error:
+    raise type(error)(f'evals.{name}.corrupt: {error}') from None
 
 
 def _with_overlaps(sets, trained):
