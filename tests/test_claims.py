@@ -14,7 +14,8 @@ def groups(baseline, nat, name='cifar10_small'):
   def runs(variant, values):
     return [{
         'name': name, 'variant': variant, 'label': f'{name}:{variant} {seed}',
-        'seed': seed, 'step': 1, 'config': {}, 'workdir': '',
+        'seed': seed, 'step': 1, 'config': {}, 'workdir': '', 'evaluation': {},
+        'sessions': [],
         'evals': {
             'test': {'positive': True, 'accuracy': 0.8, 'n': 10},
             'cifar100_test': {
