@@ -64,6 +64,7 @@ def load_run(workdir: str) -> Run:
   background = evaluation.get(
       'background', config.get('loss', {}).get('name') == 'background')
   informative = functools.partial(_informative, classes, background)
+  records = list(files.read_records(folder / writers.METRICS))
   return {
       'workdir': str(workdir), 'task': schema.upgrade(config)['task'],
       'name': name, 'variant': variant, 'seed': seed,
@@ -73,8 +74,8 @@ def load_run(workdir: str) -> Run:
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),
       'evaluation': evaluation,
-      'history': _history(folder / writers.METRICS, informative),
-      'sessions': _sessions(folder / writers.METRICS),
+      'history': _history(records, informative),
+      'sessions': _sessions(records),
   }
 
 
@@ -172,10 +173,10 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
   return groups
 
 
-def _history(path, informative):
+def _history(records, informative):
   """The records of metrics.jsonl; a later record of a step replaces an earlier one."""
   found = {'train': {}, 'eval': {}}
-  for record in files.read_records(path):
+  for record in records:
     step, kind = record['step'], record['kind']
     if kind == 'train':
       found[kind][step] = record
@@ -184,10 +185,10 @@ def _history(path, informative):
   return {kind: sorted(records.items()) for kind, records in found.items()}
 
 
-def _sessions(path):
+def _sessions(records):
   """The records of each process that trained a run, in order."""
   found = []
-  for record in files.read_records(path):
+  for record in records:
     if record['kind'] == writers.START:
       found.append(dict(record))
     elif record['kind'] == writers.END and found:
