@@ -475,12 +475,11 @@ def test_corrupted_positives(tmp_path):
         'strength': strength, 'accuracy': right, 'accepted': kept, 'n': 500}
   workdir = write_run(tmp_path / 'a', figures_of=found)
   text = report.tables([workdir])
-  assert cells(text, 'strength') == [
-      'noise accuracy', 'noise accepted', 'jpeg accuracy', 'jpeg accepted']
-  assert cells(text, '1') == ['0.900', '0.800', '-', '-']
-  assert cells(text, '5') == ['0.600', '0.500', '0.700', '0.250']
-  assert '60 % and 50 % under noise of strength 5 and 70 % and 25 % under jpeg' in (
-      ' '.join(text.split()))
+  assert cells(text, 'strength') == ['noise', 'jpeg']
+  assert cells(text, '1') == ['0.900 / 0.800', '- / -']
+  assert cells(text, '5') == ['0.600 / 0.500', '0.700 / 0.250']
+  assert ('noise of strength 5: 60 % right, 50 % accepted; jpeg of strength 5: 70 % '
+          'right, 25 % accepted.') in ' '.join(text.split())
   report.write([workdir])
   rest = (tmp_path / 'a' / 'report.md').read_text()
   assert 'corrupted_noise_1' not in rest

@@ -116,15 +116,18 @@ def _corrupted(groups) -> Iterator[Table]:
               figures)
     if not cells:
       continue
-    kinds = dict.fromkeys(kind for kind, _ in cells)
-    columns = [(kind, key) for kind in kinds for key in ('accuracy', 'accepted')]
+    kinds = list(dict.fromkeys(kind for kind, _ in cells))
     counts = sorted({str(one['n']) for found in cells.values() for one in found})
     yield Table(
-        f'Corrupted test positives ({" or ".join(counts)} images): {label}. Accepted: '
-        'share whose score reaches the threshold that keeps 95 % of the uncorrupted '
-        'ones. Wrong classes should rather be refused than accepted.',
-        ['strength', *(f'{kind} {key}' for kind, key in columns)],
-        [[str(strength), *(mean_text(
-            [one[key] for one in cells.get((kind, strength), [])], 3)
-            for kind, key in columns)]
+        f'Corrupted test positives ({" or ".join(counts)} images): {label}. Accuracy / '
+        'accepted, the share whose score reaches the threshold that keeps 95 % of the '
+        'uncorrupted ones. Wrong classes should rather be refused than accepted.',
+        ['strength', *kinds],
+        [[str(strength), *(_both(cells.get((kind, strength), [])) for kind in kinds)]
          for strength in sorted({strength for _, strength in cells})])
+
+
+def _both(found):
+  """'accuracy / accepted' of one cell, means over seeds."""
+  return ' / '.join(mean_text([one[key] for one in found], 3)
+                    for key in ('accuracy', 'accepted'))

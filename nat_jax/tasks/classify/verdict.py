@@ -203,10 +203,9 @@ def _corrupted(runs) -> Iterator[str]:
   for kind, (strength, name) in strongest.items():
     right, kept = (percent(share(runs, name, metric).mean)
                    for metric in ('accuracy', 'accepted'))
-    texts.append(f'{right} and {kept} under {kind} of strength {strength}')
+    texts.append(f'{kind} of strength {strength}: {right} right, {kept} accepted')
   if texts:
-    yield ('Of corrupted positives it classifies correctly, and accepts: '
-           f'{joined(texts)}.')
+    yield f'Corrupted positives. {"; ".join(texts)}.'
 
 
 def _comparison(label, runs, rival, others, negatives) -> Iterator[str]:
