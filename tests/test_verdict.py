@@ -51,8 +51,10 @@ def test_a_good_run_beside_its_baseline():
 def test_a_poor_run_without_baseline():
   text = said({'nat': [run(accuracy=0.11, negatives=(
       ('noise', 0.97, 1000, False), ('letters', 0.7, 1000, False)))]})
-  assert 'classifies 11 % of held-out positives correctly. That is chance: 1 of 10' in (
-      text)
+  assert ('classifies 11 % of held-out positives correctly. That is chance, 1 of 10 '
+          'classes.' in text)
+  # One class stands for a number that is not known.
+  assert 'chance' not in said({'nat': [run(accuracy=1.0, num_classes=1)]})
   assert 'refuses less than half of letters and hardly any of noise.' in text
   assert 'There is no plain classifier to compare with.' in text
 

@@ -33,7 +33,7 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
       ('Evaluated on', '; '.join(_evaluated(run['evals']))),
       ('Classes', _classes(run)),
       ('Training', ' '.join([*_updates(run), *_durations(groups)])),
-      ('Made by', _commands(runs)),
+      *(('Made by', text) for text in _commands(runs)),
   ]
   return [(term, text) for term, text in found if text]
 
@@ -122,20 +122,20 @@ def trained_on(run: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _commands(runs):
-  """The different commands that made the runs; how to see the config otherwise."""
+  """The different commands that made the runs; where none is recorded, the configs."""
   commands = dict.fromkeys(
       one['command'] for run in runs for one in run['sessions'] if one.get('command'))
   if commands:
-    return _listed(commands, '\n')
+    return list(commands)[:MOST_NAMES]
   configs = dict.fromkeys(os.path.join(run['workdir'], 'config.json') for run in runs)
-  return f'a command that is not recorded; the settings are in {_listed(configs)}'
+  return [f'a command that is not recorded; the settings are in {_listed(configs)}']
 
 
-def _listed(texts, separator=', '):
+def _listed(texts):
   """The first texts, and how many there are besides."""
   texts = list(map(str, texts))
   more = len(texts) - MOST_NAMES
-  return separator.join(
+  return ', '.join(
       [*texts[:MOST_NAMES], *([f'and {more} more'] if more > 0 else [])])
 
 

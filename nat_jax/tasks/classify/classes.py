@@ -29,7 +29,8 @@ def tables(groups: Groups) -> Iterator[Table]:
   """
   known = {label: same for label, runs in groups.items()
            if (same := [run for run in runs if 'classes' in run['evaluation']])}
-  alike = len({tuple(runs[0]['class_names']) for runs in known.values()}) <= 1
+  alike = len({(*runs[0]['class_names'], *runs[0]['evaluation']['classes']['n'])
+               for runs in known.values()}) <= 1  # one test set for all groups
   if known and alike:
     yield _classes(known)
   for label, runs in list(known.items())[-MOST_GROUPS:]:

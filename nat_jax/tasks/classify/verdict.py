@@ -105,9 +105,9 @@ def _headline(label, runs):
             'correctly.')
   else:
     text = f'The accuracy of {label} is not known.'
-  if accuracy and accuracy.low <= 1 / run['num_classes'] <= accuracy.high:
-    text += (f' That is chance: 1 of {run["num_classes"]} classes is right for '
-             f'{percent(1 / run["num_classes"])}.')
+  chance = 1 / run['num_classes']  # 1: the number of classes is not known
+  if accuracy and chance < 1 and accuracy.low <= chance <= accuracy.high:
+    text += f' That is chance, 1 of {run["num_classes"]} classes.'
   by_words: dict[str, list[str]] = {}
   for name, one in _negatives(runs):
     unsure = len(one.values) == 1 and one.high - one.low > WIDE
