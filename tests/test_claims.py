@@ -46,6 +46,12 @@ def test_welch_is_scipys_and_settles_constant_groups():
       stats.ttest_1samp([1.0, 1.1, 1.2], 0.0).pvalue)
 
 
+def test_a_constant_group_gives_no_warning(recwarn):
+  p = claims.welch([0.99, 0.99], [0.97, 0.98])
+  assert p == pytest.approx(stats.ttest_1samp([0.97, 0.98], 0.99).pvalue)
+  assert not recwarn.list
+
+
 def test_holm_by_hand():
   # Of 4: .005 x 4, .01 x 3, .03 x 2, and .04 x 1, which is not below the one before.
   np.testing.assert_allclose(
