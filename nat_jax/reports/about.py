@@ -43,12 +43,12 @@ def _data(settings, counts):
   if 'positives' not in settings:  # GANs of points
     return [('Data', source_text(settings))] if settings else []
   rows = [('Trained on', source_text(settings['positives'])
-           + _number(counts.get('positives')))]
+           + _number(counts.get('positives'), ' images'))]
   if not settings.get('negatives') or counts and not counts['negatives']:
     return [*rows, ('Negatives', 'none in training')]
   return [*rows, ('Negatives', '; '.join(
       f'{name}: {source_text(entry["source"])}'
-      f'{_number(counts.get("negatives", {}).get(name))}'
+      f'{_number(counts.get("negatives", {}).get(name), " images")}'
       for name, entry in settings['negatives'].items()))]
 
 
@@ -139,5 +139,5 @@ def _listed(texts):
       [*texts[:MOST_NAMES], *([f'and {more} more'] if more > 0 else [])])
 
 
-def _number(n):
-  return '' if n is None else f' ({n:,})'
+def _number(n, of=''):
+  return '' if n is None else f' ({n:,}{of})'
