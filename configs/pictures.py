@@ -14,7 +14,9 @@ negatives are positives with shuffled patches.
 `baseline:pets,others`, which does not use the negatives (its workdir is
 runs/pets-baseline). Validation accuracy is computed every 100 updates. Training stops
 when it has been below its best value for 1,000 updates (--config.patience=0: never).
-eval.json is of the checkpoint with the best value, of equal values the newest.
+eval.json is of the checkpoint with the best value, of equal values the newest. It is
+also evaluated on 500 test pictures with noise, blur, low contrast and JPEG artefacts.
+Classes of unequal size: --config.data.class_weights=balanced.
 
 A picture that cannot be read ends the program before training, with its name. To skip
 such pictures set skip_unreadable=True in all sources that read their folder:
@@ -67,6 +69,7 @@ def get_config(variant='pets,others'):
           'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
       },
       percent=10)
+  evals |= presets.corrupted(evals['test']['source'])
   return presets.experiment(
       name=os.path.basename(os.path.abspath(positives)),
       variant=method,

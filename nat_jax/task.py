@@ -260,6 +260,8 @@ class Task(NamedTuple):
     figures: groups of runs -> (file name, caption, note, figure or None) per figure.
     commands: modes of `nat_jax.main` that its runs support, besides train and report.
     resolve: (config, others) -> the config, completed with values from other runs.
+    verdict: groups of runs -> what they can do, in words: (headline or '', sentences)
+      per paragraph.
   """
 
   title: str
@@ -270,6 +272,7 @@ class Task(NamedTuple):
   figures: Callable[..., Any]
   commands: tuple[str, ...] = ('evaluate',)
   resolve: Callable[..., dict[str, Any]] = lambda config, others: config
+  verdict: Callable[..., list[tuple[str, list[str]]]] = lambda groups: []
 
 
 def figures(metrics: clu_metrics.Collection) -> dict[str, float]:

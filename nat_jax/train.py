@@ -16,6 +16,7 @@ updates take (`feed.make_call_length`), and float32 sums depend on how they are 
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import textwrap
 import time
@@ -78,6 +79,7 @@ class Job(NamedTuple):
     manager: orbax manager of the checkpoints.
     about: dict that each checkpoint holds besides the state.
     mesh: the devices.
+    examples: numbers of training examples: {'positives': n, 'negatives': {name: n}}.
   """
 
   config: dict[str, Any]
@@ -92,6 +94,7 @@ class Job(NamedTuple):
   manager: Any
   about: dict[str, Any]
   mesh: jax.sharding.Mesh
+  examples: dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -135,7 +138,8 @@ def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> N
 
 
 def train(
-    config: Mapping[str, Any], workdir: str, overwrite: bool = False, profile: int = 0
+    config: Mapping[str, Any], workdir: str, overwrite: bool = False, profile: int = 0,
+    command: str = '',
 ) -> dict[str, Any]:
   """Trains a config in a workdir, or resumes its training.
 
@@ -145,6 +149,7 @@ def train(
       resumed.
     overwrite: whether to move a run of another config aside first.
     profile: number of updates to trace with jax.profiler; see `profiling.tracer`.
+    command: that trains the run, for its report; '': it is not recorded.
 
   Returns:
     The final evaluation: the content of eval.json.
@@ -177,6 +182,7 @@ def train(
       futures.ThreadPoolExecutor(2) as threads,
       _settling(course),
       profiling.tracer(workdir, course.step, steps, profile) as trace,
+      _recorded(job, course, write, command),
   ):
     if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
@@ -191,6 +197,27 @@ def train(
           f'stopped at step {course.step}: {job.config["best"]} has not been better '
           f'for {job.config["patience"]} updates')
     return finish(job, course, came)
+
+
+@contextlib.contextmanager
+def _recorded(job, course, write, command):
+  """Records what trains the run, and at the end how long it took, for reports.
+
+  A process that is killed leaves no time.
+  """
+  began = time.monotonic()
+  devices = job.mesh.devices.ravel()
+  name = f'{len(devices)} x {devices[0].device_kind}'
+  if devices[0].platform == 'cpu':
+    name = f'{os.cpu_count()} CPU cores'
+  write({'step': course.step, 'kind': writers.START, 'command': command,
+         'devices': name, 'examples': job.examples})
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError):  # the error that ends the run is the one to show
+      write({'step': course.step, 'kind': writers.END,
+             'seconds': round(time.monotonic() - began, 1)})
 
 
 def open_run(
@@ -235,7 +262,10 @@ def open_run(
   about = {'config': config, 'image_shape': list(inputs.shape),
            'class_names': list(inputs.class_names)}
   job = Job(config, workdir, trainer, evaluator, step_fn, source, items, call_length,
-            parallel.replicate(frozen, mesh), manager, about, mesh)
+            parallel.replicate(frozen, mesh), manager, about, mesh,
+            {'positives': int((np.asarray(inputs.pool.label) >= 0).sum()),
+             'negatives': {name: len(one.label)
+                           for name, one in (inputs.negatives or {}).items()}})
   if found:
     return job, Course(state, found['step'], found.get('window', {}))
   state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)

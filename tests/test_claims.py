@@ -14,7 +14,8 @@ def groups(baseline, nat, name='cifar10_small'):
   def runs(variant, values):
     return [{
         'name': name, 'variant': variant, 'label': f'{name}:{variant} {seed}',
-        'seed': seed, 'step': 1, 'config': {}, 'workdir': '',
+        'seed': seed, 'step': 1, 'config': {}, 'workdir': '', 'evaluation': {},
+        'sessions': [],
         'evals': {
             'test': {'positive': True, 'accuracy': 0.8, 'n': 10},
             'cifar100_test': {
@@ -43,6 +44,12 @@ def test_welch_is_scipys_and_settles_constant_groups():
   assert np.isnan(claims.welch([0.0], [1.0, 1.1]))
   assert claims.welch([0.0, 0.0, 0.0], [1.0, 1.1, 1.2]) == pytest.approx(
       stats.ttest_1samp([1.0, 1.1, 1.2], 0.0).pvalue)
+
+
+def test_a_constant_group_gives_no_warning(recwarn):
+  p = claims.welch([0.99, 0.99], [0.97, 0.98])
+  assert p == pytest.approx(stats.ttest_1samp([0.97, 0.98], 0.99).pvalue)
+  assert not recwarn.list
 
 
 def test_holm_by_hand():

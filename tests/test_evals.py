@@ -186,3 +186,48 @@ def test_evaluations_of_a_gan_with_mistakes(tmp_path):
       train.train(make_gan({'x': entry}), str(tmp_path / 'run'))
     assert all(text in str(error.value) for text in named)
   assert set(gan.EVALUATORS) == {'samples', 'sheet'}
+
+
+def corrupted(**changes):
+  """The config with positives of the test under two strengths of noise."""
+  config = make_config()
+  entries = presets.corrupted(fake(2, 0, 1), num=10)
+  for name in ('corrupted_noise_1', 'corrupted_jpeg_5'):
+    config.evals[name] = entries[name] | changes
+  return config
+
+
+def test_corrupted_positives_are_accepted_or_refused(tmp_path):
+  """Evaluated at the end only, and with the threshold of the uncorrupted ones."""
+  run = tmp_path / 'run'
+  content = train.train(corrupted(), str(run))
+  assert looks(run)[4] == ['validation', 'validation_2']
+  figures = content['evals']['corrupted_noise_1']
+  assert (figures['corruption'], figures['strength'], figures['n']) == ('noise', 1, 10)
+  clean, noisy = (toy.arrays(run / 'scores' / f'{name}.npz')
+                  for name in ('test', 'corrupted_noise_1'))
+  threshold = content['classes']['threshold']
+  assert np.mean(clean['score'] >= threshold) == 0.95
+  assert figures['accepted'] == np.mean(noisy['score'] >= threshold)
+  assert figures['accuracy'] == np.mean(noisy['prediction'] == noisy['label'])
+  assert content['evals'].keys() == evaluate_run(str(run))['evals'].keys()
+  classes = content['classes']
+  assert np.sum(classes['confusion']) == np.sum(classes['n']) == 20
+  assert np.trace(classes['confusion']) / 20 == pytest.approx(
+      content['evals']['test']['accuracy'])
+  assert report.write([str(run)])  # other tables and figures leave them out
+  text = (run / 'report.md').read_text()
+  assert 'corrupted_noise_1' not in text
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'positive': False}, "corrupted_.*type 'corruption' must have"),
+    ({'part': 'calibration'}, "corrupted_.*the part 'test'"),
+    ({'corrupt': {'name': 'noise', 'strength': 9}}, r'strength must be .*\[1, 5\]'),
+    ({'corrupt': {'name': 'snow', 'strength': 1}}, "unknown corruption 'snow'"),
+    ({'corrupt': {'name': 'jpeg', 'strength': 1, 'quality': 5}}, 'jpeg.*quality'),
+])
+def test_mistakes_in_corruptions(changes, message, tmp_path):
+  with pytest.raises((ValueError, TypeError), match=message):
+    train.train(corrupted(**changes), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()

@@ -229,6 +229,29 @@ def test_a_sheet_is_the_mosaic_enlarged(tmp_path):
   assert times == 640 // 18
 
 
+def test_a_sheet_with_text_has_the_same_images(tmp_path):
+  """Each row of images, and below it a strip with a caption under each."""
+  images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+  for name, text in (('plain', {}), ('one', {'title': 'a title', 'captions': 'abc'}),
+                     ('two', {'title': 'a title', 'captions': 'axc'})):
+    pictures.save_sheet(images, tmp_path / name, columns=2, **text)
+  plain, one, two = (np.asarray(Image.open(tmp_path / name).convert('L'))
+                     for name in ('plain', 'one', 'two'))
+  width, row, image = plain.shape[1], plain.shape[0] // 2, plain.shape[0] // 18 * 8
+  assert one.shape[1] == width
+  first = next(k for k in range(len(one)) if (one[k:k + image] == plain[:image]).all())
+  assert (one[:first] < 100).any()  # the title
+  second = first + (len(one) - first) // 2
+  assert (one[second:second + image] == plain[row:row + image]).all()
+  changed = np.argwhere(one != two)
+  assert changed[:, 0].min() >= first + image and changed[:, 0].max() < second
+  assert changed[:, 1].min() >= width / 2  # the caption of the second image
+  long = {'captions': ['a very long caption ' * 20, '', '']}
+  pictures.save_sheet(images, tmp_path / 'long', columns=2, **long)
+  found = np.asarray(Image.open(tmp_path / 'long').convert('L'))
+  assert (found[row:row + 15, width // 2:] == 255).all()
+
+
 def test_seven_variants_have_seven_colours():
   names = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10', 'hinge')
   palette = figures.colours({name: [{'variant': name}] for name in names})

@@ -1,11 +1,12 @@
 """configs/pictures.py: one key for the size of all pictures; its variants and runs."""
 
+import numpy as np
 import pytest
 import toy
 from absl import flags
 from PIL import Image
 
-from nat_jax import runs, train
+from nat_jax import data, runs, train
 from nat_jax.commands import config_file, plan
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import inputs
@@ -35,6 +36,21 @@ def test_one_key_is_the_size_of_all_pictures(size, shape, folders):
   assert {'test', 'others', 'noise', 'validation', 'calibration_others'} <= set(sets)
   assert {one.arrays.image.shape[1:] for one in sets.values()} == {shape}
   assert runs.resolve(config) == config
+
+
+def test_test_pictures_are_corrupted_in_four_ways_at_five_strengths(folders):
+  config = runs.resolve(config_file.load('pictures', folders))
+  found = {name: spec for name, spec in config['evals'].items() if 'corrupt' in spec}
+  assert len(found) == 20 and {spec['every'] for spec in found.values()} == {0}
+  assert {(spec['corrupt']['name'], spec['corrupt']['strength'])
+          for spec in found.values()} == {
+              (name, strength) for name in data.CORRUPTIONS
+              for strength in data.STRENGTHS}
+  sets = inputs.load_evals(config, {}, ['test'])
+  one, test = sets['corrupted_jpeg_5'].arrays, sets['test'].arrays
+  assert one.image.shape == test.image.shape == (12, 32, 32, 3)
+  np.testing.assert_array_equal(one.label, test.label)
+  assert (one.image[:] != test.image[:]).any()
 
 
 def test_a_size_of_its_own_is_kept(folders):

@@ -11,7 +11,7 @@ import pytest
 
 from nat_jax import reports
 from nat_jax.commands import report
-from nat_jax.reports import figures, tables
+from nat_jax.reports import about, figures, tables
 from nat_jax.tasks.classify import report as classifiers
 
 THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
@@ -68,7 +68,7 @@ def text_of(evals_by_label):
   """The tables of runs of which nothing but the figures is known."""
   groups = {
       label: [dict(label=f'{label} {i}', name='toy', variant=label, seed=i, evals=one,
-                   step=1, config={}, workdir='')
+                   step=1, config={}, workdir='', evaluation={}, sessions=[])
               for i, one in enumerate(found if isinstance(found, list) else [found])]
       for label, found in evals_by_label.items()}
   return '\n'.join(table.markdown() for table in classifiers.tables(groups))
@@ -212,6 +212,7 @@ def test_what_was_chosen_by_is_not_reported(tmp_path):
         tmp_path / name / 'oe', 'oe', figures_of=change(evals(**interval))))
     report.write(workdirs, str(tmp_path / name / 'out'))
     text = (tmp_path / name / 'out' / 'report.md').read_text()
+    text = re.sub('- Evaluated on:.*', '', text)  # it names all parts
     texts[name] = text.replace(str(tmp_path / name), '')
   assert texts['plain'] == texts['parts']
   figure = figures.histograms({'oe': [reports.load_run(workdirs[-1])]})
@@ -383,3 +384,104 @@ def test_a_page_names_its_tables_and_figures(tmp_path):
   assert 'alt="Training curves"' in text
   assert 'alt="Most confidently mistaken negatives: toy:nat seed 0. Below each' in text
   assert 'prefers-color-scheme: dark' in text and 'overflow-x: auto' in text
+
+
+def test_the_page_begins_with_verdict_and_facts(tmp_path):
+  """In this order: verdict, data, classes, duration, command, tables, figures."""
+  workdir = write_run(tmp_path / 'a')
+  config = json.loads((tmp_path / 'a' / 'config.json').read_text())
+  config |= {'steps': 50, 'data': {
+      'positives': {'name': 'tfds', 'dataset': 'cifar10', 'split': 'train[:90%]'},
+      'negatives': {'folder': {'source': {
+          'name': 'folder', 'path': 'others', 'classes': list(range(30))}}},
+      'batch_size': 64}}
+  (tmp_path / 'a' / 'config.json').write_text(json.dumps(config))
+  with open(tmp_path / 'a' / 'metrics.jsonl') as file:
+    lines = file.readlines()[:-1]
+  start = {'kind': 'start', 'command': 'python -m nat_jax.main --config a b',
+           'devices': '4 x H100', 'examples': {'positives': 45000, 'negatives': {
+               'folder': 1234}}}
+  lines += [json.dumps(record) + '\n' for record in (
+      {'step': 0, **start}, {'step': 20, 'kind': 'end', 'seconds': 3600.4},
+      {'step': 20, **start}, {'step': 40, 'kind': 'end', 'seconds': 65})]
+  (tmp_path / 'a' / 'metrics.jsonl').write_text(''.join(lines))
+  path = report.write([workdir])
+  text = (tmp_path / 'a' / 'report.md').read_text()
+  assert '- Trained on: cifar10, train[:90%] (45,000 images)\n' in text
+  assert re.search(
+      r'Negatives: folder: others, classes 0, 1, .* 19, and 10 more \(1,234', text)
+  assert 'Evaluated on: test: test (10), seen (8), unseen (8)\n' in text
+  assert '- Classes: 4: ant, bee, cat, <dog>\n' in text
+  assert 'Training: 40 of 50 updates. Batches of 64. Time on 4 x H100' in text
+  assert 'nat 1:01:05.\n' in text
+  assert '- Made by: python -m nat_jax.main --config a b\n' in text
+  page = open(path).read()
+  places = [page.index(part) for part in (
+      'nat classifies 99', 'Trained on', 'Classes', 'Training', 'Made by',
+      '<code>python', 'Tables', '<table>', '<figure>')]
+  assert places == sorted(places)
+  assert '95\u00a0%' in page  # on one line
+
+
+def test_a_killed_process_leaves_a_part_of_the_time():
+  start = {'command': '', 'devices': '2 CPU cores'}
+  for sessions, text in (
+      ([start, start | {'seconds': 9}], 'at least 0:00:09'), ([start], '-'), ([], '-')):
+    assert about.duration({'sessions': sessions}) == text
+
+
+def test_classes_and_confusions(tmp_path):
+  """Of two seeds: means over seeds, sums of counts, a background prediction."""
+  workdirs = []
+  for seed in range(2):
+    classes = {'threshold': 0.5, 'n': [4, 2, 0, 4], 'accuracy': [1.0, 0.5, None, 0.5],
+               'accepted': [1.0, seed / 2, None, 1.0],
+               'confusion': [[4, 0, 0, 0], [1, 1, 0, 0], [0] * 4, [0, 0, 2, 2]]}
+    if seed:
+      classes['confusion'][1] = [0, 1, 0, 0, 1]
+      for k in (0, 2, 3):
+        classes['confusion'][k] += [0]
+    workdirs.append(write_run(tmp_path / str(seed), seed=seed, classes=classes))
+  text = report.tables(workdirs)
+  assert cells(text, 'bee') == ['2', '0.500 ± 0.000', '0.250 ± 0.354']
+  assert cells(text, 'cat') == ['0', '-', '-']
+  assert 'nat, sum of 2 seeds' in text
+  assert cells(text, 'ant', 1) == ['8', '·', '·', '·', '·']
+  assert cells(text, 'bee', 1) == ['1', '2', '·', '·', '1']
+  assert cells(text, '<dog>', 1) == ['·', '·', '4', '4', '·']
+  one = report.tables(workdirs[:1])
+  assert cells(one, 'bee') == ['2', '0.500', '0', '0.095 to 0.905']
+
+
+def test_many_classes_show_their_most_frequent_mistakes(tmp_path):
+  num = 60
+  names = [f'c{k}' for k in range(num)]
+  classes = {'threshold': 0.5, 'n': [10] * num, 'accepted': [1.0] * num,
+             'accuracy': [k / num for k in range(num)],
+             'confused': [[1, 0, 5], [2, num, 3]]}
+  text = report.tables([write_run(
+      tmp_path / 'a', class_names=names, num_classes=num, classes=classes)])
+  assert 'Most frequent mistakes' in text and 'Confusion matrix' not in text
+  assert cells(text, 'c1', 1) == ['c0', '5'] and cells(text, 'c2', 1) == ['none', '3']
+  assert 'The 50 of 60 classes' in text and cells(text, 'c49') and '| c50 ' not in text
+
+
+def test_corrupted_positives(tmp_path):
+  found = evals()
+  for kind, strength, right, kept in (
+      ('noise', 1, 0.9, 0.8), ('noise', 5, 0.6, 0.5), ('jpeg', 5, 0.7, 0.25)):
+    found[f'corrupted_{kind}_{strength}'] = {
+        'type': 'corruption', 'positive': True, 'part': 'test', 'corruption': kind,
+        'strength': strength, 'accuracy': right, 'accepted': kept, 'n': 500}
+  workdir = write_run(tmp_path / 'a', figures_of=found)
+  text = report.tables([workdir])
+  assert cells(text, 'strength') == ['noise', 'jpeg']
+  assert cells(text, '1') == ['0.900 / 0.800', '- / -']
+  assert cells(text, '5') == ['0.600 / 0.500', '0.700 / 0.250']
+  assert ('noise of strength 5: 60 % right, 50 % accepted; jpeg of strength 5: 70 % '
+          'right, 25 % accepted.') in ' '.join(text.split())
+  report.write([workdir])
+  rest = (tmp_path / 'a' / 'report.md').read_text()
+  assert 'corrupted_noise_1' not in rest
+  with open(tmp_path / 'a' / 'report.csv') as file:
+    assert 'corrupted_noise_1' in file.read()

@@ -57,6 +57,7 @@ SECTIONS = {
     'schedule': (optim.SCHEDULES, {'steps'}),
     'treatment': (classify.TREATMENTS, set()),
     'augment': (data.AUGMENTS, set()),
+    'corruption': (data.CORRUPTIONS, {'images', 'numbers'}),
     'source': (data.SOURCES | data.SYNTHETIC, {'like'}),
     'features': (features.FEATURES, {'mesh', 'image_shape', 'others'}),
     'penalty': (losses.PENALTIES, set()),
@@ -82,8 +83,9 @@ def test_every_key_and_every_argument_is_bounded():
   known = known - set(schema.LISTS) | {f'{key}.*' for key in schema.LISTS}
   assert known - set(bounds.BOUNDS) == {
       key for key in bounds.SPECS if key in known}
-  # Nothing is left over but what tasks/classify/build.py reads itself.
-  assert set(bounds.BOUNDS) - known == {'trainer.teacher_step', 'trainer.teacher_crc32'}
+  # Nothing is left over but what tasks/classify/build.py and data.corrupt read.
+  assert set(bounds.BOUNDS) - known == {
+      'trainer.teacher_step', 'trainer.teacher_crc32', 'corruption.num'}
   assert set(bounds.SPECS.values()) == set(SECTIONS)
 
 
@@ -106,7 +108,10 @@ CONFIGS = {
             DATA, augment=[{'name': 'crop', 'pad': 1, 'mode': 'reflect'},
                            {'name': 'cutout', 'size': 2}],
             treatment={'name': 'mix', 'alpha': 1.0, 'mode': 'cutmix', 'portion': 0.5}),
-        evals={'test': {'source': FAKE, 'positive': True, 'seen': None}}),
+        evals={'test': {'source': FAKE, 'positive': True, 'seen': None},
+               'noisy': {'source': FAKE, 'positive': True, 'type': 'corruption',
+                         'corrupt': {'name': 'noise', 'strength': 2, 'num': 5,
+                                     'seed': 1}}}),
     'convolutions': dict(
         steps=4, num_classes=4,
         model={'name': 'resnet', 'blocks': [0, 1], 'width': 4, 'stem_stride': 2},

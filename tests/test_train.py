@@ -16,7 +16,7 @@ import pytest
 import toy
 from clu import metrics as clu_metrics
 
-from nat_jax import runs, task, train
+from nat_jax import metrics, runs, task, train
 from nat_jax.commands import jobs, pool, report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import (
@@ -30,6 +30,7 @@ from nat_jax.runtime import (
 )
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets
+from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import evaluate, inputs
 
 pytestmark = pytest.mark.usefixtures('as_users_compile')
@@ -165,7 +166,7 @@ def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
       train.train(config, str(tmp_path / 'stopped'))
     assert stopped.value.number == number
     assert re.search(rf'{number.name}\b.*\bstep {step}\b.*\b6\b', str(stopped.value))
-    assert not (tmp_path / 'stopped' / 'metrics.jsonl').exists()
+    assert toy.records(tmp_path / 'stopped') == []
   train.train(config, str(tmp_path / 'stopped'))
   assert_same(
       toy.final_state(tmp_path / 'whole'), toy.final_state(tmp_path / 'stopped'))
@@ -365,8 +366,9 @@ def files_of_at_most(size):
 
 
 def test_disk_that_fills_up_while_it_trains(tmp_path, monkeypatch):
-  """The second record of metrics.jsonl does not fit; the same command goes on."""
-  config, room = make_config(run=dict(checkpoint_every=1)), [True, False]
+  """The second record of training does not fit; the same command goes on."""
+  # Records of the start, of updates 2 and 4, and of the end.
+  config, room = make_config(run=dict(checkpoint_every=1)), [True, True, False, False]
 
   @contextlib.contextmanager
   def full(path):
@@ -900,11 +902,31 @@ def test_progress_shows_what_can_move(done):
 def test_an_evaluation_says_whether_there_is_a_background_output(num_outputs, tmp_path):
   config = runs.resolve(make_config(num_classes=2))
   logits = np.zeros((4, num_outputs))
+  scores = {'test': {**metrics.scores_from_logits(logits, 2), 'logits': logits,
+                     'label': np.zeros(4, np.int32)}}
   sets = {'test': inputs.EvalSet(
       None, positive=True, seen=False, overlap=0, part='test')}
   evaluation = evaluate.save_evaluation(
-      str(tmp_path), config, 1, ['a', 'b'], sets, {}, {'test': {'logits': logits}}, {})
+      str(tmp_path), config, 1, ['a', 'b'], sets, {}, scores, {})
   assert evaluation['background'] == (num_outputs > 2)
+  assert evaluation['classes']['confusion'] == [[4, 0], [0, 0]]
+
+
+def test_a_run_records_what_trains_it(stop_at, tmp_path):
+  """Of each process the command, the devices and, but for a kill, its time."""
+  stop_at({3: [signal.SIGTERM]})
+  with pytest.raises(train.Preempted):
+    train.train(make_config(), str(tmp_path), command='a command')
+  train.train(make_config(), str(tmp_path), command='the same')
+  starts, ends = (toy.records(tmp_path, kind) for kind in ('start', 'end'))
+  assert [(r['step'], r['command']) for r in starts] == [
+      (0, 'a command'), (4, 'the same')]
+  assert [r['step'] for r in ends] == [4, 6]
+  assert all(r['seconds'] > 0 for r in ends) and 'CPU' in starts[0]['devices']
+  inputs_ = TASKS['classify'].load(runs.resolve(make_config()), 1)
+  label = inputs_.pool.label
+  assert starts[0]['examples']['positives'] == (label >= 0).sum()
+  assert sum(starts[0]['examples']['negatives'].values()) == (label < 0).sum()
 
 
 def test_seen_and_overlap(caplog):

@@ -19,6 +19,7 @@ from nat_jax import data, metrics, runs, schema
 from nat_jax.commands import flags
 from nat_jax.metrics import selective
 from nat_jax.reports import tables
+from nat_jax.reports.tables import percent
 from nat_jax.runtime import files
 from nat_jax.tasks.classify import evaluate, inputs, rule
 
@@ -191,12 +192,6 @@ def shown_threshold(found: Mapping[str, Any], key: str = 'threshold') -> str:
   if found['score'] == selective.MAX_PROBABILITY:
     return f'{_probability(value):.4f}'
   return f'{value:.4f}'
-
-
-def percent(value: float) -> str:
-  """A share as text with at least two significant digits next to 0 and 1."""
-  digits = 2 if 0 < min(value, 1 - value) < 0.01 else 1
-  return f'{100 * value:.{digits}f}'.rstrip('0').rstrip('.') + ' %'
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -91,23 +91,44 @@ def generate(
   tag = f'step{gan.step}_seed{seed}_num{num}' + _class_tag(classes)
   out = out or os.path.join(workdir, FOLDER)
 
-  def sheet(images, name, columns=COLUMNS):
-    generation.sheet(images, os.path.join(out, f'{name}.png'), columns)
+  def sheet(images, name, columns, what, captions):
+    generation.sheet(
+        images, os.path.join(out, f'{name}.png'), columns, captions=captions,
+        title=f'{gan.config["name"]}:{gan.config["variant"]}, step {gan.step}, seed '
+        f'{seed}: {what}')
 
   turns = min(len(classes or [0]), COLUMNS)
-  sheet(samples.image, f'sheet_{tag}', COLUMNS // turns * turns)
+  sheet(samples.image, f'sheet_{tag}', COLUMNS // turns * turns,
+        *_classes_shown(gan, samples, wanted))
   if interpolate:
     images = interpolation(gan, samples, interpolate, seed)
-    sheet(images, f'interpolation{interpolate}_{tag}')
+    ends = [text for i in range(interpolate)
+            for text in (f'sample {2 * i}', *[''] * (COLUMNS - 2), f'{2 * i + 1}')]
+    sheet(images, f'interpolation{interpolate}_{tag}', COLUMNS,
+          'interpolations on the sphere, from a sample to the next one', ends)
   line = ''
   if search:
-    images, line = search(samples.image)
-    sheet(images, f'neighbours{neighbours}_{tag}', neighbours + 1)
+    images, captions, line = search(samples.image)
+    sheet(images, f'neighbours{neighbours}_{tag}', neighbours + 1,
+          'samples, and the training images nearest to each, with their distance '
+          'between features', captions)
   path = os.path.join(out, f'samples_{tag}.npz')
   if jax.process_index() == 0:
     files.write_npz(path, **samples._asdict(), settings=json.dumps(settings))
     print(line, end='\n' if line else '')
   return path
+
+
+def _classes_shown(gan, samples, wanted):
+  """The title of a sheet of samples, and the class of each as its caption."""
+  if (samples.label < 0).any():
+    return 'samples, not selected', ()
+  names = gan.class_names or list(map(str, range(gan.config['num_classes'])))
+  how = ('samples, not selected. Below each: the class given to the generator'
+         if _predefined(gan) else
+         'samples. Below each: the class that the discriminator predicts'
+         + (', by which they were selected' if wanted is not None else ''))
+  return how, [names[label] for label in samples.label.tolist()]
 
 
 def interpolation(gan, samples: Samples, rows: int, seed: int) -> np.ndarray:

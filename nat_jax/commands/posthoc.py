@@ -167,7 +167,7 @@ def posthoc(
   train, num_train = None, [0, 0]
   if set(chosen) - set(UNFITTED):
     train, num_train = _take(images_lib.load_sets(config, False)[0], NUM_TRAIN)
-  sets = inputs.load_evals(config, parts=[schema.TEST])
+  sets = _test_sets(config)
   taken = {name: _take(one.arrays, per_set) for name, one in sets.items()}
   report = _Report(num_train[0] + work * sum(used for _, (used, _) in taken.values()))
   if work > 1:
@@ -209,6 +209,12 @@ def posthoc(
   if jax.process_index() == 0:
     files.write_json(os.path.join(workdir, POSTHOC), content)
   return content
+
+
+def _test_sets(config):
+  """The sets of part 'test', but for corrupted images."""
+  sets = inputs.load_evals(config, parts=[schema.TEST])
+  return {name: one for name, one in sets.items() if not one.corrupt}
 
 
 def text(found: dict[str, Any]) -> str:

@@ -6,25 +6,33 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import tqdm
 
 from nat_jax import reports
 from nat_jax.commands import flags
+from nat_jax.reports import page
 from nat_jax.runtime import files
 from nat_jax.task import Task
 from nat_jax.tasks import TASKS
 
 
 def tables(workdirs: Sequence[str]) -> str:
-  """All tables of the runs as Markdown, aligned for a terminal.
+  """All tables of the runs as Markdown, aligned for a terminal, and the verdict.
 
   Raises:
     ValueError: a workdir without eval.json, or runs of several tasks.
   """
   task, groups = _load(workdirs)
-  return '\n'.join(table.markdown() for table in task.tables(groups))
+  said = ['\n'.join(map(_wrapped, page.paragraph(*one))) + '\n'
+          for one in task.verdict(groups)]
+  return '\n'.join([*(table.markdown() for table in task.tables(groups)), *said])
+
+
+def _wrapped(line):
+  return textwrap.fill(line, 88, subsequent_indent='  ' * line.startswith('- '))
 
 
 def write(workdirs: Sequence[str], out: str | None = None) -> str:
@@ -44,7 +52,8 @@ def write(workdirs: Sequence[str], out: str | None = None) -> str:
   """
   task, groups = _load(workdirs)
   return reports.write(
-      groups, task.tables(groups), _told(task.figures(groups)), out or workdirs[0])
+      groups, task.tables(groups), _told(task.figures(groups)), out or workdirs[0],
+      task.verdict(groups))
 
 
 def _told(drawn):

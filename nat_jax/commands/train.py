@@ -1,6 +1,8 @@
 """Trains the runs that a config needs, one after the other, and reports on them."""
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 
 import absl.flags
@@ -34,7 +36,8 @@ def run(argv: Sequence[str] = ()) -> None:
       # Runs that are started together may depend on one evaluation classifier: wait.
       with workdirs.hold(workdir, wait=i < len(needed)):
         train.train(
-            run_config, workdir, flags.OVERWRITE.value, flags.PROFILE.value)
+            run_config, workdir, flags.OVERWRITE.value, flags.PROFILE.value,
+            f'python -m nat_jax.main {shlex.join(sys.argv[1:])}')
   if jax.process_index() == 0:
     report.show([workdir for _, workdir in planned[::-1]])
 

@@ -20,6 +20,7 @@ from nat_jax.data.arrays_source import (
 )
 from nat_jax.data.augment import AUGMENTS, make_augment, normalise
 from nat_jax.data.cache import cache_folder, cache_root, read_cache, write_cache
+from nat_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from nat_jax.data.folder_source import (
     decode_each,
     folder,
@@ -37,7 +38,7 @@ from nat_jax.data.negatives import (
 )
 from nat_jax.data.overlap import count_overlaps
 from nat_jax.data.points import POINTS, Points
-from nat_jax.data.pool import Pool, gather, make_pool
+from nat_jax.data.pool import Pool, class_weights, gather, make_pool
 from nat_jax.data.rows import Images, Rows
 from nat_jax.data.sources import (
     Arrays,
@@ -51,14 +52,15 @@ from nat_jax.data.stream import Stream, apart, make_stream
 from nat_jax.data.tfds_source import from_tfds
 
 __all__ = [
-    'AUGMENTS', 'POINTS', 'SOURCES', 'SYNTHETIC', 'Arrays', 'Images', 'Points', 'Pool',
-    'Rows', 'Stream', 'apart', 'arrays', 'blobs', 'cache_folder', 'cache_root',
-    'check_memory', 'count_overlaps', 'decode_each', 'digits', 'fake', 'folder',
-    'from_tfds', 'gather', 'is_vectors', 'list_pictures', 'load', 'make_augment',
-    'make_pool', 'make_stream', 'moments', 'normal_noise', 'normalise', 'patch_shuffle',
-    'picture_paths', 'pixel_permute', 'quantise', 'read_cache', 'read_header',
-    'read_pictures', 'split_slices', 'standardise', 'take_classes', 'take_split',
-    'uniform_noise', 'write_cache',
+    'AUGMENTS', 'CORRUPTIONS', 'POINTS', 'SOURCES', 'STRENGTHS', 'SYNTHETIC', 'Arrays',
+    'Images', 'Points', 'Pool', 'Rows', 'Stream', 'apart', 'arrays', 'blobs',
+    'cache_folder', 'cache_root', 'check_memory', 'class_weights', 'corrupt',
+    'count_overlaps', 'decode_each', 'digits', 'fake', 'folder', 'from_tfds', 'gather',
+    'is_vectors', 'list_pictures', 'load', 'make_augment', 'make_pool', 'make_stream',
+    'moments', 'normal_noise', 'normalise', 'patch_shuffle', 'picture_paths',
+    'pixel_permute', 'quantise', 'read_cache', 'read_header', 'read_pictures',
+    'split_slices', 'standardise', 'take_classes', 'take_split', 'uniform_noise',
+    'write_cache',
 ]
 
 # Called with the arguments of the spec.

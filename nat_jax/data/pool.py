@@ -25,10 +25,12 @@ class Pool(NamedTuple):
     image: uint8 `[n, h, w, c]`, an array or `data.Rows`; float32 `[n, d]` for vectors
       and points.
     label: int32 `[n]`, -1: a negative.
+    weight: float32 `[n]`, factor of the loss of each image; None: all are 1.
   """
 
   image: Array | rows.Rows
   label: Array
+  weight: Array | None = None
 
 
 def make_pool(
@@ -104,6 +106,44 @@ def make_pool(
   )
 
 
+def class_weights(
+    asked: str | Sequence[float], label: np.ndarray, num_classes: int
+) -> np.ndarray | None:
+  """The factor of the loss of each image, by its class.
+
+  Args:
+    asked: '': none; one factor for each class; or 'balanced', w_k = n / (c n_k), n_k of
+      the n positives in class k of c, so that the weights of all classes have equal
+      sums and those of all positives have the sum n.
+    label: int `[m]`, -1: a negative, whose factor is 1.
+    num_classes: number of classes c.
+
+  Returns:
+    float32 `[m]`; None for ''.
+
+  Raises:
+    ValueError: another number of factors than of classes, or 'balanced' where a class
+      has no image.
+
+  Reference: scikit-learn, `class_weight='balanced'`.
+  """
+  if not len(asked):
+    return None
+  if asked == 'balanced':
+    counts = np.bincount(label[label >= 0], minlength=num_classes)
+    if not counts.all():
+      raise ValueError(
+          "data.class_weights='balanced' needs training positives of each class, and "
+          f'there are none of class {np.flatnonzero(counts == 0)[0]}; give a factor '
+          'for each class instead, or add images')
+    asked = counts.sum() / (num_classes * counts)
+  if len(asked) != num_classes:
+    raise ValueError(
+        f'data.class_weights must hold one factor for each of the {num_classes} '
+        f'classes, got {len(asked)}')
+  return np.append(asked, 1).astype(np.float32)[label]  # label -1: the last one
+
+
 def gather(pool: Pool, index: Array | dict[str, Array]) -> dict[str, Any]:
   """Gathers the batch of the rows `index`.
 
@@ -124,5 +164,6 @@ def gather(pool: Pool, index: Array | dict[str, Array]) -> dict[str, Any]:
   return {
       'image': pool.image[row],
       'label': (pool.label[row] + 1) * filled - 1,
-      'weight': filled.astype('float32'),
+      'weight': filled.astype('float32') * (
+          1 if pool.weight is None else pool.weight[row]),
   }

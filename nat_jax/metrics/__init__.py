@@ -14,7 +14,7 @@ from nat_jax.metrics.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from nat_jax.metrics.detection import detection_metrics
+from nat_jax.metrics.detection import detection_metrics, threshold_at_recall
 from nat_jax.metrics.frechet import (
     ClassAwareDistance,
     GaussianStats,
@@ -46,7 +46,12 @@ from nat_jax.metrics.ncr import (
     positive_acceptance_rate,
 )
 from nat_jax.metrics.scores import scores_from_logits
-from nat_jax.metrics.summary import negative_summary, positive_summary
+from nat_jax.metrics.summary import (
+    class_summary,
+    corruption_summary,
+    negative_summary,
+    positive_summary,
+)
 from nat_jax.metrics.table import (
     METRICS,
     Metric,
@@ -66,7 +71,9 @@ __all__ = [
     'auroc_interval',
     'class_aware_fid',
     'class_histogram',
+    'class_summary',
     'confidences',
+    'corruption_summary',
     'describe',
     'detection_metrics',
     'directions',
@@ -93,4 +100,5 @@ __all__ = [
     'rank_note',
     'scores_from_logits',
     'selective',
+    'threshold_at_recall',
 ]

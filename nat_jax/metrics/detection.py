@@ -60,6 +60,24 @@ def detection_metrics(
   }
 
 
+def threshold_at_recall(positive_scores: ArrayLike, recall: float = RECALL) -> float:
+  """The highest threshold that keeps at least the share `recall` of the positives.
+
+  It is the threshold of 'fpr95_id_positive': an image is accepted if its score is at
+  least the threshold.
+
+  Args:
+    positive_scores: [p].
+    recall: least share of accepted positives.
+
+  Raises:
+    ValueError: no positives, or NaN.
+  """
+  scores = np.sort(checks.samples('positive_scores', positive_scores))
+  kept = np.arange(1, scores.size + 1)
+  return float(scores[-kept[np.argmax(kept / scores.size >= recall)]])
+
+
 def joint_ranks(
     positive_scores: ArrayLike, negative_scores: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, int]:

@@ -90,5 +90,78 @@ def negative_summary(
   return summary
 
 
+def class_summary(
+    scores: Scores, labels: ArrayLike, num_classes: int, most: int = 50
+) -> dict[str, Any]:
+  """The figures of each class of a positive evaluation set.
+
+  Args:
+    scores: of the n positives, from `scores_from_logits`.
+    labels: [n] integers in 0..num_classes-1.
+    num_classes: number of classes c.
+    most: largest number of classes for which the whole confusion matrix is returned.
+
+  Returns:
+    'threshold', the highest score that keeps 95 % of all n positives; lists of c with
+    one number per class, 'n', 'accuracy' and 'accepted', the share of its images whose
+    score is at least the threshold (None for a class without images); and 'confusion',
+    c rows of c counts, row: the label, column: the prediction (c + 1 where a background
+    output is predicted). With more than `most` classes it is 'confused', the `most`
+    largest counts beside the diagonal, [label, prediction, count].
+
+  Raises:
+    ValueError: no samples, or NaN.
+  """
+  labels = np.asarray(labels)
+  found = np.minimum(scores['prediction'], num_classes)  # num_classes: the background
+  width = num_classes + bool((found == num_classes).any())
+  counts = np.zeros((num_classes, width), int)
+  np.add.at(counts, (labels, found), 1)
+  threshold = detection.threshold_at_recall(scores['score'])
+  n = counts.sum(1)
+  accepted = np.bincount(
+      labels, scores['score'] >= threshold, num_classes)
+
+  def shares(values):
+    return [float(x) / int(m) if m else None for x, m in zip(values, n, strict=True)]
+
+  summary = {
+      'threshold': threshold, 'n': n.tolist(),
+      'accuracy': shares(np.diagonal(counts)), 'accepted': shares(accepted)}
+  if num_classes <= most:
+    return {**summary, 'confusion': counts.tolist()}
+  wrong = counts.copy()
+  np.fill_diagonal(wrong, 0)
+  largest = np.argsort(-wrong, axis=None, kind='stable')[:most]
+  pairs = np.stack(np.unravel_index(largest, wrong.shape), 1).tolist()
+  return {**summary, 'confused': [
+      [*pair, int(wrong[tuple(pair)])] for pair in pairs if wrong[tuple(pair)]]}
+
+
+def corruption_summary(
+    scores: Scores, labels: ArrayLike, pos_scores: Scores
+) -> dict[str, Any]:
+  """The metrics of corrupted positives, compared with those that are not corrupted.
+
+  Args:
+    scores: of the n corrupted positives, from `scores_from_logits`.
+    labels: [n] integers in 0..c-1.
+    pos_scores: of the positives that are not corrupted.
+
+  Returns:
+    'accuracy', 'accepted', the share whose score reaches the threshold that keeps 95 %
+    of the uncorrupted positives, their '_interval' [low, high], and 'n'.
+
+  Raises:
+    ValueError: no samples, NaN, or a label of -1.
+  """
+  accuracy, n = ncr.accuracy(scores['prediction'], labels), len(scores['score'])
+  threshold = detection.threshold_at_recall(pos_scores['score'])
+  accepted = float(np.mean(scores['score'] >= threshold))
+  return {
+      'accuracy': accuracy, 'accuracy_interval': _proportion(accuracy, n),
+      'accepted': accepted, 'accepted_interval': _proportion(accepted, n), 'n': n}
+
+
 def _proportion(share: float, n: int) -> list[float]:
   return list(intervals.proportion_interval(round(share * n), n))

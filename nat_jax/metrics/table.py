@@ -31,6 +31,7 @@ class Metric(NamedTuple):
 METRICS = {
     # Classifiers.
     'accuracy': Metric('accuracy', 4, 'higher'),
+    'accepted': Metric('accepted', 3, 'higher'),
     'ece': Metric('ECE', 4, 'lower'),
     'ncr': Metric('NCR', 3, 'lower', True),
     'par': Metric('PAR', 3, 'higher', True),

@@ -7,7 +7,8 @@
   paper         the values that the NAT paper printed
   figures       training curves, histograms, NCR_t against t
   pictures      sheets of images: mistakes, attention maps
-  page          tables and figures as Markdown and as HTML
+  about         data, classes, duration and command of runs
+  page          verdict, facts, tables and figures as Markdown and as HTML
 """
 
 from nat_jax.reports.frames import frame

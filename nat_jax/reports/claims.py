@@ -9,6 +9,7 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -102,7 +103,10 @@ def welch(one: Sequence[float], other: Sequence[float]) -> float:
     return math.nan
   if statistics.pstdev(one) == statistics.pstdev(other) == 0:
     return 1.0 if one[0] == other[0] else math.nan
-  return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
+  with warnings.catch_warnings():
+    # SciPy warns that it cannot know the variance of a constant group, which is 0.
+    warnings.filterwarnings('ignore', 'Precision loss', RuntimeWarning)
+    return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -153,7 +153,7 @@ def _line(ax, steps, values, pen):
   if len(values) == 1:
     ax.plot(steps, values[0], color=pen['color'], alpha=0.2, linewidth=0.8)
   _band(ax, steps, lines, pen)
-  ax.plot(steps, lines.mean(0), **pen)
+  ax.plot(steps, lines.mean(0), 'o-' if len(steps) == 1 else '-', ms=4, **pen)
 
 
 def _band(ax, steps, values, pen):

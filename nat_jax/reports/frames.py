@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 THRESHOLDS = tuple(map(str, metrics.THRESHOLDS))
 COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'type', 'part', 'positive',
            'seen', 'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
-ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n')  # no metrics
+ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n', 'corruption',
+         'strength')  # no metrics
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 

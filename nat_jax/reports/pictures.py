@@ -6,12 +6,13 @@
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from nat_jax.reports import figures
 from nat_jax.reports.frames import set_names
@@ -19,6 +20,8 @@ from nat_jax.runtime import files, results
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 2
 SHEET_PITCH = 1.42  # height of a thumbnail with its two lines of text
+
+WIDE, TEXT = 640, 11  # pixels: width of a sheet, size of its text
 
 MAX_NETWORKS, IMAGES_A_SET = 5, 3
 
@@ -88,12 +91,56 @@ def mosaic(images: np.ndarray, columns: int | None = None) -> np.ndarray:
   return canvas[..., 0] if channels == 1 else canvas
 
 
-def save_sheet(images: np.ndarray, path: str | Path, columns: int = 10) -> None:
-  """Writes the `mosaic` of images as a PNG, enlarged to about 640 pixels in width."""
-  canvas = mosaic(images, columns)
-  times = max(1, 640 // canvas.shape[1])
+def save_sheet(
+    images: np.ndarray, path: str | Path, columns: int = 10, title: str = '',
+    captions: Sequence[str] = (),
+) -> None:
+  """Writes the `mosaic` of images as a PNG, enlarged to about `WIDE` pixels in width.
+
+  Args:
+    images: uint8 [n, h, w, 1 or 3].
+    path: of the PNG.
+    columns: images per row.
+    title: text above the images; '': none.
+    captions: text below each image, cut off at its width; (): none.
+  """
+  times = max(1, WIDE // (columns * (images.shape[2] + 1)))
+
+  def enlarged(part):
+    return Image.fromarray(
+        mosaic(part, columns).repeat(times, 0).repeat(times, 1))
+
+  if title or captions:
+    canvas = _captioned(images, enlarged, columns, title, captions)
+  else:
+    canvas = enlarged(images)
   with files.replacing(path, 'wb') as file:
-    Image.fromarray(canvas.repeat(times, 0).repeat(times, 1)).save(file, format='png')
+    canvas.save(file, format='png')
+
+
+def _captioned(images, enlarged, columns, title, captions):
+  """The rows of a sheet with text above the first and below each."""
+  font = ImageFont.load_default(TEXT)
+  rows = [enlarged(images[start:start + columns])
+          for start in range(0, len(images), columns)]
+  width, height = rows[0].size
+  words = textwrap.wrap(title, max(1, int(width / (0.55 * TEXT))))
+  line, strip = round(1.4 * TEXT), round(1.4 * TEXT) * bool(captions)
+  top = len(words) * line + line // 2 * bool(words)
+  canvas = Image.new('RGB', (width, top + len(rows) * (height + strip)), 'white')
+  draw = ImageDraw.Draw(canvas)
+  for k, text in enumerate(words):
+    draw.text((2, k * line), text, 'black', font)
+  for k, row in enumerate(rows):
+    canvas.paste(row.convert('RGB'), (0, top + k * (height + strip)))
+  side = width // columns
+  for k, text in enumerate(captions):
+    while text and font.getlength(text) > side:
+      text = text[:-1]
+    x, y = k % columns * side + side / 2, top + k // columns * (height + strip) + height
+    gap = height // (images.shape[1] + 1)  # that `mosaic` leaves below an image
+    draw.text((x, y - gap + strip / 2), text, 'black', font, anchor='mm')
+  return canvas
 
 
 def attention(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:

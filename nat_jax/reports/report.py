@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nat_jax import metrics, schema
-from nat_jax.reports import figures, page
+from nat_jax.reports import about, figures, page
 from nat_jax.reports.frames import frame
 from nat_jax.reports.tables import Table
 from nat_jax.runtime import files, results, writers
@@ -42,7 +42,9 @@ def load_run(workdir: str) -> Run:
     'label': '<name>:<variant> seed <seed>',
     'conventions': how a GAN's metrics were computed,
     'evaluation': the content of eval.json,
-    'history': {'train': [(step, record)], 'eval': [(step, evals)]}.
+    'history': {'train': [(step, record)], 'eval': [(step, evals)]},
+    'sessions': for each process that trained the run, what it recorded of itself:
+      'command', 'devices', 'examples' and, unless it was killed, 'seconds'.
 
   Raises:
     ValueError: there is no eval.json, or a file cannot be read.
@@ -54,14 +56,15 @@ def load_run(workdir: str) -> Run:
         f'{workdir} holds no eval.json to report on; evaluate the run first: '
         f'python -m nat_jax.main --mode=evaluate --workdir {workdir}')
   config = _read_config(workdir)
-  about = {**evaluation, **config}
-  name = about.get('name') or folder.resolve().name
-  variant = about.get('variant') or about.get('loss', {}).get('name') or 'run'
-  seed = about.get('seed', 0)
+  known = {**evaluation, **config}
+  name = known.get('name') or folder.resolve().name
+  variant = known.get('variant') or known.get('loss', {}).get('name') or 'run'
+  seed = known.get('seed', 0)
   classes = evaluation.get('num_classes') or config.get('num_classes') or 1
   background = evaluation.get(
       'background', config.get('loss', {}).get('name') == 'background')
   informative = functools.partial(_informative, classes, background)
+  records = list(files.read_records(folder / writers.METRICS))
   return {
       'workdir': str(workdir), 'task': schema.upgrade(config)['task'],
       'name': name, 'variant': variant, 'seed': seed,
@@ -71,7 +74,8 @@ def load_run(workdir: str) -> Run:
       'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
       'conventions': evaluation.get('conventions', {}),
       'evaluation': evaluation,
-      'history': _history(folder / writers.METRICS, informative),
+      'history': _history(records, informative),
+      'sessions': _sessions(records),
   }
 
 
@@ -95,6 +99,7 @@ def _informative(num_classes, background, evals):
 def write(
     groups: Mapping[str, Sequence[Run]], tables: Sequence[Table],
     drawn: Iterable[tuple[str, str, str, Any]], out_dir: str,
+    verdict: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> str:
   """Writes report.html, report.md, report.csv and figures/*.png.
 
@@ -106,6 +111,7 @@ def write(
     drawn: for each figure (file name, without the extension for a PNG; caption; note on
       what is missing, or ''; figure or None).
     out_dir: the folder to write to.
+    verdict: (headline or '', sentences) for each paragraph, with which the page begins.
 
   Returns:
     The path of report.html.
@@ -121,8 +127,8 @@ def write(
     shown.append((caption, note, path if figure else None))
   runs = [run for same in groups.values() for run in same]
   title = 'Report on ' + ', '.join(dict.fromkeys(run['name'] for run in runs))
-  about = title, tables, shown
-  for name, text in (('md', page.markdown(*about)), ('html', page.html(*about))):
+  content = page.Page(title, verdict, about.facts(groups), tables, shown)
+  for name, text in (('md', page.markdown(content)), ('html', page.html(content))):
     with files.replacing(out / f'report.{name}') as file:
       file.write(text)
   with files.replacing(out / 'report.csv', newline='') as file:
@@ -167,16 +173,27 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
   return groups
 
 
-def _history(path, informative):
+def _history(records, informative):
   """The records of metrics.jsonl; a later record of a step replaces an earlier one."""
   found = {'train': {}, 'eval': {}}
-  for record in files.read_records(path):
+  for record in records:
     step, kind = record['step'], record['kind']
     if kind == 'train':
       found[kind][step] = record
     elif kind == 'eval' and 'evals' in record:
       found[kind][step] = informative(record['evals'])
   return {kind: sorted(records.items()) for kind, records in found.items()}
+
+
+def _sessions(records):
+  """The records of each process that trained a run, in order."""
+  found = []
+  for record in records:
+    if record['kind'] == writers.START:
+      found.append(dict(record))
+    elif record['kind'] == writers.END and found:
+      found[-1]['seconds'] = record['seconds']
+  return found
 
 
 def _read_config(workdir):

@@ -156,6 +156,17 @@ def mean_text(values: Sequence[float], digits: int) -> str:
   return f'{mean:.{digits}f}{spread}'
 
 
+def percent(value: float) -> str:
+  """A share as text with at least two significant digits next to 0 and 1."""
+  digits = 2 if 0 < min(value, 1 - value) < 0.01 else 1
+  return f'{100 * value:.{digits}f}'.rstrip('0').rstrip('.') + ' %'
+
+
+def joined(texts: Sequence[str]) -> str:
+  """'a', 'a and b', 'a, b and c'; '' for none."""
+  return ' and '.join(filter(None, [', '.join(texts[:-1]), *texts[-1:]]))
+
+
 def counts_text(values: Iterable[float]) -> str:
   """The distinct counts, such as '1000' or '102 or 354'; '-' without any."""
   found = sorted({int(value) for value in values if not math.isnan(value)})

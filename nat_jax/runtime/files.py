@@ -24,6 +24,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import tempfile
 import zipfile
 import zlib
@@ -212,10 +213,13 @@ def _uploading_together(folder):
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes a JSON file atomically."""
+  """Writes a JSON file atomically, each list of numbers on one line."""
+  text = json.dumps(value, indent=2)
+  # Text in a list has quotes, and text in JSON has no line breaks.
+  text = re.sub(r'\[\n[^\[\]{}"]*\]', lambda found: ' '.join(
+      found[0].split()).replace('[ ', '[').replace(' ]', ']'), text)
   with replacing(path) as file:
-    json.dump(value, file, indent=2)
-    file.write('\n')
+    file.write(text + '\n')
 
 
 def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:

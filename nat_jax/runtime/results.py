@@ -23,7 +23,8 @@ SCORES, MISTAKES = 'scores', 'mistakes'  # folders with an .npz per evaluation s
 ATTENTION, SAMPLES, POINTS = 'attention', 'samples', 'points'  # names of .npz files
 CLASSIFIER = 'evaluation_classifier'  # key of a GAN's conventions in eval.json
 STEP = 'step'  # array in every .npz file: the step of the evaluated checkpoint
-TEXT = ('part', 'type')  # keys of an evaluation set in eval.json whose values are text
+# Keys of an evaluation set in eval.json whose values are text.
+TEXT = ('part', 'type', 'corruption')
 
 
 def write_evaluation(

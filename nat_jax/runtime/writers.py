@@ -22,6 +22,7 @@ from absl import logging
 from nat_jax.runtime import files
 
 METRICS = 'metrics.jsonl'
+START, END = 'start', 'end'  # kinds of the records of a process about itself
 
 
 @contextlib.contextmanager
@@ -51,7 +52,8 @@ def open_writers(
 
     def write(record):
       files.append(path, (json.dumps(finite(record)) + '\n').encode())
-      write_events(record)
+      if record['kind'] not in (START, END):
+        write_events(record)
 
     yield write
 

@@ -61,6 +61,9 @@ CLASSIFY: dict[str, Any] = dict(
         backbone={},
         batch_size=128,  # positives per batch (with inside=True: all examples)
         negatives_per_batch=(5, 25),  # a number, or a range, drawn uniformly, inclusive
+        # Factors of the losses of positives, one for each class, or 'balanced': n / (c
+        # times the number of the class) of the n training positives. '': all are 1.
+        class_weights='',
         inside=False,  # True: negatives replace positives
         # Parts of a batch with BatchNorm statistics of their own, one after the other;
         # their gradients are added, so that only a part's activations take memory.
@@ -71,7 +74,9 @@ CLASSIFY: dict[str, Any] = dict(
     # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS,
     #   'type': nat_jax.tasks.classify.EVALUATORS, 'every': updates; 0: at the end only.
     #   Without 'every' run.eval_every holds for part 'validation', and for all sets if
-    #   none is of that part}
+    #   none is of that part,
+    #   'corrupt': {'name': nat_jax.data.CORRUPTIONS, 'strength': 1 to 5, 'num': number
+    #   of images; 0: all}}
     evals={},
     # Name of the positive set that negative sets of part 'test' are compared with.
     # Negative sets of another part are compared with the one positive set of that part.
@@ -340,9 +345,11 @@ def _upgrade_points(config):
 
 
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
-SET_KEYS = ('source', 'positive', 'seen', 'part', *EVAL_KEYS)  # of evaluation sets
+# Keys of evaluation sets.
+SET_KEYS = ('source', 'positive', 'seen', 'part', 'corrupt', *EVAL_KEYS)
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 ACCURACY_NCR = 'accuracy_ncr'  # default `type` of an entry of `evals` with a source
+CORRUPTION = 'corruption'  # `type` of an entry of `evals` with corrupted positives
 NEGATIVE_KEYS = ('source', 'weight')
 LISTS = ('data.augment', 'penalties')  # keys whose values are lists of specs
 SETS = {'evals': SET_KEYS, 'data.negatives': NEGATIVE_KEYS}  # dicts name -> entry

@@ -129,6 +129,8 @@ BOUNDS: dict[str, Bound] = {
     'data.negatives_per_batch': either(
         whole('[0, 1e5]'),
         listed(whole('[0, 1e5]'), 2, 2)._replace(what='a pair (lowest, highest)')),
+    'data.class_weights': either(
+        one_of(('', 'balanced')), listed(number('[1e-6, 1e6]'), 2, 100_000)),
     'data.inside': FLAG,
     'data.micro_batches': whole('[1, 1000]'),
     'data.negatives.*.weight': number('(0, 1e6]'),
@@ -231,6 +233,10 @@ BOUNDS: dict[str, Bound] = {
     'source.data_dir': either(TEXT, NONE),
     'source.cache_dir': either(TEXT, NONE),
 
+    'corruption.strength': whole('[1, 5]'),
+    'corruption.num': whole('[0, 1e9]'),
+    'corruption.seed': SEED,
+
     'features.workdir': TEXT,
     'features.step': either(PERIOD, NONE),
     'features.config': TEXT,
@@ -292,6 +298,7 @@ SPECS = {
     'data.augment.*': 'augment',
     'data.treatment': 'treatment',
     'evals.*.source': 'source',
+    'evals.*.corrupt': 'corruption',
     'measures.reference': 'source',
     'measures.features': 'features',
     'measures.independent': 'features',

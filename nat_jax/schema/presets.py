@@ -71,6 +71,26 @@ POINTS = dict(  # networks and batch sizes of GANs of points
 CROP_FLIP = [{'name': 'crop', 'pad': 4}, {'name': 'flip'}]
 
 
+def corrupted(source: Mapping[str, Any], num: int = 500) -> dict[str, dict[str, Any]]:
+  """Entries of `evals`: positives under common corruptions, at five strengths each.
+
+  They are evaluated at the end of the run: accuracy, and the share that is accepted.
+
+  Args:
+    source: of positives of part 'test', as that of the set `reference`, which is then
+      loaded once.
+    num: number of images, a random sample; 0: all.
+
+  Returns:
+    {'corrupted_NAME_STRENGTH': entry}.
+  """
+  return {
+      f'corrupted_{name}_{strength}': {
+          'source': source, 'positive': True, 'type': schema.CORRUPTION, 'every': 0,
+          'corrupt': {'name': name, 'strength': strength, 'num': num}}
+      for name in ('noise', 'blur', 'contrast', 'jpeg') for strength in range(1, 6)}
+
+
 def hold_out(
     positives: Mapping[str, Any], negatives: Mapping[str, Mapping[str, Any]],
     evals: Mapping[str, Mapping[str, Any]], percent: int = 5,

@@ -74,6 +74,8 @@ def make_inputs(
     raise ValueError(
         'data.augment changes pictures, and the positives are vectors: set it to [], '
         f'got {settings["augment"]}')
+  pool = pool._replace(weight=data.class_weights(
+      settings.get('class_weights', ''), pool.label, config['num_classes']))
   stream = data.make_stream(
       len(positives.label),
       {name: len(arrays.label) for name, arrays in negatives.items()},

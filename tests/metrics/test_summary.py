@@ -80,3 +80,60 @@ def test_a_single_image_and_none(data):
     metrics.negative_summary(pos, none)
   with pytest.raises(ValueError, match='prediction'):
     metrics.positive_summary(none, labels[:0])
+
+
+def test_the_threshold_is_that_of_fpr95():
+  """Also with ties, and where 95 % of n is no whole number."""
+  rng = np.random.default_rng(0)
+  for n in (1, 2, 7, 20, 21, 60, 100, 333):
+    pos, neg = (rng.integers(low, 8, size).astype(float)
+                for low, size in ((0, n), (-4, 50)))
+    threshold = metrics.threshold_at_recall(pos)
+    assert np.mean(pos >= threshold) >= 0.95 > np.mean(pos > threshold)
+    assert np.mean(neg >= threshold) == pytest.approx(
+        metrics.detection_metrics(pos, neg)['fpr95_id_positive'])
+
+
+def test_class_summary():
+  """Against counts by hand: a background prediction, and a class without images."""
+  scores = {'score': np.arange(20.0), 'prediction': np.array(
+      [0, 0, 0, 1, 3, 3] + [1] * 9 + [0] * 5)}
+  labels = np.array([0] * 6 + [1] * 14)
+  found = metrics.class_summary(scores, labels, 3)
+  assert found == {
+      'threshold': 1.0, 'n': [6, 14, 0], 'accuracy': [3 / 6, 9 / 14, None],
+      'accepted': [5 / 6, 1.0, None],
+      'confusion': [[3, 1, 0, 2], [5, 9, 0, 0], [0, 0, 0, 0]]}
+  assert json.loads(json.dumps(found)) == found
+  few = metrics.class_summary(scores, labels, 3, most=2)
+  assert few.pop('confused') == [[1, 0, 5], [0, 3, 2]]
+  assert few == {key: found[key] for key in few}
+  no_mistakes = metrics.class_summary(
+      {'score': np.ones(2), 'prediction': np.array([0, 1])}, np.array([0, 1]), 2, 1)
+  assert no_mistakes['confused'] == []
+
+
+def test_the_figures_of_the_classes_sum_to_those_of_the_set(data):
+  labels, pos, _ = data
+  found = metrics.class_summary(pos, labels, 5)
+  n = np.array(found['n'])
+  summary = metrics.positive_summary(pos, labels)
+  assert n.sum() == summary['n'] == np.sum(found['confusion'])
+  assert (n * found['accuracy']).sum() / n.sum() == pytest.approx(summary['accuracy'])
+  assert (n * found['accepted']).sum() / n.sum() == pytest.approx(
+      np.mean(pos['score'] >= found['threshold']))
+  assert np.sum(found['confusion'], 1).tolist() == n.tolist()
+
+
+def test_corruption_summary(data):
+  labels, pos, _ = data
+  worse = {**pos, 'score': pos['score'] - 2, 'prediction': (pos['prediction'] + (
+      np.arange(300) < 30)) % 5}
+  found = metrics.corruption_summary(worse, labels, pos)
+  threshold = metrics.threshold_at_recall(pos['score'])
+  assert found['accepted'] == np.mean(pos['score'] - 2 >= threshold) < 0.95
+  assert found['accuracy'] == metrics.accuracy(worse['prediction'], labels)
+  for name in ('accuracy', 'accepted'):
+    assert found[f'{name}_interval'] == list(metrics.proportion_interval(
+        round(300 * found[name]), 300))
+  assert metrics.corruption_summary(pos, labels, pos)['accepted'] == 0.95

@@ -102,3 +102,15 @@ def test_missing_arrays_and_missing_files(tmp_path):
     files.read_npz(tmp_path / 'b.npz', '')
   with pytest.raises(FileNotFoundError):
     files.read_json(tmp_path / 'b.json', '')
+
+
+def test_lists_of_numbers_are_one_line_of_json(tmp_path):
+  """And nothing else is changed, such as text that looks like a list."""
+  value = {'a': [1, 2.5, None, True], 'b': [[1, 2], []],
+           'c': ['[\n 1,\n 2\n]', '[', 'x'], 'g': [],
+           'd': {'e [': [0], ']': [{'f': 3}]}}
+  files.write_json(tmp_path / 'a.json', value)
+  text = (tmp_path / 'a.json').read_text()
+  assert json.loads(text) == value
+  assert '"a": [1, 2.5, null, true],\n' in text and '    [1, 2],\n' in text
+  assert '"e [": [0],\n' in text

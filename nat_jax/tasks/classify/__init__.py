@@ -10,10 +10,12 @@
   rule                accepts an image or answers "none of these"; calibration.json
   attention_maps      attention maps for the report
   report              tables and figures
+  classes             tables of single classes and of corrupted positives
+  verdict             what a report begins with: its results in words
 """
 
 from nat_jax.task import Task
-from nat_jax.tasks.classify import build, evaluate, inputs, report
+from nat_jax.tasks.classify import build, evaluate, inputs, report, verdict
 from nat_jax.tasks.classify.attention_transfer import attention_transfer
 from nat_jax.tasks.classify.build import TRAINERS
 from nat_jax.tasks.classify.evaluate import EVALUATORS
@@ -29,6 +31,7 @@ TASK = Task(
     figures=report.figures,
     commands=('evaluate', 'calibrate', 'predict', 'export', 'serve', 'posthoc'),
     resolve=build.resolve,
+    verdict=verdict.verdict,
 )
 
 __all__ = ['EVALUATORS', 'TASK', 'TRAINERS', 'TREATMENTS', 'attention_transfer',

@@ -61,7 +61,9 @@ def make_evaluator(
         config, sets, functools.partial(predict, state), names, bootstrap=final)
 
   def save(state, step, figures, scores):
-    maps = attention_maps.compute(trainer, state, mesh, of_part(sets, schema.TEST))
+    maps = attention_maps.compute(trainer, state, mesh, {
+        name: one for name, one in of_part(sets, schema.TEST).items()
+        if not one.corrupt})
     return save_evaluation(
         workdir, config, step, given.class_names, sets, figures, scores, maps)
 
@@ -144,7 +146,8 @@ def brief(figures: Mapping[str, Any]) -> str:
 def _shown(figures):
   """The figures of the sets of part 'test', or of all sets if none is of that part."""
   of_test = {name: values for name, values in figures.items()
-             if values.get('part', schema.TEST) == schema.TEST}
+             if values.get('part', schema.TEST) == schema.TEST
+             and values.get('type') != schema.CORRUPTION}
   return of_test or figures
 
 
@@ -176,10 +179,26 @@ def accuracy_ncr(
   }
 
 
+def corruption(
+    scores: Mapping[str, np.ndarray], eval_set: inputs.EvalSet,
+    positives: Mapping[str, np.ndarray], bootstrap: bool,
+) -> dict[str, Any]:
+  """Returns the figures of the evaluation type 'corruption'.
+
+  They are the accuracy of corrupted positives, and the share of them that is accepted.
+  See `accuracy_ncr` for the arguments.
+  """
+  del bootstrap
+  spec = eval_set.corrupt
+  return {
+      'corruption': spec['name'], 'strength': spec['strength'],
+      **metrics.corruption_summary(scores, eval_set.arrays.label, positives)}
+
+
 # `type` of an entry of `evals` -> function with the arguments and the return type of
 # `accuracy_ncr`.
 EVALUATORS: dict[str, Callable[..., dict[str, Any]]] = {
-    schema.ACCURACY_NCR: accuracy_ncr}
+    schema.ACCURACY_NCR: accuracy_ncr, schema.CORRUPTION: corruption}
 
 
 def evaluate_sets(
@@ -205,8 +224,9 @@ def evaluate_sets(
     ({set: figures} as in eval.json, {set: {name: array [n, ...]}} of scores).
   """
   compared = inputs.references(config)
-  needed = {*names, *(compared[sets[name].part] for name in names
-                      if not sets[name].positive)}
+  alone = {name for name in names
+           if sets[name].positive and sets[name].type != schema.CORRUPTION}
+  needed = {*names, *(compared[sets[name].part] for name in {*names} - alone)}
   figures, scores = {}, {}
   for name in (name for name in sets if name in needed):
     logits = predict(sets[name].arrays.image)
@@ -313,6 +333,10 @@ def save_evaluation(
                         for one in scores.values()),
       'evals': figures,
   }
+  reference = scores.get(config['reference'])
+  if reference:
+    evaluation['classes'] = metrics.class_summary(
+        reference, reference['label'], config['num_classes'])
   arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}
   for name, values in scores.items():
     shape = sets[name].arrays.image.shape[1:]

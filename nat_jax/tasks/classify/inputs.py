@@ -26,6 +26,7 @@ class EvalSet(NamedTuple):
       pixels.
     part: one of `schema.PARTS`, which determines its use.
     type: type of evaluation, a name in `classify.EVALUATORS`.
+    corrupt: the entry `corrupt` of the set; None: its images are as in the source.
   """
 
   arrays: data.Arrays
@@ -34,6 +35,7 @@ class EvalSet(NamedTuple):
   overlap: int
   part: str
   type: str = schema.ACCURACY_NCR
+  corrupt: Mapping[str, Any] | None = None
 
 
 def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
@@ -133,10 +135,7 @@ def load_evals(
     part = spec.get('part', schema.TEST)
     if part not in parts:
       continue
-    # Synthetic negatives are derived from the positives of their own part only.
-    like = sets.get(compared.get(part))
-    arrays = images.load_source(
-        config, spec['source'], like=like.arrays if like else None)
+    arrays = _load(config, name, sets, compared.get(part))
     shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
     if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
@@ -146,14 +145,44 @@ def load_evals(
           'of one kind, such as those of one backbone'
       )
     positive = bool(spec.get('positive', False))
+    if spec.get('type') == schema.CORRUPTION and not (
+        positive and part == schema.TEST and 'corrupt' in spec):
+      raise ValueError(
+          f'evals.{name}: a set of type {schema.CORRUPTION!r} must have '
+          f"'positive': True, the part {schema.TEST!r} and the key 'corrupt', "
+          f"{{'name': ..., 'strength': ...}}; got {spec}")
     if positive:
       _check_labels(name, arrays, config['num_classes'])
     else:
       arrays = arrays._replace(label=arrays.label * 0 - 1)
     sets[name] = EvalSet(
         arrays, positive, not positive and is_seen(config, spec), 0, part,
-        spec.get('type', schema.ACCURACY_NCR))
+        spec.get('type', schema.ACCURACY_NCR), spec.get('corrupt'))
   return _with_overlaps(sets, trained)
+
+
+def _load(config, name, sets, reference):
+  """The images of an evaluation set.
+
+  Args:
+    config: of the run.
+    name: of the set.
+    sets: those that are loaded already.
+    reference: name of the positives of its part, or None.
+  """
+  specs = config['evals']
+  source, corrupt = specs[name]['source'], specs[name].get('corrupt')
+  # Synthetic negatives are derived from the positives of their own part only.
+  like = sets[reference].arrays if reference in sets else None
+  if corrupt is None:
+    return images.load_source(config, source, like)
+  same = reference in sets and specs[reference]['source'] == source
+  # The pictures are decoded once.
+  arrays = like if same else images.load_source(config, source, like)
+  try:
+    return data.corrupt(arrays, corrupt)
+  except (ValueError, TypeError) as error:
+    raise type(error)(f'evals.{name}.corrupt: {error}') from None
 
 
 def _with_overlaps(sets, trained):

@@ -11,6 +11,7 @@ from typing import Any
 from nat_jax import metrics
 from nat_jax.reports import claims, pictures
 from nat_jax.reports import figures as plots
+from nat_jax.reports.about import duration
 from nat_jax.reports.frames import THRESHOLDS, frame
 from nat_jax.reports.tables import (
     Table,
@@ -21,7 +22,8 @@ from nat_jax.reports.tables import (
     of_metrics,
 )
 from nat_jax.runtime import files
-from nat_jax.schema import ACCURACY_NCR, TEST
+from nat_jax.schema import ACCURACY_NCR, CORRUPTION, TEST
+from nat_jax.tasks.classify import classes
 
 DETECTION = ('auroc', 'aupr_in', 'aupr_out', 'fpr95_id_positive', 'fpr95_ood_positive')
 OVERLAP = 'overlap_with_training_negatives'
@@ -39,9 +41,10 @@ def tables(groups: Groups) -> list[Table]:
   found = frame(groups)
   found = found[found.part == TEST]
   of_type = found.type == ACCURACY_NCR
+  others = found[~of_type & (found.type != CORRUPTION)]
   return [*_figures(found[of_type], groups), *_intervals(found[of_type], groups),
-          *_claims(found[of_type], groups), *_others(found[~of_type], groups),
-          _about(groups)]
+          *_claims(found[of_type], groups), *classes.tables(groups),
+          *_others(others, groups), _about(groups)]
 
 
 def _figures(found, groups) -> Iterator[Table]:
@@ -163,11 +166,12 @@ def baselines(groups: Groups) -> dict[str, str]:
 
 
 def _about(groups):
-  """The table of runs: step, loss, network and workdir of each."""
-  rows = [[run['label'], str(run['step']),
+  """The table of runs: step, time, loss, network and workdir of each."""
+  rows = [[run['label'], str(run['step']), duration(run),
            *(run['config'].get(key, {}).get('name', '-') for key in ('loss', 'model')),
            run['workdir']] for runs in groups.values() for run in runs]
-  return Table('Runs.', ['run', 'step', 'loss', 'model', 'workdir'], rows, left=5)
+  return Table('Runs. Time: of training and evaluations, hours:minutes:seconds.',
+               ['run', 'step', 'time', 'loss', 'model', 'workdir'], rows, left=6)
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:

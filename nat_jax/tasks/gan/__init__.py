@@ -26,6 +26,7 @@ TASK = Task(
     figures=report.figures,
     commands=('evaluate', 'generate'),
     resolve=build.resolve,
+    verdict=report.verdict,
 )
 
 __all__ = ['EVALUATORS', 'FEATURES', 'TASK', 'TRAINERS', 'gan']

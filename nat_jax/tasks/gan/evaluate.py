@@ -241,17 +241,18 @@ def summary(figures: Mapping[str, Any]) -> str:
                  if values['collapsed'] else '')
 
 
-def sheet(images: np.ndarray, path: str, columns: int = 10) -> None:
+def sheet(images: np.ndarray, path: str, columns: int = 10, **text: Any) -> None:
   """Writes a PNG of images in rows; only the first process writes.
 
   Args:
     images: uint8 [n, h, w, c].
     path: of the PNG.
     columns: images per row.
+    **text: title and captions, see `pictures.save_sheet`.
   """
   if jax.process_index() == 0:
     files.as_path(path).parent.mkdir(parents=True, exist_ok=True)
-    pictures.save_sheet(images, path, columns)
+    pictures.save_sheet(images, path, columns, **text)
 
 
 def _check_numbers(settings, num_real, dim):

@@ -45,8 +45,8 @@ def generator_losses(groups: Groups) -> Any:
     ends.append(updates[1])
     shown.append(losses)
   low, high = min(map(min, shown)), max(map(max, shown))
-  ax.set(xlim=(0, max(ends) * 1.02),
-         ylim=(low - 0.05 * (high - low), high + 0.2 * (high - low)))
+  span = (high - low) or 1.0
+  ax.set(xlim=(0, max(ends) * 1.02), ylim=(low - 0.05 * span, high + 0.2 * span))
   figure.set_size_inches(6.6, 3.8)
   return figure
 

@@ -1,7 +1,7 @@
 """Finds the training images nearest to samples, to see whether a GAN memorises.
 
     search = make_search(run, num=3, others=others)
-    images, line = search(samples)     # rows of a sheet, and a line of figures
+    images, captions, line = search(samples)  # of a sheet, and a line of figures
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ BLOCK = 10_000  # training images per block of the search
 
 def make_search(
     gan: Run, num: int, others: Others
-) -> Callable[[np.ndarray], tuple[np.ndarray, str]]:
+) -> Callable[[np.ndarray], tuple[np.ndarray, list[str], str]]:
   """Makes a search for the training positives nearest to samples of a GAN.
 
   Distances are between features of the config key `measures.features`.
@@ -30,8 +30,9 @@ def make_search(
     others: reads the run of the evaluation classifier.
 
   Returns:
-    search(uint8 samples [n, h, w, c]) -> (images, line). images holds rows of num + 1:
-    a sample and its neighbours. The line compares the median distance of samples to
+    search(uint8 samples [n, h, w, c]) -> (images, captions, line). images holds rows of
+    num + 1: a sample and its neighbours, whose captions are their distances from it.
+    The line compares the median distance of samples to
     their nearest training image with that of training images to their nearest other
     one.
 
@@ -60,7 +61,10 @@ def make_search(
     # An image is not its own neighbour.
     among = np.where(of_others == rows[:, None], np.inf, others).min(1)
     images = np.concatenate([samples[:, None], train[index[:, :num]]], 1)[:SHOWN]
-    return images.reshape(-1, *gan.shape), _sentence(distance[:, 0], among, extractor)
+    captions = [text for i, row in enumerate(distance[:SHOWN, :num])
+                for text in (f'sample {i}', *(f'{d:.4g}' for d in row))]
+    return (images.reshape(-1, *gan.shape), captions,
+            _sentence(distance[:, 0], among, extractor))
 
   return search
 

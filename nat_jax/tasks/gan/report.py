@@ -8,6 +8,7 @@ conventions names the evaluation classifier: metrics by different evaluation cla
 are not comparable.
 """
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,15 @@ from nat_jax import metrics
 from nat_jax.reports import claims, paper
 from nat_jax.reports import figures as shared
 from nat_jax.reports.frames import frame
-from nat_jax.reports.tables import Table, arrange, cells, mean_text, of_metrics
+from nat_jax.reports.tables import (
+    Table,
+    arrange,
+    cells,
+    joined,
+    mean_text,
+    of_metrics,
+    percent,
+)
 from nat_jax.tasks.gan import figures as plots
 from nat_jax.tasks.gan import tables as more
 from nat_jax.tasks.gan.tables import SAMPLES, classifier, samples_of
@@ -47,6 +56,69 @@ def tables(groups: Groups) -> list[Table]:
       _tests_table(found, groups), more.class_shares(found, groups),
       *more.conventions(groups), more.about_runs(groups)]
   return [table for table in made if table]
+
+
+def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
+  """The quality of the samples in words: (headline, sentences) for each group.
+
+  Args:
+    groups: from `reports.group`.
+  """
+  rivals = _rivals(groups)
+  tested = claims.verdicts(_tests(frame(groups), {
+      label: rival for label, rival in rivals.items()
+      if len(groups[label]) > 1 < len(groups[rival])}))
+  said = []
+  for label, runs in groups.items():
+    headline, sentences = _paragraph(label, runs)
+    if label in rivals:
+      found = [f'{metrics.METRICS[metric].title} {text}' for metric in SCORES
+               if (text := tested.get((label, SAMPLES, metric, '')))]
+      sentences.append(f'Against {rivals[label]}: ' + (
+          f'{joined(found)}; {claims.METHOD}' if found else
+          'not tested, which needs two seeds of each.'))
+    said.append((headline, sentences))
+  return said
+
+
+def _paragraph(label, runs):
+  found = [samples_of(run) for run in runs]
+
+  def text(metric):
+    return mean_text([one[metric] for one in found if one.get(metric) is not None],
+                     metrics.METRICS[metric].digits)
+
+  collapsed = sum(bool(one.get('collapsed')) for one in found)
+  headline = f'{label}: FID {text("fid")}' if text('fid') != '-' else f'{label}'
+  headline += (f', Inception Score {text("inception_score")}'
+               if text('inception_score') != '-' else '') + '.'
+  sentences = []
+  if collapsed:
+    sentences.append('The samples are nearly all alike (collapsed)' + (
+        f' in {collapsed} of {len(runs)} seeds.' if len(runs) > 1 else '.'))
+  if text('fid') != '-':
+    sentences.append('A lower FID is better; that of real images is near 0.')
+  if text('reference_inception_score') != '-':
+    sentences.append('A higher Inception Score is better; real images have '
+                     f'{text("reference_inception_score")}.')
+  if text('precision') != '-':
+    sentences.append(
+        f'Share of samples that are close to real images (precision): '
+        f'{text("precision")}; of real images that have a sample close by (recall): '
+        f'{text("recall")}.')
+  shares = [one['class_shares'] for one in found if one.get('class_shares')]
+  if shares:
+    absent = [sum(value == 0 for value in one) for one in shares]
+    number = mean_text(absent, 1) if len(absent) > 1 else absent[0]
+    sentences.append(
+        f'Of {len(shares[0])} classes {number} have no sample.' if any(absent) else
+        f'Each of the {len(shares[0])} classes has samples; the rarest one makes up '
+        f'{percent(statistics.fmean(map(min, shares)))} of them, and the most frequent '
+        f'one {percent(statistics.fmean(map(max, shares)))}.')
+  several = '±: sample standard deviation over seeds.'
+  sentences.append(several if len(runs) > 1 else (
+      'One seed: another one gives other figures, by an amount that is not known.'))
+  return headline, sentences
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
@@ -140,18 +212,28 @@ def _mean(values, metric):
 
 def _tests_table(found, groups):
   """Tests of each variant against 'am' of its experiment, else the first variant."""
+  rivals = {label: rival for label, rival in _rivals(groups).items()
+            if len(groups[label]) > 1 < len(groups[rival])}
+  if not rivals:
+    return None
+  return arrange(
+      f'Against {" and ".join(dict.fromkeys(rivals.values()))}: higher or lower by '
+      f'{claims.METHOD}', claims.verdicts(_tests(found, rivals)), ONE_ROW,
+      of_metrics(SCORES), {label: label for label in rivals})
+
+
+def _rivals(groups):
+  """Label -> the variant that it is compared with; the latter have no entry."""
   rivals = {}
   for label, runs in groups.items():
     others = [other for other, same in groups.items()
               if same[0]['name'] == runs[0]['name']
               and classifier(same) == classifier(runs)]
     rival = next((r for r in others if groups[r][0]['variant'] == 'am'), others[0])
-    if label != rival and len(runs) > 1 < len(groups[rival]):
+    if label != rival:
       rivals[label] = rival
-  if not rivals:
-    return None
-  tests = claims.comparisons(found[found.metric.isin(SCORES)], rivals)
-  return arrange(
-      f'Against {" and ".join(dict.fromkeys(rivals.values()))}: higher or lower by '
-      f'{claims.METHOD}', claims.verdicts(tests), ONE_ROW, of_metrics(SCORES),
-      {label: label for label in rivals})
+  return rivals
+
+
+def _tests(found, rivals):
+  return claims.comparisons(found[found.metric.isin(SCORES)], rivals)

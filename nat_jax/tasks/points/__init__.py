@@ -18,6 +18,7 @@ TASK = Task(
     evaluator=evaluate.make_evaluator,
     tables=report.tables,
     figures=report.figures,
+    verdict=report.verdict,
 )
 
 __all__ = ['NOISES', 'TASK']

@@ -7,10 +7,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nat_jax.metrics import METRICS
+from nat_jax.metrics import METRICS, proportion_interval
 from nat_jax.reports import claims
 from nat_jax.reports.frames import frame
-from nat_jax.reports.tables import Table, cells
+from nat_jax.reports.tables import Table, cells, mean_text, percent
 from nat_jax.runtime import results
 from nat_jax.tasks.points import figures as plots
 from nat_jax.tasks.points import measures
@@ -35,8 +35,7 @@ def tables(groups: Groups) -> list[Table]:
     raise ValueError(
         f'expected runs of one experiment, got {", ".join(sorted(names))}')
   labels, first = list(runs), next(iter(runs.values()))['evaluation']
-  same = first['seeds'] == runs[labels[-1]]['evaluation']['seeds']
-  rivals = {labels[-1]: labels[0]} if len(labels) > 1 and same else {}
+  rivals = _rivals(runs)
   tests = ('two-sided paired permutation tests over seeds at 5 %, p by Holm\'s '
            'correction over the rows of the table.')
   against = f' {labels[-1]} against {labels[0]}: {tests}' if rivals else ''
@@ -57,6 +56,36 @@ def tables(groups: Groups) -> list[Table]:
           {step: (step, 'distance') for step in steps})]
 
 
+def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
+  """How many seeds converged, in words: (headline, sentences) for each run.
+
+  Args:
+    groups: from `reports.group`.
+  """
+  runs, found = _single(groups), []
+  rivals = _rivals(runs)
+  tests = _tests(_figures(runs), rivals)
+  for label, run in runs.items():
+    one, merit = run['evaluation'], run['evals'][SAMPLES]
+    converged, far = merit['converged'], merit['distance_end']
+    num, count = len(converged), int(sum(converged))
+    low, high = proportion_interval(count, num)
+    steps = [step for step in merit['steps_converged'] if step is not None]
+    found.append((
+        f'{label}: {count} of {num} seeds converged.',
+        [f'The share of seeds that converge is {percent(count / num)} (95 % interval '
+         f'{percent(low)} to {percent(high)}).',
+         f'Distance from the data at the end: {mean_text(far, 3)}; converged means '
+         f'below {one["threshold"]:.3f}, two samples of the data have '
+         f'{one["floor"]:.3f}.',
+         *([f'Those that converged needed {mean_text(steps, 0)} updates.']
+           if steps else []),
+         *([f'Distance at the end against {rivals[label]}: '
+            f'{tests[label, SAMPLES, "distance_end", ""]}.']
+           if label in rivals and num > 1 else [])]))
+  return found
+
+
 def _distances(run):
   """The distances of all seeds at each step, as an evaluation set per step."""
   curve = run['evaluation']['curve']
@@ -66,19 +95,34 @@ def _distances(run):
 
 def _table(title, corner, runs, rivals, rows):
   """A table with a column for each run, of means over seeds, and one for the test."""
-  found = frame({label: [run] for label, run in runs.items()})
-  found = found.assign(threshold='')  # it numbers the seeds, which are averaged here
+  found = _figures(runs)
   # Steps that are not shown are removed: only the rows are tested.
   found = found[[cell in rows.values() for cell in zip(
       found['eval'], found.metric, strict=True)]]
-  text = cells(found)
-  shown = claims.verdicts(claims.comparisons(found, rivals), measures.paired_test)
+  text, shown = cells(found), _tests(found, rivals)
   tested = [f'{label} against {rival}' for label, rival in rivals.items()]
   return Table(
       title, [corner, *runs, *tested],
       [[head, *(text.get((label, *cell, ''), '-') for label in runs),
         *(shown.get((label, *cell, ''), '-') for label in rivals)]
        for head, cell in rows.items()])
+
+
+def _rivals(runs):
+  """{last label: first label} of two or more runs with equal seeds; else {}."""
+  first, *_, last = [*runs, *runs]
+  same = runs[first]['evaluation']['seeds'] == runs[last]['evaluation']['seeds']
+  return {last: first} if len(runs) > 1 and same else {}
+
+
+def _figures(runs):
+  """The data frame of the figures of all seeds."""
+  found = frame({label: [run] for label, run in runs.items()})
+  return found.assign(threshold='')  # it numbers the seeds, which are averaged here
+
+
+def _tests(found, rivals):
+  return claims.verdicts(claims.comparisons(found, rivals), measures.paired_test)
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:

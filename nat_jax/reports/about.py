@@ -1,0 +1,143 @@
+"""What a report says about the runs themselves: data, classes, duration, command.
+
+    facts(groups)       # [('Classes', '6: 0, 1, 2, 3, 4, 5'), ('Command', '...'), ...]
+"""
+
+import datetime
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nat_jax.reports.frames import part_of
+from nat_jax.schema import PARTS
+
+Groups = Mapping[str, Sequence[Mapping[str, Any]]]
+
+MOST_NAMES = 20  # names of classes, or commands, that are written out
+
+
+def facts(groups: Groups) -> list[tuple[str, str]]:
+  """Data, classes, negatives, duration and command, as (term, text).
+
+  Data and classes are those of the last group, which others are compared with; duration
+  and command are of all runs. What a run has not recorded is left out, or said to be
+  unknown.
+
+  Args:
+    groups: from `report.group`.
+  """
+  runs = [run for same in groups.values() for run in same]
+  run = runs[-1]
+  found = [
+      *_data(run['config'].get('data', {}), trained_on(run)),
+      ('Evaluated on', '; '.join(_evaluated(run['evals']))),
+      ('Classes', _classes(run)),
+      ('Training', ' '.join([*_updates(run), *_durations(groups)])),
+      *(('Made by', text) for text in _commands(runs)),
+  ]
+  return [(term, text) for term, text in found if text]
+
+
+def _data(settings, counts):
+  """(term, text) of the training data; `counts`: their numbers of examples, or {}."""
+  if 'positives' not in settings:  # GANs of points
+    return [('Data', source_text(settings))] if settings else []
+  rows = [('Trained on', source_text(settings['positives'])
+           + _number(counts.get('positives'), ' images'))]
+  if not settings.get('negatives') or counts and not counts['negatives']:
+    return [*rows, ('Negatives', 'none in training')]
+  return [*rows, ('Negatives', '; '.join(
+      f'{name}: {source_text(entry["source"])}'
+      f'{_number(counts.get("negatives", {}).get(name), " images")}'
+      for name, entry in settings['negatives'].items()))]
+
+
+def source_text(spec: Mapping[str, Any]) -> str:
+  """A source in a few words: 'cifar10, train[:90%], classes 0, 1'.
+
+  Args:
+    spec: `{'name': ..., arguments}`.
+  """
+  text = [str(spec.get('dataset') or spec.get('path') or spec.get('name', '-'))]
+  text += [spec['split']] if spec.get('split') else []
+  if spec.get('classes'):
+    text += [f'classes {_listed(spec["classes"])}']
+  return ', '.join(text)
+
+
+def _evaluated(evals) -> Iterable[str]:
+  """'test: test (335), noise (1,000)' for each part."""
+  for part in PARTS:
+    names = [f'{name}{_number(figures.get("n"))}' for name, figures in evals.items()
+             if part_of(name, figures) == part and 'corruption' not in figures]
+    if names:
+      yield f'{part}: {", ".join(names)}'
+
+
+def _classes(run):
+  names, num = run['class_names'], run['num_classes']
+  if num < 2:
+    return ''
+  return str(num) if names == list(map(str, range(num))) else f'{num}: {_listed(names)}'
+
+
+def _updates(run) -> Iterable[str]:
+  config = run['config']
+  steps = config.get('steps')
+  yield (f'{run["step"]:,} of {steps:,} updates.' if steps else
+         f'{run["step"]:,} updates.')
+  batch = config.get('data', {}).get('batch_size') or config.get('batch_size')
+  if batch:
+    yield f'Batches of {batch}.'
+
+
+def _durations(groups) -> Iterable[str]:
+  """For each group the time of training and evaluations, and on what."""
+  found: dict[str, list[str]] = {}  # devices -> texts
+  for label, runs in groups.items():
+    for run in runs:
+      if not run['sessions']:
+        continue
+      name = label if len(runs) == 1 else f'{label} seed {run["seed"]}'
+      devices = run['sessions'][-1].get('devices', 'unknown devices')
+      found.setdefault(devices, []).append(f'{name} {duration(run)}')
+  for devices, texts in found.items():
+    yield f'Time on {devices}, with compilation and evaluations: {_listed(texts)}.'
+
+
+def duration(run: Mapping[str, Any]) -> str:
+  """The time that a run took: '0:16', 'at least 0:16' after a kill, '-' if unknown."""
+  seconds = [one.get('seconds') for one in run['sessions']]
+  known = [value for value in seconds if value is not None]
+  if not known:
+    return '-'
+  text = str(datetime.timedelta(seconds=round(sum(known))))
+  return text if len(known) == len(seconds) else f'at least {text}'
+
+
+def trained_on(run: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The numbers of training examples, {'positives': n, 'negatives': {name: n}}; {}
+  where they are not recorded."""
+  return next((one['examples'] for one in run['sessions'] if 'examples' in one), {})
+
+
+def _commands(runs):
+  """The different commands that made the runs; where none is recorded, the configs."""
+  commands = dict.fromkeys(
+      one['command'] for run in runs for one in run['sessions'] if one.get('command'))
+  if commands:
+    return list(commands)[:MOST_NAMES]
+  configs = dict.fromkeys(os.path.join(run['workdir'], 'config.json') for run in runs)
+  return [f'a command that is not recorded; the settings are in {_listed(configs)}']
+
+
+def _listed(texts):
+  """The first texts, and how many there are besides."""
+  texts = list(map(str, texts))
+  more = len(texts) - MOST_NAMES
+  return ', '.join(
+      [*texts[:MOST_NAMES], *([f'and {more} more'] if more > 0 else [])])
+
+
+def _number(n, of=''):
+  return '' if n is None else f' ({n:,}{of})'
