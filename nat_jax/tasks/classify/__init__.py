@@ -5,6 +5,7 @@
   treatments          negative transforms: mixing with positives, hard-negative mining
   attention_transfer  a student trained to match its teacher's attention maps
   inputs              the images of a config, for training and for evaluation
+  duplicates          near-duplicates among the pictures of all sets
   evaluate            metrics on every evaluation set
   rule                accepts an image or answers "none of these"; calibration.json
   attention_maps      attention maps for the report
