@@ -93,14 +93,14 @@ def _pairs(arrays, others, most):
 def _warning(found, path):
   """The pairs of sets with most pairs of pictures, with examples."""
   total = sum(len(rows) for *_, rows in found)
-  lines = [f'{total} near-duplicates among the pictures of different parts, or of '
-           'positives and negatives:']
+  lines = ['near-duplicates among pictures of different parts, or of positives and '
+           f'negatives: {total}']
   for other, one, rows in sorted(found, key=lambda each: -len(each[2]))[:_SHOWN]:
     _, mine, theirs = rows[0]
-    lines.append(f'  {len(rows)} of {len(one.arrays.hashes)} pictures of {one.title} '
-                 f'are like one of {other.title}, such as {mine} like {theirs}')
+    lines.append(f'  {len(rows)} in {one.title} (of {len(one.arrays.hashes)}) of '
+                 f'pictures in {other.title}, such as {mine} of {theirs}')
   if len(found) > _SHOWN:
-    lines.append(f'  and so on, in {len(found) - _SHOWN} more pairs of sets')
+    lines.append(f'  and others in {len(found) - _SHOWN} more pairs of sets')
   return '\n'.join([*lines, (
       f'All are listed in {path}. Figures of these sets may be too good: remove '
       'copies, or keep them in one part by the column group of a table '
