@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_jax import registry
+from nat_jax.data.rand_augment import check_uint8, grey, rand_augment
 
 ImageFn = Callable[[jax.Array, jax.Array], jax.Array]  # ([h, w, c], key) -> [h, w, c]
 
@@ -170,7 +171,7 @@ def colour(
         f'{strengths}')
 
   def apply(image, key):
-    _check_uint8('colour', image)
+    check_uint8('colour', image)
     factors = 1 + jax.random.uniform(key, (3,), minval=-1) * np.array(
         strengths, np.float32)
     x = image.astype(jnp.float32) * factors[0]
@@ -179,13 +180,6 @@ def colour(
     return _as_type(x, image.dtype)
 
   return apply
-
-
-def grey(image: jax.Array) -> jax.Array:
-  """The grey values [h, w, 1] of an image of 1 or 3 channels, by ITU-R 601-2."""
-  if image.shape[-1] == 1:
-    return image
-  return image @ np.array([[0.299], [0.587], [0.114]], np.float32)
 
 
 def standard(small: int = 64) -> ImageFn:
@@ -221,16 +215,10 @@ def _as_type(image, dtype):
   return image.astype(dtype)
 
 
-def _check_uint8(name, image):
-  if image.dtype != jnp.uint8:
-    raise ValueError(
-        f'the augmentation {name!r} takes images in uint8, got {image.dtype}; remove '
-        'it from data.augment')
-
-
 AUGMENTS: dict[str, Callable[..., ImageFn]] = {
     'colour': colour, 'crop': crop, 'cutout': cutout, 'flip': flip,
-    'random_resized_crop': random_resized_crop, 'standard': standard,
+    'rand_augment': rand_augment, 'random_resized_crop': random_resized_crop,
+    'standard': standard,
 }
 
 

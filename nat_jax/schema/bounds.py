@@ -211,6 +211,8 @@ BOUNDS: dict[str, Bound] = {
     'augment.small': whole('[1, 1e4]'),
     'augment.area': listed(number('(0, 1]'), 2, 2),
     'augment.ratio': listed(number('[0.01, 100]'), 2, 2),
+    'augment.layers': whole('[1, 20]'),
+    'augment.magnitude': number('[0, 30]'),
     'augment.brightness': number('[0, 1]'),
     'augment.contrast': number('[0, 1]'),
     'augment.saturation': number('[0, 1]'),

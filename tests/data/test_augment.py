@@ -183,12 +183,13 @@ def test_normalise_literals():
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip, random_res"),
+        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip, rand_aug"),
         ({'name': 'crop', 'mode': 'wrap'}, "crop.*mode.*'constant'.*'reflect'.*'wrap'"),
         ({'name': 'crop', 'pad': -1}, 'crop.*pad.*-1'),
         ({'name': 'cutout', 'size': 0}, 'cutout.*size.*0'),
         ({'name': 'random_resized_crop', 'area': (0.5, 0.2)}, r'area.*\(0.5, 0.2\)'),
         ({'name': 'random_resized_crop', 'ratio': (0, 1)}, r'ratio.*above 0.*\(0, 1\)'),
+        ({'name': 'rand_augment', 'magnitude': 31}, r'0..30, got layers 2.*31'),
         ({'name': 'colour', 'contrast': 2}, r'\[0, 1\], got \(0.2, 2, 0.2\)'),
     ],
 )
@@ -197,6 +198,7 @@ def test_bad_specs(spec, message):
     make_augment([spec])
 
 
-def test_colour_needs_bytes():
-  with pytest.raises(ValueError, match="'colour'.*uint8, got float32.*data.augment"):
-    make_augment([{'name': 'colour'}])(images().astype(jnp.float32), keys())
+@pytest.mark.parametrize('name', ['colour', 'rand_augment'])
+def test_changes_of_colour_need_bytes(name):
+  with pytest.raises(ValueError, match=f"'{name}'.*uint8, got float32.*data.augment"):
+    make_augment([{'name': name}])(images().astype(jnp.float32), keys())
