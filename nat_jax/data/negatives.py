@@ -35,7 +35,8 @@ def normal_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
         lambda chosen: np.stack([
             np.random.default_rng((seed, row)).standard_normal(shape[1:], np.float32)
             for row in chosen.tolist()]), num, shape[1:], np.float32), 'normal noise')
-  image = np.random.default_rng(seed).standard_normal(shape, np.float32)
+  image = np.random.default_rng(seed).standard_normal(
+      _shape(like, num, np.float32), np.float32)
   return _all_zero(image, 'normal noise')
 
 
