@@ -1,14 +1,21 @@
 """Your own pictures: a folder per class of positives, and a folder of negatives.
 
     python -m nat_jax.main --config configs/pictures.py:pets,others --workdir runs/pets
+    python -m nat_jax.main --config configs/pictures.py:scans.csv --workdir runs/scans
 
 `pets/` holds a folder of pictures for each class, `others/` pictures that are of none
 of the classes (flat, or in folders). Pictures of any size and format are resized and
-cropped to squares of 32 pixels, or of 224 with --config.data.image_size=224. 60 % of
-each folder are trained on; 10 % are held out for validation, 10 % for calibration (the
-threshold of --mode=predict) and 20 % for the test. Rejection improves with more
-negatives, and with negatives that resemble the positives. With `pets` alone the
-negatives are positives with shuffled patches.
+cropped to squares of 32 pixels, or of 224 with --config.data.image_size=224; network
+and augmentation go by this size. 60 % of each folder are trained on; 10 % are held out
+for validation, 10 % for calibration (the threshold of --mode=predict) and 20 % for the
+test. With `pets` alone the negatives are positives with shuffled patches. Rejection
+improves with more negatives, and with negatives that resemble the positives.
+
+`scans.csv` lists pictures in the columns path,label,split,group, of which the last two
+may be left out: rows without a label are negatives, pictures of a group (a patient, a
+camera) stay in one part. `tfds/NAME` instead of a folder is the split 'train' of a data
+set of tensorflow_datasets, of which the same shares are taken. docs/pictures.md
+describes all of this.
 
 `pets,others` trains a negative-aware classifier and, to compare with, the plain one,
 `baseline:pets,others`, which does not use the negatives (its workdir is
@@ -18,14 +25,16 @@ eval.json is of the checkpoint with the best value, of equal values the newest. 
 also evaluated on 500 test pictures with noise, blur, low contrast and JPEG artefacts.
 Classes of unequal size: --config.data.class_weights=balanced.
 
-A picture that cannot be read ends the program before training, with its name. To skip
-such pictures set skip_unreadable=True in all sources that read their folder:
+Pictures are decoded once, to a cache on disk if it has room, and streamed from there.
+One that cannot be read ends the program before training, with its name. To skip such
+pictures set skip_unreadable=True in all sources that read them:
 --config.data.positives.skip_unreadable=True, data.negatives.others.source and
 evals.NAME.source of every evaluation set.
 
 For other networks and longer training copy this file and change it.
 """
 
+import csv
 import os
 
 from nat_jax import names
@@ -36,62 +45,126 @@ METHODS = {  # -> loss, negatives per batch
     'nat': ('nat', (4, 12)),
     'baseline': ('cross_entropy', 0),
 }
+NOISE = {'source': {'name': 'normal_noise', 'num': 1000}}
+TFDS = 'tfds/'
+READ = {'skip_unreadable': False, 'lazy': 'auto'}  # for all sources of pictures
 
 
 def get_config(variant='pets,others'):
-  method, _, folders = variant.rpartition(':')
+  method, _, sources = variant.rpartition(':')
   method = method or 'nat'
   if method not in METHODS:
     raise ValueError(names.unknown('variant', method, METHODS))
-  positives, _, negatives = folders.partition(',')
-  classes = class_folders(positives)
-  if len(classes) < 2:
-    raise ValueError(
-        f'{positives!r} has no class folders: expected a folder with a folder of '
-        f'pictures for each of at least two classes, got {len(classes)} folder(s); '
-        'usage: --config pictures:POSITIVES,NEGATIVES')
+  positives, _, negatives = sources.partition(',')
+  if positives.lower().endswith('.csv'):
+    classes, parts = of_table(positives, negatives)
+  else:
+    classes, parts = of_folders(positives, negatives)
+  trained, given, evals = parts
   loss, count = METHODS[method]
-
-  def folder(path, split):
-    return {'name': 'folder', 'path': os.path.abspath(path),
-            'split': split, 'skip_unreadable': False}
-
-  given, tested = {'shuffled': recipes.SHUFFLED}, {}
-  if negatives:
-    given = {'others': {'source': folder(negatives, 'all[:80%]')}}
-    tested = {'others': {'source': folder(negatives, 'all[80%:]')}}
-  trained, given, evals = presets.hold_out(
-      folder(positives, 'all[:80%]'),
-      given,
-      {
-          'test': {'source': folder(positives, 'all[80%:]'), 'positive': True},
-          **tested,
-          'noise': {'source': {'name': 'normal_noise', 'num': 1000}},
-      },
-      percent=10)
   evals |= presets.corrupted(evals['test']['source'])
   return presets.experiment(
-      name=os.path.basename(os.path.abspath(positives)),
+      name=os.path.basename(os.path.abspath(positives)).removesuffix('.csv'),
       variant=method,
-      compare_with=f'baseline:{folders}' if method == 'nat' else '',
-      num_classes=len(classes),
+      compare_with=f'baseline:{sources}' if method == 'nat' else '',
+      num_classes=classes,
       steps=2000,
       best='validation/accuracy',
       patience=10 * PERIOD,
       loss={'name': loss},
+      eval_batch_size=128,
       data=dict(
           positives=trained,
-          negatives=given,
+          negatives=given or {'shuffled': recipes.SHUFFLED},
           image_size=32,
           batch_size=64,
           negatives_per_batch=count,
-          augment=presets.CROP_FLIP,
+          augment=[{'name': 'standard'}],
           **presets.NORMALISATION['cifar10'],
       ),
-      evals=evals,
-      **{**recipes.SMALL, 'run': {
-          **recipes.SMALL['run'], 'eval_every': PERIOD, 'checkpoint_every': PERIOD}},
+      evals={**evals, 'noise': NOISE},
+      **{**recipes.SMALL,
+         'model': {'name': 'fast', 'widths': None},  # more groups for larger images
+         'run': {**recipes.SMALL['run'], 'placement': 'streamed',
+                 'eval_every': PERIOD, 'checkpoint_every': PERIOD}},
   )
+
+
+def of_folders(positives, negatives):
+  """(number of classes, (positives, negatives, evals)) of folders or sets of tfds."""
+  classes = (num_classes(positives) if is_tfds(positives)
+             else len(class_folders(positives)))
+  if classes < 2:
+    raise ValueError(
+        f'{positives!r} has no class folders: expected a folder with a folder of '
+        f'pictures for each of at least two classes, got {classes} folder(s); '
+        'usage: --config pictures:POSITIVES,NEGATIVES')
+
+  def source(path, bounds):
+    if is_tfds(path):
+      return presets.tfds(path.removeprefix(TFDS), f'train[{bounds}]')
+    return {'name': 'folder', 'path': os.path.abspath(path),
+            'split': f'all[{bounds}]', **READ}
+
+  given, tested = {}, {}
+  if negatives:
+    given = {'others': {'source': source(negatives, ':80%')}}
+    tested = {'others': {'source': source(negatives, '80%:')}}
+  return classes, presets.hold_out(
+      source(positives, ':80%'), given,
+      {'test': {'source': source(positives, '80%:'), 'positive': True}, **tested},
+      percent=10)
+
+
+def of_table(path, negatives):
+  """(number of classes, (positives, negatives, evals)) of a table."""
+  if negatives:
+    raise ValueError(
+        f'a table holds the negatives too, in rows without a label: got {negatives!r} '
+        f'beside {path!r}; usage: --config pictures:TABLE.csv')
+  if not os.path.isfile(path):
+    raise ValueError(f'there is no file {path!r}; usage: --config pictures:TABLE.csv')
+  with open(path, encoding='utf-8-sig', newline='', errors='replace') as file:
+    # Only counted here: nat_jax.data checks the table when it reads it.
+    labels = {(row.get('label') or '').strip() for row in
+              csv.DictReader(file, skipinitialspace=True)}
+  classes = labels - {''}
+  if len(classes) < 2:
+    raise ValueError(
+        f'{path!r} must have the column label with at least two classes, got '
+        f'{sorted(classes)}')
+
+  def source(part, negatives=False):
+    return {'name': 'table', 'path': os.path.abspath(path), 'part': part,
+            'negatives': negatives, **READ}
+
+  held_out = ('test', 'validation', 'calibration')
+  evals = {part: {'source': source(part), 'positive': True, 'part': part}
+           for part in held_out}
+  given = {}
+  if '' in labels:
+    given = {'others': {'source': source('train', True)}}
+    for part in held_out:
+      name = 'others' if part == 'test' else f'{part}_others'
+      evals[name] = {'source': source(part, True), 'part': part}
+  return len(classes), (source('train'), given, evals)
+
+
+def is_tfds(path):
+  return path.startswith(TFDS) and not os.path.isdir(path)
+
+
+def num_classes(path):
+  """The number of classes of a data set of tfds; it need not be prepared."""
+  import tensorflow_datasets as tfds  # does not import TensorFlow
+
+  name = path.removeprefix(TFDS)
+  try:
+    return tfds.builder(name).info.features['label'].num_classes
+  except (tfds.core.DatasetNotFoundError, AttributeError, KeyError) as error:
+    raise ValueError(
+        f'{name!r} is no data set of tfds with classes ({str(error).splitlines()[0]}); '
+        'see https://www.tensorflow.org/datasets/catalog') from None
 
 
 def class_folders(path):
@@ -99,6 +172,7 @@ def class_folders(path):
   if not os.path.isdir(path):
     raise ValueError(
         f'there is no folder {path!r}; usage: --config pictures:POSITIVES,NEGATIVES, '
-        'where POSITIVES holds a folder of pictures for each class')
+        f'where POSITIVES holds a folder of pictures for each class or is {TFDS}NAME, '
+        'or --config pictures:TABLE.csv')
   return [each.name for each in os.scandir(path)
           if each.is_dir() and each.name[0] != '.']

@@ -181,6 +181,7 @@ class Inputs(NamedTuple):
     shape: of one example: (height, width, channels), or (d,) for points.
     class_names: names of the classes of the positives; () if the source has none.
     negatives: name -> set of negatives in the pool; None: not loaded.
+    positives: `data.Arrays` of the positives in the pool; None: not known.
   """
 
   pool: Any
@@ -188,6 +189,7 @@ class Inputs(NamedTuple):
   shape: tuple[int, ...]
   class_names: tuple[str, ...] = ()
   negatives: Mapping[str, Any] | None = None
+  positives: Any = None
 
 
 class Evaluator(NamedTuple):
@@ -203,6 +205,8 @@ class Evaluator(NamedTuple):
     num_bytes: upper bound of the disk space in bytes that `save` needs.
     brief: {name: figures} -> a few words for the progress line, which shows them until
       the next evaluation; '' for none.
+    start: () -> None, called by the first process when the workdir is prepared and
+      before the first update, to write what is known of the data.
   """
 
   periods: Mapping[str, int]
@@ -211,6 +215,7 @@ class Evaluator(NamedTuple):
   summary: Callable[[Mapping[str, Any]], str]
   num_bytes: int
   brief: Callable[[Mapping[str, Any]], str] = lambda figures: ''
+  start: Callable[[], None] = lambda: None
 
 
 class Run(NamedTuple):

@@ -256,6 +256,8 @@ def open_run(
       (run['keep'] + 2) * num_bytes + evaluator.num_bytes + BESIDES
       + config['steps'] // run['log_every'] * RECORD)
   processes.barrier('workdir')
+  if not jax.process_index():
+    evaluator.start()
 
   manager = runs.open_checkpoints(workdir, config)
   state, found = checkpoint.restore_latest(manager, target)

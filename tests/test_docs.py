@@ -14,6 +14,7 @@ import sys
 from urllib import parse
 
 import jax
+import numpy as np
 import pytest
 import toy
 from absl import flags
@@ -207,3 +208,49 @@ def test_the_guide_to_deployment_runs(tmp_path, monkeypatch, capsys):
   assert json.loads((run / 'calibration.json').read_text())['accept'] == 0.9
   assert (run / 'predictions.png').exists() and (run / 'model.zip').exists()
   assert '30 readable pictures' in capsys.readouterr().out
+
+
+@pytest.fixture
+def own_pictures(tmp_path):
+  """The folders and the table of docs/pictures.md, of small smooth pictures."""
+  def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    values[..., seed % 3] //= 4
+    Image.fromarray(values).resize((15, 12), Image.Resampling.BICUBIC).save(path)
+
+  rows = ['path,label,group']
+  for k in range(600):
+    kind = ('pets/cat', 'pets/dog', 'others')[k % 3]
+    picture(tmp_path / kind / f'{k}.jpg', k)
+    picture(tmp_path / 'scans' / f'{k}.png', k)
+    rows.append(f'scans/{k}.png,{("ill", "well", "")[k % 3]},p{k // 4}')
+  picture(tmp_path / 'photos' / '1.jpg', 0)
+  (tmp_path / 'scans.csv').write_text('\n'.join(rows))
+  return tmp_path
+
+
+@pytest.mark.slow
+def test_the_guide_to_own_pictures_runs(own_pictures, monkeypatch, capsys):
+  """Its commands as they are written, with a small network and few updates."""
+  text = (ROOT / 'docs' / 'pictures.md').read_text()
+  commands = re.findall(r'^python -m nat_jax.main (.*)$', text, re.M)
+  assert len(commands) == 4
+  experiment = presets.experiment
+
+  def quick(**settings):
+    settings |= {'steps': 4, 'model': {'name': 'mlp', 'width': 8, 'depth': 1},
+                 'patience': 4, 'compare_with': '', 'run': {
+                     **settings['run'], 'eval_every': 2, 'checkpoint_every': 2}}
+    return experiment(**settings)
+
+  monkeypatch.setattr(presets, 'experiment', quick)
+  monkeypatch.chdir(own_pictures)
+  for command in commands:
+    toy.run_main(monkeypatch, *shlex.split(command))
+  assert 'report.html' in capsys.readouterr().out
+  for path in ('pets/report.html', 'pets/calibration.json', 'pets/predictions.csv',
+               'pets/duplicates.csv', 'scans/eval.json'):
+    assert (own_pictures / 'runs' / path).exists(), path
+  found = json.loads((own_pictures / 'runs' / 'scans' / 'eval.json').read_text())
+  assert found['class_names'] == ['ill', 'well'] and 'others' in found['evals']

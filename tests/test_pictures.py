@@ -1,5 +1,7 @@
 """configs/pictures.py: one key for the size of all pictures; its variants and runs."""
 
+import csv
+
 import numpy as np
 import pytest
 import toy
@@ -9,7 +11,7 @@ from PIL import Image
 from nat_jax import data, runs, train
 from nat_jax.commands import config_file, plan
 from nat_jax.tasks import TASKS
-from nat_jax.tasks.classify import inputs
+from nat_jax.tasks.classify import duplicates, inputs
 
 
 @pytest.fixture(scope='module')
@@ -111,6 +113,108 @@ def test_both_are_trained_with_validation(folders, tmp_path):
     seen = toy.evaluations(tmp_path / method)
     assert set(seen[2]) == {'validation', 'validation_others'}
     assert found['step'] in (2, 4) and {'test', 'others', 'noise'} < set(found['evals'])
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory):
+  """A table of smooth pictures, of which some are copies of others."""
+  root = tmp_path_factory.mktemp('table')
+  rows = []
+  for k, (label, i) in enumerate((one, i) for one in ('cat', 'dog', '')
+                                 for i in range(20)):
+    values = np.random.default_rng(k).integers(0, 256, (5, 6, 3), np.uint8)
+    image = Image.fromarray(values).resize((24, 20), Image.Resampling.BICUBIC)
+    image.save(root / f'{k}.png')
+    part = ('train',) * 8 + ('validation', 'calibration') * 3 + ('test',) * 6
+    rows.append((f'{k}.png', label, part[i]))
+
+  def copy(one, other):
+    Image.open(root / f'{one}.png').resize((48, 40)).save(root / f'{other}.png')
+
+  copy(0, 15)  # of a cat that is trained on, in the test
+  copy(41, 3)  # of a negative, among the cats, both trained on
+  copy(5, 6)  # of another cat that is trained on, which does no harm
+  with open(root / 'table.csv', 'w', newline='') as file:
+    csv.writer(file).writerows([('path', 'label', 'split'), *rows])
+  return root
+
+
+def test_a_table_is_trained_on_and_near_duplicates_are_told_once(
+    table, tmp_path, caplog, monkeypatch):
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path / 'cache'))
+  config = config_file.load('pictures', str(table / 'table.csv'))
+  assert (config.num_classes, config.name) == (2, 'table')
+  assert config.compare_with == f'baseline:{table}/table.csv'
+  config.update_from_flattened_dict({
+      'steps': 4, 'patience': 0, 'best': '', 'data.image_size': 16,
+      'run.eval_every': 4, 'run.checkpoint_every': 2, 'run.log_every': 2,
+      'run.updates_per_call': 2, 'data.batch_size': 16})
+  config.model = {'name': 'mlp', 'width': 8, 'depth': 1}
+  found = train.train(config, str(tmp_path / 'run'))
+  assert {name: one['part'] for name, one in found['evals'].items()} == {
+      'test': 'test', 'others': 'test', 'noise': 'test', 'validation': 'validation',
+      'calibration': 'calibration', 'validation_others': 'validation',
+      'calibration_others': 'calibration'}
+  assert found['evals']['others']['n'] == 6 and found['evals']['test']['n'] == 12
+  assert found['class_names'] == ['cat', 'dog']
+  with open(tmp_path / 'run' / 'duplicates.csv') as file:
+    rows = list(csv.DictReader(file))
+  assert {(row['set'], row['path'], row['other_set'], row['other_path'])
+          for row in rows} == {
+      ('test/test', f'{table}/15.png', 'train/positives', f'{table}/0.png'),
+      ('train/others', f'{table}/41.png', 'train/positives', f'{table}/3.png')}
+  assert all(int(row['distance']) <= 4 for row in rows)
+  assert 'positives and negatives: 2' in caplog.text
+  assert '1 in test/test (of 12) of pictures in train/positives, such as ' in (
+      caplog.text)
+  assert len(list((tmp_path / 'cache').rglob('image.npy'))) == 1
+  caplog.clear()
+  (tmp_path / 'run' / 'duplicates.csv').write_text('kept')
+  train.train(config, str(tmp_path / 'run'))
+  assert 'duplicates' not in caplog.text
+  assert (tmp_path / 'run' / 'duplicates.csv').read_text() == 'kept'
+
+
+@pytest.mark.parametrize('most, count', [
+    (None, None),
+    # All pictures of a set with one of each set before it: for validation 1 set and 2
+    # (6 positives, 3 negatives), calibration 3 and 4, test 5 and 6 (12 and 6 pictures).
+    (64, 6 * 1 + 3 * 2 + 6 * 3 + 3 * 4 + 12 * 5 + 6 * 6)])
+def test_near_duplicates_are_looked_for_as_far_as_asked(most, count, table, tmp_path):
+  config = config_file.load('pictures', f'baseline:{table}/table.csv')
+  config.update_from_flattened_dict({'data.image_size': 16, 'data.duplicates': most})
+  config = runs.resolve(config)
+  found = TASKS['classify'].load(config, 1)
+  duplicates.write(config, str(tmp_path), found, inputs.load_evals(config, {}))
+  path = tmp_path / 'duplicates.csv'
+  assert path.exists() == (count is not None)
+  if count:
+    assert len(path.read_text().splitlines()) == 1 + count
+
+
+@pytest.mark.parametrize('variant, message', [
+    ('{0}/gone.csv', "no file '.*gone.csv'"),
+    ('{0}/table.csv,others', "holds the negatives too.*'others'"),
+    ('{0}/one.csv', r"one.csv' must have the column label.*two classes, got \['a'\]"),
+    ('tfds/no_such_set', "'no_such_set' is no data set of tfds"),
+])
+def test_tables_and_sets_that_cannot_be_used(variant, message, table):
+  (table / 'one.csv').write_text('path,label\n1.png,a\n2.png,\n')
+  with pytest.raises(ValueError, match=message):
+    config_file.load('pictures', variant.format(table))
+
+
+def test_a_data_set_of_tfds_is_split_in_the_same_shares():
+  config = config_file.load('pictures', 'tfds/cifar10,tfds/cifar100')
+  assert config.num_classes == 10 and config.name == 'cifar10'
+  splits = {name: one.source.split for name, one in config.evals.items()
+            if 'split' in one.source}
+  assert config.data.positives.split == 'train[:60%]'
+  assert config.data.negatives.others.source.split == 'train[:60%]'
+  assert splits == {
+      'test': 'train[80%:]', 'others': 'train[80%:]', 'validation': 'train[60%:70%]',
+      'calibration': 'train[70%:80%]', 'validation_others': 'train[60%:70%]',
+      'calibration_others': 'train[70%:80%]'}
 
 
 @pytest.mark.parametrize('variant, message', [

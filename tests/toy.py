@@ -49,6 +49,9 @@ def run_main(monkeypatch, *args):
   """The program in this process, with the arguments of its command line."""
   monkeypatch.setattr(sys, 'argv', ['main', *args])  # where ml_collections looks too
   flags.FLAGS.unparse_flags()
+  # Overrides are flags that are defined when a command line names them.
+  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+    delattr(flags.FLAGS, name)
   for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
                'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run',
                'accept', 'score', 'cost_error', 'cost_refusal', 'negative_share', 'out',

@@ -28,6 +28,7 @@ from nat_jax.data.folder_source import (
     read_pictures,
 )
 from nat_jax.data.memory import check_memory
+from nat_jax.data.near_duplicates import nearest, perceptual_hashes
 from nat_jax.data.negatives import (
     blobs,
     normal_noise,
@@ -49,6 +50,7 @@ from nat_jax.data.sources import (
     take_split,
 )
 from nat_jax.data.stream import Stream, apart, make_stream
+from nat_jax.data.table_source import table
 from nat_jax.data.tfds_source import from_tfds
 
 __all__ = [
@@ -57,17 +59,16 @@ __all__ = [
     'cache_folder', 'cache_root', 'check_memory', 'class_weights', 'corrupt',
     'count_overlaps', 'decode_each', 'digits', 'fake', 'folder', 'from_tfds', 'gather',
     'is_vectors', 'list_pictures', 'load', 'make_augment', 'make_pool', 'make_stream',
-    'moments', 'normal_noise', 'normalise', 'patch_shuffle', 'picture_paths',
-    'pixel_permute', 'quantise', 'read_cache', 'read_header', 'read_pictures',
-    'split_slices', 'standardise', 'take_classes', 'take_split', 'uniform_noise',
-    'write_cache',
+    'moments', 'nearest', 'normal_noise', 'normalise', 'patch_shuffle',
+    'perceptual_hashes', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
+    'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
+    'take_classes', 'take_split', 'uniform_noise', 'write_cache',
 ]
 
 # Called with the arguments of the spec.
 SOURCES = {
-    'arrays': arrays, 'digits': digits, 'fake': fake, 'folder': folder,
-    'tfds': from_tfds,
-}
+    'arrays': arrays, 'digits': digits, 'fake': fake, 'folder': folder, 'table': table,
+    'tfds': from_tfds}
 
 # Called with the arguments of the spec and `like`, the positives that they imitate.
 SYNTHETIC = {

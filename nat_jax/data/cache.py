@@ -15,13 +15,14 @@ machine without TensorFlow gets its data by copying such folders, or by `write_c
 """
 
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -84,8 +85,7 @@ def write_cache(
   try:
     # Not through a memory map: on a full disk that would end the process by SIGBUS.
     with open(partial / 'image.npy', 'wb') as file:
-      np.lib.format.write_array_header_1_0(file, {
-          'descr': '|u1', 'fortran_order': False, 'shape': tuple(image.shape)})
+      write_header(file, image.shape)
       for part in rows.chunks(image):
         file.write(np.ascontiguousarray(part).data)
         done(len(part))
@@ -96,6 +96,44 @@ def write_cache(
     shutil.rmtree(partial, ignore_errors=True)
     raise
   return folder
+
+
+def write_header(file: BinaryIO, shape: Sequence[int]) -> None:
+  """Writes the header of an .npy file of uint8; the images follow one by one."""
+  np.lib.format.write_array_header_1_0(file, {
+      'descr': '|u1', 'fortran_order': False, 'shape': tuple(shape)})
+
+
+def open_images(path: str | os.PathLike[str], shape: Sequence[int]) -> rows.Rows:
+  """Opens the images of an .npy file, which are read row by row.
+
+  They are read into arrays of their own, not mapped: the pages of a map would count as
+  memory of this process until the operating system needs them.
+
+  Args:
+    path: of an .npy file of uint8.
+    shape: (n, h, w, c) that it must have.
+
+  Raises:
+    ValueError: the file is truncated or of another shape or dtype.
+  """
+  mapped = np.load(path, mmap_mode='r')
+  if mapped.shape != tuple(shape) or mapped.dtype != np.uint8:
+    raise ValueError(
+        f'expected uint8 {list(shape)} in {path}, got {mapped.dtype} '
+        f'{list(mapped.shape)}')
+  offset, one = mapped.offset, math.prod(shape[1:])
+
+  def read(chosen):
+    images = np.empty((len(chosen), *shape[1:]), np.uint8)
+    with open(path, 'rb', buffering=0) as file:
+      for image, row in zip(images, chosen, strict=True):
+        file.seek(offset + int(row) * one)
+        if file.readinto(image) != one:
+          raise OSError(f'{path} has been truncated while it was in use')
+    return images
+
+  return rows.Rows(read, shape[0], shape[1:])
 
 
 def read_cache(folder: str | os.PathLike[str]) -> sources.Arrays:

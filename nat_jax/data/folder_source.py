@@ -16,7 +16,7 @@ from concurrent import futures
 import numpy as np
 from absl import logging
 
-from nat_jax.data import memory, sources
+from nat_jax.data import memory, picture_store, sources
 from nat_jax.data import rows as rows_lib
 from nat_jax.data.decode import Picture, decode
 
@@ -32,7 +32,7 @@ def folder(
     split: str = 'all',
     classes: Sequence[int] | None = None,
     skip_unreadable: bool = False,
-    lazy: bool = False,
+    lazy: bool | str = False,
 ) -> sources.Arrays:
   """Reads the pictures under `path`.
 
@@ -47,8 +47,11 @@ def folder(
       class, and can also be sliced by numbers (all[:100]).
     classes: the classes to keep, by their number in the sorted order; None: all.
     skip_unreadable: whether to skip damaged pictures with a warning.
-    lazy: whether to decode a picture each time it is read, for folders that memory does
-      not hold. Needs `size`; a damaged picture is an error when it is first read.
+    lazy: False: all pictures are in memory. 'auto': they are decoded once, kept on disk
+      and read from there, if they take at most half of its free room, and otherwise
+      decoded each time they are read; see `picture_store`. True: they are decoded each
+      time they are read, and a damaged one is an error when it is first read. True
+      needs `size`; 'auto' without one is False.
 
   Returns:
     uint8 images [n, h, w, c], in an order in which the classes alternate.
@@ -59,28 +62,70 @@ def folder(
       valid or leaves a class without a picture.
   """
   size = checked(size, mode)
-  # `listing.image` holds the paths: only the pictures of the split are decoded.
-  listing = sources.take_classes(list_pictures(path), classes)
+  everything = list_pictures(path)  # with paths as images
+  listing = sources.take_classes(
+      everything._replace(image=np.arange(len(everything.label))), classes)
   rows = sources.split_classes(listing, split, path, 'picture')
-  files, label = listing.image[rows], listing.label[rows]
-  if lazy:
+  return take_pictures(
+      path, everything.image, listing.image[rows], listing.label[rows], listing.names,
+      size, mode, skip_unreadable, lazy, f'the split {split!r}')
+
+
+def take_pictures(
+    root: str, files: np.ndarray, rows: np.ndarray, label: np.ndarray,
+    names: tuple[str, ...], size: int | Sequence[int] | None, mode: str,
+    skip_unreadable: bool, lazy: bool | str, what: str,
+) -> sources.Arrays:
+  """Returns some of the pictures of a folder or a table.
+
+  Args:
+    root: path of the folder or table.
+    files: paths of all its pictures.
+    rows: those to take, indices in `files`, int [n].
+    label: of those, int32 [n].
+    names: of the classes.
+    size, mode, skip_unreadable, lazy: see `folder`.
+    what: the part that is taken, for messages.
+
+  Raises:
+    ValueError: see `folder`.
+  """
+  size, chosen = checked(size, mode), files[rows]
+  if lazy is True:
     if size is None or skip_unreadable:
       raise ValueError(
           f'lazy=True needs a size and goes without skip_unreadable, got size={size}, '
-          f'skip_unreadable={skip_unreadable}: damaged pictures are not known before')
-    return sources.Arrays(
-        rows_lib.Rows(
-            lambda chosen: read_pictures(files[chosen], size, mode)[0], len(files),
-            (*size, len(mode))), label, listing.names)
-  image, unreadable = read_pictures(files, size, mode, skip_unreadable)
-  read = np.delete(label, list(unreadable))
+          f'skip_unreadable={skip_unreadable}: damaged pictures are not known before; '
+          "lazy='auto' knows them")
+    return sources.Arrays(_decoded(chosen, size, mode), label, names, chosen)
+  if lazy == 'auto' and size is not None:
+    store = picture_store.open_store(root, files, size, mode, decode_each)
+    unreadable = {at: store.unreadable[row] for at, row in enumerate(rows.tolist())
+                  if row in store.unreadable}
+    for at, reason in unreadable.items():
+      _report(chosen[at], reason, skip_unreadable)
+    left = np.delete(np.arange(len(rows)), list(unreadable))
+    image = (_decoded(chosen[left], size, mode) if store.image is None
+             else rows_lib.select(store.image, rows[left]))
+    hashes = store.hashes[rows[left]]
+  else:
+    image, unreadable = read_pictures(chosen, size, mode, skip_unreadable)
+    left = np.delete(np.arange(len(rows)), list(unreadable))
+    hashes = None
+  read = label[left]
   lost = np.setdiff1d(label, read)
   if lost.size:
     raise ValueError(
-        f'{path}: not one of the {(label == lost[0]).sum()} picture(s) of the class '
-        f'{listing.names[lost[0]]!r} in the split {split!r} can be read; replace these '
-        'files')
-  return sources.Arrays(image, read, listing.names)
+        f'{root}: not one of the {(label == lost[0]).sum()} picture(s) of the class '
+        f'{names[lost[0]]!r} in {what} can be read; replace these files')
+  return sources.Arrays(image, read, names, chosen[left], hashes)
+
+
+def _decoded(files, size, mode) -> rows_lib.Rows:
+  """Pictures that are decoded each time they are read."""
+  return rows_lib.Rows(
+      lambda chosen: read_pictures(files[chosen], size, mode)[0], len(files),
+      (*size, len(mode)))
 
 
 def read_pictures(
@@ -109,7 +154,7 @@ def read_pictures(
   if size is not None:
     memory.check_memory(
         len(files) * size[0] * size[1] * len(mode), f'{len(files)} pictures of {size}',
-        'lower size, use fewer pictures, or decode them when they are read: lazy=True')
+        "lower size, use fewer pictures, or keep them on disk: lazy='auto'")
 
   def read(file):
     try:
@@ -117,15 +162,7 @@ def read_pictures(
     # Pillow's decoders raise nearly any exception for a damaged file, and a
     # DecompressionBombError or a MemoryError for a huge one.
     except Exception as error:
-      reason = str(error) or type(error).__name__
-      if not skip_unreadable:
-        raise ValueError(
-            f'{file} cannot be read as a picture ({reason}); replace or remove it, or '
-            'set skip_unreadable=True in each source that reads its folder, such as '
-            '--config.data.positives.skip_unreadable=True'
-        ) from None
-      logging.warning('skipped %s: cannot be read as a picture (%s)', file, reason)
-      return reason
+      return _report(file, str(error) or type(error).__name__, skip_unreadable)
 
   with warnings.catch_warnings(), futures.ThreadPoolExecutor() as pool:
     # Pillow warns, without naming the file, of large pictures and of damaged tags in
@@ -148,6 +185,17 @@ def read_pictures(
           'size=(height, width) of the source'
       )
   return np.stack(list(images.values())), unreadable
+
+
+def _report(file, reason, skip):
+  """Warns of a damaged picture and returns the reason, or raises ValueError."""
+  if not skip:
+    raise ValueError(
+        f'{file} cannot be read as a picture ({reason}); replace or remove it, or '
+        'set skip_unreadable=True in each source that reads it, such as '
+        '--config.data.positives.skip_unreadable=True') from None
+  logging.warning('skipped %s: cannot be read as a picture (%s)', file, reason)
+  return reason
 
 
 def decode_each(

@@ -6,7 +6,7 @@
 Each function returns `num` images of the size and channels of `like`, the positives;
 `patch_shuffle` and `pixel_permute` also take their pixels from `like`. Every label is
 0. Equal seeds give equal images. All raise ValueError for more images than fit in
-memory.
+memory; of images that are made when they are read, for more labels.
 """
 
 import math
@@ -14,17 +14,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nat_jax.data import rows
 from nat_jax.data.memory import check_memory
 from nat_jax.data.sources import Arrays
+
+_LARGE = 2**28  # bytes of noise, beyond which it is not kept in memory
 
 
 def normal_noise(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   """Standard normal noise at the model's input: float32, taken as already normalised.
 
+  More than 256 MiB of images are made when they are read, each from (seed, its index),
+  and never all in memory.
+
   Reference: Li, Jia, Jing, ECAI 2020, Table 1 ("noise").
   """
-  shape = _shape(like, num, np.float32)
-  image = np.random.default_rng(seed).standard_normal(shape, np.float32)
+  shape = (num, *like.image.shape[1:])
+  if 4 * math.prod(shape) > _LARGE:
+    return _all_zero(rows.Rows(
+        lambda chosen: np.stack([
+            np.random.default_rng((seed, row)).standard_normal(shape[1:], np.float32)
+            for row in chosen.tolist()]), num, shape[1:], np.float32), 'normal noise')
+  image = np.random.default_rng(seed).standard_normal(
+      _shape(like, num, np.float32), np.float32)
   return _all_zero(image, 'normal noise')
 
 
@@ -56,7 +68,8 @@ def patch_shuffle(
 ) -> Arrays:
   """Positives cut into a grid of patches x patches rectangles, randomly reordered.
 
-  This keeps textures and destroys shapes. No image keeps its original order.
+  This keeps textures and destroys shapes. No image keeps its original order. Images of
+  positives that are not in memory are made when they are read.
 
   Args:
     like: the positives.
@@ -76,20 +89,33 @@ def patch_shuffle(
         f'patches must be 2 or more and divide the height {height} and the width '
         f'{width}, got {patches}'
     )
+  check_memory(
+      8 * num * patches**2, f'the orders of {num} synthetic negatives',
+      'lower num of the source')
   rng = np.random.default_rng(seed)
-  image = _draw(like, num, rng)
+  drawn = _draw(like, num, rng)
   high, wide = height // patches, width // patches
-  image = image.reshape(num, patches, high, patches, wide, channels)
-  image = image.swapaxes(2, 3).reshape(num, patches**2, high, wide, channels)
   same = np.arange(patches**2)
   order = np.tile(same, (num, 1))
   again = np.arange(num)
   while again.size:  # until no image is left as it was
     order[again] = rng.permuted(order[again], axis=1)
     again = np.flatnonzero((order == same).all(1))
-  image = image[np.arange(num)[:, None], order]
-  image = image.reshape(num, patches, patches, high, wide, channels).swapaxes(2, 3)
-  return _all_zero(image.reshape(num, height, width, channels), 'shuffled patches')
+
+  def shuffled(chosen):
+    image = like.image[drawn[chosen]]
+    image = image.reshape(-1, patches, high, patches, wide, channels)
+    image = image.swapaxes(2, 3).reshape(-1, patches**2, high, wide, channels)
+    image = image[np.arange(len(image))[:, None], order[chosen]]
+    image = image.reshape(-1, patches, patches, high, wide, channels).swapaxes(2, 3)
+    return image.reshape(-1, height, width, channels)
+
+  if rows.in_memory(like.image):
+    _shape(like, num, like.image.dtype)
+    return _all_zero(shuffled(np.arange(num)), 'shuffled patches')
+  return _all_zero(
+      rows.Rows(shuffled, num, like.image.shape[1:], like.image.dtype),
+      'shuffled patches')
 
 
 def pixel_permute(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
@@ -99,7 +125,8 @@ def pixel_permute(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   """
   height, width, channels = like.image.shape[1:]
   rng = np.random.default_rng(seed)
-  image = _draw(like, num, rng).reshape(num, height * width, channels)
+  _shape(like, num, like.image.dtype)
+  image = like.image[_draw(like, num, rng)].reshape(num, height * width, channels)
   order = rng.permuted(np.tile(np.arange(height * width), (num, 1)), axis=1)
   image = np.take_along_axis(image, order[:, :, None], axis=1)
   return _all_zero(image.reshape(num, height, width, channels), 'permuted pixels')
@@ -134,10 +161,13 @@ def _shape(like: Arrays, num: int, dtype: type) -> tuple[int, ...]:
 
 
 def _draw(like: Arrays, num: int, rng: np.random.Generator) -> np.ndarray:
-  """Draws images at random; none is repeated before all have been drawn."""
-  _shape(like, num, like.image.dtype)
-  return like.image[np.resize(rng.permutation(len(like.image)), num)]
+  """Draws indices of images; none is repeated before all have been drawn."""
+  return np.resize(rng.permutation(len(like.image)), num)
 
 
-def _all_zero(image: np.ndarray, name: str) -> Arrays:
+def _all_zero(image: rows.Images, name: str) -> Arrays:
+  """The images with label 0; ValueError if the labels do not fit in memory."""
+  check_memory(
+      4 * len(image), f'the labels of {len(image)} synthetic negatives',
+      'lower num of the source')
   return Arrays(image, np.zeros(len(image), np.int32), (name,))

@@ -96,6 +96,10 @@ def make_pool(
   def pixels(image):
     if image.dtype == np.uint8 or is_vectors(shape):
       return image
+    if isinstance(image, rows.Rows):
+      return rows.Rows(
+          lambda chosen: negatives_lib.quantise(image[chosen], mean, std), len(image),
+          image.shape[1:])
     return negatives_lib.quantise(image, mean, std)
 
   sets = list(negatives.values())

@@ -9,11 +9,13 @@ An argument of type `Images` is an array or a `Rows`: both have a `shape`, a `dt
 a length, and are indexed by a slice or an array of ints.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-CHUNK = 512  # images that `chunks` reads at a time
+CHUNK = 512  # most images that `chunks` reads at a time
+CHUNK_BYTES = 2**26  # and most bytes
 
 
 class Rows:
@@ -115,5 +117,7 @@ def join(parts: Sequence[Images]) -> Images:
 
 def chunks(images: Images) -> Iterator[np.ndarray]:
   """Yields consecutive parts of the images, [CHUNK or fewer, h, w, c] each."""
-  for start in range(0, len(images), CHUNK):
-    yield images[start:start + CHUNK]
+  one = math.prod(images.shape[1:]) * images.dtype.itemsize
+  num = max(1, min(CHUNK, CHUNK_BYTES // max(one, 1)))
+  for start in range(0, len(images), num):
+    yield images[start:start + num]

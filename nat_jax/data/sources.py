@@ -31,11 +31,15 @@ class Arrays(NamedTuple):
       float32.
     label: `[n]` int32 in 0..num_classes-1.
     names: the class names; may be empty.
+    files: paths of the pictures, object [n]; None: not from files, or not known.
+    hashes: perceptual hashes uint64 [n] of `near_duplicates`; None: not known.
   """
 
   image: rows.Images
   label: np.ndarray
   names: tuple[str, ...] = ()
+  files: np.ndarray | None = None
+  hashes: np.ndarray | None = None
 
 
 def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice]]:

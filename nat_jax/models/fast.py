@@ -38,13 +38,14 @@ class Fast(nn.Module):
 
   Attributes:
     num_outputs: width of the logits.
-    widths: channels of the groups; each group halves the image before it.
+    widths: channels of the groups; each group halves the image before it. None: by
+      the size of the images, see `widths_of`.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
 
   num_outputs: int
-  widths: Sequence[int] = (128, 256)
+  widths: Sequence[int] | None = (128, 256)
   dtype: str = 'float32'
   axis_name: str | None = None
 
@@ -66,7 +67,8 @@ class Fast(nn.Module):
     x = jax.lax.stop_gradient(norm(cosines(images.astype(dtype)), 'stem_norm'))
     x = nn.relu(jnp.concatenate([x, -x], axis=-1))
     aux = {}
-    for i, width in enumerate(self.widths, 1):
+    widths = widths_of(min(images.shape[1:3])) if self.widths is None else self.widths
+    for i, width in enumerate(widths, 1):
       x = layers.conv(width, dtype=dtype, name=f'group{i}_conv1')(halve(x))
       x = nn.relu(norm(x, f'group{i}_norm1'))
       y = layers.conv(width, dtype=dtype, name=f'group{i}_conv2')(x)
@@ -74,6 +76,22 @@ class Fast(nn.Module):
       aux[f'group{i}'] = x
     aux['features'] = x.astype(jnp.float32).mean((1, 2))
     return layers.head(self.num_outputs)(aux['features']), aux
+
+
+def widths_of(size: int) -> tuple[int, ...]:
+  """Channels of the groups for images of a size: from 64 pixels on narrower ones first.
+
+  The last group has 256 channels and a side of 4 to 7 pixels, and each group before it
+  half the channels, at least 32.
+
+  Args:
+    size: the shorter side, in pixels.
+
+  Returns:
+    (128, 256) below 64 pixels, (64, 128, 256) below 128, (32, 64, 128, 256) below 256.
+  """
+  groups = max(2, size.bit_length() - 4)
+  return tuple(max(32, 256 >> i) for i in reversed(range(groups)))
 
 
 def cosines(images: jax.Array) -> jax.Array:

@@ -69,6 +69,10 @@ CLASSIFY: dict[str, Any] = dict(
         # their gradients are added, so that only a part's activations take memory.
         micro_batches=1,
         augment=[],  # nat_jax.data.AUGMENTS, in this order
+        # Near-duplicates among pictures of sources with lazy='auto' are reported before
+        # training: largest number of different bits of their perceptual hashes, of 64
+        # bits; None: they are not looked for.
+        duplicates=4,
         treatment={},  # change of the negatives: nat_jax.tasks.classify.TREATMENTS
     ),
     # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS,

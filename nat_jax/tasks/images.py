@@ -87,7 +87,7 @@ def make_inputs(
       multiple_of=num_parts(settings, num_devices),
   )
   return Inputs(
-      pool, stream, tuple(pool.image.shape[1:]), positives.names, negatives)
+      pool, stream, tuple(pool.image.shape[1:]), positives.names, negatives, positives)
 
 
 def num_parts(settings: Mapping[str, Any], num_devices: int) -> int:

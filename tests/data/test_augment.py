@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 
 from nat_jax.data import make_augment, normalise
+from nat_jax.data.augment import resized_crop
 
 SPECS = [{'name': 'crop', 'pad': 2}, {'name': 'flip'}, {'name': 'cutout', 'size': 3}]
 
@@ -90,6 +92,79 @@ def test_cutout_blackens_one_square():
   assert sides == {(2, 2), (2, 3), (3, 2), (3, 3)}
 
 
+def test_resized_crop_is_a_crop_that_is_resized():
+  """By 2 and by 1: the rectangle itself is resized, but for pixels at its edge."""
+  image = images(1, (8, 12, 3))[0]
+  crop = jax.jit(resized_crop)
+  np.testing.assert_array_equal(
+      crop(image, np.zeros(2, np.float32), np.ones(2, np.float32)), image)
+  out = crop(image, np.float32([0.25, 0.5]), np.float32([0.5, 0.5]))
+  expected = jax.image.resize(
+      image[2:6, 6:12].astype(jnp.float32), (8, 12, 3), 'linear')
+  assert out.dtype == jnp.uint8 and out.shape == image.shape
+  np.testing.assert_allclose(
+      np.asarray(out, int)[1:-1, 1:-1], np.asarray(expected)[1:-1, 1:-1], atol=0.51)
+
+
+def test_random_resized_crops_have_the_areas_and_shapes_that_are_asked_for():
+  """Seen in ramps along both sides, whose range over a crop is the crop's side."""
+  height, width = 16, 24
+  ramps = np.zeros((height, width, 2), np.float32)
+  ramps[..., 0] = (np.arange(height) + 0.5)[:, None] / height
+  ramps[..., 1] = (np.arange(width) + 0.5) / width
+  crop = jitted({'name': 'random_resized_crop', 'area': (0.2, 0.5), 'ratio': (0.5, 2)})
+  out = np.asarray(crop(jnp.asarray(ramps)[None].repeat(300, 0), keys(300)))
+  # From inner rows and columns: at the edge of an image its last pixel is repeated.
+  high = (out[:, -3, 0, 0] - out[:, 2, 0, 0]) / (height - 5) * height
+  wide = (out[:, 0, -3, 1] - out[:, 0, 2, 1]) / (width - 5) * width
+  area, ratio = high * wide, wide / high
+  assert 0.19 < area.min() < 0.22 and 0.47 < area.max() < 0.51
+  assert 0.49 < ratio.min() < 0.55 and 1.8 < ratio.max() < 2.02
+  assert abs(area.mean() - 0.35) < 0.02 and abs(np.log(ratio).mean()) < 0.1
+  middle = out[:, 7:9, 0, 0].mean(1)
+  assert middle.min() > 0 and middle.max() < 1 and abs(middle.mean() - 0.5) < 0.03
+  whole = jitted({'name': 'random_resized_crop', 'area': (1, 1), 'ratio': (1, 1)})
+  np.testing.assert_array_equal(whole(images(), keys()), images())
+
+
+def test_colours_are_those_of_pillow():
+  """At the strengths whose factors are known: 0 leaves all as it is."""
+  image = images(1, (6, 7, 3))
+  none = dict(brightness=0, contrast=0, saturation=0)
+  np.testing.assert_array_equal(
+      jitted({'name': 'colour', **none})(image, keys(1)), image)
+  enhancers = {'brightness': ImageEnhance.Brightness, 'contrast': ImageEnhance.Contrast,
+               'saturation': ImageEnhance.Color}
+  for name, enhancer in enhancers.items():
+    out = jitted({'name': 'colour', **none, name: 0.5})(image.repeat(40, 0), keys(40))
+    enhance, factors = enhancer(Image.fromarray(np.asarray(image[0]))), []
+    tried = np.linspace(0.5, 1.5, 201)
+    known = [np.asarray(enhance.enhance(factor), float) for factor in tried]
+    for one in np.asarray(out, float):
+      errors = [np.abs(one - other).max() for other in known]
+      assert min(errors) <= 2.5, name  # Pillow rounds down, and the grey values too
+      factors.append(tried[np.argmin(errors)])
+    assert min(factors) < 0.6 and max(factors) > 1.4, name
+  grey = images(2, (6, 7, 1))
+  same = jitted({'name': 'colour', **none, 'saturation': 1.0})(grey, keys(2))
+  np.testing.assert_array_equal(same, grey)
+
+
+@pytest.mark.parametrize('side, steps', [
+    (63, ('crop', 'flip')), (64, ('random_resized_crop', 'flip', 'colour'))])
+def test_the_standard_augmentation_goes_by_the_size(side, steps):
+  image = images(2, (side, 70, 3))
+  augment, parts = (make_augment([{'name': name} for name in names])
+                    for names in (['standard'], steps))
+
+  @jax.jit
+  def both(image, keys):
+    inner = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
+    return augment(image, keys), parts(image, inner)
+
+  np.testing.assert_array_equal(*both(image, keys(2)))
+
+
 def test_normalise_literals():
   out = normalise(
       jnp.asarray([0, 51, 255], jnp.uint8).reshape(1, 1, 1, 3),
@@ -108,12 +183,22 @@ def test_normalise_literals():
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip"),
+        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip, rand_aug"),
         ({'name': 'crop', 'mode': 'wrap'}, "crop.*mode.*'constant'.*'reflect'.*'wrap'"),
         ({'name': 'crop', 'pad': -1}, 'crop.*pad.*-1'),
         ({'name': 'cutout', 'size': 0}, 'cutout.*size.*0'),
+        ({'name': 'random_resized_crop', 'area': (0.5, 0.2)}, r'area.*\(0.5, 0.2\)'),
+        ({'name': 'random_resized_crop', 'ratio': (0, 1)}, r'ratio.*above 0.*\(0, 1\)'),
+        ({'name': 'rand_augment', 'magnitude': 31}, r'0..30, got layers 2.*31'),
+        ({'name': 'colour', 'contrast': 2}, r'\[0, 1\], got \(0.2, 2, 0.2\)'),
     ],
 )
 def test_bad_specs(spec, message):
   with pytest.raises(ValueError, match=message):
     make_augment([spec])
+
+
+@pytest.mark.parametrize('name', ['colour', 'rand_augment'])
+def test_changes_of_colour_need_bytes(name):
+  with pytest.raises(ValueError, match=f"'{name}'.*uint8, got float32.*data.augment"):
+    make_augment([{'name': name}])(images().astype(jnp.float32), keys())

@@ -7,9 +7,12 @@ from sklearn import datasets
 from nat_jax.data import (
     SYNTHETIC,
     Arrays,
+    Rows,
     digits,
     fake,
     load,
+    make_pool,
+    quantise,
     split_slices,
     take_classes,
     take_split,
@@ -180,6 +183,36 @@ def test_patches_change_places_and_keep_their_pixels():
     load({'name': 'patch_shuffle', 'patches': 3}, like=LIKE)
   with pytest.raises(ValueError, match=r'patches.*\b2\b.*\b1$'):
     load({'name': 'patch_shuffle', 'patches': 1}, like=LIKE)
+
+
+def test_negatives_of_positives_on_disk_are_made_when_they_are_read():
+  asked = []
+  def read(chosen):
+    asked.extend(chosen)
+    return LIKE.image[chosen]
+  spec = {'name': 'patch_shuffle', 'num': 70, 'seed': 3}
+  once = load(spec, like=LIKE)
+  lazy = load(spec, like=LIKE._replace(image=Rows(read, 40, (8, 12, 3))))
+  assert isinstance(lazy.image, Rows) and asked == []
+  np.testing.assert_array_equal(lazy.image[[5, 69, 5]], once.image[[5, 69, 5]])
+  assert len(asked) == 3
+  np.testing.assert_array_equal(np.asarray(lazy.image), once.image)
+
+
+def test_much_noise_is_made_when_it_is_read(monkeypatch):
+  monkeypatch.setattr('nat_jax.data.negatives._LARGE', 70 * 8 * 12 * 3 * 4)
+  spec = {'name': 'normal_noise', 'seed': 3}
+  assert isinstance(load({**spec, 'num': 70}, like=LIKE).image, np.ndarray)
+  noise = load({**spec, 'num': 200}, like=LIKE)
+  assert isinstance(noise.image, Rows) and noise.image.dtype == np.float32
+  whole = np.asarray(noise.image)
+  assert whole.shape == (200, 8, 12, 3) and len(np.unique(whole[:, 0, 0, 0])) == 200
+  assert abs(whole.mean()) < 0.02 and abs(whole.std() - 1) < 0.02
+  np.testing.assert_array_equal(noise.image[[7, 150]], whole[[7, 150]])
+  pool = make_pool(LIKE, {'noise': noise}, 4, (0.5,), (0.25,))
+  assert pool.image.dtype == np.uint8
+  np.testing.assert_array_equal(
+      pool.image[[40 + 7]], quantise(whole[[7]], (0.5,), (0.25,)))
 
 
 def test_pixels_change_places_as_wholes_and_anew_for_each_image():

@@ -107,6 +107,8 @@ def test_parameter_count(spec, shape, count):
         'features': (4, 128)}),
     ({'name': 'fast', 'widths': (8, 12)}, {
         'group1': (4, 8, 8, 8), 'group2': (4, 4, 4, 12), 'features': (4, 12)}),
+    ({'name': 'fast', 'widths': None}, {
+        'group1': (4, 8, 8, 128), 'group2': (4, 4, 4, 256), 'features': (4, 256)}),
     ({'name': 'small_conv', 'widths': (8, 24)}, {
         'group1': (4, 16, 16, 8), 'group2': (4, 8, 8, 24), 'features': (4, 24)}),
     ({'name': 'mlp', 'width': 20, 'depth': 1}, {'features': (4, 20)}),
@@ -114,6 +116,15 @@ def test_parameter_count(spec, shape, count):
 def test_aux_shapes(spec, expected):
   _, (_, aux) = shapes(build(spec), (32, 32, 3))
   assert {name: x.shape for name, x in aux.items()} == expected
+
+
+@pytest.mark.parametrize('size, widths, last', [
+    (20, [128, 256], 3), (63, [128, 256], 8), (64, [64, 128, 256], 4),
+    (224, [32, 64, 128, 256], 7), (512, [32, 32, 32, 64, 128, 256], 4)])
+def test_larger_images_get_more_groups(size, widths, last):
+  _, (_, aux) = shapes(build({'name': 'fast', 'widths': None}), (size, size + 9, 3))
+  groups = [aux[f'group{i}'].shape for i in range(1, len(aux))]
+  assert [shape[3] for shape in groups] == widths and groups[-1][1] == last
 
 
 @pytest.mark.parametrize('spec', SMALL)

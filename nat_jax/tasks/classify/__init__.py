@@ -6,6 +6,7 @@
   attention_transfer  a student trained to match its teacher's attention maps
   inputs              the images of a config, for training and for evaluation
   view                pictures -> inputs of a classifier, of pictures or of vectors
+  duplicates          near-duplicates among the pictures of all sets
   evaluate            metrics on every evaluation set
   rule                accepts an image or answers "none of these"; calibration.json
   attention_maps      attention maps for the report

@@ -15,7 +15,7 @@ from nat_jax import data, losses, metrics, schema
 from nat_jax.runtime import inference, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks import images
-from nat_jax.tasks.classify import attention_maps, inputs
+from nat_jax.tasks.classify import attention_maps, duplicates, inputs
 
 NUM_MISTAKES = 36  # images on the sheet of mistakes
 
@@ -70,7 +70,7 @@ def make_evaluator(
   return Evaluator(
       periods(config, sets), run, save,
       functools.partial(summary, threshold=str(threshold)), _num_bytes(config, sets),
-      brief)
+      brief, functools.partial(duplicates.write, config, workdir, given, sets))
 
 
 def periods(
