@@ -50,29 +50,29 @@ def _small(image):
 def nearest(hashes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Finds the closest of `others` for each hash, by comparing all pairs in blocks.
 
-  It takes about half a nanosecond for a pair: 3 seconds for 50,000 and 100,000.
+  A pair takes about a nanosecond: 5 seconds for 50,000 and 100,000 hashes.
 
   Args:
     hashes: uint64 [n]; NONE is far from all.
     others: uint64 [m].
 
   Returns:
-    (index int64 [n], the first of equally close ones, -1 if `others` is empty;
+    (index int64 [n], the first of equally close ones, -1 if none of `others` is a hash;
     Hamming distance uint8 [n], FAR without a hash).
   """
+  known = np.flatnonzero(others != NONE)
   index = np.full(len(hashes), -1)
   distance = np.full(len(hashes), FAR, np.uint8)
   high, wide = _BLOCK
   for start in range(0, len(hashes), high):
     mine = slice(start, start + high)
-    for first in range(0, len(others), wide):
-      theirs = others[None, first:first + wide]
-      found = np.bitwise_count(hashes[mine, None] ^ theirs)
-      found = np.where(theirs == NONE, FAR, found).astype(np.uint8)
+    for first in range(0, len(known), wide):
+      theirs = known[first:first + wide]
+      found = np.bitwise_count(hashes[mine, None] ^ others[None, theirs])
       closest = found.argmin(1)
       least = found[np.arange(len(closest)), closest]
-      better = (least < distance[mine]) | (index[mine] < 0)
-      index[mine] = np.where(better, first + closest, index[mine])
+      better = least < distance[mine]
+      index[mine] = np.where(better, theirs[closest], index[mine])
       distance[mine] = np.where(better, least, distance[mine])
   distance[hashes == NONE] = FAR
   return index, distance

@@ -90,7 +90,7 @@ def open_store(
         for old in above.iterdir():
           if old.is_dir() and old != folder:
             shutil.rmtree(old, ignore_errors=True)
-  except OSError as error:
+  except (OSError, NotImplementedError) as error:  # the latter: a disk without locks
     raise OSError(
         f'decoded pictures cannot be kept in {folder} ({error}); free some room, let '
         "$NAT_JAX_CACHE name another folder, or set lazy=True in the sources instead "
