@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from nat_jax import losses, models, schema
-from nat_jax.data import Arrays, apart, folder_source, make_stream, sources
+from nat_jax.data import Arrays, apart, make_stream, sources
 from nat_jax.models import gan_layers
 from nat_jax.schema import bounds
 
@@ -226,7 +226,7 @@ def test_slices_of_a_folder_tile_every_class(sizes, edges):
     for k, size in enumerate(sizes):  # a class may be too small to be in every part
       own = listing([size])
       try:
-        rows = folder_source._rows(own, f'all[{low}%:{high}%]', 'pictures')
+        rows = sources.split_classes(own, f'all[{low}%:{high}%]', 'pictures', 'picture')
       except ValueError as error:
         assert f"'all[{low}%:{high}%]'" in str(error)
         rows = np.zeros(0, int)
@@ -234,7 +234,8 @@ def test_slices_of_a_folder_tile_every_class(sizes, edges):
       found[k].append(rows)
     # All classes at once hold what each of them holds by itself.
     try:
-      rows = folder_source._rows(pictures, f'all[{low}%:{high}%]', 'pictures')
+      rows = sources.split_classes(
+          pictures, f'all[{low}%:{high}%]', 'pictures', 'picture')
     except ValueError:
       assert not all(len(found[k][-1]) for k in found)
       continue
@@ -250,7 +251,7 @@ def test_slices_of_a_folder_tile_every_class(sizes, edges):
 def test_a_split_of_a_folder_has_every_class_or_is_a_value_error(sizes, split):
   pictures = listing(sizes)
   try:
-    rows = folder_source._rows(pictures, split, 'pictures')
+    rows = sources.split_classes(pictures, split, 'pictures', 'picture')
   except ValueError:
     return
   assert set(pictures.label[rows]) == set(range(len(sizes)))
