@@ -203,6 +203,22 @@ def test_negatives_of_a_second_file_and_none(tmp_path):
   assert 'others' not in sets
 
 
+def test_a_table_of_numbers(tmp_path):
+  """A .csv file gives the four parts that an .npz file of its numbers gives."""
+  path = features(tmp_path)
+  made = toy.arrays(path)
+  rows = [f'{number},{",".join(map(repr, row.tolist()))}'
+          for number, row in zip(made['label'], made['vector'], strict=True)]
+  (tmp_path / 'x.csv').write_text('\n'.join(['label,a,b,c,d', *rows]))
+  config, found, sets = loaded(str(tmp_path / 'x.csv'))
+  same, expected, others = loaded(path)
+  assert config['data']['mean'] == same['data']['mean'] and config['num_classes'] == 2
+  np.testing.assert_array_equal(found.pool.image, expected.pool.image)
+  np.testing.assert_array_equal(found.pool.label, expected.pool.label)
+  for name, one in sets.items():
+    np.testing.assert_array_equal(one.arrays.image, others[name].arrays.image)
+
+
 @pytest.mark.parametrize('split, nums', [
     (['train', 'train', 'train', 'test'], (48, 6, 6, 20)),
     (['train', 'validation', 'calibration', 'test'], (20, 20, 20, 20)),

@@ -339,10 +339,10 @@ def save_evaluation(
         reference, reference['label'], config['num_classes'])
   arrays = {f'{results.SCORES}/{name}': values for name, values in scores.items()}
   for name, values in scores.items():
-    shape = sets[name].arrays.image.shape[1:]
-    if (not sets[name].positive and sets[name].part == schema.TEST
-        and not data.is_vectors(shape)):
-      arrays[f'{results.MISTAKES}/{name}'] = _worst(config, sets[name], values)
+    one = sets[name]
+    if (not one.positive and one.part == schema.TEST
+        and not data.is_vectors(one.arrays.image.shape[1:])):
+      arrays[f'{results.MISTAKES}/{name}'] = _worst(config, one, values)
   if maps:
     arrays[results.ATTENTION] = maps
   return results.write_evaluation(workdir, evaluation, arrays)
