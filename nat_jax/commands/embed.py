@@ -113,8 +113,9 @@ def _batches(images, spec) -> Iterator[list[tuple[str, str, Any]]]:
 def _with_classes(images) -> Iterator[tuple[str, str]]:
   """Yields (path, class or '') of all pictures that are named."""
   for one in images:
+    folder = os.path.isdir(one)
     for path in picture_paths.find([one]):
-      inner = os.path.relpath(path, one).split(os.sep) if os.path.isdir(one) else ()
+      inner = os.path.relpath(path, one).split(os.sep) if folder else ()
       yield path, as_text(inner[0]) if len(inner) > 1 else ''
 
 
