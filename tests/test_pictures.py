@@ -151,7 +151,8 @@ def test_a_table_is_trained_on_and_near_duplicates_are_told_once(
       'run.updates_per_call': 2, 'data.batch_size': 16})
   config.model = {'name': 'mlp', 'width': 8, 'depth': 1}
   found = train.train(config, str(tmp_path / 'run'))
-  assert {name: one['part'] for name, one in found['evals'].items()} == {
+  assert {name: one['part'] for name, one in found['evals'].items()
+          if one['type'] != 'corruption'} == {
       'test': 'test', 'others': 'test', 'noise': 'test', 'validation': 'validation',
       'calibration': 'calibration', 'validation_others': 'validation',
       'calibration_others': 'calibration'}
@@ -208,7 +209,7 @@ def test_a_data_set_of_tfds_is_split_in_the_same_shares():
   config = config_file.load('pictures', 'tfds/cifar10,tfds/cifar100')
   assert config.num_classes == 10 and config.name == 'cifar10'
   splits = {name: one.source.split for name, one in config.evals.items()
-            if 'split' in one.source}
+            if 'split' in one.source and 'corrupt' not in one}
   assert config.data.positives.split == 'train[:60%]'
   assert config.data.negatives.others.source.split == 'train[:60%]'
   assert splits == {

@@ -99,15 +99,18 @@ def test_frozen_stages_get_no_gradient_and_keep_their_statistics(name, model, fr
     rest = {key: x for key, x in variables.items() if key != 'params'}
 
     def loss(params):
-      (logits, _), changed = model.apply(
+      (logits, aux), changed = model.apply(
           {'params': params, **rest}, images, train=True, mutable=['batch_stats'])
-      return jnp.square(logits - 1).sum(), changed
+      made = aux['features'] @ params['head']['kernel'] + params['head']['bias']
+      return jnp.square(logits - 1).sum(), (changed, logits, made)
 
-    grads, changed = jax.grad(loss, has_aux=True)(variables['params'])
-    return grads, rest.get('batch_stats', {}), changed.get('batch_stats', {})
+    grads, (changed, logits, made) = jax.grad(loss, has_aux=True)(variables['params'])
+    return logits, made, (
+        grads, rest.get('batch_stats', {}), changed.get('batch_stats', {}))
 
-  grads, before, after = (
-      traverse_util.flatten_dict(x, sep='/') for x in run(jax.random.key(0)))
+  logits, made, trees = run(jax.random.key(0))
+  np.testing.assert_allclose(made, logits, rtol=1e-4, atol=1e-5)  # for post-hoc scores
+  grads, before, after = (traverse_util.flatten_dict(x, sep='/') for x in trees)
   for path, grad in grads.items():
     trained = weights.stage(name, path) >= frozen
     assert np.any(grad) == trained, path
