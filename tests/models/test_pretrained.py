@@ -101,7 +101,7 @@ def test_frozen_stages_get_no_gradient_and_keep_their_statistics(name, model, fr
     def loss(params):
       (logits, aux), changed = model.apply(
           {'params': params, **rest}, images, train=True, mutable=['batch_stats'])
-      made = aux['features'] @ params['head']['kernel'] + params['head']['bias']
+      made = aux['features'] @ params['head']['kernel'] + params['head']['bias'][None]
       return jnp.square(logits - 1).sum(), (changed, logits, made)
 
     grads, (changed, logits, made) = jax.grad(loss, has_aux=True)(variables['params'])
