@@ -14,19 +14,19 @@ import functools
 import os
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from nat_jax import data, runs, schema, train
+from nat_jax import data, detectors, runs, schema, train
 from nat_jax.data.decode import Picture
 from nat_jax.runtime import files
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets, recipes
 from nat_jax.task import Run
-from nat_jax.tasks.classify import evaluate, rule
+from nat_jax.tasks.classify import rule
 from nat_jax.tasks.classify.view import View, make_view, mode_of
 
 # Sizes of the batches of few pictures, which a full batch would make slow. A program is
@@ -93,7 +93,7 @@ class Classifier:
     self.run, self.crc32, self.basis, self.workdir = run, crc32, basis, workdir
     self.classes_ = np.array(
         run.class_names or [str(k) for k in range(run.config['num_classes'])])
-    self._predictors: dict[int, evaluate.Predict] = {}
+    self._predictors: dict[int, Callable] = {}
 
   @classmethod
   def restore(
@@ -214,6 +214,16 @@ class Classifier:
     return self.predict(images).probabilities
 
   @functools.cached_property
+  def score_fit(self) -> detectors.Fit | None:
+    """What the score of the rule is fitted to; None: nothing.
+
+    Raises:
+      ValueError: see `detectors.read_fit`.
+    """
+    return detectors.read_fit(
+        self.workdir, self.basis.rule.score, self.basis.calibration or {})
+
+  @functools.cached_property
   def view(self) -> View:
     """How pictures become inputs; of a classifier of vectors by its backbone.
 
@@ -239,15 +249,17 @@ class Classifier:
     """
     num = batch_size or self.run.config['eval_batch_size']
     if num not in self._predictors:
-      self._predictors[num] = evaluate.predictor(self.run, num)
+      self._predictors[num] = detectors.make_scorer(
+          self.run, self.basis.rule.score, self.score_fit, num)
     view, batch = self.view, []
 
     def decided(batch):
       pixels = [found for _, found in batch if not isinstance(found, str)]
+      if not pixels:
+        return batch, None
+      logits, score = self._predictors[num](view.inputs(np.stack(pixels)))
       return batch, rule.decide(
-          self._predictors[num](view.inputs(np.stack(pixels))), len(self.classes_),
-          self.basis.rule
-      ) if pixels else None
+          logits, len(self.classes_), self.basis.rule, score)
 
     with warnings.catch_warnings():
       # Pillow warns, without naming the file, of large pictures and of damaged tags in

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import toy
 
-from nat_jax import metrics, runs, train
-from nat_jax.commands import calibrate
+from nat_jax import Classifier, data, detectors, metrics, runs, train
+from nat_jax.commands import calibrate, export
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import selective
 from nat_jax.schema import presets
@@ -117,6 +117,55 @@ def test_decisions_are_those_of_the_file_and_never_change_a_class(workdir, score
   np.testing.assert_allclose(decided.probability.sum(1), 1)
 
 
+def test_scores_for_thresholds_are_all_that_posthoc_compares():
+  same = {'max_softmax', 'max_logit', 'energy', 'gen'}  # as scores of logits
+  assert set(selective.FEATURE_SCORES) == set(detectors.SCORES) - same
+  assert same - {'max_softmax'} < set(selective.LOGIT_SCORES)
+
+
+@pytest.mark.parametrize('score', selective.FEATURE_SCORES)
+def test_thresholds_of_scores_of_features(workdir, score):
+  """Predictions are by the score that the threshold was chosen for, and its fit."""
+  found = calibrate.calibrate(workdir, accept=0.9, score=score)
+  clf = Classifier.restore(workdir)
+  assert clf.basis.rule.score == score
+  config = clf.run.config
+  images = data.load(config['evals']['calibration']['source']).image
+  predicted = clf.predict(images)
+  assert predicted.accepted.mean() == pytest.approx(found['accepted']['share'])
+  np.testing.assert_array_equal(
+      predicted.accepted, predicted.scores >= found['threshold'])
+  # The scores are those of `detectors`, one by one as all at once.
+  fit = detectors.fit_to_training(clf.run, score)
+  logits, expected = detectors.make_scorer(clf.run, score, fit)(images)
+  np.testing.assert_allclose(predicted.scores, expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(
+      clf.predict(images[3]).scores, expected[3:4], rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(predicted.probabilities.argmax(1), logits.argmax(1))
+  kept = pathlib.Path(workdir, detectors.FITTED)
+  assert kept.exists() == (score != 'odin')
+  with pytest.raises(ValueError, match='score of an export'):
+    export.export(workdir)
+  if score != 'odin':
+    arrays = toy.arrays(kept)
+    np.savez(kept, **{**arrays, 'crc32': 0})
+    with pytest.raises(ValueError, match='another checkpoint'):
+      _ = Classifier.restore(workdir).score_fit
+    kept.unlink()
+    with pytest.raises(ValueError, match='is missing'):
+      Classifier.restore(workdir).predict(images)
+  calibrate.calibrate(workdir, accept=0.9)
+  assert not kept.exists()
+
+
+def test_gen_on_a_device():
+  logits = np.random.default_rng(0).normal(0, 4, (50, 7)).astype(np.float32)
+  logits[0] = [60, 0, 0, 0, 0, 0, 0]
+  np.testing.assert_allclose(
+      rule.ON_DEVICE['gen'](logits, 6, 1.0),
+      selective.LOGIT_SCORES['gen'](logits, 6, 1.0), rtol=2e-5)
+
+
 def test_threshold_of_a_probability():
   logits = np.array([[2.0, 0, 0], [0, 1.0, 0]])
   probability = np.exp(logits).max(1) / np.exp(logits).sum(1)
@@ -156,7 +205,8 @@ def test_damaged_file(workdir, tmp_path):
     (dict(accept=95), 'accept.*between 0 and 1.*95'),
     (dict(accept=float('nan')), 'accept.*nan'),
     (dict(accept=0.99), r'120 positives.*at least 299 .*0.975\)'),
-    (dict(score='odin'), "'odin'; valid: max_probability, max_logit, energy"),
+    (dict(score='gne'), "'gne'.*did you mean 'gen'"),
+    (dict(score='msp'), "'msp'.*max_probability.*mahalanobis"),
     (dict(costs=selective.Costs(-1, 1)), 'cost_error.*-1'),
     (dict(costs=selective.Costs(1, 1, 1.0)), 'negative_share.*1.0'),
     (dict(step=5), r'step 5\b.*\[4, 8\]'),

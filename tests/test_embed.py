@@ -12,7 +12,7 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import data, runs, train
+from nat_jax import data, detectors, runs, train
 from nat_jax.commands import calibrate, config_file, embed, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import backbones, parallel
@@ -277,7 +277,7 @@ def test_other_modes(trained):
       'calibration_others', 'noise'}
   pathlib.Path(workdir, 'calibration.json').unlink()
   found = posthoc.posthoc(workdir)
-  assert set(found['scores']) == set(posthoc.SCORES)
+  assert set(found['scores']) == set(detectors.SCORES)
   for score, sets in found['scores'].items():
     assert set(sets) == {'others', 'noise'}, score
     assert 0 <= sets['others']['auroc'] <= 1, score

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy
 
-from nat_jax import data, runs, train
+from nat_jax import data, detectors, runs, train
 from nat_jax.commands import posthoc
 from nat_jax.metrics import confidences
 from nat_jax.models import MODELS
@@ -33,12 +33,12 @@ def head(state, images):
 def test_odin_moves_towards_the_prediction():
   state, images = 0.5, jnp.array([[[[1.0], [3.0]]], [[[-1.0], [-1.0]]]])  # sums 4, -2
   args = dict(num_classes=2, normalise=lambda x: x, temperature=1000.0)
-  moved = posthoc.odin_head(head, **args, epsilon=0.01)(state, images)
+  moved = detectors.odin_head(head, **args, epsilon=0.01)(state, images)
   # log p rises with 0.5 s^2 - s, whose slope is 3 at 4 and -3 at -2.
   np.testing.assert_allclose(
       moved, head(state, images + np.array([0.01, -0.01]).reshape(2, 1, 1, 1)),
       rtol=1e-6)
-  still = posthoc.odin_head(head, **args, epsilon=0.0)(state, images)
+  still = detectors.odin_head(head, **args, epsilon=0.0)(state, images)
   np.testing.assert_array_equal(still, head(state, images))
 
 
@@ -54,7 +54,7 @@ def test_odin_moves_images_in_float32():
   images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
   restored = Run(config, (8, 8, 1), (), trainer, state, 1, None)
   found, expected, rounded = (head(state, images) for head in (
-      posthoc._float32_logits(restored), exact.heads['logits'],
+      detectors._float32_logits(restored), exact.heads['logits'],
       trainer.heads['logits']))
   np.testing.assert_array_equal(found, expected)
   assert not np.allclose(found, rounded, rtol=1e-5)
@@ -86,7 +86,7 @@ def by_hand(positive, negative):
 
 
 def test_posthoc_of_a_run(workdir, monkeypatch):
-  monkeypatch.setattr(posthoc, 'NUM_TRAIN', 100)
+  monkeypatch.setattr(detectors, 'NUM_TRAIN', 100)
   found = posthoc.posthoc(workdir)
   with open(f'{workdir}/posthoc.json') as file:
     assert json.load(file) == found
@@ -160,8 +160,8 @@ def test_chosen_scores_of_a_sample(workdir, monkeypatch, capsys):
   """Only what they need is computed, of 20 images per set that the seed gives."""
   everything = posthoc.posthoc(workdir, scores=['max_logit'])
   capsys.readouterr()
-  for name in ('odin_head', '_output_layer'):
-    monkeypatch.delattr(posthoc, name)
+  for name in ('odin_head', 'output_layer'):
+    monkeypatch.delattr(detectors, name)
   found = posthoc.posthoc(workdir, scores=['mls', 'energy', 'msp'], per_set=20)
   assert list(found['scores']) == ['max_softmax', 'max_logit', 'energy']
   assert found['num_train'] == [0, 0] and found['neighbours'] is None
@@ -241,7 +241,7 @@ def test_images_pass_in_several_calls_without_a_change(monkeypatch):
 
   def program(some):
     calls.append(len(some))
-    return posthoc.Outputs(some, 2 * some)
+    return detectors.Outputs(some, 2 * some)
 
   found, (_, timed) = posthoc._apply(
       program, images, {'eval_batch_size': 2}, lambda *args: said.append(args))
@@ -268,7 +268,7 @@ def test_every_classifier_has_the_output_layer(name):
         'features', 'logits'))
 
   state, features, logits = jax.device_get(outputs())
-  kernel, bias = posthoc._output_layer(state, features, logits)
+  kernel, bias = detectors.output_layer(state, features, logits)
   np.testing.assert_allclose(features @ kernel + bias, logits, rtol=1e-4, atol=1e-5)
   assert kernel.shape == (features.shape[1], 3)
 
@@ -278,15 +278,15 @@ def test_output_layer_is_the_one_evaluation_uses(workdir):
   images = np.zeros((2, 8, 8, 1), np.uint8)
   features, logits = (np.asarray(restored.trainer.heads[name](restored.state, images))
                       for name in ('features', 'logits'))
-  kernel, bias = posthoc._output_layer(restored.state, features, logits)
+  kernel, bias = detectors.output_layer(restored.state, features, logits)
   params = restored.state.ema['model']['params']
   np.testing.assert_array_equal(kernel, params['head']['kernel'])
   assert bias.shape == (4,)
   with pytest.raises(ValueError, match="'head'.*head/kernel"):
-    posthoc._output_layer(restored.state, features, logits + 1)
+    detectors.output_layer(restored.state, features, logits + 1)
   # Without the average it is the trained layer itself, which is another one.
   raw = restored.state.replace(ema={})
   logits = np.asarray(restored.trainer.heads['logits'](raw, images))
   features = np.asarray(restored.trainer.heads['features'](raw, images))
-  kernel, _ = posthoc._output_layer(raw, features, logits)
+  kernel, _ = detectors.output_layer(raw, features, logits)
   np.testing.assert_array_equal(kernel, raw.nets['model'].params['head']['kernel'])

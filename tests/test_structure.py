@@ -32,7 +32,7 @@ RANKS = {
     'reports': 3,
     'tasks': 4,
     'runs': 5,
-    'train': 6,
+    'train': 6, 'detectors': 6,
     'classifier': 7,
     'serving': 8,
     'commands': 9,

@@ -15,14 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_jax import data, metrics, runs, schema
+from nat_jax import data, detectors, metrics, runs, schema
 from nat_jax.commands import flags
 from nat_jax.metrics import selective
 from nat_jax.reports import tables
 from nat_jax.reports.tables import percent
 from nat_jax.runtime import files
-from nat_jax.tasks.classify import evaluate, inputs, rule
+from nat_jax.tasks.classify import inputs, rule
 
+Outputs = tuple[np.ndarray, np.ndarray | None]  # logits [n, k], score [n] or None
 CURVE = 100  # most points of the risk-coverage curve in calibration.json
 
 
@@ -39,7 +40,8 @@ def calibrate(
     workdir: of a run.
     step: of the checkpoint; None: the newest.
     accept: share of new positives that are to be accepted, with confidence 95 %.
-    score: a name in `selective.LOGIT_SCORES`.
+    score: a name in `LOGIT_SCORES` or `FEATURE_SCORES` of `selective`. What a score is
+      fitted to, training positives, is kept in calibration_fit.npz.
     costs: of mistakes, for which the cheapest threshold is reported too.
 
   Returns:
@@ -57,17 +59,20 @@ def calibrate(
   name = inputs.references(restored.config)[schema.CALIBRATION]
   label = sets[name].arrays.label
   selective.tolerance_threshold(np.zeros(len(label)), accept)  # raises if too few
-  predict = evaluate.predictor(restored)
-  logits = {each: predict(one.arrays.image) for each, one in sets.items()}
+  feature_score = score in selective.FEATURE_SCORES
+  fit = detectors.fit_to_training(restored, score) if feature_score else None
+  apply = detectors.make_scorer(restored, score, fit)
+  outputs = {each: apply(one.arrays.image) for each, one in sets.items()}
   names = restored.class_names or [
       str(k) for k in range(restored.config['num_classes'])]
-  negatives = {each: logits[each] for each, one in sets.items() if not one.positive}
+  negatives = {each: outputs[each] for each, one in sets.items() if not one.positive}
   found = {
       'format': schema.FORMAT, 'step': restored.step, 'crc32': crc32,
-      **figures(logits[name], label, negatives, names, accept, score, costs)}
+      **figures(outputs[name], label, negatives, names, accept, score, costs)}
   for each in negatives:
     found['negatives'][each]['seen_in_training'] = sets[each].seen
   if jax.process_index() == 0:
+    detectors.write_fit(workdir, fit, restored.step, crc32)
     files.write_json(os.path.join(workdir, rule.CALIBRATION), found)
   return found
 
@@ -112,30 +117,33 @@ def _load(workdir, config):
 
 
 def figures(
-    logits: np.ndarray, label: np.ndarray, negatives: Mapping[str, np.ndarray],
+    outputs: Outputs, label: np.ndarray, negatives: Mapping[str, Outputs],
     names: Sequence[str], accept: float, score: str, costs: selective.Costs | None,
 ) -> dict[str, Any]:
   """The temperature, the threshold and all figures of calibration.json.
 
   Args:
-    logits: [n, k] of the calibration positives.
+    outputs: (logits [n, k], score [n]) of the calibration positives; the score is None
+      where it is a function of the logits.
     label: int [n] of the calibration positives.
-    negatives: set -> logits [m, k].
+    negatives: set -> (logits [m, k], score [m] or None).
     names: of the classes.
     accept: share of new positives that are to be accepted.
-    score: a name in `selective.LOGIT_SCORES`.
+    score: its name.
     costs: of mistakes, or None.
   """
-  num = len(names)
+  num, (logits, scores) = len(names), outputs
   temperature = metrics.fit_temperature(logits, label)
-  scores = rule.confidence(logits, num, score, temperature)
+  if scores is None:
+    scores = rule.confidence(logits, num, score, temperature)
   threshold = selective.tolerance_threshold(scores, accept)
   chosen = rule.Rule(score, temperature, threshold)
-  decided = rule.decide(logits, num, chosen)
+  decided = rule.decide(logits, num, chosen, outputs[1])
   correct = decided.order[:, 0] == label
   coverage, risk = selective.risk_coverage(scores, correct)
   shown = np.unique(np.linspace(0, len(scores) - 1, CURVE).astype(int))
-  passed = {name: rule.decide(each, num, chosen) for name, each in negatives.items()}
+  passed = {name: rule.decide(each, num, chosen, its_score)
+            for name, (each, its_score) in negatives.items()}
   found = {
       **chosen._asdict(), 'accept': accept, 'confidence': selective.CONFIDENCE,
       'n': len(label), 'rank': selective.tolerance_rank(len(label), accept),

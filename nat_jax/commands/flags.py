@@ -57,7 +57,7 @@ ACCEPT = flags.DEFINE_float(
     'confidence of 95 %.')
 SCORE = flags.DEFINE_string(
     'score', 'max_probability', 'calibrate: score that the threshold is for: '
-    'max_probability, max_logit or energy.')
+    'max_probability, energy, gen, knn, ... (an unknown name gets the list).')
 COST_ERROR = flags.DEFINE_float(
     'cost_error', None, 'calibrate: cost of a wrong answer, with --cost_refusal; the '
     'cheapest threshold is reported too.')

@@ -25,6 +25,7 @@ from nat_jax.classifier import Classifier
 from nat_jax.commands import calibrate, flags, predictions
 from nat_jax.commands.predictions import ACCEPTED, UNREADABLE
 from nat_jax.data import picture_paths
+from nat_jax.metrics import selective
 from nat_jax.reports import figures, pictures
 from nat_jax.runtime import results, writers
 from nat_jax.tasks.classify import rule
@@ -132,7 +133,7 @@ def predict(
   predictions.check_out(out)
   if clf.basis.note:
     print(clf.basis.note)
-  _ = clf.view  # so that a backbone that is missing is told before anything is written
+  _ = clf.view, clf.score_fit  # what is missing is told before anything is written
   promise, names = promised(clf), clf.classes_.tolist()
   top = min(top, len(names))
   settings = {
@@ -271,7 +272,8 @@ def accepted_shares(clf: Classifier, positive: bool) -> dict[str, dict[str, Any]
   left_out = (schema.VALIDATION, *[schema.CALIBRATION] * positive)
   workdir, step, config = clf.workdir, clf.run.step, clf.run.config
   evaluation = results.read_evaluation(workdir)
-  if not evaluation or evaluation['step'] != step:
+  if (not evaluation or evaluation['step'] != step
+      or clf.basis.rule.score in selective.FEATURE_SCORES):  # not known from logits
     return {}
   found = {}
   for name, spec in config['evals'].items():

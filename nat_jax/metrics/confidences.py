@@ -27,7 +27,7 @@ def max_softmax(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
 
   Reference: Hendrycks, Gimpel, "A Baseline for Detecting Misclassified and
   Out-of-Distribution Examples in Neural Networks", ICLR 2017. With T = 1000 on the
-  logits of images moved by `posthoc.odin_head`: Liang, Li, Srikant, "Enhancing The
+  logits of images moved by `detectors.odin_head`: Liang, Li, Srikant, "Enhancing The
   Reliability of Out-of-distribution Image Detection in Neural Networks", ICLR 2018.
   """
   o = _matrix(logits) / temperature

@@ -37,7 +37,12 @@ LOGIT_SCORES: dict[str, Callable[[np.ndarray, int, float], np.ndarray]] = {
         confidences.max_logit(logits[:, :num_classes])),
     'energy': lambda logits, num_classes, temperature: (
         confidences.energy(logits[:, :num_classes])),
+    'gen': lambda logits, num_classes, temperature: (
+        confidences.gen(logits[:, :num_classes])),
 }
+# Scores that need more than the logits, from `nat_jax.detectors`.
+FEATURE_SCORES = ('odin', 'ash', 'react', 'she', 'knn', 'vim', 'mahalanobis',
+                  'relative_mahalanobis')
 
 
 def smallest_sample(accept: float, confidence: float = CONFIDENCE) -> int:

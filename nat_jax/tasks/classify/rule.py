@@ -23,6 +23,7 @@ from nat_jax.tasks.classify import inputs
 NONE = 'none of these'  # the answer for an image that is not accepted
 CALIBRATION = 'calibration.json'
 GIVEN, DEFAULT = 'given', 'default'  # besides CALIBRATION, where a rule is from
+SCORES = (*selective.LOGIT_SCORES, *selective.FEATURE_SCORES)
 NUMBERS = ('temperature', 'threshold', 'accept', 'confidence', 'n')
 
 
@@ -30,7 +31,7 @@ class Rule(NamedTuple):
   """An image is accepted if its score is at least the threshold.
 
   Attributes:
-    score: a name in `metrics.selective.LOGIT_SCORES`.
+    score: a name in `LOGIT_SCORES` or `FEATURE_SCORES` of `metrics.selective`.
     temperature: by which logits are divided before the softmax.
     threshold: least score of an accepted image.
   """
@@ -81,7 +82,9 @@ def at_probability(threshold: float, temperature: float = 1.0) -> Rule:
       selective.MAX_PROBABILITY, temperature, float(special.logit(threshold)))
 
 
-def decide(logits: np.ndarray, num_classes: int, rule: Rule) -> Decisions:
+def decide(
+    logits: np.ndarray, num_classes: int, rule: Rule, score: np.ndarray | None = None
+) -> Decisions:
   """Applies a rule to logits.
 
   Args:
@@ -89,12 +92,15 @@ def decide(logits: np.ndarray, num_classes: int, rule: Rule) -> Decisions:
       share of the probability.
     num_classes: outputs 0..num_classes-1 are classes.
     rule: the rule.
+    score: [n]; None: it is a function of the logits, in `selective.LOGIT_SCORES`.
 
   Raises:
     ValueError: logits that are not finite.
   """
   logits = np.asarray(logits, np.float64)
-  score = confidence(logits, num_classes, rule.score, rule.temperature)
+  own = confidence(logits, num_classes, (
+      rule.score if score is None else selective.MAX_PROBABILITY), rule.temperature)
+  score = own if score is None else np.asarray(score, np.float64)
   return Decisions(
       np.argsort(-logits[:, :num_classes], axis=1, kind='stable'),
       special.softmax(logits / rule.temperature, axis=1)[:, :num_classes],
@@ -125,6 +131,7 @@ ON_DEVICE: dict[str, Callable[[jax.Array, int, float], jax.Array]] = {
         logits[:, :num_classes].max(1)),
     'energy': lambda logits, num_classes, temperature: (
         jax.nn.logsumexp(logits[:, :num_classes], axis=1)),
+    'gen': lambda logits, num_classes, temperature: _gen(logits[:, :num_classes]),
 }
 
 
@@ -160,11 +167,18 @@ def _log_odds(logits, num_classes):
   return -jax.nn.logsumexp(others, axis=1)
 
 
+def _gen(logits, gamma=0.1, top=100):
+  """`metrics.confidences.gen` of logits [n, c], c at least 2."""
+  log_p = jax.nn.log_softmax(-jnp.sort(-logits, axis=1), axis=1)
+  first = jax.nn.logsumexp(log_p[:, 1:], axis=1, keepdims=True)
+  log_rest = jnp.concatenate([first, jnp.log1p(-jnp.exp(log_p[:, 1:]))], axis=1)
+  return -jnp.exp(gamma * (log_p + log_rest))[:, :top].sum(axis=1)
+
+
 def check_score(score: str) -> None:
-  """Raises ValueError unless `score` is a name in `selective.LOGIT_SCORES`."""
-  if score not in selective.LOGIT_SCORES:
-    raise ValueError(
-        f'unknown score {score!r}; valid: {", ".join(selective.LOGIT_SCORES)}')
+  """Raises ValueError unless `score` is a name that `Rule` accepts."""
+  if score not in SCORES:
+    raise ValueError(names.unknown('score', score, SCORES))
 
 
 def read(workdir: str, step: int, crc32: int) -> dict[str, Any] | None:
@@ -187,7 +201,7 @@ def read(workdir: str, step: int, crc32: int) -> dict[str, Any] | None:
   except FileNotFoundError:
     return None
   schema.check_format(found, path)
-  whole = found.get('score') in selective.LOGIT_SCORES and all(
+  whole = found.get('score') in SCORES and all(
       type(found.get(key)) in (int, float) for key in NUMBERS)
   if not whole or found['temperature'] <= 0:
     raise files.Unreadable(
