@@ -309,13 +309,14 @@ def test_another_calibration_is_refused_and_may_be_overridden(clf, images):
 @pytest.mark.parametrize('width', [3, 4])
 def test_scores_on_the_device_are_those_on_the_host(score, width):
   logits = np.random.default_rng(0).normal(0, 6, (500, width)).astype(np.float32)
-  chosen = rule.Rule(score, 1.7, 2.0)
+  threshold = float(np.median(rule.confidence(logits, 3, score, 1.7))) + 1e-3
+  chosen = rule.Rule(score, 1.7, threshold)
   found = rule.decide_on_device(logits, 3, chosen)
   expected = rule.decide(logits, 3, chosen)
   np.testing.assert_allclose(found['score'], expected.score, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(
       found['probabilities'], expected.probability, rtol=1e-4, atol=1e-7)
-  sure = np.abs(expected.score - 2.0) > 1e-4
+  sure = np.abs(expected.score - threshold) > 1e-4
   np.testing.assert_array_equal(found['accepted'][sure], expected.accepted[sure])
   assert 50 < expected.accepted.sum() < 450
 
