@@ -172,6 +172,7 @@ BOUNDS: dict[str, Bound] = {
 
     'loss.direction': NAME,
     'loss.weight': WEIGHT,
+    'loss.logit_norm': number('[1e-4, 1e4]'),
     'loss.m_in': number('[-1e6, 1e6]'),
     'loss.m_out': number('[-1e6, 1e6]'),
     'loss.fakes_labelled': FLAG,
