@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_jax import registry
+from nat_jax.data.pixmix import pixmix
 
 ImageFn = Callable[[jax.Array, jax.Array], jax.Array]  # ([h, w, c], key) -> [h, w, c]
 
@@ -83,6 +84,7 @@ def cutout(size: int = 8) -> ImageFn:
 
 AUGMENTS: dict[str, Callable[..., ImageFn]] = {
     'crop': crop, 'cutout': cutout, 'flip': flip,
+    'pixmix': pixmix,
 }
 
 

@@ -159,6 +159,11 @@ BOUNDS: dict[str, Bound] = {
     'trainer.teacher_crc32': either(whole('[0, 4294967295]'), NONE),
     'trainer.beta': WEIGHT,
     'trainer.groups': listed(NAME),
+    'trainer.weight': WEIGHT,
+    'trainer.views': whole('[1, 4]'),
+    'trainer.alpha': number('[1e-3, 1e6]'),
+    'trainer.noise': number('[0, 1e3]'),
+    'trainer.scale': number('[1e-3, 1e3]'),
     'trainer.n_critic': whole('[1, 100]'),  # each is unrolled in the compiled step
     'trainer.negatives_every': UPDATES,
     'trainer.joint': FLAG,
@@ -167,7 +172,9 @@ BOUNDS: dict[str, Bound] = {
     'trainer.labels': NAME,
     'trainer.recon_weight': number('[0, 1]'),
     'trainer.distance_weight': WEIGHT,
+    'trainer.see': PROGRAM,
     'trainer.extra_loss': PROGRAM,
+    'trainer.extra_on': PROGRAM,
     'trainer.metrics': PROGRAM,
 
     'loss.direction': NAME,
@@ -212,6 +219,10 @@ BOUNDS: dict[str, Bound] = {
     'augment.pad': whole('[0, 1000]'),
     'augment.mode': NAME,
     'augment.size': whole('[1, 1e4]'),
+    'augment.num': whole('[1, 1e4]'),
+    'augment.rounds': whole('[1, 20]'),
+    'augment.beta': number('[1e-2, 1e3]'),
+    'augment.seed': SEED,
 
     'source.num': whole('[1, 1e9]'),
     'source.shape': listed(whole('[1, 1e5]'), 3, 3),
