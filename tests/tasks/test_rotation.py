@@ -9,7 +9,7 @@ import optax
 import pytest
 import toy
 
-from nat_jax import losses, models
+from nat_jax import losses, models, registry
 from nat_jax.models import heads, weights
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import classify
@@ -129,5 +129,8 @@ def test_what_is_refused():
   for shape in ((8, 6, 1), (5,)):
     with pytest.raises(ValueError, match=rf'square.*\({shape[0]}.*supervised'):
       make_trainer(shape)
+  with pytest.raises(TypeError, match="'wieght'.*did you mean 'weight'.*views"):
+    registry.build(classify.TRAINERS, {'name': 'rotation', 'wieght': 1.0}, **(
+        toy.step_settings(SHAPE, model=None, objective=None, tx=None)))
   with pytest.raises(ValueError, match='views must be 4.*or 1.*got 2'):
     make_trainer(views=2)

@@ -16,12 +16,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nat_jax import losses, task
+from nat_jax import losses, registry, task
 from nat_jax.models import heads
 from nat_jax.tasks.classify import step as supervised
 from nat_jax.tasks.classify import treatments
 
 
+@registry.arguments(supervised.Setup)
 def adaptive_mix(
     *,
     model: nn.Module,

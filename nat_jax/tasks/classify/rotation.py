@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nat_jax import data, task
+from nat_jax import data, registry, task
 from nat_jax.models import heads
 from nat_jax.tasks.classify import step as supervised
 
 TURNS = 4
 
 
+@registry.arguments(supervised.Setup)
 def rotation(
     *,
     model: nn.Module,
