@@ -25,6 +25,7 @@ Recipes that need no negatives, each also with those of nat, as nat_logitnorm et
   rotation    the rotation of the positives as an auxiliary task
   pixmix      images mixed with generated fractals
   adaptivemix mixed positives, whose features are mixed too; an orthogonal output layer
+  mixup       mixed positives with mixed targets
 
 Measured: docs/results.md, "Digits", "Negatives that generalise", "Recipes on digits". A
 run takes a quarter of a minute on two CPU cores, and with rotation three quarters.
@@ -56,6 +57,8 @@ VARIANTS = {  # -> loss, negatives per batch, negative transform
     'nat_pixmix': (NAT, 16, {}),
     'adaptivemix': (PLAIN, 0, {}),
     'nat_adaptivemix': (NAT, 16, {}),
+    'mixup': (PLAIN, 0, {}),
+    'nat_mixup': (NAT, 16, {}),
 }
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 3000}}
 

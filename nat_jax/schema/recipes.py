@@ -25,6 +25,7 @@ SUPERVISED = {'name': 'supervised'}
 TRAINERS = {
     'rotation': {'name': 'rotation', 'weight': 0.5, 'views': 4},
     'adaptivemix': {'name': 'adaptive_mix', 'scale': 20.0},
+    'mixup': {'name': 'mixup', 'alpha': 1.0},
 }
 PIXMIX = {'name': 'pixmix', 'rounds': 4, 'beta': 3.0}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -56,6 +57,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'nat_pixmix': dict(loss=NAT, count=(5, 25), augment=[PIXMIX]),
     'adaptivemix': dict(loss=PLAIN, trainer=TRAINERS['adaptivemix']),
     'nat_adaptivemix': dict(loss=NAT, count=(5, 25), trainer=TRAINERS['adaptivemix']),
+    'mixup': dict(loss=PLAIN, trainer=TRAINERS['mixup']),
+    'nat_mixup': dict(loss=NAT, count=(5, 25), trainer=TRAINERS['mixup']),
 }
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 10_000}}  # of the positives
 

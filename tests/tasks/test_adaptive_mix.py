@@ -84,6 +84,27 @@ def test_shares_of_mixed_negatives_stay():
     np.testing.assert_array_equal(both[name][negative], mixed[name][negative])
 
 
+def test_mixup_trains_on_the_mixed_positives():
+  """The loss of x' with mixed targets, and that of negatives as they are."""
+  batch, model = make_batch(), models.MLP(NUM_CLASSES, width=8, depth=1)
+  trainer = classify.TRAINERS['mixup'](**toy.step_settings(
+      SHAPE, model=model, objective=losses.nat(NUM_CLASSES), tx=optax.sgd(RATE)))
+  state = jax.jit(trainer.init)(jax.random.key(1))
+  key = treatments.purpose_key(jax.random.fold_in(state.key, state.step))
+  mixed = adaptive_mix.pair(
+      None, treatments.symmetric_beta(1.0), batch, key, None, GLOBAL)
+  logits, _ = jax.jit(functools.partial(model.apply, train=False))(
+      state.nets['model'].variables, mixed['mixed'])
+  log_p = np.asarray(jax.nn.log_softmax(logits))
+  rows, own, labels = np.arange(16), np.asarray(mixed['own']), batch['label']
+  ce = -own * log_p[rows, labels] - (1 - own) * log_p[
+      rows, labels[np.asarray(mixed['other'])]]
+  expected = np.where(labels >= 0, ce, -log_p.mean(1) - np.log(NUM_CLASSES))
+  _, metrics = jax.jit(trainer.step)(state, {}, batch)
+  np.testing.assert_allclose(
+      metrics.compute()['loss'], expected[batch['weight'] > 0].mean(), rtol=1e-5)
+
+
 def test_a_batch_without_positives_is_not_mixed():
   batch = make_batch() | {'label': np.full(16, -1, np.int32)}
   trainer = make_trainer()
