@@ -216,13 +216,13 @@ BOUNDS: dict[str, Bound] = {
     'treatment.portion': SHARE,
     'treatment.keep': either(whole('[1, 1e6]'), SHARE),
 
-    'augment.pad': whole('[0, 1000]'),
-    'augment.mode': NAME,
-    'augment.size': whole('[1, 1e4]'),
     'augment.num': whole('[1, 1e4]'),
     'augment.rounds': whole('[1, 20]'),
     'augment.beta': number('[1e-2, 1e3]'),
     'augment.seed': SEED,
+    'augment.pad': whole('[0, 1000]'),
+    'augment.mode': NAME,
+    'augment.size': whole('[1, 1e4]'),
 
     'source.num': whole('[1, 1e9]'),
     'source.shape': listed(whole('[1, 1e5]'), 3, 3),
