@@ -78,7 +78,8 @@ class Setup(NamedTuple):
       statistics, which evaluations then use; 0: no average.
     threshold: t of the NCR_t in the training metrics; None: the smallest of
       `metrics.THRESHOLDS` that `metrics.informative` returns for `num_classes`.
-    treat: changes the negatives of a batch; see `tasks.classify.treatments`.
+    treat: changes a batch, mostly its negatives, before the pass over it; see
+      `tasks.classify.treatments`.
     micro_batches: number of parts of a batch, whose gradients are added; each has
       BatchNorm statistics of its own. See `tasks.updates.in_parts`.
     see: (network, batch, axis) -> ((logits [n, num_outputs], aux), changed variables),

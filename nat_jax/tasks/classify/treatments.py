@@ -156,7 +156,7 @@ def per_example(
   Args:
     objective: of the run.
     logits: [n, k].
-    batch: with 'label' [n]; also 'share' and 'partner' [n] if `mix` was applied.
+    batch: with 'label' [n]; also 'share' and 'partner' [n] if examples were mixed.
 
   Returns:
     [n] float32.
