@@ -56,9 +56,10 @@ def build(
 
 
 def arguments(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-  """Returns a decorator that gives a function of **kwargs the signature of a class.
+  """Returns a decorator that tells what the **kwargs of a function may be.
 
-  `build` then checks the arguments of the function against the fields of the class.
+  They are the fields of a class; the function's own arguments, of keywords only, come
+  first. `build` then checks the arguments of the function against all of these.
 
       @arguments(Setup)          # a NamedTuple
       def gan(**settings):
@@ -68,7 +69,12 @@ def arguments(settings: type) -> Callable[[Callable[..., Any]], Callable[..., An
     settings: a class, such as a NamedTuple.
   """
   def mark(fn):
-    fn.__signature__ = inspect.signature(settings)
+    own = {name: p for name, p in inspect.signature(fn).parameters.items()
+           if p.kind is p.KEYWORD_ONLY}
+    fields = inspect.signature(settings).parameters
+    fn.__signature__ = inspect.Signature([*own.values(), *(
+        p.replace(kind=p.KEYWORD_ONLY) for name, p in fields.items()
+        if name not in own)])
     return fn
 
   return mark

@@ -21,6 +21,16 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
   shuffled    NAT with patch-shuffled positives as the only negatives; as good as nat on
               Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
 
+Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.; only
+measured on digits (docs/results.md):
+  logitnorm   the loss of logits that are divided by their norm (Wei 2022)
+  rotation    the rotation of the positives as an auxiliary task (Hendrycks 2019); four
+              times the computing time
+  pixmix      images mixed with generated fractals (after Hendrycks 2022)
+  adaptivemix mixed positives, whose features are mixed too; an orthogonal output layer
+              (Liu 2023); twice the computing time
+  mixup       mixed positives with mixed targets (Zhang 2018)
+
 Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine. Expected
 (paper): accuracy 95.5 baseline, 95.0 NAT; NCR_0.4 on CIFAR-100 test .971 and .072.
 Not measured here: it needs a GPU.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_jax import registry
+from nat_jax.data.pixmix import pixmix
 from nat_jax.data.rand_augment import check_uint8, grey, rand_augment
 
 ImageFn = Callable[[jax.Array, jax.Array], jax.Array]  # ([h, w, c], key) -> [h, w, c]
@@ -217,8 +218,8 @@ def _as_type(image, dtype):
 
 AUGMENTS: dict[str, Callable[..., ImageFn]] = {
     'colour': colour, 'crop': crop, 'cutout': cutout, 'flip': flip,
-    'rand_augment': rand_augment, 'random_resized_crop': random_resized_crop,
-    'standard': standard,
+    'pixmix': pixmix, 'rand_augment': rand_augment,
+    'random_resized_crop': random_resized_crop, 'standard': standard,
 }
 
 

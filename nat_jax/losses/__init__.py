@@ -25,6 +25,7 @@ from nat_jax.losses.objectives import (
     cross_entropy_objective,
     energy,
     example_weights,
+    logit_norm,
     nat,
     outlier_exposure,
 )
@@ -55,6 +56,7 @@ __all__ = [
     'energy',
     'example_weights',
     'disc_weights',
+    'logit_norm',
     'make_gan_objective',
     'make_objective',
     'max_probability',
@@ -66,8 +68,14 @@ __all__ = [
 
 
 def make_objective(spec: Mapping[str, Any], num_classes: int) -> Objective:
-  """Builds the classifier objective that `spec` names in `OBJECTIVES`."""
-  return registry.build(OBJECTIVES, spec, what='loss', num_classes=num_classes)
+  """Builds the classifier objective that `spec` names in `OBJECTIVES`.
+
+  Each of them also takes `logit_norm`, the temperature of LogitNorm.
+  """
+  spec = dict(spec)
+  temperature = spec.pop('logit_norm', None)
+  objective = registry.build(OBJECTIVES, spec, what='loss', num_classes=num_classes)
+  return objective if temperature is None else logit_norm(objective, temperature)
 
 
 def make_gan_objective(spec: Mapping[str, Any], num_classes: int) -> GanObjective:

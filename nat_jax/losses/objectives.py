@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from nat_jax.losses import negative_aware
 from nat_jax.task import GLOBAL, Axis
 
+_EPS = 1e-3  # of the norm of logits, which are about 1 long when training begins
+
 
 class Objective(NamedTuple):
   """A loss per example and its weighting.
@@ -155,6 +157,36 @@ def background(num_classes: int) -> Objective:
     return negative_aware.cross_entropy(logits, labels)
 
   return Objective(per_example, num_classes + 1, None, True)
+
+
+def logit_norm(objective: Objective, temperature: float) -> Objective:
+  """LogitNorm: an objective of logits that are divided by their norm.
+
+  l(o / (tau sqrt(||o||^2 + eps^2)), label), eps = 1e-3.
+
+  The loss depends on the direction of the logits only, so that it cannot be decreased
+  by longer ones. Only the loss is changed: predictions, scores and training metrics are
+  of the plain logits, as in the reference. eps bounds the gradient, also at o = 0.
+
+  Args:
+    objective: whose loss per example is l, with or without negatives.
+    temperature: tau; 0.04 in the reference on CIFAR-10.
+
+  Raises:
+    ValueError: a temperature that is not above 0.
+
+  Reference: Wei, Xie, Cheng, Feng, An, Li, "Mitigating Neural Network Overconfidence
+  with Logit Normalization", ICML 2022.
+  """
+  if not temperature > 0:
+    raise ValueError(f'logit_norm must be a temperature above 0, got {temperature}')
+
+  def per_example(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    logits = logits.astype(jnp.float32)
+    norm = jnp.sqrt(jnp.square(logits).sum(1, keepdims=True) + _EPS**2)
+    return objective.per_example(logits / (temperature * norm), labels)
+
+  return objective._replace(per_example=per_example)
 
 
 def example_weights(

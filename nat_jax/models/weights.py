@@ -140,14 +140,15 @@ def stage(name: str, path: str) -> int:
   """The stage of a parameter: 0 at the input; the output layer is the last.
 
   ResNet-50 has the stages stem, group 1 to 4, output; a vision transformer has the
-  embedding, block 1 to 12 (with the last norm in the last), output.
+  embedding, block 1 to 12 (with the last norm in the last), output. The output layer
+  'rotation' of `models.heads.WithRotation` is of the last stage too.
 
   Args:
     name: of the network, in `LAYERS`.
     path: of the parameter, such as 'group1_block2/conv_1/kernel'.
   """
   last = STAGES[name] - 1
-  if path.startswith('head/'):
+  if path.startswith(('head/', 'rotation/')):
     return last
   if path.startswith('norm/'):
     return last - 1

@@ -42,7 +42,8 @@ CLASSIFY: dict[str, Any] = dict(
     # The learning rate of a stage / that of the next stage; 1: one rate for all. Stages
     # are counted by nat_jax.models.weights.stage; model.frozen of them are not trained.
     layer_decay=1.0,
-    loss={'name': 'nat'},  # nat_jax.losses.OBJECTIVES
+    # nat_jax.losses.OBJECTIVES; each also takes logit_norm, LogitNorm's temperature.
+    loss={'name': 'nat'},
     optimizer={'name': 'sgd'},  # nat_jax.runtime.optim.OPTIMIZERS
     schedule={'name': 'cosine', 'learning_rate': 0.1},  # runtime.optim.SCHEDULES
     grad_clip=0.0,  # largest global gradient norm; 0: not clipped

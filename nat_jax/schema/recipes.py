@@ -18,9 +18,19 @@ from nat_jax import names
 from nat_jax.schema import presets
 
 NAT = {'name': 'nat'}
+PLAIN = {'name': 'cross_entropy'}
+# Recipes that need no negatives, and what each of them sets.
+LOGIT_NORM = {'logit_norm': 0.04}  # as in the reference on CIFAR-10
+SUPERVISED = {'name': 'supervised'}
+TRAINERS = {
+    'rotation': {'name': 'rotation', 'weight': 0.5, 'views': 4},
+    'adaptivemix': {'name': 'adaptive_mix', 'scale': 20.0},
+    'mixup': {'name': 'mixup', 'alpha': 1.0},
+}
+PIXMIX = {'name': 'pixmix', 'rounds': 4, 'beta': 3.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     # Methods of the NAT paper.
-    'baseline': dict(loss={'name': 'cross_entropy'}),
+    'baseline': dict(loss=PLAIN),
     'nat': dict(loss=NAT, count=(5, 25)),
     'nat8': dict(loss=NAT, count=8),
     'nat32': dict(loss=NAT, count=32),
@@ -38,6 +48,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
                         treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
     'nat_mine': dict(loss=NAT, count=64, treatment={'name': 'mine', 'keep': 0.25}),
     'shuffled': dict(loss=NAT, count=16, shuffled=True),  # and no other negatives
+    # Recipes that need no negatives, alone and with those of 'nat'.
+    'logitnorm': dict(loss={**PLAIN, **LOGIT_NORM}),
+    'nat_logitnorm': dict(loss={**NAT, **LOGIT_NORM}, count=(5, 25)),
+    'rotation': dict(loss=PLAIN, trainer=TRAINERS['rotation']),
+    'nat_rotation': dict(loss=NAT, count=(5, 25), trainer=TRAINERS['rotation']),
+    'pixmix': dict(loss=PLAIN, augment=[PIXMIX]),
+    'nat_pixmix': dict(loss=NAT, count=(5, 25), augment=[PIXMIX]),
+    'adaptivemix': dict(loss=PLAIN, trainer=TRAINERS['adaptivemix']),
+    'nat_adaptivemix': dict(loss=NAT, count=(5, 25), trainer=TRAINERS['adaptivemix']),
+    'mixup': dict(loss=PLAIN, trainer=TRAINERS['mixup']),
+    'nat_mixup': dict(loss=NAT, count=(5, 25), trainer=TRAINERS['mixup']),
 }
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 10_000}}  # of the positives
 
@@ -196,6 +217,7 @@ def classifier(
       variant=base,
       num_classes=10,
       steps=presets.steps(epochs[small], num_trained(num_examples, holdout), 128),
+      trainer=settings.get('trainer', SUPERVISED),
       loss=settings['loss'],
       data=dict(
           positives=positives,
@@ -203,7 +225,7 @@ def classifier(
           negatives_per_batch=settings.get('count', 0),
           treatment=settings.get('treatment', {}),
           batch_size=128,
-          augment=augment,
+          augment=augment + settings.get('augment', []),
           **normalisation,
       ),
       evals=evals,

@@ -117,6 +117,45 @@ def test_energy_literal():
   assert ours.negative_weight == 0.5
 
 
+def test_logit_norm_against_float64():
+  """Every objective of z / (tau |z|): only the direction of the logits counts."""
+  rng = np.random.default_rng(0)
+  for name in losses.OBJECTIVES:
+    plain = losses.make_objective({'name': name}, NUM_CLASSES)
+    objective = losses.make_objective(
+        {'name': name, 'logit_norm': 0.25}, NUM_CLASSES)
+    assert objective._replace(per_example=plain.per_example) == plain
+    logits = 3 * rng.normal(size=(8, plain.num_outputs))
+    scaled = logits / np.sqrt((logits**2).sum(1, keepdims=True)) / 0.25
+    expected = plain.per_example(jnp.asarray(scaled, jnp.float32), LABELS)
+    for factor in (1.0, 100.0):
+      found = objective.per_example(
+          jnp.asarray(factor * logits, jnp.float32), LABELS)
+      np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  ce = losses.make_objective({'name': 'cross_entropy', 'logit_norm': 0.04}, 2)
+  found = ce.per_example(jnp.array([[0.06, 0.08]]), jnp.array([0]))
+  np.testing.assert_allclose(found, np.log1p(np.exp(5)), rtol=1e-3)  # (.8 - .6) / .04
+
+
+def test_logit_norm_has_bounded_gradients():
+  objective = losses.make_objective({'name': 'nat', 'logit_norm': 0.04}, NUM_CLASSES)
+
+  @jax.jit
+  def gradient(logits):
+    return jax.grad(lambda x: objective.per_example(x, LABELS).sum())(logits)
+
+  logits = _logits(objective)
+  at_zero = gradient(0 * logits)  # (p - q) / (tau eps), with p = 1/4
+  q = np.where(np.asarray(LABELS)[:, None] >= 0, np.eye(4)[LABELS], 0.25)
+  np.testing.assert_allclose(at_zero, (0.25 - q) / (0.04 * 1e-3), rtol=1e-4, atol=1e-2)
+  # Along the logits there is none.
+  along = (gradient(logits) * logits).sum(1)
+  np.testing.assert_allclose(along, 0, atol=1e-4)
+  for temperature in (0, -1.0):
+    with pytest.raises(ValueError, match=f'logit_norm.*above 0.*{temperature}'):
+      losses.make_objective({'name': 'nat', 'logit_norm': temperature}, NUM_CLASSES)
+
+
 def test_example_weights_literal():
   labels, weight = jnp.array([0, -1, 2, -1, -1]), jnp.array([1.0, 1.0, 1.0, 0.0, 1.0])
   for name, expected in {

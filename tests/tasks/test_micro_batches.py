@@ -51,9 +51,9 @@ def test_results_are_in_the_order_of_the_examples():
 # Equality with the whole batch, of networks without BatchNorm.
 
 
-def pixels(frozen, images, aux):
+def pixels(frozen, batch, aux):
   """An extra loss that differs between examples."""
-  return jnp.square(aux['features']).mean(-1) + images.mean((1, 2, 3))
+  return jnp.square(aux['features']).mean(-1) + batch['image'].mean((1, 2, 3))
 
 
 CLASSIFIERS = {

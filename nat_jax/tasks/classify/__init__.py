@@ -4,6 +4,9 @@
   step                the update: cross-entropy on positives, KL on negatives
   treatments          negative transforms: mixing with positives, hard-negative mining
   attention_transfer  a student trained to match its teacher's attention maps
+  rotation            the rotation of positives as an auxiliary task
+  adaptive_mix        positives whose features are mixed as their pixels are
+  mixup               positives that are mixed in pairs
   inputs              the images of a config, for training and for evaluation
   view                pictures -> inputs of a classifier, of pictures or of vectors
   duplicates          near-duplicates among the pictures of all sets

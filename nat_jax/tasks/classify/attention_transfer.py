@@ -15,21 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from clu import metrics as clu_metrics
 
 from nat_jax import losses, task
 from nat_jax.tasks.classify import step as supervised
 
-
-def _loss_attention(extra, filled, **_):
-  return dict(values=extra, mask=filled)
-
-
 # loss_attention is beta * L_AT, the term that is added to the student's own loss.
-Metrics = clu_metrics.Collection.create(
-    **supervised.TrainMetrics.__annotations__,
-    loss_attention=clu_metrics.Average.from_fun(_loss_attention),
-)
+Metrics = supervised.metrics_with('loss_attention')
 
 
 def attention_transfer(
@@ -59,8 +50,8 @@ def attention_transfer(
   """
   teacher = functools.cache(teacher)
 
-  def extra_loss(frozen, images, aux):
-    targets = teacher().trainer.heads['aux'](frozen, images)
+  def extra_loss(frozen, batch, aux):
+    targets = teacher().trainer.heads['aux'](frozen, batch['image'])
     targets = jax.lax.stop_gradient(targets)
     return beta * losses.attention_loss(
         [losses.attention_map(aux[group]) for group in groups],

@@ -16,11 +16,20 @@ from nat_jax.models import weights
 from nat_jax.runtime import optim
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import images
+from nat_jax.tasks.classify.adaptive_mix import adaptive_mix
 from nat_jax.tasks.classify.attention_transfer import attention_transfer
+from nat_jax.tasks.classify.mixup import mixup
+from nat_jax.tasks.classify.rotation import rotation
 from nat_jax.tasks.classify.step import supervised
 from nat_jax.tasks.classify.treatments import TREATMENTS
 
-TRAINERS = {'attention_transfer': attention_transfer, 'supervised': supervised}
+TRAINERS = {
+    'adaptive_mix': adaptive_mix,
+    'attention_transfer': attention_transfer,
+    'mixup': mixup,
+    'rotation': rotation,
+    'supervised': supervised,
+}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:

@@ -42,6 +42,27 @@ class TrainMetrics(clu_metrics.Collection):
   grad_norm: Average.from_output('grad_norm')
 
 
+def metrics_with(name: str, on: str = 'filled') -> type[clu_metrics.Collection]:
+  """Returns `TrainMetrics` with the average of the extra loss.
+
+  Args:
+    name: of the average.
+    on: the slots that it is over, as in `Setup.extra_on`.
+  """
+  def values(extra, **slots):
+    return dict(values=extra, mask=slots[on])
+
+  return clu_metrics.Collection.create(
+      **TrainMetrics.__annotations__, **{name: Average.from_fun(values)})
+
+
+def plain_view(network: Callable[..., Any], batch: treatments.Batch, axis: Axis) -> Any:
+  """Passes the images of a batch through the network; see `Setup.see`."""
+  del axis
+  return network(
+      batch['image'], train=True, mask=batch['weight'], mutable=['batch_stats'])
+
+
 class Setup(NamedTuple):
   """The network, the loss and the settings of a classifier.
 
@@ -57,12 +78,17 @@ class Setup(NamedTuple):
       statistics, which evaluations then use; 0: no average.
     threshold: t of the NCR_t in the training metrics; None: the smallest of
       `metrics.THRESHOLDS` that `metrics.informative` returns for `num_classes`.
-    treat: changes the negatives of a batch; see `tasks.classify.treatments`.
+    treat: changes a batch, mostly its negatives, before the pass over it; see
+      `tasks.classify.treatments`.
     micro_batches: number of parts of a batch, whose gradients are added; each has
       BatchNorm statistics of its own. See `tasks.updates.in_parts`.
-    extra_loss: (frozen, normalised images, aux of the model) -> [n]; its mean over the
-      filled slots is added to the loss, and `metrics` gets its values as `extra`.
-    metrics: class of the collection that `step` returns.
+    see: (network, batch, axis) -> ((logits [n, num_outputs], aux), changed variables),
+      the pass over a batch in training; `network` is `model.apply` of the current
+      variables. It may use what `treat` has added to the batch.
+    extra_loss: (frozen, batch, aux of `see`) -> [n]; its mean over the slots of
+      `extra_on` is added to the loss, and `metrics` gets its values as `extra`.
+    extra_on: 'filled' or 'positive' slots.
+    metrics: class of the collection that `step` returns; see `metrics_with`.
   """
 
   model: nn.Module
@@ -76,7 +102,9 @@ class Setup(NamedTuple):
   threshold: float | None = None
   treat: treatments.Treatment | None = None
   micro_batches: int = 1
+  see: Callable[..., Any] = plain_view
   extra_loss: Callable[..., jax.Array] | None = None
+  extra_on: str = 'filled'
   metrics: type[clu_metrics.Collection] = TrainMetrics
 
 
@@ -146,17 +174,20 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
         batch, treatments.purpose_key(step_key), confidence_of(setup, net, axis), axis)
   labels, weight = batch['label'], batch['weight']
   coefficients = losses.example_weights(labels, weight, objective, axis)
-  share = weight / jnp.maximum(axis.sum(weight > 0), 1)
+  slots = {'filled': weight > 0, 'positive': (weight > 0) & (labels >= 0),
+           'negative': (weight > 0) & (labels < 0)}
+  extra_slots = slots[setup.extra_on]
+  share = weight * extra_slots / jnp.maximum(axis.sum(extra_slots), 1)
 
   def loss_fn(params, batch_stats, examples):
     batch, coefficients, share = examples
-    (logits, aux), changed = setup.model.clone(axis_name=axis.name).apply(
-        {'params': params, 'batch_stats': batch_stats}, batch['image'], train=True,
-        mask=batch['weight'], mutable=['batch_stats'])
+    network = functools.partial(setup.model.clone(axis_name=axis.name).apply, {
+        'params': params, 'batch_stats': batch_stats})
+    (logits, aux), changed = setup.see(network, batch, axis)
     per_example = treatments.per_example(objective, logits, batch)
     terms, extra = coefficients * per_example, None
     if setup.extra_loss is not None:
-      extra = setup.extra_loss(frozen, batch['image'], aux)
+      extra = setup.extra_loss(frozen, batch, aux)
       terms += share * extra
     return terms, changed.get('batch_stats', {}), (logits, per_example, extra)
 
@@ -169,11 +200,8 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   confidence = losses.max_probability(logits, setup.num_classes)
   collected = task.collect(
       setup.metrics, axis, loss=loss, grad_norm=norm, per_example=per_example,
-      extra=extra, filled=weight > 0,
-      correct=logits.argmax(-1) == labels,
-      confident=confidence > setup.threshold,
-      positive=(weight > 0) & (labels >= 0),
-      negative=(weight > 0) & (labels < 0))
+      extra=extra, correct=logits.argmax(-1) == labels,
+      confident=confidence > setup.threshold, **slots)
   state = state.replace(step=state.step + 1, nets={'model': net}, ema=ema)
   return state, collected
 

@@ -34,6 +34,26 @@ def purpose_key(step_key: jax.Array) -> jax.Array:
   return jax.random.fold_in(step_key, _PURPOSE)
 
 
+def symmetric_beta(alpha: float) -> Callable[[jax.Array], jax.Array]:
+  """Returns key -> a number from Beta(alpha, alpha); ValueError unless alpha > 0.
+
+  By a table of quantiles, since jax.random.beta is a rejection loop, which is slow on
+  GPUs and slow to compile.
+  """
+  if not alpha > 0:
+    raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')
+  quantiles = special.betaincinv(alpha, alpha, np.linspace(0, 1, _CELLS + 1))
+  quantiles = quantiles.astype(np.float32)
+
+  def draw(key):
+    place = _CELLS * jax.random.uniform(key)
+    cell = place.astype(int)
+    low, high = jnp.asarray(quantiles)[jnp.array([cell, cell + 1])]
+    return low + (place - cell) * (high - low)
+
+  return draw
+
+
 def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treatment:
   """MixOE: mixes negatives with positives, and their targets in proportion.
 
@@ -57,22 +77,14 @@ def mix(alpha: float = 1.0, mode: str = 'linear', portion: float = 1.0) -> Treat
   Reference: Zhang, Inkawhich, Linderman, Chen, Li, "Mixture Outlier Exposure", WACV
   2023, which uses it with Outlier Exposure of weight 1.
   """
-  if not alpha > 0:
-    raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')
   if mode not in ('linear', 'cutmix'):
     raise ValueError(names.unknown('mode of mix,', mode, ['linear', 'cutmix']))
   _check_portion(portion)
-  # A table of quantiles, since jax.random.beta is a rejection loop, which is slow on
-  # GPUs and slow to compile.
-  quantiles = special.betaincinv(alpha, alpha, np.linspace(0, 1, _CELLS + 1))
-  quantiles = quantiles.astype(np.float32)
+  draw = symmetric_beta(alpha)
 
   def one(negative, positive, key):
     share_key, box_key = jax.random.split(key)
-    place = _CELLS * jax.random.uniform(share_key)
-    cell = place.astype(int)
-    low, high = jnp.asarray(quantiles)[jnp.array([cell, cell + 1])]
-    share = low + (place - cell) * (high - low)
+    share = draw(share_key)
     if mode == 'linear':
       return share * positive + (1 - share) * negative, share
     box = _box(positive.shape[:2], 1 - share, box_key)
@@ -144,7 +156,7 @@ def per_example(
   Args:
     objective: of the run.
     logits: [n, k].
-    batch: with 'label' [n]; also 'share' and 'partner' [n] if `mix` was applied.
+    batch: with 'label' [n]; also 'share' and 'partner' [n] if examples were mixed.
 
   Returns:
     [n] float32.
