@@ -71,12 +71,12 @@ def write(
 
 
 def _sets(inputs, sets):
-  """All sets, by part."""
+  """All sets, by part; corrupted pictures are those of the test set once more."""
   trained = [_Set(f'{TRAIN}/positives', TRAIN, True, inputs.positives)]
   trained += [_Set(f'{TRAIN}/{name}', TRAIN, False, arrays)
               for name, arrays in (inputs.negatives or {}).items()]
   evaluated = [_Set(f'{one.part}/{name}', one.part, one.positive, one.arrays)
-               for name, one in sets.items()]
+               for name, one in sets.items() if not one.corrupt]
   order = schema.VALIDATION, schema.CALIBRATION, schema.TEST
   return trained + sorted(evaluated, key=lambda one: order.index(one.part))
 
