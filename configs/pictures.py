@@ -55,11 +55,11 @@ def get_config(variant='pets,others'):
   method = method or 'nat'
   if method not in METHODS:
     raise ValueError(names.unknown('variant', method, METHODS))
-  positives, _, negatives = sources.partition(',')
+  positives, comma, negatives = sources.partition(',')
   if positives.lower().endswith('.csv'):
     classes, parts = of_table(positives, negatives)
   else:
-    classes, parts = of_folders(positives, negatives)
+    classes, parts = of_folders(positives, negatives, comma)
   trained, given, evals = parts
   loss, count = METHODS[method]
   evals |= presets.corrupted(evals['test']['source'])
@@ -90,7 +90,7 @@ def get_config(variant='pets,others'):
   )
 
 
-def of_folders(positives, negatives):
+def of_folders(positives, negatives, comma):
   """(number of classes, (positives, negatives, evals)) of folders or sets of tfds."""
   classes = (num_classes(positives) if is_tfds(positives)
              else len(class_folders(positives)))
@@ -99,6 +99,16 @@ def of_folders(positives, negatives):
         f'{positives!r} has no class folders: expected a folder with a folder of '
         f'pictures for each of at least two classes, got {classes} folder(s); '
         'usage: --config pictures:POSITIVES,NEGATIVES')
+
+  if comma and not negatives:
+    raise ValueError(
+        f'expected the folder of negatives after the comma of {positives + comma!r}, '
+        'without a space; leave the comma out to make negatives from the positives')
+  if negatives and not (is_tfds(negatives) or os.path.isdir(negatives)):
+    raise ValueError(
+        f'there is no folder of negatives {negatives!r}; usage: --config '
+        f'pictures:POSITIVES,NEGATIVES, where NEGATIVES holds pictures of none of the '
+        f'classes or is {TFDS}NAME')
 
   def source(path, bounds):
     if is_tfds(path):
@@ -130,8 +140,11 @@ def of_table(path, negatives):
               csv.DictReader(file, skipinitialspace=True)}
   classes = labels - {''}
   if len(classes) < 2:
+    from nat_jax.data import table_source  # imports JAX, which is not needed otherwise
+
+    table_source.read_rows(path)  # raises if the cause is another mistake in the file
     raise ValueError(
-        f'{path!r} must have the column label with at least two classes, got '
+        f'{path!r} must have at least two classes in the column label, got '
         f'{sorted(classes)}')
 
   def source(part, negatives=False):

@@ -21,7 +21,7 @@ from nat_jax.data import rows as rows_lib
 from nat_jax.data.decode import Picture, decode
 
 EXTENSIONS = frozenset(
-    '.bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
+    '.bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
 )
 
 
@@ -268,7 +268,7 @@ def list_pictures(path: str) -> sources.Arrays:
     raise ValueError(
         f'{root} holds no picture; expected files with the extensions '
         f'{", ".join(sorted(EXTENSIONS))} in it or in its sub-folders (classes)'
-    )
+        f'{_others(root)}')
   if not any(groups.values()):
     groups = {root.name: flat}
   elif flat:
@@ -278,13 +278,24 @@ def list_pictures(path: str) -> sources.Arrays:
     )
   empty = [name for name, files in groups.items() if not files]
   if empty:  # ignoring it would shift the labels of the classes after it
-    raise ValueError(f'{root}: no picture in the class folder {empty[0]!r}; remove it')
+    raise ValueError(
+        f'{root}: no picture in the class folder {empty[0]!r}; remove it, or add files '
+        f'with the extensions {", ".join(sorted(EXTENSIONS))}'
+        f'{_others(root / empty[0])}')
   files = [file for group in groups.values() for file in group]
   label = np.repeat(np.arange(len(groups)), [len(g) for g in groups.values()])
   # Names that are not UTF-8 get escapes, since reports could not write them.
   names = tuple(
       os.fsencode(name).decode('utf-8', 'backslashreplace') for name in groups)
   return sources.Arrays(np.array(files, object), label.astype(np.int32), names)
+
+
+def _others(root):
+  """The extensions of the files below a folder that holds no picture, for messages."""
+  found = {os.path.splitext(name)[1].lower() or 'none'
+           for _, _, names in os.walk(root) for name in names if name[0] != '.'}
+  return ('' if not found else '; it has files with other extensions '
+          f'({", ".join(sorted(found))}), which must be converted')
 
 
 def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
