@@ -26,10 +26,8 @@ also evaluated on 500 test pictures with noise, blur, low contrast and JPEG arte
 Classes of unequal size: --config.data.class_weights=balanced.
 
 Pictures are decoded once, to a cache on disk if it has room, and streamed from there.
-One that cannot be read ends the program before training, with its name. To skip such
-pictures set skip_unreadable=True in all sources that read them:
---config.data.positives.skip_unreadable=True, data.negatives.others.source and
-evals.NAME.source of every evaluation set.
+One that cannot be read ends the program before training, with its name;
+--config.data.skip_unreadable=True skips such pictures, with a warning.
 
 For other networks and longer training copy this file and change it.
 """

@@ -192,8 +192,7 @@ def _report(file, reason, skip):
   if not skip:
     raise ValueError(
         f'{file} cannot be read as a picture ({reason}); replace or remove it, or '
-        'set skip_unreadable=True in each source that reads it, such as '
-        '--config.data.positives.skip_unreadable=True') from None
+        'skip such pictures: --config.data.skip_unreadable=True') from None
   logging.warning('skipped %s: cannot be read as a picture (%s)', file, reason)
   return reason
 

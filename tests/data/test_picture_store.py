@@ -27,11 +27,11 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
   """The names of the files that have been decoded."""
-  names, read = [], folder_source._read
+  names, read = [], folder_source.decode
   def note(file, *args):
     names.append(os.path.basename(os.path.dirname(file)) + os.path.basename(file))
     return read(file, *args)
-  monkeypatch.setattr(folder_source, '_read', note)
+  monkeypatch.setattr(folder_source, 'decode', note)
   return names
 
 
