@@ -7,6 +7,7 @@
 """
 
 import collections
+import functools
 import os
 import pathlib
 import warnings
@@ -99,7 +100,8 @@ def take_pictures(
           "lazy='auto' knows them")
     return sources.Arrays(_decoded(chosen, size, mode), label, names, chosen)
   if lazy == 'auto' and size is not None:
-    store = picture_store.open_store(root, files, size, mode, decode_each)
+    store = picture_store.open_store(
+        root, files, size, mode, functools.partial(_decode_all, root))
     unreadable = {at: store.unreadable[row] for at, row in enumerate(rows.tolist())
                   if row in store.unreadable}
     for at, reason in unreadable.items():
@@ -119,6 +121,16 @@ def take_pictures(
         f'{root}: not one of the {(label == lost[0]).sum()} picture(s) of the class '
         f'{names[lost[0]]!r} in {what} can be read; replace these files')
   return sources.Arrays(image, read, names, chosen[left], hashes)
+
+
+def _decode_all(root, files, size, mode):
+  """`decode_each` of the pictures of a folder; warns of the files that are left out."""
+  others = _others(os.path.expanduser(root))  # '' where `root` is a table
+  if others:
+    logging.warning(
+        '%s: left out, since their extensions are not of pictures that can be read: %s',
+        root, others)
+  return decode_each(files, size, mode)
 
 
 def _decoded(files, size, mode) -> rows_lib.Rows:
@@ -267,7 +279,7 @@ def list_pictures(path: str) -> sources.Arrays:
     raise ValueError(
         f'{root} holds no picture; expected files with the extensions '
         f'{", ".join(sorted(EXTENSIONS))} in it or in its sub-folders (classes)'
-        f'{_others(root)}')
+        f'{_must_convert(root)}')
   if not any(groups.values()):
     groups = {root.name: flat}
   elif flat:
@@ -280,7 +292,7 @@ def list_pictures(path: str) -> sources.Arrays:
     raise ValueError(
         f'{root}: no picture in the class folder {empty[0]!r}; remove it, or add files '
         f'with the extensions {", ".join(sorted(EXTENSIONS))}'
-        f'{_others(root / empty[0])}')
+        f'{_must_convert(root / empty[0])}')
   files = [file for group in groups.values() for file in group]
   label = np.repeat(np.arange(len(groups)), [len(g) for g in groups.values()])
   # Names that are not UTF-8 get escapes, since reports could not write them.
@@ -290,11 +302,17 @@ def list_pictures(path: str) -> sources.Arrays:
 
 
 def _others(root):
-  """The extensions of the files below a folder that holds no picture, for messages."""
-  found = {os.path.splitext(name)[1].lower() or 'none'
-           for _, _, names in os.walk(root) for name in names if name[0] != '.'}
-  return ('' if not found else '; it has files with other extensions '
-          f'({", ".join(sorted(found))}), which must be converted')
+  """The files below a folder that are no pictures by their extension, as '2 .heic'."""
+  counts = collections.Counter(
+      os.path.splitext(name)[1].lower() for _, names in _walk(root) for name in names)
+  return ', '.join(f'{num} {end or "without extension"}'
+                   for end, num in sorted(counts.items()) if end not in EXTENSIONS)
+
+
+def _must_convert(root):
+  """The end of a message on a folder without pictures."""
+  others = _others(root)
+  return f'; its other files ({others}) must be converted' if others else ''
 
 
 def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
@@ -307,8 +325,14 @@ def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
   Hidden files and folders, and links to folders, are left out. No more than the names
   of one folder are in memory.
   """
+  for folder, names in _walk(root):
+    for name in names:
+      if os.path.splitext(name)[1].lower() in EXTENSIONS:
+        yield os.path.join(folder, name)
+
+
+def _walk(root):
+  """(folder, names of its files) at any depth, in order, without what is hidden."""
   for folder, inner, names in os.walk(root):
     inner[:] = sorted(name for name in inner if not name.startswith('.'))
-    for name in sorted(names):
-      if (os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.')):
-        yield os.path.join(folder, name)
+    yield folder, sorted(name for name in names if not name.startswith('.'))
