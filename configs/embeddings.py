@@ -52,9 +52,11 @@ def get_config(variant='features.npz'):
   path, _, other = files.partition(',')
   header = data.read_header(path)
   if len(header.names) < 2:
+    data.load({'name': 'arrays', 'path': path, 'rows': 'all'})  # raises if this is why
     raise ValueError(
-        f'{path} must hold vectors of at least two classes, got {len(header.names)} '
-        'classes; usage: --config embeddings:FEATURES,NEGATIVES')
+        f'{path} must hold vectors of at least two classes, named in label (an array, '
+        f'or a column of a table), got {len(header.names)} classes; usage: --config '
+        'embeddings:FEATURES,NEGATIVES')
   positives = parts_of(path, header, 'labelled')
   evals = {part: {'source': positives[part], 'positive': True, 'part': part}
            for part in PARTS[1:]}

@@ -26,10 +26,8 @@ also evaluated on 500 test pictures with noise, blur, low contrast and JPEG arte
 Classes of unequal size: --config.data.class_weights=balanced.
 
 Pictures are decoded once, to a cache on disk if it has room, and streamed from there.
-One that cannot be read ends the program before training, with its name. To skip such
-pictures set skip_unreadable=True in all sources that read them:
---config.data.positives.skip_unreadable=True, data.negatives.others.source and
-evals.NAME.source of every evaluation set.
+One that cannot be read ends the program before training, with its name;
+--config.data.skip_unreadable=True skips such pictures, with a warning.
 
 For other networks and longer training copy this file and change it.
 """
@@ -55,11 +53,11 @@ def get_config(variant='pets,others'):
   method = method or 'nat'
   if method not in METHODS:
     raise ValueError(names.unknown('variant', method, METHODS))
-  positives, _, negatives = sources.partition(',')
+  positives, comma, negatives = sources.partition(',')
   if positives.lower().endswith('.csv'):
     classes, parts = of_table(positives, negatives)
   else:
-    classes, parts = of_folders(positives, negatives)
+    classes, parts = of_folders(positives, negatives, comma)
   trained, given, evals = parts
   loss, count = METHODS[method]
   evals |= presets.corrupted(evals['test']['source'])
@@ -90,7 +88,7 @@ def get_config(variant='pets,others'):
   )
 
 
-def of_folders(positives, negatives):
+def of_folders(positives, negatives, comma):
   """(number of classes, (positives, negatives, evals)) of folders or sets of tfds."""
   classes = (num_classes(positives) if is_tfds(positives)
              else len(class_folders(positives)))
@@ -99,6 +97,16 @@ def of_folders(positives, negatives):
         f'{positives!r} has no class folders: expected a folder with a folder of '
         f'pictures for each of at least two classes, got {classes} folder(s); '
         'usage: --config pictures:POSITIVES,NEGATIVES')
+
+  if comma and not negatives:
+    raise ValueError(
+        f'expected the folder of negatives after the comma of {positives + comma!r}, '
+        'without a space; leave the comma out to make negatives from the positives')
+  if negatives and not (is_tfds(negatives) or os.path.isdir(negatives)):
+    raise ValueError(
+        f'there is no folder of negatives {negatives!r}; usage: --config '
+        f'pictures:POSITIVES,NEGATIVES, where NEGATIVES holds pictures of none of the '
+        f'classes or is {TFDS}NAME')
 
   def source(path, bounds):
     if is_tfds(path):
@@ -130,8 +138,11 @@ def of_table(path, negatives):
               csv.DictReader(file, skipinitialspace=True)}
   classes = labels - {''}
   if len(classes) < 2:
+    from nat_jax.data import table_source  # imports JAX, which is not needed otherwise
+
+    table_source.read_rows(path)  # raises if the cause is another mistake in the file
     raise ValueError(
-        f'{path!r} must have the column label with at least two classes, got '
+        f'{path!r} must have at least two classes in the column label, got '
         f'{sorted(classes)}')
 
   def source(part, negatives=False):

@@ -22,29 +22,35 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
   The task adds what the config depends on in other runs, such as the step and the
   checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
-  Sources of pictures without a size get that of `data.image_size`; `data.mean` and
-  `data.std` of vectors, where they are (), get those of the training positives.
+  Sources of pictures without a size get that of `data.image_size`; with
+  `data.skip_unreadable` all of them skip damaged pictures. `data.mean` and `data.std`
+  of vectors, where they are (), get those of the training positives.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
   """
   config = schema.plain(config)
-  size = config['data'].get('image_size')
-  if size:
-    config = {**config, **{key: _with_size(config[key], size)
-                           for key in ('data', 'evals', 'measures') if key in config}}
+  size, skip = (
+      config['data'].get(key) for key in ('image_size', 'skip_unreadable'))
+  for key, value in (('size', size), ('skip_unreadable', skip)):
+    if value:
+      config = {**config, **{part: _with_argument(config[part], key, value)
+                             for part in ('data', 'evals', 'measures')
+                             if part in config}}
   config = _with_moments(config)
   return TASKS[config['task']].resolve(config, OTHERS)
 
 
-def _with_size(value, size):
-  """A part of a config in which sources that take a `size`, and have none, have it."""
-  if not isinstance(value, dict):
-    return value
-  value = {key: _with_size(part, size) for key, part in value.items()}
-  source = data.SOURCES.get(value.get('name'))
-  takes = source is not None and 'size' in inspect.signature(source).parameters
-  return {**value, 'size': size} if takes and value.get('size') is None else value
+def _with_argument(spec, key, value):
+  """A part of a config in which sources that take an argument, and do not have it (it
+  is missing, None or False), have it."""
+  if not isinstance(spec, dict):
+    return spec
+  spec = {name: _with_argument(part, key, value) for name, part in spec.items()}
+  source = data.SOURCES.get(spec.get('name'))
+  takes = source is not None and key in inspect.signature(source).parameters
+  lacks = spec.get(key) is None or spec.get(key) is False
+  return {**spec, key: value} if takes and lacks else spec
 
 
 def _with_moments(config):

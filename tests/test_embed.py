@@ -230,6 +230,11 @@ def test_parts_that_the_file_names(split, nums, tmp_path):
   ) == nums
 
 
+def saved(folder, **arrays):
+  np.savez(folder / 'saved.npz', **arrays)
+  return str(folder / 'saved.npz')
+
+
 @pytest.mark.parametrize('made, message', [
     (lambda p: features(p, split=['train', 'tset']), "train and test.*got 'train', 't"),
     (lambda p: f'{features(p, name="timm", sha256="1")},'
@@ -237,6 +242,9 @@ def test_parts_that_the_file_names(split, nums, tmp_path):
     (lambda p: f'{features(p)},{features(p, "y.npz", sha256="2")}', 'none and 2'),
     (lambda p: 'basline:' + features(p), "did you mean 'baseline'"),
     (lambda p: str(p / 'x.npz'), 'there is no file .*--mode=embed'),
+    (lambda p: saved(p, vector=np.eye(4), label=['a']), r'4 rows, got the shape .1.'),
+    (lambda p: saved(p, vector=np.eye(4), label=['a'] * 4), 'two classes.*got 1 cl'),
+    (lambda p: saved(p, vector=np.eye(4)), 'two classes, named in label.*got 0 cl'),
 ])
 def test_files_that_do_not_go(made, message, tmp_path):
   with pytest.raises(ValueError, match=message):

@@ -26,7 +26,7 @@ from nat_jax.commands import calibrate, export, predict
 from nat_jax.commands import card as cards
 from nat_jax.data import decode
 from nat_jax.metrics import selective
-from nat_jax.runtime import checkpoint, files, parallel, portable
+from nat_jax.runtime import checkpoint, files, parallel, portable, results
 from nat_jax.schema import presets
 from nat_jax.tasks.classify import rule
 
@@ -405,6 +405,11 @@ def test_the_file_itself_is_a_program(clf, images, exported, monkeypatch, capsys
   assert float(told.partition('results: ')[2]) < 1e-5
   Image.fromarray(images[0, ..., 0]).save(tmp_path / 'a.png')
   (tmp_path / 'bad.png').write_text('')
+  run_zip(monkeypatch, exported, tmp_path, tmp_path / 'bad.png', '--help')
+  assert capsys.readouterr().out.startswith('usage: python load.py model.zip PICTURE')
+  run_zip(monkeypatch, exported, tmp_path)
+  assert capsys.readouterr().out == (
+      f'{tmp_path}: a folder; name its pictures, such as {tmp_path}/*\n')
   run_zip(monkeypatch, exported, tmp_path / 'a.png', tmp_path / 'bad.png')
   found = clf.predict(images[:1])
   one, other = capsys.readouterr().out.splitlines()
@@ -487,6 +492,18 @@ def test_an_old_file_stays_until_the_new_one_is_whole(exported, monkeypatch, tmp
     export.export(RUN, out=str(exported), threshold=0.5)
   assert exported.read_bytes() == before
   assert [path.name for path in tmp_path.iterdir()] == ['model.zip']
+
+
+def test_a_card_has_accepted_shares_of_its_own_rule_only(clf, monkeypatch):
+  found = results.read_evaluation(RUN)
+  found['evals']['corrupted_jpeg_1'] = {
+      'n': 50, 'accuracy': 0.75, 'accuracy_interval': [0.5, 0.875], 'accepted': 0.625,
+      'accepted_interval': [0.5, 0.8125]}
+  monkeypatch.setattr(cards.results, 'read_evaluation', lambda workdir: found)
+  restored = classifier.restore(RUN)
+  card = cards.text(restored, predict.promised(restored))
+  rows = [line for line in card.splitlines() if 'corrupted_jpeg_1' in line]
+  assert len(rows) == 1 and '0.7500' in rows[0] and '0.625' not in card
 
 
 def test_card(clf, tmp_path):

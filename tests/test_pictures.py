@@ -196,11 +196,17 @@ def test_near_duplicates_are_looked_for_as_far_as_asked(most, count, table, tmp_
 @pytest.mark.parametrize('variant, message', [
     ('{0}/gone.csv', "no file '.*gone.csv'"),
     ('{0}/table.csv,others', "holds the negatives too.*'others'"),
-    ('{0}/one.csv', r"one.csv' must have the column label.*two classes, got \['a'\]"),
+    ('{0}/one.csv', r"one.csv' must have at least two classes.*got \['a'\]"),
+    ('{0}/semicolons.csv', "values that are separated by commas"),
+    ('{0}/lable.csv', "unknown column 'lable'.*did you mean 'label'"),
+    ('{0}/latin.csv', "latin.csv is not a CSV file in UTF-8"),
     ('tfds/no_such_set', "'no_such_set' is no data set of tfds"),
 ])
 def test_tables_and_sets_that_cannot_be_used(variant, message, table):
   (table / 'one.csv').write_text('path,label\n1.png,a\n2.png,\n')
+  (table / 'semicolons.csv').write_text('path;label\n1.png;a\n2.png;b\n')
+  (table / 'lable.csv').write_text('path,lable\n1.png,a\n2.png,b\n')
+  (table / 'latin.csv').write_bytes(b'path,label\nk\xe4tzchen.png,a\n2.png,\n')
   with pytest.raises(ValueError, match=message):
     config_file.load('pictures', variant.format(table))
 
@@ -222,6 +228,8 @@ def test_a_data_set_of_tfds_is_split_in_the_same_shares():
     ('{0}/pets/cat', r"cat' has no class folders.*at least two.*got 0"),
     ('{0}/one', r"one' has no class folders.*got 1"),
     ('{0}/nowhere', "no folder '.*nowhere'.*POSITIVES,NEGATIVES"),
+    ('{0}/pets,{0}/other', "no folder of negatives '.*other'.*POSITIVES,NEGATIVES"),
+    ('{0}/pets,', "negatives after the comma of '.*pets,', without a space"),
     ('bsaeline:{0}/pets', "variant 'bsaeline'.*did you mean 'baseline'"),
 ])
 def test_folders_that_are_not_of_classes(variant, message, folders, tmp_path):
@@ -230,3 +238,16 @@ def test_folders_that_are_not_of_classes(variant, message, folders, tmp_path):
   root = tmp_path if '/one' in variant else root
   with pytest.raises(ValueError, match=message):
     config_file.load('pictures', variant.format(root))
+
+
+@pytest.mark.parametrize('inner, refused', [
+    ('pets', True), ('pets/run', True), ('others/runs/a', True), ('run', False),
+    ('pets-baseline', False), ('pets/.runs/a', False)])
+def test_a_workdir_among_the_pictures_is_refused(inner, refused, folders):
+  root = folders.split('/pets,')[0]
+  config = config_file.load('pictures', folders)
+  if not refused:
+    train.check(config, f'{root}/{inner}')
+    return
+  with pytest.raises(ValueError, match=f'{inner} is in the folder of pictures {root}/'):
+    train.check(config, f'{root}/{inner}')

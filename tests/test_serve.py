@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import html
 import io
 import json
 import os
@@ -196,9 +197,11 @@ def test_no_hardest_negatives_of_another_checkpoint(clf):
 def test_mistakes_of_a_request_are_answered(client, body, status, message):
   found = post(client, body)
   assert found.status_code == status and message in found.json()['error']
+  error = found.json()['error']
   before = client.get('/health').json()['errors'][str(status)]
   found = client.post('/', **form(body))  # on the page, in words
   assert found.status_code == status and 'role="alert"' in found.text
+  assert error[0].upper() + error[1:] in html.unescape(found.text)
   assert client.get('/health').json()['errors'][str(status)] == before + 1
 
 

@@ -15,7 +15,7 @@ from nat_jax.runtime import results
 from nat_jax.tasks.classify.rule import NONE
 
 NOT_FOR = (
-    'Pictures of another kind than those below. The shares were measured on particular '
+    'Pictures of another kind than those above. The shares were measured on particular '
     'sets of negatives; a network may accept negatives that are unlike those it was '
     'trained on, and the shares say nothing about them.',
     'Data that have changed. What the threshold promises holds for new positives of '
@@ -110,6 +110,8 @@ def _figures(clf) -> Iterator[str]:
       if not key.endswith('_interval') or isinstance(interval, Mapping):
         continue
       metric = key.removesuffix('_interval')
+      if metric == 'accepted':  # at another threshold than that of the rule
+        continue
       about = metrics.describe(metric)
       rows.append([
           name, about.title, f'{figures[metric]:.{about.digits}f}',

@@ -14,6 +14,7 @@ Needs jax, flatbuffers, numpy and pillow. In an export this file is called load.
 import hashlib
 import io
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -104,13 +105,20 @@ def main(argv: Sequence[str]) -> None:
   Args:
     argv: path of the export, and the pictures.
   """
+  usage = f'usage: python load.py model.zip PICTURE ...\n\n{__doc__}'
   if not argv:
-    sys.exit(f'usage: python load.py model.zip PICTURE ...\n\n{__doc__}')
+    sys.exit(usage)
   path, *pictures = argv
+  if {'-h', '--help'} & set(pictures):
+    print(usage)
+    return
   model = load(path)
   if not pictures:
     print(f'largest difference from the golden results: {difference(model):.2g}')
   for picture in pictures:
+    if os.path.isdir(picture):
+      print(f'{picture}: a folder; name its pictures, such as {picture}/*')
+      continue
     try:
       found = model.predict([picture])
     except Exception as error:  # for a damaged file Pillow raises nearly any exception

@@ -7,6 +7,7 @@
 """
 
 import collections
+import functools
 import os
 import pathlib
 import warnings
@@ -21,7 +22,7 @@ from nat_jax.data import rows as rows_lib
 from nat_jax.data.decode import Picture, decode
 
 EXTENSIONS = frozenset(
-    '.bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
+    '.bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
 )
 
 
@@ -99,7 +100,8 @@ def take_pictures(
           "lazy='auto' knows them")
     return sources.Arrays(_decoded(chosen, size, mode), label, names, chosen)
   if lazy == 'auto' and size is not None:
-    store = picture_store.open_store(root, files, size, mode, decode_each)
+    store = picture_store.open_store(
+        root, files, size, mode, functools.partial(_decode_all, root))
     unreadable = {at: store.unreadable[row] for at, row in enumerate(rows.tolist())
                   if row in store.unreadable}
     for at, reason in unreadable.items():
@@ -119,6 +121,16 @@ def take_pictures(
         f'{root}: not one of the {(label == lost[0]).sum()} picture(s) of the class '
         f'{names[lost[0]]!r} in {what} can be read; replace these files')
   return sources.Arrays(image, read, names, chosen[left], hashes)
+
+
+def _decode_all(root, files, size, mode):
+  """`decode_each` of the pictures of a folder; warns of the files that are left out."""
+  others = _others(os.path.expanduser(root))  # '' where `root` is a table
+  if others:
+    logging.warning(
+        '%s: left out, since their extensions are not of pictures that can be read: %s',
+        root, others)
+  return decode_each(files, size, mode)
 
 
 def _decoded(files, size, mode) -> rows_lib.Rows:
@@ -192,8 +204,7 @@ def _report(file, reason, skip):
   if not skip:
     raise ValueError(
         f'{file} cannot be read as a picture ({reason}); replace or remove it, or '
-        'set skip_unreadable=True in each source that reads it, such as '
-        '--config.data.positives.skip_unreadable=True') from None
+        'skip such pictures: --config.data.skip_unreadable=True') from None
   logging.warning('skipped %s: cannot be read as a picture (%s)', file, reason)
   return reason
 
@@ -268,7 +279,7 @@ def list_pictures(path: str) -> sources.Arrays:
     raise ValueError(
         f'{root} holds no picture; expected files with the extensions '
         f'{", ".join(sorted(EXTENSIONS))} in it or in its sub-folders (classes)'
-    )
+        f'{_must_convert(root)}')
   if not any(groups.values()):
     groups = {root.name: flat}
   elif flat:
@@ -278,13 +289,30 @@ def list_pictures(path: str) -> sources.Arrays:
     )
   empty = [name for name, files in groups.items() if not files]
   if empty:  # ignoring it would shift the labels of the classes after it
-    raise ValueError(f'{root}: no picture in the class folder {empty[0]!r}; remove it')
+    raise ValueError(
+        f'{root}: no picture in the class folder {empty[0]!r}; remove it, or add files '
+        f'with the extensions {", ".join(sorted(EXTENSIONS))}'
+        f'{_must_convert(root / empty[0])}')
   files = [file for group in groups.values() for file in group]
   label = np.repeat(np.arange(len(groups)), [len(g) for g in groups.values()])
   # Names that are not UTF-8 get escapes, since reports could not write them.
   names = tuple(
       os.fsencode(name).decode('utf-8', 'backslashreplace') for name in groups)
   return sources.Arrays(np.array(files, object), label.astype(np.int32), names)
+
+
+def _others(root):
+  """The files below a folder that are no pictures by their extension, as '2 .heic'."""
+  counts = collections.Counter(
+      os.path.splitext(name)[1].lower() for _, names in _walk(root) for name in names)
+  return ', '.join(f'{num} {end or "without extension"}'
+                   for end, num in sorted(counts.items()) if end not in EXTENSIONS)
+
+
+def _must_convert(root):
+  """The end of a message on a folder without pictures."""
+  others = _others(root)
+  return f'; its other files ({others}) must be converted' if others else ''
 
 
 def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
@@ -297,8 +325,14 @@ def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
   Hidden files and folders, and links to folders, are left out. No more than the names
   of one folder are in memory.
   """
+  for folder, names in _walk(root):
+    for name in names:
+      if os.path.splitext(name)[1].lower() in EXTENSIONS:
+        yield os.path.join(folder, name)
+
+
+def _walk(root):
+  """(folder, names of its files) at any depth, in order, without what is hidden."""
   for folder, inner, names in os.walk(root):
     inner[:] = sorted(name for name in inner if not name.startswith('.'))
-    for name in sorted(names):
-      if (os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.')):
-        yield os.path.join(folder, name)
+    yield folder, sorted(name for name in names if not name.startswith('.'))

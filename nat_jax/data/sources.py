@@ -150,7 +150,10 @@ def split_classes(listing: Arrays, split: str, path: str, what: str) -> np.ndarr
     except ValueError:
       # Raises its own message if the split itself is wrong. It is not called earlier: a
       # slice that is empty for the whole may hold a row of each class.
-      split_slices(split, whole)
+      try:
+        split_slices(split, whole)
+      except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
       raise ValueError(
           f'{path}: the class {name!r} has {len(of_class)} {what}(s), too few for the '
           f'split {split!r} to hold one; add {what}s, or remove the class (negatives '

@@ -15,6 +15,7 @@ Pictures of one group, such as a patient, a camera or a video, are in one part.
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -102,7 +103,7 @@ def read_table(path: str) -> Table:
       or the negatives without a picture in a part. The message names the lines.
   """
   path = os.path.expanduser(path)
-  rows, lines = _read(path)
+  rows, lines = read_rows(path)
   folder = os.path.dirname(os.path.abspath(path))
   files = np.array([os.path.join(folder, row['path']) for row in rows], object)
   _check_files(path, rows, files, lines)
@@ -162,8 +163,13 @@ def assign(
   return np.array(parts, object)[chosen[group]]
 
 
-def _read(path):
-  """The rows of a table, as dicts, and their line numbers."""
+def read_rows(path: str) -> tuple[list[dict[str, str]], list[int]]:
+  """Reads the rows of a table, as dicts, and their line numbers.
+
+  Raises:
+    ValueError: no such file, no CSV in UTF-8, a missing or unknown column, a row with
+      another number of values, or no row.
+  """
   if not os.path.isfile(path):
     raise ValueError(f'expected a table of pictures, but there is no file {path!r}')
   try:
@@ -188,6 +194,10 @@ def _read(path):
 
 
 def _check_columns(path, columns):
+  if len(columns) == 1 and re.search(r'[;\t|]', columns[0]):
+    raise ValueError(
+        f'{path}: expected values that are separated by commas, got the first line '
+        f'{columns[0]!r}; save the table as CSV with commas')
   for name in columns:
     if name not in COLUMNS:
       raise ValueError(f'{path}: {names_lib.unknown("column", name, COLUMNS)}')
@@ -209,11 +219,12 @@ def _check_files(path, rows, files, lines):
       raise ValueError(
           f'{path}, line {line}: there is no file {file!r}; paths are relative to the '
           'folder of the table')
-    if file in first:
+    same = os.path.normpath(file)
+    if same in first:
       raise ValueError(
-          f'{path}, line {line}: {row["path"]} is in line {first[file]} already; '
+          f'{path}, line {line}: {row["path"]} is in line {first[same]} already; '
           'remove one of the two')
-    first[file] = line
+    first[same] = line
 
 
 def _check_parts(path, part, groups, lines):

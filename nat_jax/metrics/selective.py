@@ -101,8 +101,8 @@ def tolerance_threshold(
     raise ValueError(
         f'{scores.size} positives are too few to be {100 * confidence:g} % confident '
         f'that {100 * accept:g} % of new positives are accepted: this needs at least '
-        f'{smallest_sample(accept, confidence)} (the largest share for '
-        f'{scores.size} is {most:g})')
+        f'{smallest_sample(accept, confidence)}; hold out more, or ask for a share of '
+        f'at most {most:g}')
   return float(np.partition(scores, k - 1)[k - 1])
 
 

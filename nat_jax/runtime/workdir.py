@@ -9,6 +9,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import secrets
 import shutil
 import tempfile
@@ -124,10 +125,12 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
   Raises:
     ValueError: a run of another config is there and `overwrite` is not set (the keys
       that differ are listed); or config.json cannot be read and there is no checkpoint;
-      or processes of one run see different checkpoints.
+      or processes of one run see different checkpoints; or `workdir` is in a folder of
+      pictures of the config.
     schema.Newer: a run of a later version is there and `overwrite` is not set.
   """
   _check_reachable(workdir)
+  _check_outside(workdir, config)
   # Otherwise orbax, which reads in all processes, would wait forever.
   steps = checkpoint.list_steps(workdir)
   if not processes.alike(zlib.crc32(str(steps).encode()) >> 1):
@@ -267,6 +270,34 @@ def _check_reachable(workdir):
     raise ValueError(
         f'cannot reach --workdir {workdir}: {text}; check the name of the bucket and '
         'your credentials (gcloud auth application-default login)') from error
+
+
+def _check_outside(workdir, config):
+  """Raises ValueError if a folder of pictures holds the workdir.
+
+  Its figures, and its folders as classes, would be read with the pictures.
+  """
+  if files.is_remote(workdir):
+    return
+  place = pathlib.Path(os.path.realpath(workdir))
+  for path in _folders_of_pictures(config):
+    folder = pathlib.Path(os.path.realpath(os.path.expanduser(path)))
+    if not place.is_relative_to(folder):
+      continue
+    inner = place.relative_to(folder).parts
+    if not any(name.startswith('.') for name in inner):  # hidden folders are not read
+      raise ValueError(
+          f'--workdir {workdir} is in the folder of pictures {path}, where its files '
+          'would be read as pictures and classes; choose a folder outside of it')
+
+
+def _folders_of_pictures(value):
+  """Yields the paths of the sources `folder` in a config."""
+  if isinstance(value, dict):
+    if value.get('name') == 'folder' and isinstance(value.get('path'), str):
+      yield value['path']
+    for part in value.values():
+      yield from _folders_of_pictures(part)
 
 
 def _existing(path):

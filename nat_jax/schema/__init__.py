@@ -53,6 +53,7 @@ CLASSIFY: dict[str, Any] = dict(
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
         # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
         image_size=0,
+        skip_unreadable=False,  # True: damaged pictures are skipped, in all sources
         # Per channel, of pixels in [0, 1]; or per column of vectors, and then () is the
         # mean or std of the training positives.
         mean=(0.5,),
@@ -131,6 +132,7 @@ GAN: dict[str, Any] = dict(
         negatives={},
         # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
         image_size=0,
+        skip_unreadable=False,  # True: damaged pictures are skipped, in all sources
         mean=(0.5,),
         std=(128 / 255,),  # (x - 127.5) / 128, as in AM-GAN
         batch_size=100,  # positives per batch

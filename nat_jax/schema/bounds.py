@@ -121,6 +121,7 @@ BOUNDS: dict[str, Bound] = {
     'run.tensorboard': FLAG,
 
     'data.image_size': either(whole('[0, 1e4]'), listed(whole('[1, 1e4]'), 2, 2)),
+    'data.skip_unreadable': FLAG,
     'data.mean': listed(number('[-1e30, 1e30]'), most=65536),
     'data.std': listed(number('[1e-30, 1e30]'), most=65536),
     'data.backbone': Bound('a dict, as a file of --mode=embed holds it', lambda x: (

@@ -120,7 +120,9 @@ def test_numbers_cut_a_flat_folder_only(tmp_path):
   assert [len(part) for part in parts] == [5, 4]
   assert sorted(sum(parts, [])) == list(range(9))
   for split, message in ((
-      ('train', "'train'.*all"), ('all[:99]', r"'all\[:99\]'.*all \(9\)"))):
+      ('train', "one: split 'train'.*all"),
+      ('all[:99]', r"one: split 'all\[:99\]'.*all \(9\)"),
+      ('all[70%:72%]', r"one: split 'all\[70%:72%\]' holds no example"))):
     with pytest.raises(ValueError, match=message):
       read(tmp_path / 'one', split=split)
 
@@ -302,8 +304,14 @@ def test_bad_folders(tmp_path):
   with pytest.raises(ValueError, match=f'{tmp_path}.*.png'):
     read(tmp_path)
   save(tmp_path / 'b' / 'x.png', plain())
-  with pytest.raises(ValueError, match="'a'"):
+  with pytest.raises(ValueError, match=r"'a'; remove it, or add files.*\.webp$"):
     read(tmp_path)
+  (tmp_path / 'a' / 'x.HEIC').touch()
+  (tmp_path / 'a' / '.hidden').touch()
+  with pytest.raises(ValueError, match=r"'a'.*other files \(1 \.heic\) must be"):
+    read(tmp_path)
+  with pytest.raises(ValueError, match=r'other files \(1 \.heic\) must be'):
+    read(tmp_path / 'a')
   save(tmp_path / 'x.png', plain())
   with pytest.raises(ValueError, match='x.png'):
     read(tmp_path)

@@ -43,6 +43,18 @@ def read(root, split='all[:75%]', **kwargs):
   return folder(str(root), size=(6, 5), split=split, lazy='auto', **kwargs)
 
 
+def test_files_that_are_left_out_are_told_when_pictures_are_decoded(root, caplog):
+  for name in ('a.HEIC', 'b.heic', 'notes', '.hidden.heic'):
+    (root / 'cat' / name).touch()
+  read(root)
+  assert caplog.text.count('left out') == 1
+  assert f'{root}: left out' in caplog.text
+  assert 'read: 1 without extension, 2 .heic\n' in caplog.text
+  caplog.clear()
+  read(root, 'all[75%:]')
+  assert not caplog.text
+
+
 def test_pictures_are_those_that_are_read_at_once(root, decoded, monkeypatch):
   monkeypatch.setattr(picture_store, '_CHUNK', 3)
   once = folder(str(root), size=(6, 5), split='all[:75%]')

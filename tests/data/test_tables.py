@@ -131,6 +131,7 @@ FILES = [row.partition(',')[0] for row in ROWS]
     ([*ROWS, 'gone.png,a,test,'], r"line 10: there is no file '.*/gone.png'.*relative"),
     ([*ROWS, ',a,test,'], 'line 10: there is no path'),
     ([*ROWS, '0a.png,a,test,'], 'line 10: 0a.png is in line 2 already'),
+    ([*ROWS, './/0a.png,a,test,'], 'line 10: .//0a.png is in line 2 already'),
     ([*ROWS[:-1], '3b.png,b,tset,'], "line 9.*'tset'.*mean 'test'.*train, validation"),
     ([*ROWS[:-1], '3b.png,b,,'], "line 9: unknown split ''.*leave it out"),
     ([f'{row}p{row[0]}' for row in ROWS[:-1]] + ['3b.png,b,test,p0'],
@@ -154,6 +155,8 @@ def test_mistakes_are_named_with_their_lines(rows, message, tmp_path):
     ('path,lable\n0a.png,a', "unknown column 'lable'.*mean 'label'"),
     ('path,label,label\n0a.png,a,a', 'a column twice'),
     ('', "no column 'path'"),
+    ('path;label\n0a.png;a', "by commas, got the first line 'path;label'"),
+    ('path\tlabel\n0a.png\ta', 'save the table as CSV with commas'),
 ])
 def test_columns_that_are_wrong(text, message, tmp_path):
   with pytest.raises(ValueError, match=message):

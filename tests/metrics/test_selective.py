@@ -48,7 +48,7 @@ def test_smallest_samples():
 
 def test_too_few_positives_are_told_what_they_allow():
   scores = np.arange(58.0)
-  with pytest.raises(ValueError, match=r'^58 positives.*95 %.*at least 59 .*0.949\)'):
+  with pytest.raises(ValueError, match=r'^58 positives.*95 %.*at least 59;.*0.949$'):
     selective.tolerance_threshold(scores, 0.95)
   assert selective.tolerance_threshold(scores, 0.949) == 0
   assert selective.tolerance_threshold(np.arange(59.0), 0.95) == 0
