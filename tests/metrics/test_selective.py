@@ -111,7 +111,9 @@ def test_cheapest_threshold_is_the_best_of_all():
 def test_scores_of_logits(score):
   logits = np.random.default_rng(0).normal(size=(20, 5))
   found = selective.LOGIT_SCORES[score](logits, 4, 2.0)
+  p = np.exp(logits[:, :4]) / np.exp(logits[:, :4]).sum(1, keepdims=True)
   expected = {
+      'gen': -((p * (1 - p)) ** 0.1).sum(1),
       'max_probability': metrics.scores_from_logits(logits / 2, 4)['score'],
       'max_logit': logits[:, :4].max(1),
       'energy': np.log(np.exp(logits[:, :4]).sum(1))}
