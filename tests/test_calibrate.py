@@ -155,7 +155,7 @@ def test_damaged_file(workdir, tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (dict(accept=95), 'accept.*between 0 and 1.*95'),
     (dict(accept=float('nan')), 'accept.*nan'),
-    (dict(accept=0.99), r'120 positives.*at least 299 .*0.975\)'),
+    (dict(accept=0.99), r'120 positives.*at least 299;.*0.975$'),
     (dict(score='odin'), "'odin'; valid: max_probability, max_logit, energy"),
     (dict(costs=selective.Costs(-1, 1)), 'cost_error.*-1'),
     (dict(costs=selective.Costs(1, 1, 1.0)), 'negative_share.*1.0'),
