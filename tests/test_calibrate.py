@@ -204,7 +204,7 @@ def test_damaged_file(workdir, tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (dict(accept=95), 'accept.*between 0 and 1.*95'),
     (dict(accept=float('nan')), 'accept.*nan'),
-    (dict(accept=0.99), r'120 positives.*at least 299 .*0.975\)'),
+    (dict(accept=0.99), r'120 positives.*at least 299;.*0.975$'),
     (dict(score='gne'), "'gne'.*did you mean 'gen'"),
     (dict(score='msp'), "'msp'.*max_probability.*mahalanobis"),
     (dict(costs=selective.Costs(-1, 1)), 'cost_error.*-1'),
