@@ -14,7 +14,7 @@ from absl import logging
 from nat_jax import data, metrics, schema
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Others, Run, Trainer
-from nat_jax.tasks import TASKS
+from nat_jax.tasks import TASKS, subsets
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   The task adds what the config depends on in other runs, such as the step and the
   checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
   Sources of pictures without a size get that of `data.image_size`; `data.mean` and
-  `data.std` of vectors, where they are (), get those of the training positives.
+  `data.std` of vectors, where they are (), get those of the training positives. Files
+  of rows (`data.drop`, `data.keep`) get a checksum.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
@@ -33,7 +34,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   if size:
     config = {**config, **{key: _with_size(config[key], size)
                            for key in ('data', 'evals', 'measures') if key in config}}
-  config = _with_moments(config)
+  config = _with_moments(_with_rows(config))
   return TASKS[config['task']].resolve(config, OTHERS)
 
 
@@ -45,6 +46,14 @@ def _with_size(value, size):
   source = data.SOURCES.get(value.get('name'))
   takes = source is not None and 'size' in inspect.signature(source).parameters
   return {**value, 'size': size} if takes and value.get('size') is None else value
+
+
+def _with_rows(config):
+  """The config with the checksums of its files of rows, `data.drop` and `data.keep`."""
+  settings = config['data']
+  found = {key: subsets.identify(settings[key])
+           for key in subsets.KEYS if settings.get(key)}
+  return {**config, 'data': {**settings, **found}}
 
 
 def _with_moments(config):

@@ -130,6 +130,8 @@ BOUNDS: dict[str, Bound] = {
         whole('[0, 1e5]'),
         listed(whole('[0, 1e5]'), 2, 2)._replace(what='a pair (lowest, highest)')),
     'data.inside': FLAG,
+    'data.drop': TEXT,
+    'data.keep': TEXT,
     'data.micro_batches': whole('[1, 1000]'),
     'data.negatives.*.weight': number('(0, 1e6]'),
     'evals.*.positive': FLAG,
@@ -194,6 +196,7 @@ BOUNDS: dict[str, Bound] = {
     'optimizer.ratio': number('(0, 1e3]'),
     'optimizer.ns_steps': whole('[1, 20]'),
     'optimizer.eps': number('[1e-30, 1]'),  # much smaller numbers are 0 in float32
+    'optimizer.eps_root': number('[0, 1]'),
 
     'schedule.learning_rate': number('[1e-30, 1e38]'),  # within float32
     'schedule.end': number('[0, 1e6]'),

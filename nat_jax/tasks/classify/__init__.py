@@ -27,7 +27,8 @@ TASK = Task(
     evaluator=evaluate.make_evaluator,
     tables=report.tables,
     figures=report.figures,
-    commands=('evaluate', 'calibrate', 'predict', 'export', 'serve', 'posthoc'),
+    commands=('evaluate', 'calibrate', 'predict', 'export', 'serve', 'posthoc',
+              'influence'),
     resolve=build.resolve,
 )
 
