@@ -319,3 +319,63 @@ def test_adam_with_eps_root_has_a_derivative(tmp_path):
   train.train(make_config(steps=5, optimizer=adam, **DEAD), path)
   found = influence.influence(path, OF['loss'])
   assert np.isfinite(found.value).all() and np.abs(found.value).max() > 0
+
+
+def test_log_likelihood_is_that_of_a_kernel_density():
+  from sklearn import neighbors
+
+  rng = np.random.default_rng(0)
+  samples, points = rng.normal(size=(2, 30, 2)).astype(np.float32)
+  density = neighbors.KernelDensity(bandwidth=0.4).fit(samples)
+  np.testing.assert_allclose(
+      targets.log_likelihood(samples, points, bandwidth=0.4),
+      density.score_samples(points), rtol=1e-4)
+
+
+def test_points_of_a_gan_against_true_leave_one_out(tmp_path, monkeypatch, capsys):
+  """The mean over two seeds; alternating updates of two networks with momentum."""
+  path, num, steps = str(tmp_path / 'run'), 50, 80
+  train.train(presets.experiment(
+      task='points', variant='nat', num_seeds=2, num_samples=60, steps=steps,
+      data={'name': 'gaussian1d', 'num': num, 'negatives': [[8.0, 0.5]]},
+      batch_size=25, negatives_per_batch=10,
+      optimizer={'name': 'sgd', 'momentum': 0.5},
+      generator={'name': 'toy_generator', 'latent': 1, 'widths': (8,)},
+      discriminator={'name': 'toy_discriminator', 'widths': (16,)},
+      schedule={'name': 'constant', 'learning_rate': 0.02},
+      run=dict(tensorboard=False, eval_every=steps)), path)
+  found = influence.influence(path)
+  assert found.difference == 0 and found.value.shape == (2 * num,)
+  assert {name: len(one.rows) for name, one in found.sets.items()} == {
+      'positives': num, 'negatives': num}
+  run = runs.restore(path)
+  inputs = TASKS['points'].load(run.config)
+  start = train.initial_state(run.config, run.trainer, run.mesh)
+  index = [inputs.stream.index(step) for step in range(steps)]
+  index = jax.tree.map(lambda *rows: np.stack(rows), *index)
+  batches = data.gather(inputs.pool, index)
+  held_out = influence.measures.hold_out(run.config['data'], 60).points.astype('f4')
+  z = np.random.default_rng(0).standard_normal((60, 1)).astype('f4')
+
+  def training(weights):
+    given = {name: {**one, 'weight': one['weight'] * weights[index[name]]}
+             for name, one in batches.items()}
+    state, _ = jax.lax.scan(
+        lambda state, batch: (run.trainer.step(state, {}, batch)[0], None), start,
+        given)
+    return jax.numpy.stack([
+        targets.log_likelihood(one, held_out, bandwidth=1.0).mean()
+        for one in run.trainer.heads['samples'](state, {'z': z})]).mean()
+
+  values = jax.jit(jax.vmap(training))(np.concatenate(
+      [np.ones((1, 2 * num)), np.where(np.eye(2 * num), 1e-9, 1)]).astype('f4'))
+  assert found.soft == pytest.approx(float(values[0]), rel=1e-4)
+  assert stats.kendalltau(found.value, values[0] - values[1:]).statistic > 0.8
+  toy.run_main(monkeypatch, '--mode=influence', '--workdir', path)
+  assert 'likelihood@1 (higher is better)' in capsys.readouterr().out
+  assert sorted(f.name for f in pathlib.Path(path, 'influence').iterdir()) == [
+      'influence.csv', 'influence.json']
+  for argument, message in (('--method=tracin', 'for classifiers.*GANs of points'),
+                            ('--of=ncr@0.8:test', 'must be likelihood@BANDWIDTH')):
+    with pytest.raises(SystemExit, match=message):
+      toy.run_main(monkeypatch, '--mode=influence', '--workdir', path, argument)

@@ -50,7 +50,8 @@ TOP = flags.DEFINE_integer(
     'helpful and most harmful examples of each set that are listed (default: 100).')
 OF = flags.DEFINE_string(
     'of', '', 'influence: the metric, ncr@T:SET of negatives, loss:SET or accuracy:SET '
-    'of positives (default: ncr@0.8 of the first negatives of part validation).')
+    'of positives (default: ncr@0.8 of the first negatives of part validation); of '
+    'GANs of points likelihood@BANDWIDTH (default: 1).')
 METHOD = flags.DEFINE_enum(
     'method', 'exact', ['exact', 'tracin'], 'influence: the exact derivative, by '
     'repeating the training, or an approximation by the output layer at the '

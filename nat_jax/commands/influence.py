@@ -63,7 +63,7 @@ def write(workdir: str, found: Influence, top: int = TOP) -> dict[str, Any]:
       'sets': {name: _summary(found.value[part.here])
                for name, part in found.sets.items()}}
   with files.writing_together(os.path.join(workdir, FOLDER)) as path:
-    for name, part in found.sets.items():
+    for name, part in found.sets.items() if has_files(found) else ():
       for what, rows in zip(('drop', 'keep'), _chosen(found, part, top), strict=True):
         files.write_json(path(f'{what}_{name}.json'), {
             name: {'size': part.size, 'rows': rows}})
@@ -74,6 +74,11 @@ def write(workdir: str, found: Influence, top: int = TOP) -> dict[str, Any]:
       figures.save(_sheet(found), path('influence.png'))
     files.write_json(path('influence.json'), content)
   return content
+
+
+def has_files(found: Influence) -> bool:
+  """Whether rows can be dropped from the training data of this run, as from sources."""
+  return found.config['task'] != 'points'
 
 
 def _check(top):
@@ -106,8 +111,10 @@ def _rows(found):
   """Rows of the table, the most helpful example first."""
   names, rows = found.class_names, []
   for name, part in found.sets.items():
-    spec = (found.config['data']['positives'] if name == subsets.POSITIVES else
-            found.config['data']['negatives'][name]['source'])
+    spec = found.config['data']
+    if has_files(found):
+      spec = (spec['positives'] if name == subsets.POSITIVES else
+              spec['negatives'][name]['source'])
     source = spec.get('dataset') or spec.get('path') or spec['name']
     for k, row in zip(range(part.first, part.first + len(part.rows)), part.rows,
                       strict=True):
@@ -163,8 +170,8 @@ def text(found: Influence, content: Mapping[str, Any], workdir: str) -> str:
         f'{" ..." if len(found.checkpoints) > 8 else ""}); it ignores what BatchNorm, '
         'other layers and the optimiser do. More checkpoints make it better: '
         'run.checkpoint_every and run.keep.')
-  part = found.config['evals'][found.target.set].get('part', schema.TEST)
-  if part == schema.TEST:
+  chosen = found.config.get('evals', {}).get(found.target.set, {'part': ''})
+  if chosen.get('part', schema.TEST) == schema.TEST:
     lines.append(
         f'{found.target.set!r} is a test set: after dropping examples by these values '
         'it does not measure generalisation; report results on other sets.')
@@ -182,10 +189,11 @@ def text(found: Influence, content: Mapping[str, Any], workdir: str) -> str:
       f'The most helpful and most harmful examples; {sums}.',
       ['set', 'most', 'index', 'class', 'value'], rows, left=2)
   drop = os.path.join(workdir, FOLDER, f'drop_{list(found.sets)[-1]}.json')
-  return '\n'.join([
-      *(textwrap.fill(line, 88) for line in lines), '', table.markdown(),
+  advice = [
       f'Train without the {content["top"]} most harmful examples of a set, in another '
-      f'--workdir:\n  --config.data.drop={drop}'])
+      f'--workdir:\n  --config.data.drop={drop}'] if has_files(found) else []
+  return '\n'.join([
+      *(textwrap.fill(line, 88) for line in lines), '', table.markdown(), *advice])
 
 
 def run(argv: Sequence[str] = ()) -> None:

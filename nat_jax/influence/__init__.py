@@ -5,10 +5,11 @@
     found.sets           # name -> which examples those are
 
   adjoint  the exact derivative by the weights of examples, by repeating the training
-  targets  soft NCR, loss and soft accuracy, as differentiable functions
+  targets  soft NCR, loss, soft accuracy, log-likelihood, as differentiable functions
   tracin   a cheap approximation from the checkpoints that were kept
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_jax import data, metrics, names, runs, train
+from nat_jax import data, metrics, names, runs, schema, train
 from nat_jax.influence import adjoint, targets, tracin
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Inputs, Run
 from nat_jax.tasks import TASKS, subsets
 from nat_jax.tasks.classify import inputs as inputs_lib
+from nat_jax.tasks.points import measures
 
 METHODS = ('exact', 'tracin')
 MEMORY = 2.0  # GB for training states
@@ -90,12 +92,14 @@ def influence(
     workdir: str, of: str = '', method: str = 'exact', step: int | None = None,
     memory: float = MEMORY, tell: Callable[[int, int], None] = lambda done, num: None,
 ) -> Influence:
-  """Computes the value of every training example of a classifier for a metric.
+  """Computes the value of every training example for a metric.
 
   Args:
-    workdir: of a run.
-    of: the metric, see `targets.parse`; '': `targets.default`.
-    method: 'exact', by `adjoint`, or 'tracin', by the checkpoints that were kept.
+    workdir: of a run of classifiers, or of GANs of points, whose values are means over
+      the seeds.
+    of: the metric, see `targets.parse` and `targets.parse_points`; '': the default.
+    method: 'exact', by `adjoint`, or 'tracin', by the checkpoints that were kept, for
+      classifiers.
     step: of the checkpoint; None: the newest or, with early stopping, the best.
     memory: GB for training states, for 'exact'.
     tell: is called with (updates traced back, their number).
@@ -108,16 +112,22 @@ def influence(
     raise ValueError(names.unknown('--method', method, METHODS))
   if not memory > 0:
     raise ValueError(f'--memory must be a number of GB above 0, got {memory}')
-  run = runs.restore(workdir, step, 'classify')
-  config = run.config
-  target = targets.parse(of or targets.default(config), config)
+  run = runs.restore(workdir, step)
+  config, points = run.config, run.config['task'] == 'points'
+  _check_task(workdir, config, method)
+  target = (targets.parse_points(of) if points else
+            targets.parse(of or targets.default(config), config))
   if method == 'exact':
     _check_exact(run, memory)
-  part = config['evals'][target.set].get('part', 'test')
-  shown = inputs_lib.load_evals(config, {}, [part])[target.set].arrays
-  inputs = TASKS['classify'].load(config, run.mesh.devices.size)
+  inputs = TASKS[config['task']].load(config, run.mesh.devices.size)
+  if points:
+    measure = functools.partial(_likelihood, run, target=target)
+  else:
+    part = config['evals'][target.set].get('part', schema.TEST)
+    shown = inputs_lib.load_evals(config, {}, [part])[target.set].arrays
+    measure = functools.partial(_measure, run, target=target, shown=shown)
   if method == 'exact':
-    slope, soft, hard, difference = _exact(run, inputs, target, shown, memory, tell)
+    slope, soft, hard, difference = _exact(run, inputs, measure, memory, tell)
     used = [run.step]
   else:
     used = [one for one in checkpoint.list_steps(workdir) if one <= run.step]
@@ -128,6 +138,19 @@ def influence(
       config, run.step, method, target, sign * slope, _count(inputs, run.step),
       _parts(config, inputs), inputs.pool, inputs.class_names, soft, hard, difference,
       used)
+
+
+def _check_task(workdir, config, method):
+  """Raises ValueError for a run whose examples have no value by this method."""
+  task = TASKS[config['task']]
+  if 'influence' not in task.commands:
+    raise ValueError(
+        f'expected a run of classifiers or of GANs of points in {workdir}, got one of '
+        f'{task.title}; valid modes for it: --mode={", ".join(task.commands)}, report')
+  if method == 'tracin' and config['task'] != 'classify':
+    raise ValueError(
+        f'--method=tracin is for classifiers, and {workdir} holds {task.title}; leave '
+        'it out')
 
 
 def _check_exact(run: Run, memory: float) -> None:
@@ -147,7 +170,7 @@ def _num_bytes(state):
   return sum(x.nbytes for x in jax.tree.leaves(state))
 
 
-def _exact(run, inputs, target, shown, memory, tell):
+def _exact(run, inputs, measure, memory, tell):
   """(dE/dw of each example of the pool, soft metric, metric, difference)."""
   replay = adjoint.make_replay(run.config, inputs, run.trainer, run.mesh)
   start = train.initial_state(run.config, run.trainer, run.mesh)
@@ -159,7 +182,7 @@ def _exact(run, inputs, target, shown, memory, tell):
       float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max())
       for a, b in zip(adjoint.floats(state.nets), adjoint.floats(run.state.nets),
                       strict=True) if a.size)
-  soft, cotangent, logits = differentiate(run, state, target, shown)
+  soft, cotangent, hard = measure(state)
   slope = np.zeros(len(inputs.pool.label))
 
   def add(rows, weights):
@@ -174,7 +197,7 @@ def _exact(run, inputs, target, shown, memory, tell):
         f'the derivative is not finite for {(~np.isfinite(slope)).sum()} of '
         f'{len(slope)} examples: the training is too unstable to be traced back. Use '
         '--method=tracin, or train with a lower learning rate')
-  return slope, soft, _hard(target, logits, shown.label, run.config), difference
+  return slope, soft, hard, difference
 
 
 def _check_derivative(config, replay, start):
@@ -186,6 +209,37 @@ def _check_derivative(config, replay, start):
         'gradient has always been 0 (the square root of Adam): train with '
         "optimizer={'name': 'adam', 'eps_root': 1e-8, ...} or with sgd, or use "
         '--method=tracin')
+
+
+def _measure(run, state, target, shown):
+  """(soft metric, its derivatives by the state, metric) of a classifier."""
+  soft, cotangent, logits = differentiate(run, state, target, shown)
+  return soft, cotangent, _hard(target, logits, shown.label, run.config)
+
+
+def _likelihood(run, state, target):
+  """(log-likelihood, its derivatives by the state, log-likelihood), means over seeds.
+
+  The points are held out by another seed of the data, and the noise is fixed.
+  """
+  config = run.config
+  held_out = measures.hold_out(config['data'], config['num_samples']).points
+  z = np.random.default_rng(0).standard_normal(
+      (config['num_samples'], config['generator']['latent'])).astype(np.float32)
+
+  def value_and_grad(given, nothing):
+    state, points, z = given
+
+    def mean(leaves):
+      samples = run.trainer.heads['samples'](
+          adjoint.with_floats(state, leaves), {'z': z})
+      return jnp.mean(jnp.stack([target.terms(one, points) for one in samples]))
+
+    return jax.value_and_grad(mean)(adjoint.floats(state))
+
+  value, grads = parallel.wrap_head(value_and_grad, run.mesh)(
+      (state, held_out.astype(np.float32), z), {})
+  return float(value), grads, float(value)
 
 
 def differentiate(
@@ -264,14 +318,17 @@ def _count(inputs: Inputs, steps: int) -> np.ndarray:
   """How many times each example of the pool was in a batch."""
   taken = np.zeros(len(inputs.pool.label), int)
   for step in range(steps):
-    rows = inputs.stream.index(step)
-    np.add.at(taken, rows[rows >= 0], 1)
+    for rows in jax.tree.leaves(inputs.stream.index(step)):
+      np.add.at(taken, rows[rows >= 0], 1)
   return taken
 
 
 def _parts(config: Mapping[str, Any], inputs: Inputs) -> dict[str, Part]:
   """Where the training sets are in the pool, and in their sources."""
-  sizes = {name: len(one.label) for name, one in inputs.negatives.items()}
+  if inputs.negatives is None:  # points
+    sizes = {'negatives': int((inputs.pool.label < 0).sum())}
+  else:
+    sizes = {name: len(one.label) for name, one in inputs.negatives.items()}
   sizes = {subsets.POSITIVES: len(inputs.pool.label) - sum(sizes.values()), **sizes}
   parts, first = {}, 0
   for name, num in sizes.items():

@@ -27,8 +27,9 @@ class Target(NamedTuple):
 
   Attributes:
     text: as it is asked for, such as 'ncr@0.8:noise'.
-    set: name of the evaluation set.
-    terms: (logits [n, k], labels [n]) -> [n] float32, whose mean is the metric.
+    set: name of the evaluation set; '' for GANs of points.
+    terms: (logits [n, k], labels [n]) -> [n] float32, whose mean is the metric; for
+      GANs of points (generated [n, d], points of the data [m, d]) -> [m].
     higher: whether a higher value is better.
   """
 
@@ -76,6 +77,27 @@ def soft_accuracy(
   own = jax.nn.one_hot(labels, p.shape[1], dtype=bool)
   margin = (jnp.where(own, p, 0).sum(1) - jnp.where(own, -1, p).max(1)) / width
   return jax.nn.sigmoid(margin)
+
+
+def log_likelihood(
+    samples: jax.Array, points: jax.Array, *, bandwidth: float
+) -> jax.Array:
+  """The log-likelihood of points by a kernel density of generated points.
+
+  log 1/n sum_i N(x; g_i, h^2 I), with a Gaussian kernel of bandwidth h.
+
+  Args:
+    samples: generated points [n, d].
+    points: x, [m, d].
+    bandwidth: h.
+
+  Returns:
+    [m] float32.
+  """
+  n, d = samples.shape
+  squares = jnp.square(points[:, None] - samples[None]).sum(-1) / bandwidth**2
+  return (jax.nn.logsumexp(-squares / 2, axis=1) - jnp.log(n)
+          - d / 2 * jnp.log(2 * jnp.pi * bandwidth**2))
 
 
 METRICS = {  # name -> (whether it is of positives, whether higher is better)
@@ -142,6 +164,22 @@ def parse(text: str, config: Mapping[str, Any]) -> Target:
         'below which the NCR of every network is 1')
   return Target(text, of, functools.partial(
       soft_ncr, threshold=t, num_classes=num_classes), higher)
+
+
+def parse_points(text: str) -> Target:
+  """Reads a metric of GANs of points: 'likelihood@BANDWIDTH'; '': bandwidth 1.
+
+  Raises:
+    ValueError: another form, or a bandwidth that is not above 0.
+  """
+  found = re.fullmatch(r'likelihood@([\d.]+)', text or 'likelihood@1')
+  bandwidth = _number(found[1], text) if found else 0
+  if not bandwidth > 0:
+    raise ValueError(
+        '--of must be likelihood@BANDWIDTH for GANs of points, with a bandwidth of the '
+        f'kernel density above 0; got {text!r}')
+  return Target(text or 'likelihood@1', '', functools.partial(
+      log_likelihood, bandwidth=bandwidth), True)
 
 
 def _number(text, of):

@@ -18,6 +18,7 @@ TASK = Task(
     evaluator=evaluate.make_evaluator,
     tables=report.tables,
     figures=report.figures,
+    commands=('evaluate', 'influence'),
 )
 
 __all__ = ['NOISES', 'TASK']
