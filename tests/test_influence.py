@@ -11,6 +11,7 @@ import toy
 from scipy import stats
 
 from nat_jax import data, influence, metrics, runs, train
+from nat_jax.commands import influence as command
 from nat_jax.influence import adjoint, targets
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
@@ -215,7 +216,7 @@ def test_tracin_is_the_derivative_of_the_output_layer(tmp_path):
 def test_the_command_writes_files_that_a_config_takes(workdir, monkeypatch, capsys):
   toy.run_main(monkeypatch, '--mode=influence', '--workdir', workdir, '--of', OF['ncr'],
                '--top=5')
-  folder = pathlib.Path(workdir, 'influence')
+  folder = pathlib.Path(workdir, 'influence', 'exact-ncr@0.6-others')
   content = json.loads((folder / 'influence.json').read_text())
   assert (content['of'], content['top'], content['step']) == (OF['ncr'], 5, STEPS)
   with open(folder / 'influence.csv') as file:
@@ -271,7 +272,7 @@ def test_dropped_and_kept_rows_change_the_pool(tmp_path):
        r"rows.json: expected .*'three'")):
     with pytest.raises(ValueError, match=message):
       load(**changes)
-  with pytest.raises(OSError, match='missing.json'):
+  with pytest.raises(ValueError, match='no file of rows .*missing.json'):
     load(data__drop=str(tmp_path / 'missing.json'))
 
 
@@ -308,6 +309,16 @@ def test_mistakes(changes, arguments, message, workdir, tmp_path, monkeypatch):
   assert written() == before
 
 
+def test_tracin_takes_networks_with_batch_norm(tmp_path, monkeypatch, capsys):
+  path = str(tmp_path / 'run')
+  train.train(make_config(steps=6, model=BATCH_NORM), path)
+  toy.run_main(monkeypatch, '--mode=influence', '--workdir', path, '--method=tracin')
+  assert 'it ignores what BatchNorm' in ' '.join(capsys.readouterr().out.split())
+  with open(f'{path}/influence/tracin-ncr@0.8-others/influence.csv') as file:
+    value = np.array([float(row['value']) for row in csv.DictReader(file)])
+  assert np.isfinite(value).all() and np.abs(value).max() > 0
+
+
 def test_there_is_no_training_to_repeat(tmp_path, monkeypatch):
   with pytest.raises(SystemExit, match='no checkpoints.*train first'):
     toy.run_main(monkeypatch, '--mode=influence', '--workdir', str(tmp_path / 'none'))
@@ -316,7 +327,7 @@ def test_there_is_no_training_to_repeat(tmp_path, monkeypatch):
 def test_adam_with_eps_root_has_a_derivative(tmp_path):
   path = str(tmp_path / 'run')
   adam = {'name': 'adam', 'eps_root': 1e-8}
-  train.train(make_config(steps=5, optimizer=adam, **DEAD), path)
+  train.train(make_config(steps=2, optimizer=adam, **DEAD), path)
   found = influence.influence(path, OF['loss'])
   assert np.isfinite(found.value).all() and np.abs(found.value).max() > 0
 
@@ -332,7 +343,7 @@ def test_log_likelihood_is_that_of_a_kernel_density():
       density.score_samples(points), rtol=1e-4)
 
 
-def test_points_of_a_gan_against_true_leave_one_out(tmp_path, monkeypatch, capsys):
+def test_points_of_a_gan_against_true_leave_one_out(tmp_path, monkeypatch):
   """The mean over two seeds; alternating updates of two networks with momentum."""
   path, num, steps = str(tmp_path / 'run'), 50, 80
   train.train(presets.experiment(
@@ -371,10 +382,10 @@ def test_points_of_a_gan_against_true_leave_one_out(tmp_path, monkeypatch, capsy
       [np.ones((1, 2 * num)), np.where(np.eye(2 * num), 1e-9, 1)]).astype('f4'))
   assert found.soft == pytest.approx(float(values[0]), rel=1e-4)
   assert stats.kendalltau(found.value, values[0] - values[1:]).statistic > 0.8
-  toy.run_main(monkeypatch, '--mode=influence', '--workdir', path)
-  assert 'likelihood@1 (higher is better)' in capsys.readouterr().out
-  assert sorted(f.name for f in pathlib.Path(path, 'influence').iterdir()) == [
-      'influence.csv', 'influence.json']
+  printed = command.text(found, command.write(path, found), path)
+  assert 'likelihood@1 (higher is better)' in printed and 'drop' not in printed
+  folder = pathlib.Path(path, 'influence', 'exact-likelihood@1')
+  assert sorted(f.name for f in folder.iterdir()) == ['influence.csv', 'influence.json']
   for argument, message in (('--method=tracin', 'for classifiers.*GANs of points'),
                             ('--of=ncr@0.8:test', 'must be likelihood@BANDWIDTH')):
     with pytest.raises(SystemExit, match=message):

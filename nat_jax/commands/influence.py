@@ -2,7 +2,8 @@
 
     found = write('runs/digits', influence.influence('runs/digits'), top=100)
 
-All files are in `influence/` of the workdir:
+All files are in a folder of the workdir, `folder`, that is named after the method and
+the metric, so that the files of another metric, which runs may use, stay as they are:
   influence.csv    every training example with its value, most helpful first
   influence.json   the metric, the checks, and what the sign means
   influence.png    the most helpful and the most harmful pictures of each set
@@ -37,6 +38,12 @@ PICTURES = 16  # of each kind on the sheet
 REPORT = 10.0  # least seconds between two lines of progress
 
 
+def folder(workdir: str, found: Influence) -> str:
+  """The folder of the files, such as influence/exact-ncr@0.8-noise in the workdir."""
+  name = found.target.text.replace(':', '-')
+  return os.path.join(workdir, FOLDER, f'{found.method}-{name}')
+
+
 def write(workdir: str, found: Influence, top: int = TOP) -> dict[str, Any]:
   """Writes the table, the sheet and the files of rows.
 
@@ -62,7 +69,7 @@ def write(workdir: str, found: Influence, top: int = TOP) -> dict[str, Any]:
       'checkpoints': found.checkpoints, 'top': top,
       'sets': {name: _summary(found.value[part.here])
                for name, part in found.sets.items()}}
-  with files.writing_together(os.path.join(workdir, FOLDER)) as path:
+  with files.writing_together(folder(workdir, found)) as path:
     for name, part in found.sets.items() if has_files(found) else ():
       for what, rows in zip(('drop', 'keep'), _chosen(found, part, top), strict=True):
         files.write_json(path(f'{what}_{name}.json'), {
@@ -188,7 +195,8 @@ def text(found: Influence, content: Mapping[str, Any], workdir: str) -> str:
   table = tables.Table(
       f'The most helpful and most harmful examples; {sums}.',
       ['set', 'most', 'index', 'class', 'value'], rows, left=2)
-  drop = os.path.join(workdir, FOLDER, f'drop_{list(found.sets)[-1]}.json')
+  drop = os.path.join(
+      folder(workdir, found), f'drop_{list(found.sets)[-1]}.json')
   advice = [
       f'Train without the {content["top"]} most harmful examples of a set, in another '
       f'--workdir:\n  --config.data.drop={drop}'] if has_files(found) else []
@@ -208,7 +216,7 @@ def run(argv: Sequence[str] = ()) -> None:
   if jax.process_index() == 0:
     content = write(workdir, found, top)
     print(text(found, content, workdir))
-    print(f'written: {os.path.join(workdir, FOLDER)}')
+    print(f'written: {folder(workdir, found)}')
 
 
 def _tell(last, done, num):

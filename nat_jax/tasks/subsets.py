@@ -139,7 +139,12 @@ def _checksum(sets):
 
 
 def _read(path):
-  sets = files.read_json(path, '--mode=influence writes such files')
+  try:
+    sets = files.read_json(path, '--mode=influence writes such files')
+  except FileNotFoundError:
+    raise ValueError(
+        f'there is no file of rows {path} (data.drop, data.keep); put it back, or '
+        'write it by --mode=influence') from None
   for name, one in sets.items():
     rows, size = (one.get(key) if isinstance(one, dict) else None
                   for key in ('rows', 'size'))
