@@ -24,7 +24,7 @@ RANKS = (  # from the bottom: room -> x of its middle; imports point strictly do
     {'tasks': 6.2},
     {'runs': 2.0},
     {'train': 6.8, 'detectors': 9.6},
-    {'classifier': 2.6},
+    {'classifier': 2.6, 'influence': 7.4},
     {'serving': 7.6},
     {'commands': 4.9},
     {'main': 6.9},

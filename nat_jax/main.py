@@ -26,6 +26,9 @@ Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...)
     [--scores energy,gen,knn] [--per_set 2000]
 Make images with a trained GAN (--interpolate=5, --neighbours=4: more sheets):
   python -m nat_jax.main --mode=generate --workdir runs/gan --num 64 [--labels 0,3]
+Find the training examples that help or harm a metric most:
+  python -m nat_jax.main --mode=influence --workdir runs/digits \\
+    [--of ncr@0.8:SET] [--top 100] [--method tracin]
 Compare runs in one report:
   python -m nat_jax.main --mode=report runs/digits runs/digits-baseline
 Train configs with several seeds, each in a folder of --workdir, and report on all:

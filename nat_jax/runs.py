@@ -14,7 +14,7 @@ from absl import logging
 from nat_jax import data, metrics, schema
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Others, Run, Trainer
-from nat_jax.tasks import TASKS
+from nat_jax.tasks import TASKS, subsets
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   checksum of a teacher: a resumed run uses exactly the same teacher, or is refused.
   Sources of pictures without a size get that of `data.image_size`; with
   `data.skip_unreadable` all of them skip damaged pictures. `data.mean` and `data.std`
-  of vectors, where they are (), get those of the training positives.
+  of vectors, where they are (), get those of the training positives. Files of rows
+  (`data.drop`, `data.keep`) get a checksum.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
@@ -37,7 +38,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       config = {**config, **{part: _with_argument(config[part], key, value)
                              for part in ('data', 'evals', 'measures')
                              if part in config}}
-  config = _with_moments(config)
+  config = _with_moments(_with_rows(config))
   return TASKS[config['task']].resolve(config, OTHERS)
 
 
@@ -51,6 +52,14 @@ def _with_argument(spec, key, value):
   takes = source is not None and key in inspect.signature(source).parameters
   lacks = spec.get(key) is None or spec.get(key) is False
   return {**spec, key: value} if takes and lacks else spec
+
+
+def _with_rows(config):
+  """The config with the checksums of its files of rows, `data.drop` and `data.keep`."""
+  settings = config['data']
+  found = {key: subsets.identify(settings[key])
+           for key in subsets.KEYS if settings.get(key)}
+  return {**config, 'data': {**settings, **found}}
 
 
 def _with_moments(config):

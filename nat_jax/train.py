@@ -270,12 +270,26 @@ def open_run(
                            for name, one in (inputs.negatives or {}).items()}})
   if found:
     return job, Course(state, found['step'], found.get('window', {}))
+  return job, Course(initial_state(config, trainer, mesh, begin), 0, {})
+
+
+def initial_state(
+    config: Mapping[str, Any], trainer: Trainer, mesh,
+    begin: Callable[[Any], Any] | None = None,
+) -> Any:
+  """The state that a training starts from.
+
+  Args:
+    config: resolved.
+    trainer: of the run.
+    mesh: the devices.
+    begin: result of `trainer.start`, if it was called already.
+  """
   state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
-  begin = begin or trainer.start(target)
-  state = jax.tree.map(
+  begin = begin or trainer.start(parallel.abstract_state(trainer.init, mesh))
+  return jax.tree.map(
       lambda x: parallel.replicate(x, mesh) if isinstance(x, np.ndarray) else x,
       begin(state))
-  return job, Course(state, 0, {})
 
 
 def advance(job: Job, course: Course, write, progress, threads, came) -> None:

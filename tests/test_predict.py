@@ -560,7 +560,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(run, tmp_path, monkeypatc
     raise OSError(28, 'No space left on device')
 
   with monkeypatch.context() as patch:
-    patch.setattr(predictions, '_cell', fail)
+    patch.setattr(predictions, 'as_cell', fail)
     with pytest.raises(OSError, match='No space left'):
       predict.predict(run[0], [run[1]], threshold=0.5, out=out)
   assert (tmp_path / 'rows.csv').read_bytes() == before

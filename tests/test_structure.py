@@ -33,7 +33,7 @@ RANKS = {
     'tasks': 4,
     'runs': 5,
     'train': 6, 'detectors': 6,
-    'classifier': 7,
+    'classifier': 7, 'influence': 7,
     'serving': 8,
     'commands': 9,
     'main': 10,

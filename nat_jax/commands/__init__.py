@@ -12,6 +12,7 @@
   serve      a page and a JSON interface of a classifier, for a browser
   posthoc    evaluates post-hoc confidence scores of a checkpoint
   generate   generates images with a GAN's checkpoint
+  influence  the value of every training example for a metric of a classifier
   report     writes one report on many workdirs
 
 The flags of all modes are in `flags`, separate from the modules that import JAX, so
@@ -30,4 +31,4 @@ def _run(mode: str, argv: Sequence[str] = ()) -> None:
 # Mode -> function of the positional arguments.
 COMMANDS = {mode: functools.partial(_run, mode) for mode in (
     'train', 'sweep', 'evaluate', 'calibrate', 'embed', 'predict', 'export', 'serve',
-    'posthoc', 'generate', 'report')}
+    'posthoc', 'generate', 'influence', 'report')}

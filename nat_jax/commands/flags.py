@@ -12,8 +12,9 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; sweep: of the workdirs of all runs.')
 STEP = flags.DEFINE_integer(
-    'step', None, 'evaluate, calibrate, predict, export, serve, posthoc, generate: '
-    'step of the checkpoint (default: the newest; after early stopping the best).')
+    'step', None, 'evaluate, calibrate, predict, export, serve, posthoc, generate, '
+    'influence: step of the checkpoint (default: the newest; after early stopping the '
+    'best).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
     'train, sweep: move a run of another config in its workdir aside.'
@@ -44,7 +45,19 @@ OUT = flags.DEFINE_string(
 BACKBONE = flags.DEFINE_string(
     'backbone', None, 'embed: pretrained network, such as timm:resnet50.a1_in1k, or '
     'with a file of its weights timm:resnet50.a1_in1k@model.safetensors.')
-TOP = flags.DEFINE_integer('top', 3, 'predict: number of classes in a row.')
+TOP = flags.DEFINE_integer(
+    'top', None, 'predict: number of classes in a row (default: 3); influence: most '
+    'helpful and most harmful examples of each set that are listed (default: 100).')
+OF = flags.DEFINE_string(
+    'of', '', 'influence: the metric, ncr@T:SET of negatives, loss:SET or accuracy:SET '
+    'of positives (default: ncr@0.8 of the first negatives of part validation); of '
+    'GANs of points likelihood@BANDWIDTH (default: 1).')
+METHOD = flags.DEFINE_enum(
+    'method', 'exact', ['exact', 'tracin'], 'influence: the exact derivative, by '
+    'repeating the training, or an approximation by the output layer at the '
+    'checkpoints that were kept.')
+MEMORY = flags.DEFINE_float(
+    'memory', 2.0, 'influence: GB for the training states of --method=exact.')
 SHEET = flags.DEFINE_bool(
     'sheet', False, 'predict: draw pictures with their verdicts, beside the rows.')
 SHARE = flags.DEFINE_string(

@@ -36,6 +36,7 @@ LISTED = 20  # most pictures that are shown line by line
 POOR = 0.5  # share of a negative set above which accepting it deserves a warning
 REPORT_EVERY = 10.0  # seconds between two lines of progress
 SHEET = 16  # pictures of each kind on a sheet
+TOP = 3  # classes in a row
 
 
 class Promise(NamedTuple):
@@ -83,7 +84,7 @@ class Found(NamedTuple):
 
 def predict(
     workdir: str, images: Sequence[str], step: int | None = None,
-    threshold: float | None = None, out: str | None = None, top: int = 3,
+    threshold: float | None = None, out: str | None = None, top: int = TOP,
     sheet: bool = False, keep: float = 0.95, share: tuple[int, int] = (1, 1),
 ) -> Found:
   """Classifies pictures and writes a row for each of them.
@@ -397,7 +398,8 @@ def run(argv: Sequence[str] = ()) -> None:
     flags.needed(flags.IMAGES, 'predict')
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
-      flags.TOP.value, flags.SHEET.value, share=_share(flags.SHARE.value))
+      TOP if flags.TOP.value is None else flags.TOP.value, flags.SHEET.value,
+      share=_share(flags.SHARE.value))
   print(text(found))
   print(f'written: {found.path}')
   unreadable = found.total(UNREADABLE)

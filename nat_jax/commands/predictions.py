@@ -192,7 +192,7 @@ def _header(top):
   return ['file', 'verdict', 'class', 'probability', 'score', *others, 'error']
 
 
-def _cell(value):
+def as_cell(value):
   """Escapes a text that spreadsheets would run as a formula; None is an empty cell."""
   if isinstance(value, str) and value.startswith(ESCAPED):
     return f"'{value}"
@@ -203,7 +203,7 @@ def _write_csv(path, rows, top):
   with files.replacing(path, newline='', errors='surrogateescape') as file:
     writer = csv.writer(file)
     writer.writerow(_header(top))
-    writer.writerows(map(_cell, _flat(row, top)) for row in rows)
+    writer.writerows(map(as_cell, _flat(row, top)) for row in rows)
 
 
 def _write_jsonl(path, rows, top):

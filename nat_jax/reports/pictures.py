@@ -56,16 +56,36 @@ def sheets(
   Returns:
     A matplotlib figure.
   """
+  def text(label, probability):
+    name = class_names[label] if label < len(class_names) else 'none'
+    return f'{name[:12]}\n{probability:.3f}'
+
+  return captioned({title: (sheet['image'], [
+      text(int(label), probability) for label, probability in zip(
+          sheet['prediction'], sheet['max_prob'], strict=True)])
+      for title, sheet in groups.items()})
+
+
+def captioned(groups: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> Any:
+  """Draws groups of images, the first 16 of each, with captions.
+
+  Args:
+    groups: title -> (images uint8 [n, h, w, 1 or 3], captions [n] of up to two lines),
+      n at least 1.
+
+  Returns:
+    A matplotlib figure.
+  """
   import matplotlib
   from matplotlib.figure import Figure
-  lines = [
-      min(SHEET_ROWS, -(-len(s['image']) // SHEET_COLUMNS)) for s in groups.values()]
+  lines = [min(SHEET_ROWS, -(-len(images) // SHEET_COLUMNS))
+           for images, _ in groups.values()]
   with matplotlib.rc_context(figures.STYLE):
     height = sum(SHEET_PITCH * 0.81 * n + 0.3 for n in lines)
     figure = Figure(figsize=(6.6, height), layout='constrained')
     axes = figure.subplots(len(groups), squeeze=False, height_ratios=lines)[:, 0]
     for ax, (name, sheet), rows in zip(axes, groups.items(), lines, strict=True):
-      _sheet(ax, sheet, rows, class_names)
+      _sheet(ax, *sheet, rows)
       ax.set_title(name, loc='left')
   return figure
 
@@ -201,14 +221,12 @@ def _image(ax, image, **where):
             vmin=0, vmax=255, **where)
 
 
-def _sheet(ax, sheet, rows, class_names):
-  """Draws up to rows * SHEET_COLUMNS thumbnails with class and probability below."""
-  for i, image in enumerate(sheet['image'][:rows * SHEET_COLUMNS]):
+def _sheet(ax, images, captions, rows):
+  """Draws up to rows * SHEET_COLUMNS thumbnails with their captions below."""
+  for i, image in enumerate(images[:rows * SHEET_COLUMNS]):
     x, y = i % SHEET_COLUMNS, -SHEET_PITCH * (i // SHEET_COLUMNS)
     _image(ax, image, extent=(x + 0.04, x + 0.96, y - 0.92, y))
-    label = int(sheet['prediction'][i])
-    text = class_names[label] if label < len(class_names) else 'none'
-    ax.text(x + 0.5, y - 0.97, f'{text[:12]}\n{sheet["max_prob"][i]:.3f}', ha='center',
-            va='top', fontsize=8, linespacing=1.1)
+    ax.text(x + 0.5, y - 0.97, captions[i], ha='center', va='top', fontsize=8,
+            linespacing=1.1)
   ax.set(xlim=(0, SHEET_COLUMNS), ylim=(0.08 - SHEET_PITCH * rows, 0.02))
   ax.axis('off')

@@ -97,21 +97,26 @@ def sgd(
 
 def adamw(
     learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.999,
-    eps: float = 1e-8, weight_decay: float = 1e-4, decay: str = 'kernels',
+    eps: float = 1e-8, eps_root: float = 0.0, weight_decay: float = 1e-4,
+    decay: str = 'kernels',
 ) -> optax.GradientTransformation:
   """AdamW: Adam with decoupled weight decay."""
   return optax.adamw(
-      learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay,
-      mask=_mask(decay),
+      learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root,
+      weight_decay=weight_decay, mask=_mask(decay),
   )
 
 
 def adam(
     learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.999,
-    eps: float = 1e-8,
+    eps: float = 1e-8, eps_root: float = 0.0,
 ) -> optax.GradientTransformation:
-  """Adam without weight decay."""
-  return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
+  """Adam without weight decay.
+
+  With `eps_root` above 0, such as 1e-8, which is added under the square root, an update
+  has a derivative also where a gradient has always been 0, as --mode=influence needs.
+  """
+  return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
 
 
 def muon(

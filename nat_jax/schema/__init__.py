@@ -51,6 +51,10 @@ CLASSIFY: dict[str, Any] = dict(
     data=dict(
         positives={'name': 'digits'},  # a source: nat_jax.data.SOURCES
         negatives={},  # name -> {'source': a source or synthetic one, 'weight': 1.0}
+        # Files of rows of these sources that are left out of the training, or that are
+        # used alone: nat_jax.tasks.subsets; --mode=influence writes them. '': none.
+        drop='',
+        keep='',
         # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
         image_size=0,
         skip_unreadable=False,  # True: damaged pictures are skipped, in all sources
@@ -130,6 +134,8 @@ GAN: dict[str, Any] = dict(
     data=dict(
         positives={'name': 'digits'},
         negatives={},
+        drop='',  # as for classifiers
+        keep='',
         # Side, or (h, w), of pictures in sources that have no `size`; 0: of the files.
         image_size=0,
         skip_unreadable=False,  # True: damaged pictures are skipped, in all sources

@@ -133,6 +133,8 @@ BOUNDS: dict[str, Bound] = {
     'data.class_weights': either(
         one_of(('', 'balanced')), listed(number('[1e-6, 1e6]'), 2, 100_000)),
     'data.inside': FLAG,
+    'data.drop': TEXT,
+    'data.keep': TEXT,
     'data.micro_batches': whole('[1, 1000]'),
     'data.duplicates': either(whole('[0, 64]'), NONE),
     'data.negatives.*.weight': number('(0, 1e6]'),
@@ -206,6 +208,7 @@ BOUNDS: dict[str, Bound] = {
     'optimizer.ratio': number('(0, 1e3]'),
     'optimizer.ns_steps': whole('[1, 20]'),
     'optimizer.eps': number('[1e-30, 1]'),  # much smaller numbers are 0 in float32
+    'optimizer.eps_root': number('[0, 1]'),
 
     'schedule.learning_rate': number('[1e-30, 1e38]'),  # within float32
     'schedule.end': number('[0, 1e6]'),

@@ -10,6 +10,7 @@ from typing import Any
 
 from nat_jax import data, names
 from nat_jax.task import Inputs
+from nat_jax.tasks import subsets
 
 
 def load_source(
@@ -35,9 +36,15 @@ def load_source(
 def load_sets(
     config: Mapping[str, Any], uses_negatives: bool
 ) -> tuple[data.Arrays, dict[str, data.Arrays]]:
-  """Loads the positives, and the training negatives {name: Arrays} if they are used."""
+  """Loads the positives, and the training negatives {name: Arrays} if they are used.
+
+  Examples that `data.drop` and `data.keep` exclude are left out.
+  """
   positives = load_source(config, config['data']['positives'])
-  return positives, load_negatives(config, positives) if uses_negatives else {}
+  negatives = load_negatives(config, positives) if uses_negatives else {}
+  # Synthetic negatives imitate all positives, so that their rows are always the same.
+  sets = subsets.apply(config['data'], {subsets.POSITIVES: positives, **negatives})
+  return sets.pop(subsets.POSITIVES), sets
 
 
 def load_negatives(

@@ -33,7 +33,8 @@ TASK = Task(
     evaluator=evaluate.make_evaluator,
     tables=report.tables,
     figures=report.figures,
-    commands=('evaluate', 'calibrate', 'predict', 'export', 'serve', 'posthoc'),
+    commands=('evaluate', 'calibrate', 'predict', 'export', 'serve', 'posthoc',
+              'influence'),
     resolve=build.resolve,
     verdict=verdict.verdict,
 )

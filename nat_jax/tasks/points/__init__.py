@@ -19,6 +19,7 @@ TASK = Task(
     tables=report.tables,
     figures=report.figures,
     verdict=report.verdict,
+    commands=('evaluate', 'influence'),
 )
 
 __all__ = ['NOISES', 'TASK']
