@@ -45,6 +45,16 @@ def scans(mesh: Mesh) -> bool:
   return mesh.devices.flat[0].platform != 'cpu'
 
 
+def takes_turns(mesh: Mesh) -> bool:
+  """Whether a program must end before the next one is dispatched.
+
+  The simulated devices of a CPU share threads. With several programs under way, those
+  of one that wait for each other in a sum can hold all threads while the program of the
+  last device is not yet dispatched; XLA then aborts the process after a minute.
+  """
+  return len(mesh.local_devices) > 1 and mesh.local_devices[0].platform == 'cpu'
+
+
 def traced_once(trainer: Trainer) -> Trainer:
   """The same trainer, with an `init` and a `step` that remember what they traced.
 
@@ -129,6 +139,8 @@ def wrap_step(
     else:
       for _ in range(num):
         state, sums, i = one_by_one(state, sums, i, frozen, source, items)
+        if takes_turns(mesh):
+          jax.block_until_ready(i)
     return _global(state, mesh, mode), sums
 
   return run
@@ -248,8 +260,9 @@ def wrap_head(
   compiled = jax.jit(head, in_shardings=(whole, parts), out_shardings=whole)
 
   def run(state, images):
-    return compiled(state, jax.tree.map(
+    found = compiled(state, jax.tree.map(
         lambda x: _place(x, parts, own_rows), images))
+    return jax.block_until_ready(found) if takes_turns(mesh) else found
 
   return run
 

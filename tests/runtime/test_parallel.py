@@ -56,3 +56,23 @@ def test_one_number_that_is_not_finite_is_found(value):
   assert parallel.all_finite(tree)
   for name, place in (('a', (2, 1)), ('b', 4)):
     assert not parallel.all_finite({**tree, name: tree[name].at[place].set(value)})
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_simulated_devices_have_one_program_under_way(devices, monkeypatch):
+  """Several could wait for each other's threads, and XLA would abort the process."""
+  mesh, waited = parallel.make_mesh(jax.devices()[:devices]), []
+  ready = jax.block_until_ready
+  monkeypatch.setattr(
+      parallel.jax, 'block_until_ready', lambda x: waited.append(1) or ready(x))
+
+  def step(state, frozen, batch, axis=None):
+    return state + batch.sum(), Nothing.empty()
+
+  run = parallel.wrap_step(step, mesh, mode='jit')
+  state, _ = run(parallel.replicate(jnp.float32(0), mesh), (), (),
+                 np.ones((3, 8), np.float32))
+  assert float(state) == 24 and len(waited) == (3 if devices > 1 else 0)
+  head = parallel.wrap_head(lambda state, x: x + state, mesh)
+  np.testing.assert_array_equal(head(jnp.float32(1), np.ones(8, np.float32)), 2)
+  assert len(waited) == (4 if devices > 1 else 0)
