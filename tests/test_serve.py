@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -478,3 +479,20 @@ def test_a_picture_in_a_browser(address, browser, clf, tmp_path, width):
   browser.find_element(By.LINK_TEXT, 'Hardest negatives').click()
   assert 'none of the classes' in browser.page_source
   assert browser.get_log('browser') == []  # neither errors nor refused styles
+
+
+@pytest.mark.process
+def test_the_guide_runs(address, clf, tmp_path):
+  """The requests of docs/serve.md, as they are written but for the port."""
+  curl = shutil.which('curl')
+  if curl is None:
+    pytest.skip('needs curl')
+  (tmp_path / 'photo.jpg').write_bytes(png(data.load(SOURCE).image[0]))
+  text = (toy.ROOT / 'docs' / 'serve.md').read_text()
+  requests = re.findall(r'^curl (.*)$', text, re.M)
+  assert len(requests) == 2
+  for request in requests:
+    words = shlex.split(request.replace('http://127.0.0.1:8000', address))
+    ran = subprocess.run([curl, '-sS', *words], cwd=tmp_path, capture_output=True,
+                         text=True, check=True, timeout=60)
+    assert json.loads(ran.stdout)['checkpoint']['crc32'] == clf.crc32

@@ -316,9 +316,9 @@ def text(found: Found) -> str:
     accept = found.promise.accept
     if accept is not None and high < accept:
       about.append(
-          f'warning: fewer than the {percent(accept)} that the calibration promises '
-          'for positives: some pictures are of none of the classes, or the positives '
-          'have changed since the calibration')
+          f'warning: fewer than the {percent(accept)} of positives that the rule is to '
+          'keep: some pictures are of none of the classes, or the positives are not '
+          'like those that the threshold was taken from')
   if found.sheet:
     about.append(f'sheet: {found.sheet}')
   lines += [textwrap.fill(one, 88, subsequent_indent='  ', break_long_words=False,

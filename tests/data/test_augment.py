@@ -183,7 +183,7 @@ def test_normalise_literals():
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip, rand_aug"),
+        ({'name': 'rotate'}, "'rotate'.*crop, cutout, flip, pixmix, rand_aug"),
         ({'name': 'crop', 'mode': 'wrap'}, "crop.*mode.*'constant'.*'reflect'.*'wrap'"),
         ({'name': 'crop', 'pad': -1}, 'crop.*pad.*-1'),
         ({'name': 'cutout', 'size': 0}, 'cutout.*size.*0'),
