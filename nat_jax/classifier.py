@@ -232,6 +232,19 @@ class Classifier:
     """
     return make_view(self.run)
 
+  def decide(self, pixels: np.ndarray, batch_size: int) -> rule.Decisions:
+    """The decisions on pictures that are decoded already.
+
+    Args:
+      pixels: uint8 [n, h, w, c], of `view.size`.
+      batch_size: pictures per batch; a program is compiled for each number.
+    """
+    if batch_size not in self._predictors:
+      self._predictors[batch_size] = detectors.make_scorer(
+          self.run, self.basis.rule.score, self.score_fit, batch_size)
+    logits, score = self._predictors[batch_size](self.view.inputs(pixels))
+    return rule.decide(logits, len(self.classes_), self.basis.rule, score)
+
   def decide_each(
       self, pictures: Iterable[Picture], batch_size: int | None = None
   ) -> Iterator[tuple[Decoded, rule.Decisions | None]]:
@@ -248,18 +261,11 @@ class Classifier:
       read; None if none can).
     """
     num = batch_size or self.run.config['eval_batch_size']
-    if num not in self._predictors:
-      self._predictors[num] = detectors.make_scorer(
-          self.run, self.basis.rule.score, self.score_fit, num)
     view, batch = self.view, []
 
     def decided(batch):
       pixels = [found for _, found in batch if not isinstance(found, str)]
-      if not pixels:
-        return batch, None
-      logits, score = self._predictors[num](view.inputs(np.stack(pixels)))
-      return batch, rule.decide(
-          logits, len(self.classes_), self.basis.rule, score)
+      return batch, self.decide(np.stack(pixels), num) if pixels else None
 
     with warnings.catch_warnings():
       # Pillow warns, without naming the file, of large pictures and of damaged tags in

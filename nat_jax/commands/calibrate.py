@@ -161,7 +161,7 @@ def figures(
          for key, value in _fit(logits, label, num, t).items()},
   }
   if score == selective.MAX_PROBABILITY:
-    found['threshold_probability'] = _probability(threshold)
+    found['threshold_probability'] = rule.probability(threshold)
   if costs is not None:
     best = selective.cheapest_threshold(
         scores, correct, [each.score for each in passed.values()], costs)
@@ -187,18 +187,13 @@ def _fit(logits, label, num_classes, temperature):
       'nll': metrics.negative_log_likelihood(logits, label, temperature)}
 
 
-def _probability(threshold):
-  """The probability of a threshold of log-odds."""
-  return float(1 / (1 + np.exp(-threshold)))
-
-
 def shown_threshold(found: Mapping[str, Any], key: str = 'threshold') -> str:
   """A threshold as text, as a probability where the score is one."""
   value = found[key]
   if value is None:
     return 'none'
   if found['score'] == selective.MAX_PROBABILITY:
-    return f'{_probability(value):.4f}'
+    return f'{rule.probability(value):.4f}'
   return f'{value:.4f}'
 
 

@@ -129,7 +129,7 @@ def _warm_up(clf, search):
   size, mode = clf.view.size, clf.view.mode
   blank = np.zeros((*size, len(mode)), np.uint8)
   for num in classifier.FEW:
-    list(clf.decide_each([blank], num))
+    clf.decide(blank[None], num)
   if search:
     search(blank)
 

@@ -150,9 +150,8 @@ class Service:
   def decide(self, pictures: list[np.ndarray]) -> list[Answer]:
     """The answers for at most `BATCH` pictures, uint8 [h, w, c]."""
     num = next(num for num in classifier.FEW if len(pictures) <= num)
-    return [
-        Answer(*values) for _, decided in self.clf.decide_each(pictures, num)
-        for values in zip(*decided, strict=True)]
+    decided = self.clf.decide(np.stack(pictures), num)
+    return [Answer(*values) for values in zip(*decided, strict=True)]
 
   async def answer(self, request: Request) -> tuple[np.ndarray, Answer, list[Similar]]:
     """Reads, decodes and classifies the picture of a request.
@@ -286,7 +285,7 @@ def least_probability(used: rule.Rule) -> float | None:
   """The least maximum probability that is accepted; None for other scores."""
   if used.score != rule.selective.MAX_PROBABILITY:
     return None
-  return float(1 / (1 + np.exp(-used.threshold)))
+  return rule.probability(used.threshold)
 
 
 def data_url(image: np.ndarray) -> str:

@@ -82,6 +82,11 @@ def at_probability(threshold: float, temperature: float = 1.0) -> Rule:
       selective.MAX_PROBABILITY, temperature, float(special.logit(threshold)))
 
 
+def probability(threshold: float) -> float:
+  """The least maximum probability that a threshold of log-odds accepts."""
+  return float(1 / (1 + np.exp(-threshold)))
+
+
 def decide(
     logits: np.ndarray, num_classes: int, rule: Rule, score: np.ndarray | None = None
 ) -> Decisions:
