@@ -45,6 +45,14 @@ def pytest_configure(config):
       shutil.rmtree(folder)
 
 
+def pytest_collection_modifyitems(config, items):
+  """Slow tests run where -m names them, also if it names other marks only."""
+  if 'slow' not in config.option.markexpr:
+    left_out = [item for item in items if item.get_closest_marker('slow')]
+    items[:] = [item for item in items if not item.get_closest_marker('slow')]
+    config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_collection_finish():
   """Tracing makes many objects, and looking for dead ones took a tenth of the time."""
   gc.collect()

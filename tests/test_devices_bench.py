@@ -28,6 +28,7 @@ def test_difference_is_of_the_array_where_it_is_largest(devices):
   assert devices.difference({**other, 'c': one['c']}, one) == 0.125
 
 
+@pytest.mark.slow
 def test_all_numbers_of_devices_end_with_the_same_parameters(devices):
   config = runs.resolve(presets.experiment(
       name='bench', steps=5, num_classes=4, model={'name': 'small_conv', 'widths': [4]},

@@ -343,6 +343,7 @@ def test_log_likelihood_is_that_of_a_kernel_density():
       density.score_samples(points), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_points_of_a_gan_against_true_leave_one_out(tmp_path, monkeypatch):
   """The mean over two seeds; alternating updates of two networks with momentum."""
   path, num, steps = str(tmp_path / 'run'), 50, 80

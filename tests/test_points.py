@@ -80,6 +80,7 @@ def test_rings_have_their_radius_and_noise():
       np.square(blob).sum(1).mean(), 0.7**2 + 2 * 0.35**2, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_alone_and_among_others(folder, tmp_path):
   both = arrays(folder / 'nat')
   train.train(make_config(seed=1, num_seeds=1, steps=20), str(tmp_path))

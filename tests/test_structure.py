@@ -190,9 +190,8 @@ def own_data(folder):
       'embeddings': [f'{folder}/x.npz', f'baseline:{folder}/x.npz']}
 
 
-def test_every_config_builds_and_traces_its_step(tmp_path):
-  """Each variant is built, and each model and each loss traced in one of them."""
-  traced, key = set(), jax.random.key(0)
+def trainers(tmp_path):
+  """(name, resolved config, shape of its images, trainer) of every variant."""
   for name, config in all_configs(own_data(tmp_path)):
     config = config.to_dict()
     if config['task'] == 'points':  # tests/test_points.py
@@ -204,10 +203,20 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
       assert name.partition(':')[2] != config['compare_with']
     shape = shape_of(config['data']['positives'])
     assert len(config['data']['mean']) in (1, shape[-1]), name
-    gan = 'generator' in config
-    trainer = runs.build_trainer(config, shape)
+    yield name, config, shape, runs.build_trainer(config, shape)
+
+
+def test_every_config_builds(tmp_path):
+  for name, config, _, trainer in trainers(tmp_path):
     for update in (0, config['steps'] - 1):
       assert np.isfinite(trainer.learning_rate(update)), name
+
+
+@pytest.mark.slow
+def test_every_config_traces_its_step(tmp_path):
+  """Each model and each loss is traced in one of the variants."""
+  traced, key = set(), jax.random.key(0)
+  for name, config, shape, trainer in trainers(tmp_path):
     treated = config.get('loss'), config['data'].get('treatment')
     nets = [config.get(key)
             for key in ('model', 'generator', 'discriminator', 'encoder')]
@@ -217,7 +226,7 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
     traced |= parts
     num = config['data']['batch_size']
     batch = make_batch(shape, num)
-    if gan:
+    if 'generator' in config:
       batch = {name: make_batch(shape, size, 1)
                for name, size in (('positive', num), ('negative', 3))}
     state = jax.eval_shape(trainer.init, key)

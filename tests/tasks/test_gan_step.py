@@ -53,8 +53,9 @@ def on_one_device(name):
 
 
 @pytest.mark.parametrize('name, num_devices, mode, scan', [
-    ('nat', 8, 'jit', False), ('nat', 8, 'pmap', True), ('apart', 8, 'pmap', False),
-    ('spectral', 8, 'pmap', False)])
+    ('nat', 8, 'jit', False), ('nat', 8, 'pmap', True),
+    pytest.param('apart', 8, 'pmap', False, marks=pytest.mark.slow),
+    pytest.param('spectral', 8, 'pmap', False, marks=pytest.mark.slow)])
 def test_devices_agree(name, num_devices, mode, scan):
   _, expected, expected_metrics = on_one_device(name)
   trainer, state, metrics = run(name, num_devices, mode, scan)
