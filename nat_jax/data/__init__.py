@@ -31,8 +31,10 @@ from nat_jax.data.memory import check_memory
 from nat_jax.data.near_duplicates import nearest, perceptual_hashes
 from nat_jax.data.negatives import (
     blobs,
+    class_halves,
     normal_noise,
     patch_shuffle,
+    photographs,
     pixel_permute,
     quantise,
     uniform_noise,
@@ -73,8 +75,10 @@ SOURCES = {
 # Called with the arguments of the spec and `like`, the positives that they imitate.
 SYNTHETIC = {
     'blobs': blobs,
+    'class_halves': class_halves,
     'normal_noise': normal_noise,
     'patch_shuffle': patch_shuffle,
+    'photographs': photographs,
     'pixel_permute': pixel_permute,
     'uniform_noise': uniform_noise,
 }

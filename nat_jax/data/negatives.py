@@ -1,12 +1,13 @@
-"""Synthetic negatives: noise, blobs, and positives with shuffled patches or pixels.
+"""Synthetic negatives: noise, blobs, crops of photographs, and changed positives.
 
     normal_noise(positives, num=2000, seed=1)
     patch_shuffle(positives, num=2000, patches=2)
+    class_halves(positives, num=2000)
 
 Each function returns `num` images of the size and channels of `like`, the positives;
-`patch_shuffle` and `pixel_permute` also take their pixels from `like`. Every label is
-0. Equal seeds give equal images. All raise ValueError for more images than fit in
-memory; of images that are made when they are read, for more labels.
+`patch_shuffle`, `pixel_permute` and `class_halves` also take their pixels from `like`.
+Every label is 0. Equal seeds give equal images. All raise ValueError for more images
+than fit in memory; of images that are made when they are read, for more labels.
 """
 
 import math
@@ -14,10 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nat_jax import names
 from nat_jax.data import rows
 from nat_jax.data.memory import check_memory
 from nat_jax.data.sources import Arrays
 
+_PHOTOGRAPHS = {'train': 'china.jpg', 'test': 'flower.jpg'}
 _LARGE = 2**28  # bytes of noise, beyond which it is not kept in memory
 
 
@@ -130,6 +133,81 @@ def pixel_permute(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   order = rng.permuted(np.tile(np.arange(height * width), (num, 1)), axis=1)
   image = np.take_along_axis(image, order[:, :, None], axis=1)
   return _all_zero(image.reshape(num, height, width, channels), 'permuted pixels')
+
+
+def class_halves(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
+  """Halves of two positives of different classes, side by side or one above the other.
+
+  Args:
+    like: the positives, of two classes or more.
+    num: number of images.
+    seed: of the choice of the images and of the way they are cut.
+
+  Returns:
+    Images of the positives' dtype.
+
+  Raises:
+    ValueError: positives of one class, or smaller than 2 x 2.
+  """
+  height, width = like.image.shape[1:3]
+  label = np.asarray(like.label)
+  if min(height, width) < 2 or len(np.unique(label)) < 2:
+    raise ValueError(
+        "'class_halves' needs positives of 2 classes or more and of 2 x 2 pixels or "
+        f'more, got {len(np.unique(label))} class(es) of {height} x {width} pixels')
+  _shape(like, num, like.image.dtype)
+  rng = np.random.default_rng(seed)
+  one = _draw(like, num, rng)
+  other = rng.integers(0, len(label), num)
+  again = np.arange(num)
+  while again.size:
+    again = again[label[one[again]] == label[other[again]]]
+    other[again] = rng.integers(0, len(label), again.size)
+  image, second = like.image[one].copy(), like.image[other]
+  above = rng.random(num) < 0.5
+  image[above, height // 2:] = second[above, height // 2:]
+  image[~above, :, width // 2:] = second[~above, :, width // 2:]
+  return _all_zero(image, 'halves of two classes')
+
+
+def photographs(
+    like: Arrays, num: int = 2000, seed: int = 0, split: str = 'train'
+) -> Arrays:
+  """Random square crops of a photograph, of 1 to 16 times the positives' height.
+
+  Args:
+    like: the positives.
+    num: number of images.
+    seed: of the places and sizes of the crops.
+    split: 'train' (scikit-learn's picture of a temple) or 'test' (that of a flower).
+
+  Returns:
+    uint8 images; grey ones if the positives have one channel.
+
+  Raises:
+    ValueError: an unknown split, or positives with neither 1 nor 3 channels.
+  """
+  from PIL import Image
+  from sklearn import datasets
+
+  if split not in _PHOTOGRAPHS:
+    raise ValueError(names.unknown('split', split, _PHOTOGRAPHS))
+  shape = _shape(like, num, np.uint8)
+  if shape[3] not in (1, 3):
+    raise ValueError(
+        f"'photographs' makes pictures of 1 or 3 channels; the positives have "
+        f'{shape[3]}')
+  photograph = Image.fromarray(datasets.load_sample_image(_PHOTOGRAPHS[split]))
+  photograph = photograph.convert('L' if shape[3] == 1 else 'RGB')
+  wide, high = photograph.size
+  rng = np.random.default_rng(seed)
+  most = min(wide, high) - 1
+  side = np.clip(shape[1] * 2 ** rng.uniform(0, 4, num), 2, most)
+  left, top = (rng.random(num) * (size - side) for size in (wide, high))
+  image = [np.asarray(photograph.resize(
+      (shape[2], shape[1]), Image.Resampling.BOX, (x, y, x + s, y + s)))
+           for x, y, s in zip(left, top, side, strict=True)]
+  return _all_zero(np.reshape(image, shape), 'photographs')
 
 
 def quantise(

@@ -185,6 +185,40 @@ def test_patches_change_places_and_keep_their_pixels():
     load({'name': 'patch_shuffle', 'patches': 1}, like=LIKE)
 
 
+def test_halves_are_of_two_classes():
+  label = np.arange(40, dtype=np.int32) % 3
+  image = np.empty((40, 4, 6, 1), np.uint8)
+  image[:] = np.arange(40)[:, None, None, None]  # the pixels tell the image
+  out = load({'name': 'class_halves', 'num': 100}, Arrays(image, label, ('a',) * 3))
+  ways = set()
+  for one in out.image[..., 0]:
+    across = one[0, 0] == one[-1, 0]
+    ways.add(across)
+    halves = (one[:, :3], one[:, 3:]) if across else (one[:2], one[2:])
+    first, second = ({*half.ravel().tolist()} for half in halves)
+    assert len(first) == len(second) == 1
+    assert label[first.pop()] != label[second.pop()]
+  assert ways == {True, False}
+  with pytest.raises(ValueError, match=r'class_halves.* 2 classes .*\b1 class'):
+    load({'name': 'class_halves'}, Arrays(image, label * 0, ('a',)))
+
+
+def test_photographs_have_the_form_of_the_positives():
+  coloured = load({'name': 'photographs', 'num': 30}, like=LIKE).image
+  assert coloured.shape == (30, 8, 12, 3) and coloured.dtype == np.uint8
+  assert (coloured[..., 0] != coloured[..., 2]).any()
+  grey = LIKE._replace(image=LIKE.image[..., :1])
+  train, test = (load({'name': 'photographs', 'num': 500, 'split': split}, grey).image
+                 for split in ('train', 'test'))
+  assert train.shape == (500, 8, 12, 1)
+  assert abs(train.mean() - test.mean()) > 20  # a bright sky, and dark leaves
+  assert len(np.unique(train, axis=0)) > 490
+  with pytest.raises(ValueError, match=r'split.*train.*test'):
+    load({'name': 'photographs', 'split': 'val'}, like=LIKE)
+  with pytest.raises(ValueError, match=r'1 or 3 channels.*\b2\b'):
+    load({'name': 'photographs'}, LIKE._replace(image=LIKE.image[..., :2]))
+
+
 def test_negatives_of_positives_on_disk_are_made_when_they_are_read():
   asked = []
   def read(chosen):
@@ -233,5 +267,5 @@ def test_pixels_change_places_as_wholes_and_anew_for_each_image():
 
 
 def test_unknown_names_list_all_sources():
-  with pytest.raises(ValueError, match="'cifar10'.*blobs, digits, fake, folder, norm"):
+  with pytest.raises(ValueError, match="'cifar10'.*blobs, class_halves, digits"):
     load({'name': 'cifar10'})

@@ -1,0 +1,197 @@
+"""Which source of negatives is best on kinds never seen? Digits, ten seeds.
+
+    python tests/bench/negatives.py                        # 10 seeds
+    python tests/bench/negatives.py --runs runs/negatives  # keeps its runs, and goes on
+
+The variants of configs/negatives.py, which says what each is. Negatives that networks
+generate come from one training each, all of the training positives alone: the samples
+of a GAN (configs/gan/digits.py:am) that are farther from the positives than these are
+from each other, those of MO-GAAL (configs/outliers.py) on the 64 pixels, and the
+training positives as an AdvGAN (configs/advgan.py) changes them against a plain
+classifier.
+
+First table: accuracy, PAR .8 (positives accepted at .8), and NCR .8, AUROC and FPR95
+(at 95 % of the positives accepted) on the digits 8-9 and on the mean of blobs and
+permuted pixels, kinds that no variant trains on. Second table: NCR .8 of each kind;
+those in brackets are of kinds that the variant trains on. Each number is a mean over
+seeds, ± the sample standard deviation; bold ones differ from `none` in a two-sided
+paired sign-flip test over seeds at 5 %, with Holm's correction over all cells of the
+table. `negatives.png` in the folder of the runs shows each seed.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import runpy
+import tempfile
+
+import numpy as np
+from matplotlib.figure import Figure
+from steps import machine
+
+from nat_jax import data, runs, train
+from nat_jax.commands import config_file
+from nat_jax.reports import claims, figures
+from nat_jax.tasks import generated
+from nat_jax.tasks.points import measures
+
+CONFIGS = os.path.abspath(os.path.join(
+    os.path.dirname(__file__), '..', '..', 'configs'))
+KINDS = ('digits_6_7', 'photographs', 'shuffled', 'digits_8_9', 'blobs', 'permuted')
+UNSEEN = {'8-9': ('digits_8_9',), 'far': ('blobs', 'permuted')}
+SEEN = {'few_near': 'digits_6_7', 'many_near': 'digits_6_7', 'mixed': 'digits_6_7',
+        'mined': 'digits_6_7', 'few_unlike': 'photographs',
+        'many_unlike': 'photographs', 'shuffled': 'shuffled'}
+PANELS = ('accuracy', 'NCR .8, 8-9', 'NCR .8, far')  # of the figure
+
+
+def load(name, variant=None):
+  return config_file.load(os.path.join(CONFIGS, f'{name}.py'), variant).to_dict()
+
+
+def trained(config, workdir):
+  """The figures of a training; of a finished run those that it has."""
+  config['compare_with'] = ''
+  config['run'] |= {'tensorboard': False}
+  with contextlib.redirect_stdout(io.StringIO()):
+    return train.train(config, workdir)['evals']
+
+
+def save(name, images, count):
+  """Writes `count` of the images, drawn at random, where configs/negatives.py looks."""
+  chosen = np.random.default_rng(0).permutation(len(images))[:count]
+  np.savez(os.path.join('sources', f'{name}.npz'), image=images[np.sort(chosen)])
+
+
+def make_advgan(config, count):
+  """The training positives as an AdvGAN changes them."""
+  target, workdir = os.path.join('sources', 'target'), os.path.join('sources', 'advgan')
+  trained(load('negatives', 'none') | {'seed': 1000}, target)
+  attack = load('advgan', 'white')
+  attack['target'] = {'name': 'checkpoint', 'workdir': target}
+  attack['data']['positives'] = config['data']['positives']
+  attack['evals'] = {'test': {'source': config['evals']['test']['source']}}
+  trained(attack, workdir)
+  with np.load(os.path.join(workdir, 'adversarial.npz')) as file:
+    save('advgan', file['image'], count)
+
+
+def make_gan(config, count):
+  """Samples of a GAN that are far from the positives."""
+  workdir = os.path.join('sources', 'gan')
+  gan = load('gan/digits', 'am')
+  gan['data']['positives'] = config['data']['positives']
+  gan['evals'] = {}
+  trained(gan, workdir)
+  images = generated.run(
+      workdir, count, distance=(1.0, 1e9), like=data.load(config['data']['positives']),
+      settings=config['data'], others=runs.OTHERS).image
+  save('gan', images, count)
+
+
+def make_gaal(config, count):
+  """Samples of MO-GAAL's generators, as pictures."""
+  workdir, path = (os.path.join('sources', name) for name in ('gaal', 'pixels.npz'))
+  positives = data.load(config['data']['positives']).image
+  np.savez(path, vector=positives.reshape(len(positives), -1).astype(np.float32))
+  trained(load('outliers', f'mo:{path}'), workdir)
+  _, draw = runs.OTHERS.sampler(workdir, None)
+  pixels = np.clip(np.round(draw(count, 0)), 0, 255).astype(np.uint8)
+  save('gaal', pixels.reshape(-1, *positives.shape[1:]), count)
+
+
+MAKERS = {'advgan': make_advgan, 'gan': make_gan, 'gaal': make_gaal}
+
+
+def figures_of(found):
+  """({column: number} of the first table, of the second) of one run."""
+  first = {'accuracy': found['test']['accuracy'], 'PAR .8': found['test']['par']['0.8']}
+  for name, kinds in UNSEEN.items():
+    for title, key in (('AUROC', 'auroc'), ('FPR95', 'fpr95_id_positive')):
+      first[f'{title}, {name}'] = np.mean([found[kind][key] for kind in kinds])
+    first[f'NCR .8, {name}'] = np.mean([found[kind]['ncr']['0.8'] for kind in kinds])
+  return first, {kind: found[kind]['ncr']['0.8'] for kind in KINDS}
+
+
+def table(found, seen):
+  """Prints a table of {variant: {column: numbers by seed}}."""
+  columns = list(found['none'])
+  cells = [(variant, column) for variant in found for column in columns
+           if variant != 'none']
+  p_values = claims.holm([measures.paired_test(found[variant][column],
+                                               found['none'][column])
+                          for variant, column in cells])
+  differs = {cell for cell, p in zip(cells, p_values, strict=True) if p < 0.05}
+  print(f'\n| negatives | {" | ".join(columns)} |\n|---{"|---" * len(columns)}|')
+  for variant, row in found.items():
+    texts = []
+    for column, values in row.items():
+      text = f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}'
+      text = f'**{text}**' if (variant, column) in differs else text
+      texts.append(f'({text})' if seen.get(variant) == column else text)
+    print(f'| {variant} | {" | ".join(texts)} |')
+
+
+def draw(found, path):
+  """A panel for each of PANELS: a dot per seed, and the mean."""
+  figure = Figure(figsize=(10, 0.3 * len(found) + 1.2), layout='constrained')
+  for i, column in enumerate(PANELS):
+    ax = figure.add_subplot(1, len(PANELS), i + 1)
+    for row, variant in enumerate(found):
+      values = found[variant][column]
+      ax.plot(values, [row] * len(values), '.', color='tab:blue', alpha=0.4)
+      ax.plot(np.mean(values), row, '|', color='black', markersize=14)
+    ax.set_yticks(range(len(found)), found if i == 0 else [''] * len(found))
+    ax.invert_yaxis()
+    ax.set_title(column)
+    ax.grid(alpha=0.3)
+  figures.save(figure, path)
+
+
+def study(seeds, variants):
+  """Trains all; returns ({variant: {column: numbers}} of each table)."""
+  os.makedirs('sources', exist_ok=True)
+  config = load('negatives', 'none')
+  count = len(data.load(load('negatives', 'many_near')['data']['negatives'][
+      'many_near']['source']).label)
+  for name, make in MAKERS.items():
+    if name in variants and not os.path.exists(f'sources/{name}.npz'):
+      print(f'training the source {name}', flush=True)
+      make(config, count)
+  tables = {}, {}
+  for variant in variants:
+    print(f'training {variant}', flush=True)
+    rows = [figures_of(trained(
+        load('negatives', variant) | {'seed': seed}, f'{variant}-{seed}'))
+            for seed in range(seeds)]
+    for one, found in zip(tables, zip(*rows, strict=True), strict=True):
+      one[variant] = {column: [row[column] for row in found] for column in found[0]}
+  return tables
+
+
+def main():
+  every = runpy.run_path(os.path.join(CONFIGS, 'negatives.py'))['SOURCES']
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--seeds', type=int, default=10)
+  parser.add_argument('--variants', default=','.join(every),
+                      help='of configs/negatives.py; `none` among them')
+  parser.add_argument('--runs', default='', help="folder of the runs; '': temporary")
+  args = parser.parse_args()
+  variants = args.variants.split(',')
+  if args.seeds < 2 or 'none' not in variants:
+    parser.error('expected --seeds of 2 or more, and `none` among --variants')
+  print(f'{machine()}; {args.seeds} seeds', flush=True)
+  with tempfile.TemporaryDirectory() as folder:
+    folder = args.runs or folder
+    os.makedirs(folder, exist_ok=True)
+    with contextlib.chdir(folder):
+      first, second = study(args.seeds, variants)
+      table(first, {})
+      table(second, SEEN)
+      if args.runs:
+        draw(first, 'negatives.png')
+
+
+if __name__ == '__main__':
+  main()
