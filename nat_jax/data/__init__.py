@@ -114,4 +114,5 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
           f'{spec["name"]!r} makes pictures, and the positives are vectors, which '
           f'{" and ".join(OF_VECTORS)} imitates')
     extra = {'like': like}
-  return registry.build(SOURCES | SYNTHETIC, spec, what='data source', **extra)
+  known = SOURCES | SYNTHETIC | dict.fromkeys(FROM_RUNS)  # the latter to be listed
+  return registry.build(known, spec, what='data source', **extra)

@@ -174,7 +174,7 @@ def update_gen(setup, gen, disc, batch, key, axis):
   real, k = batch['real'], setup.num_generators
   num, shape = len(real['weight']), real['image'].shape[1:]
   z = noise(key, num, (k, *shape), axis)
-  target = jnp.ones(1)
+  target = jnp.ones(k)
   if k > 1:
     given = batch['all']
     target = quantiles(
@@ -187,8 +187,8 @@ def update_gen(setup, gen, disc, batch, key, axis):
         lambda params, z: setup.generator.apply({'params': params}, z), (0, 1), 1)(
             params, z)
     found = logits(setup, disc.params, fake.reshape(num * k, *shape)).reshape(num, k)
-    terms = (target * jax.nn.softplus(-found)
-             + (1 - target) * jax.nn.softplus(found))
+    terms = (target[None] * jax.nn.softplus(-found)
+             + (1 - target)[None] * jax.nn.softplus(found))
     return real['weight'][:, None] * terms / total, batch_stats, ()
 
   gen, (loss, _), norm = updates.descend(gen, setup.gen_tx, loss_fn, axis)
