@@ -199,6 +199,9 @@ def test_every_config_builds_and_traces_its_step(tmp_path):
       continue
     if 'teacher' in config['trainer']:  # which is another run: not here
       config['trainer'] = {'name': 'supervised'}
+    for entry in config['data'].get('negatives', {}).values():
+      if entry['source']['name'] == 'run':  # which is another run: not here
+        entry['source'] = {'name': 'normal_noise'}
     config = runs.resolve(config)
     if config['compare_with']:
       assert name.partition(':')[2] != config['compare_with']
