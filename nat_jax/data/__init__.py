@@ -80,7 +80,7 @@ SYNTHETIC = {
     'uniform_noise': uniform_noise,
 }
 # Loaded by `tasks.images.load_source`, which can open other runs.
-FROM_RUNS = ('run',)
+OF_RUNS = ('run',)
 OF_VECTORS = ('normal_noise',)  # those that imitate vectors too
 
 
@@ -99,7 +99,7 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
       pictures while `like` are vectors; or an error of the source.
   """
   extra = {}
-  if spec.get('name') in FROM_RUNS:
+  if spec.get('name') in OF_RUNS:
     raise ValueError(
         f'{spec["name"]!r} draws examples from another run, so that it can be a source '
         'of negatives only: in data.negatives, or in evals for a negative set')
@@ -114,5 +114,5 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
           f'{spec["name"]!r} makes pictures, and the positives are vectors, which '
           f'{" and ".join(OF_VECTORS)} imitates')
     extra = {'like': like}
-  known = SOURCES | SYNTHETIC | dict.fromkeys(FROM_RUNS)  # the latter to be listed
+  known = SOURCES | SYNTHETIC | dict.fromkeys(OF_RUNS)  # the latter to be listed
   return registry.build(known, spec, what='data source', **extra)

@@ -149,11 +149,9 @@ def test_a_filter_by_distance(folder, positives):
 
 
 def test_a_filter_that_leaves_too_few_says_how_many(folder, positives):
-  values = confidence_of(folder, np.concatenate([
-      load(spec(folder), positives).image,
-      *(runs.sampler(str(folder / 'gan'))[1](12, (0, i))
-        for i in range(1, generated.MOST))]))
-  assert len(values) == 12 * generated.MOST
+  _, draw = runs.sampler(str(folder / 'gan'))
+  values = confidence_of(folder, np.concatenate(
+      [draw(12, (0, i)) for i in range(generated.MOST)]))
   high = float(np.sort(values)[4])  # five of all pass
   given = spec(folder, classifier=str(folder / 'classifier'), confidence=[0.0, high])
   with pytest.raises(ValueError, match=(
@@ -225,6 +223,7 @@ def test_mistakes_are_told_before_anything_is_written(
 
 
 def test_it_is_a_source_of_negatives_only(folder):
+  assert data.OF_RUNS == tuple(generated.FROM_RUNS)
   for config in (
       classifier(data=dict(positives=spec(folder), batch_size=8)),
       classifier(evals={'test': {'source': spec(folder), 'positive': True}}),
