@@ -6,15 +6,16 @@
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from nat_jax import data, metrics, schema
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Others, Run, Trainer
-from nat_jax.tasks import TASKS, subsets
+from nat_jax.tasks import TASKS, generated, subsets
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   Sources of pictures without a size get that of `data.image_size`; with
   `data.skip_unreadable` all of them skip damaged pictures. `data.mean` and `data.std`
   of vectors, where they are (), get those of the training positives. Files of rows
-  (`data.drop`, `data.keep`) get a checksum.
+  (`data.drop`, `data.keep`) get a checksum, and sources that draw from other runs the
+  step and the checksum of their checkpoints.
 
   Raises:
     ValueError: a mistake in the config, or a run that it depends on is missing.
@@ -38,6 +40,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       config = {**config, **{part: _with_argument(config[part], key, value)
                              for part in ('data', 'evals', 'measures')
                              if part in config}}
+  config = {**config, **{part: _with_identities(config[part])
+                         for part in ('data', 'evals') if part in config}}
   config = _with_moments(_with_rows(config))
   return TASKS[config['task']].resolve(config, OTHERS)
 
@@ -52,6 +56,15 @@ def _with_argument(spec, key, value):
   takes = source is not None and key in inspect.signature(source).parameters
   lacks = spec.get(key) is None or spec.get(key) is False
   return {**spec, key: value} if takes and lacks else spec
+
+
+def _with_identities(spec):
+  """A part of a config in which sources that draw from runs name their checkpoints."""
+  if not isinstance(spec, dict):
+    return spec
+  if spec.get('name') in generated.FROM_RUNS:
+    return generated.identify(spec, OTHERS)
+  return {name: _with_identities(part) for name, part in spec.items()}
 
 
 def _with_rows(config):
@@ -120,6 +133,36 @@ def about(workdir: str, step: int | None = None) -> dict[str, Any]:
   """
   found = _newest(workdir, step, checkpoint.read_about)
   return {**found, 'config': schema.upgrade(found['config'])}
+
+
+def sampler(
+    workdir: str, step: int | None = None
+) -> tuple[tuple[int, ...], Callable[..., np.ndarray]]:
+  """Restores a run that generates examples, on one device of this process.
+
+  So the examples depend neither on the number of devices nor on that of processes.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint; None: the newest that can be read.
+
+  Returns:
+    (shape of an example, function (num, seed) -> uint8 images [num, h, w, c] or float32
+    vectors [num, d]).
+
+  Raises:
+    ValueError: no checkpoint, or a run that generates nothing.
+    checkpoint.Damaged: no checkpoint, or not that of `step`, can be read.
+  """
+  found = TASKS[about(workdir, step)['config']['task']]
+  if found.sampler is None:
+    able = ', '.join(task.title for task in TASKS.values() if task.sampler)
+    raise ValueError(
+        f'expected a run that generates examples in {workdir} ({able}), got a run of '
+        f'{found.title}')
+  run = restore(workdir, step)
+  state, mesh = parallel.on_one_device(run.state)
+  return run.shape, found.sampler(run._replace(state=state, mesh=mesh))
 
 
 def open_checkpoints(workdir: str, config: Mapping[str, Any], read_only: bool = False):
@@ -213,4 +256,4 @@ def _check_task(workdir, config, task):
       f'modes for it: --mode={", ".join(found.commands)}, report')
 
 
-OTHERS = Others(about, restore)
+OTHERS = Others(about, restore, sampler)

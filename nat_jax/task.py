@@ -1,7 +1,7 @@
 """The contracts between the training loop and a task, that is, a family of runs.
 
     task = TASKS[config['task']]                               # nat_jax.tasks
-    inputs = task.load(config, num_devices)
+    inputs = task.load(config, num_devices, others)
     trainer = task.build(config, inputs.shape, others)
     evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, others)
     state = trainer.init(key)                                  # State of named nets
@@ -247,10 +247,13 @@ class Others(NamedTuple):
     about: (workdir, step or None) -> {'step', 'config', 'crc32'} of a checkpoint; None:
       the newest one.
     restore: (workdir, step or None, name of the task) -> Run.
+    sampler: (workdir, step or None) -> (shape of an example, function (num, seed) ->
+      examples that the run generates). Equal arguments give equal examples.
   """
 
   about: Callable[..., dict[str, Any]]
   restore: Callable[..., Run]
+  sampler: Callable[..., tuple[tuple[int, ...], Callable[..., np.ndarray]]]
 
 
 class Task(NamedTuple):
@@ -258,7 +261,7 @@ class Task(NamedTuple):
 
   Attributes:
     title: plural noun for its runs, such as 'classifiers', for messages and reports.
-    load: (config, number of devices) -> Inputs.
+    load: (config, number of devices, others) -> Inputs.
     build: (config, shape of an example, others) -> Trainer.
     evaluator: (config, workdir, inputs, trainer, mesh, others) -> Evaluator.
     tables: groups of runs (`reports.group`) -> the tables of their report.
@@ -267,6 +270,9 @@ class Task(NamedTuple):
     resolve: (config, others) -> the config, completed with values from other runs.
     verdict: groups of runs -> what they can do, in words: (headline or '', sentences)
       per paragraph.
+    sampler: Run on one device of this process -> function (num, seed) -> examples that
+      it generates: uint8 [num, h, w, c], or float32 vectors [num, d]; None: its runs
+      generate nothing. A seed is a whole number or a sequence of them.
   """
 
   title: str
@@ -278,6 +284,7 @@ class Task(NamedTuple):
   commands: tuple[str, ...] = ('evaluate',)
   resolve: Callable[..., dict[str, Any]] = lambda config, others: config
   verdict: Callable[..., list[tuple[str, list[str]]]] = lambda groups: []
+  sampler: Callable[[Run], Callable[..., np.ndarray]] | None = None
 
 
 def figures(metrics: clu_metrics.Collection) -> dict[str, float]:

@@ -239,7 +239,7 @@ def open_run(
   """
   workdirs.check(workdir, config, overwrite)
   task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
-  inputs = task.load(config, mesh.devices.size)
+  inputs = task.load(config, mesh.devices.size, runs.OTHERS)
   trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()

@@ -12,7 +12,7 @@ import pytest
 from nat_jax import data, losses, models, runs, schema
 from nat_jax.runtime import feed, optim, parallel
 from nat_jax.schema import bounds, presets
-from nat_jax.tasks import classify, gaan, gan
+from nat_jax.tasks import classify, gaan, gan, generated
 from nat_jax.tasks.classify import inputs
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.points import step as points
@@ -58,7 +58,8 @@ SECTIONS = {
     'treatment': (classify.TREATMENTS, set()),
     'augment': (data.AUGMENTS, set()),
     'corruption': (data.CORRUPTIONS, {'images', 'numbers'}),
-    'source': (data.SOURCES | data.SYNTHETIC, {'like'}),
+    'source': (data.SOURCES | data.SYNTHETIC | generated.FROM_RUNS,
+               {'like', 'settings', 'others'}),
     'features': (features.FEATURES, {'mesh', 'image_shape', 'others'}),
     'penalty': (losses.PENALTIES, set()),
     'points': (data.POINTS, set()),
@@ -145,6 +146,11 @@ CONFIGS = {
         noise={'name': 'grid', 'reach': 8.0, 'jitter': 0.1},
         generator={'name': 'toy_generator', 'latent': 1, 'widths': (4,)},
         discriminator={'name': 'toy_discriminator', 'widths': (4,), 'norm': 'none'}),
+    'outliers': dict(
+        task='outliers', steps=4, num_generators=2, freeze_after=2, hidden=4,
+        optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': False},
+        data=dict(examples={'name': 'breast_cancer', 'split': 'all', 'classes': (0, 1),
+                            'outliers': 10, 'seed': 0}, batch_size=100)),
 }
 NONSENSE = (None, [], {}, 'x', -1, 0, 0.5, NAN, INF, 1e300, 10**30, True, '', [None],
             {'name': 'x'})
@@ -221,6 +227,10 @@ NUMBERS = {  # of each config, and what they may not be beyond the nonsense abov
         'num_seeds': (0, 10**12), 'data.std': (0,), 'data.num': (10**12,),
         'run.eval_every': (10**12,), 'negatives': ('no',),
         'data.negatives': ((), ((1,),))},
+    'outliers': {
+        'num_generators': (0, 10**6, 0.5), 'freeze_after': (-1, None),
+        'hidden': (-1, 10**6), 'data.outliers': ((-1,), 1), 'data.low': (((),), 'x'),
+        'data.examples.outliers': (-1, 213, 0.5)},
 }
 
 

@@ -107,7 +107,7 @@ def _load(workdir, config):
         f'no positive evaluation set of part {schema.CALIBRATION!r}. Add one to evals '
         'and train again (presets.hold_out takes it from the training data), or give '
         'predict a threshold: --mode=predict --threshold T')
-  sets = inputs.load_evals(config, {}, [schema.CALIBRATION])
+  sets = inputs.load_evals(config, {}, [schema.CALIBRATION], runs.OTHERS)
   for each, spec in config['evals'].items():
     if each not in sets and spec['source']['name'] in data.SYNTHETIC:
       arrays = data.load(spec['source'], like=sets[name].arrays)

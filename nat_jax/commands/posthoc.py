@@ -118,7 +118,7 @@ def posthoc(
 
 def _test_sets(config):
   """The sets of part 'test', but for corrupted images."""
-  sets = inputs.load_evals(config, parts=[schema.TEST])
+  sets = inputs.load_evals(config, parts=[schema.TEST], others=runs.OTHERS)
   return {name: one for name, one in sets.items() if not one.corrupt}
 
 

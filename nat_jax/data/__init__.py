@@ -45,6 +45,7 @@ from nat_jax.data.pool import Pool, class_weights, gather, make_pool
 from nat_jax.data.rows import Images, Rows
 from nat_jax.data.sources import (
     Arrays,
+    breast_cancer,
     digits,
     fake,
     split_slices,
@@ -58,10 +59,10 @@ from nat_jax.data.tfds_source import from_tfds
 __all__ = [
     'AUGMENTS', 'CORRUPTIONS', 'POINTS', 'SOURCES', 'STRENGTHS', 'SYNTHETIC', 'Arrays',
     'Images', 'Points', 'Pool', 'Rows', 'Stream', 'apart', 'arrays', 'blobs',
-    'cache_folder', 'cache_root', 'check_memory', 'class_weights', 'corrupt',
-    'count_overlaps', 'decode_each', 'digits', 'fake', 'folder', 'from_tfds', 'gather',
-    'is_vectors', 'list_pictures', 'load', 'make_augment', 'make_pool', 'make_stream',
-    'moments', 'nearest', 'normal_noise', 'normalise', 'patch_shuffle',
+    'breast_cancer', 'cache_folder', 'cache_root', 'check_memory', 'class_weights',
+    'corrupt', 'count_overlaps', 'decode_each', 'digits', 'fake', 'folder', 'from_tfds',
+    'gather', 'is_vectors', 'list_pictures', 'load', 'make_augment', 'make_pool',
+    'make_stream', 'moments', 'nearest', 'normal_noise', 'normalise', 'patch_shuffle',
     'perceptual_hashes', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
     'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
     'take_classes', 'take_split', 'uniform_noise', 'write_cache',
@@ -69,8 +70,8 @@ __all__ = [
 
 # Called with the arguments of the spec.
 SOURCES = {
-    'arrays': arrays, 'digits': digits, 'fake': fake, 'folder': folder, 'table': table,
-    'tfds': from_tfds}
+    'arrays': arrays, 'breast_cancer': breast_cancer, 'digits': digits, 'fake': fake,
+    'folder': folder, 'table': table, 'tfds': from_tfds}
 
 # Called with the arguments of the spec and `like`, the positives that they imitate.
 SYNTHETIC = {
@@ -82,6 +83,8 @@ SYNTHETIC = {
     'pixel_permute': pixel_permute,
     'uniform_noise': uniform_noise,
 }
+# Loaded by `tasks.images.load_source`, which can open other runs.
+OF_RUNS = ('run',)
 OF_VECTORS = ('normal_noise',)  # those that imitate vectors too
 
 
@@ -100,6 +103,10 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
       pictures while `like` are vectors; or an error of the source.
   """
   extra = {}
+  if spec.get('name') in OF_RUNS:
+    raise ValueError(
+        f'{spec["name"]!r} draws examples from another run, so that it can be a source '
+        'of negatives only: in data.negatives, or in evals for a negative set')
   if spec.get('name') in SYNTHETIC:
     if like is None:
       raise ValueError(
@@ -111,4 +118,5 @@ def load(spec: Mapping[str, Any], like: Arrays | None = None) -> Arrays:
           f'{spec["name"]!r} makes pictures, and the positives are vectors, which '
           f'{" and ".join(OF_VECTORS)} imitates')
     extra = {'like': like}
-  return registry.build(SOURCES | SYNTHETIC, spec, what='data source', **extra)
+  known = SOURCES | SYNTHETIC | dict.fromkeys(OF_RUNS)  # the latter to be listed
+  return registry.build(known, spec, what='data source', **extra)

@@ -215,6 +215,46 @@ def digits(split: str = 'train', classes: Sequence[int] | None = None) -> Arrays
   return take_classes(take_split(splits, split), classes)
 
 
+def breast_cancer(
+    split: str = 'all', classes: Sequence[int] | None = None,
+    outliers: int | None = None, seed: int = 0,
+) -> Arrays:
+  """Scikit-learn's 569 vectors of breast tissue, which need no download.
+
+  Args:
+    split: 'all', in the order of one fixed shuffle, or slices of it.
+    classes: the classes to keep, 0: benign, 1: malignant, renumbered by position; None:
+      both.
+    outliers: the number of malignant examples that are kept, chosen at random, as in
+      studies of outlier detection; None: all 212.
+    seed: of that choice.
+
+  Returns:
+    float32 vectors [n, 30], of which 357 are benign.
+
+  Raises:
+    ValueError: more outliers than there are.
+
+  Reference: https://archive.ics.uci.edu/dataset/17
+  """
+  from sklearn import datasets
+
+  found = datasets.load_breast_cancer()
+  benign, malignant = (np.flatnonzero(found.target == k) for k in (1, 0))
+  if outliers is not None:
+    if not 0 <= outliers <= len(malignant):
+      raise ValueError(
+          f'outliers of the source breast_cancer must be in 0..{len(malignant)}, got '
+          f'{outliers}')
+    # A RandomState draws what published figures for this data set were made with.
+    malignant = np.random.RandomState(seed).permutation(malignant)[:outliers]
+  rows_ = np.random.default_rng(0).permutation(np.concatenate([benign, malignant]))
+  arrays = Arrays(
+      found.data[rows_].astype(np.float32), 1 - found.target[rows_].astype(np.int32),
+      ('benign', 'malignant'))
+  return take_classes(take_split({'all': arrays}, split), classes)
+
+
 def fake(
     num: int = 256,
     shape: tuple[int, int, int] = (8, 8, 1),

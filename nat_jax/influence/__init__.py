@@ -119,12 +119,13 @@ def influence(
             targets.parse(of or targets.default(config), config))
   if method == 'exact':
     _check_exact(run, memory)
-  inputs = TASKS[config['task']].load(config, run.mesh.devices.size)
+  inputs = TASKS[config['task']].load(config, run.mesh.devices.size, runs.OTHERS)
   if points:
     measure = functools.partial(_likelihood, run, target=target)
   else:
     part = config['evals'][target.set].get('part', schema.TEST)
-    shown = inputs_lib.load_evals(config, {}, [part])[target.set].arrays
+    shown = inputs_lib.load_evals(
+        config, {}, [part], runs.OTHERS)[target.set].arrays
     measure = functools.partial(_measure, run, target=target, shown=shown)
   if method == 'exact':
     slope, soft, hard, difference = _exact(run, inputs, measure, memory, tell)

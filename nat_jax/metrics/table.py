@@ -40,6 +40,7 @@ METRICS = {
     'aupr_out': Metric('AUPR-out', 3, 'higher'),
     'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
     'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
+    'below_half': Metric('share with D < 1/2', 3),
     # Generated images.
     'inception_score': Metric('IS', 2, 'higher'),
     'am_score': Metric('AM score', 3, 'lower'),

@@ -35,6 +35,7 @@ from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
 from nat_jax.models.stacked import stacked
 from nat_jax.models.toy import (
+    IdentityGenerator,
     MLPDiscriminator,
     MLPGenerator,
     ToyDiscriminator,
@@ -69,7 +70,7 @@ DISCRIMINATORS = {
 __all__ = [
     'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
     'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator', 'Fast',
-    'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv', 'ToyDiscriminator',
-    'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
-    'wide_resnet',
+    'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
+    'ToyDiscriminator', 'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18',
+    'resnet50', 'vit_s16', 'wide_resnet',
 ]

@@ -143,6 +143,41 @@ class ToyGenerator(nn.Module):
     return nn.Dense(_dimension(self.image_shape))(x)
 
 
+class IdentityGenerator(nn.Module):
+  """A generator of points: two layers of d units with ReLU, at first the identity.
+
+  Before training it returns noise in [0, 1]^d as it is.
+
+  Attributes:
+    latent: size of z, which is d.
+    image_shape: (d,), the dimension of a point.
+    axis_name: not used; every generator accepts it.
+
+  Reference: Liu et al., "Generative Adversarial Active Learning for Unsupervised
+  Outlier Detection", arXiv:1809.10816, the authors' code.
+  """
+
+  latent: int
+  image_shape: Sequence[int]
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, z: jax.Array, labels: jax.Array | None = None,
+      mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """z [n, d], 0 or above, to points [n, d]."""
+    del labels, mask  # No layer mixes examples.
+    for _ in range(2):
+      z = nn.relu(nn.Dense(_dimension(self.image_shape), kernel_init=_eye)(z))
+    return z
+
+
+def _eye(key, shape, dtype=jnp.float32):
+  del key
+  return jnp.eye(*shape, dtype=dtype)
+
+
 class ToyDiscriminator(nn.Module):
   """A discriminator of points: hidden layers with ReLU, without noise and dropout.
 

@@ -36,6 +36,16 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
   return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
+def on_one_device(tree: Any) -> tuple[Any, Mesh]:
+  """(a replicated tree on the first device of this process, the mesh of this device).
+
+  Results on it are the same in every process, and with any number of devices.
+  """
+  tree = jax.tree.map(lambda x: x.addressable_data(0), tree)
+  device, = jax.tree.leaves(tree)[0].devices()
+  return tree, make_mesh([device])
+
+
 def scans(mesh: Mesh) -> bool:
   """Whether the k updates of a call run as one `lax.scan`; False: one dispatch each.
 

@@ -198,7 +198,36 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     # `steps` must be a multiple of eval_every, the period of the evaluations.
     run={**RUN, 'log_every': 500, 'eval_every': 100, 'checkpoint_every': 1000},
 )
-DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN, 'points': POINTS}
+
+OUTLIERS: dict[str, Any] = dict(  # detectors of outliers among vectors: GAAL
+    task='outliers',
+    name='experiment',
+    variant='',
+    seed=0,
+    steps=600,  # number of updates of the discriminator
+    num_generators=10,  # 1: SO-GAAL; more: MO-GAAL
+    freeze_after=200,  # number of updates of the generators; 0: they make uniform noise
+    hidden=0,  # units of the discriminator; 0: sqrt(training examples), rounded up
+    optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': False},
+    schedule={'name': 'constant', 'learning_rate': 1e-4},  # of the generators
+    disc_schedule={'name': 'constant', 'learning_rate': 0.01},  # of the discriminator
+    data=dict(
+        examples={'name': 'breast_cancer', 'outliers': 10},  # a source of vectors
+        # The classes that are outliers, for the metrics only; (): not known.
+        outliers=(1,),
+        # Per column, what is scaled to 0 and to 1; (): the smallest and the largest
+        # value of the training examples.
+        low=(),
+        high=(),
+        batch_size=500,  # examples per batch; the whole set if it is smaller
+    ),
+    neighbours=10,  # k of the baseline of k nearest neighbours
+    lof_neighbours=20,  # k of the baseline LOF
+    compare_with='',
+    run=RUN,
+)
+DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN, 'points': POINTS,
+            'outliers': OUTLIERS}
 GROUPS = ('data', 'measures', 'run')
 
 

@@ -158,6 +158,16 @@ BOUNDS: dict[str, Bound] = {
     'num_samples': whole('[2, 1e6]'),
     'tolerance': number('[0, 1e9]'),
 
+    # Detectors of outliers.
+    'num_generators': whole('[1, 1000]'),
+    'freeze_after': PERIOD,
+    'hidden': whole('[0, 65536]'),
+    'data.outliers': listed(whole('[0, 1e9]'), most=100_000),
+    'data.low': listed(number('[-1e30, 1e30]'), most=65536),
+    'data.high': listed(number('[-1e30, 1e30]'), most=65536),
+    'neighbours': COUNT,
+    'lof_neighbours': COUNT,
+
     # Arguments of specs, as 'kind of spec'.'argument', for all names of that kind.
     'trainer.threshold': number('[0, 1]'),
     'trainer.teacher': TEXT,
@@ -245,7 +255,16 @@ BOUNDS: dict[str, Bound] = {
     'source.seed': SEED,
     'source.patches': whole('[2, 1e4]'),
     'source.classes': either(listed(whole('[0, 1e9]'), 1, 100_000), NONE),
+    'source.outliers': either(whole('[0, 212]'), NONE),
     'source.split': TEXT,
+    'source.workdir': TEXT,
+    'source.step': either(PERIOD, NONE),
+    'source.crc32': either(whole('[0, 4294967295]'), NONE),
+    'source.classifier': TEXT,
+    'source.classifier_step': either(PERIOD, NONE),
+    'source.classifier_crc32': either(whole('[0, 4294967295]'), NONE),
+    'source.confidence': either(listed(number('[0, 1]'), 2, 2), NONE),
+    'source.distance': either(listed(number('[0, 1e9]'), 2, 2), NONE),
     'source.path': TEXT,
     'source.size': either(
         whole('[1, 1e4]'), listed(whole('[1, 1e4]'), 2, 2), NONE),
@@ -320,6 +339,7 @@ SPECS = {
     'penalties.*': 'penalty',
     'generator.generator': 'generator',
     'data': 'points',
+    'data.examples': 'source',
     'data.positives': 'source',
     'data.negatives.*.source': 'source',
     'data.augment.*': 'augment',

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nat_jax import data
+from nat_jax import data, runs
 from nat_jax.runtime import inference
 from nat_jax.task import Run
 from nat_jax.tasks import images
@@ -80,7 +80,7 @@ def _features(run, batch_size):
 def _sample(run, most):
   """(images [n, h, w, c], n names, number of positives, which come first)."""
   positives, negatives = images.load_sets(
-      run.config, inputs.uses_negatives(run.config))
+      run.config, inputs.uses_negatives(run.config), runs.OTHERS)
   rng = np.random.default_rng(0)
 
   def take(arrays, limit):

@@ -8,14 +8,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nat_jax import data, names
-from nat_jax.task import Inputs
-from nat_jax.tasks import subsets
+from nat_jax import data, names, registry
+from nat_jax.task import Inputs, Others
+from nat_jax.tasks import generated, subsets
 
 
 def load_source(
     config: Mapping[str, Any], spec: Mapping[str, Any],
-    like: data.Arrays | None = None,
+    like: data.Arrays | None = None, others: Others | None = None,
 ) -> data.Arrays:
   """Loads a source; vectors are standardised by `data.mean` and `data.std`.
 
@@ -23,7 +23,12 @@ def load_source(
     config: of the run.
     spec: of the source.
     like: the positives, which synthetic negatives imitate; from this function.
+    others: opens the runs that sources of `generated.FROM_RUNS` draw from.
   """
+  if spec['name'] in generated.FROM_RUNS:
+    return registry.build(
+        generated.FROM_RUNS, spec, what='data source', like=like,
+        settings=config['data'], others=others)
   arrays = data.load(spec, like=like)
   # Synthetic negatives imitate what is standardised already.
   if spec['name'] in data.SYNTHETIC or not data.is_vectors(arrays.image.shape[1:]):
@@ -34,25 +39,26 @@ def load_source(
 
 
 def load_sets(
-    config: Mapping[str, Any], uses_negatives: bool
+    config: Mapping[str, Any], uses_negatives: bool, others: Others | None = None
 ) -> tuple[data.Arrays, dict[str, data.Arrays]]:
   """Loads the positives, and the training negatives {name: Arrays} if they are used.
 
-  Examples that `data.drop` and `data.keep` exclude are left out.
+  Examples that `data.drop` and `data.keep` exclude are left out. See `load_source` for
+  `others`.
   """
   positives = load_source(config, config['data']['positives'])
-  negatives = load_negatives(config, positives) if uses_negatives else {}
+  negatives = load_negatives(config, positives, others) if uses_negatives else {}
   # Synthetic negatives imitate all positives, so that their rows are always the same.
   sets = subsets.apply(config['data'], {subsets.POSITIVES: positives, **negatives})
   return sets.pop(subsets.POSITIVES), sets
 
 
 def load_negatives(
-    config: Mapping[str, Any], positives: data.Arrays
+    config: Mapping[str, Any], positives: data.Arrays, others: Others | None = None
 ) -> dict[str, data.Arrays]:
   """Loads the training negatives of a config, {name: Arrays}."""
   return {
-      name: load_source(config, spec['source'], like=positives)
+      name: load_source(config, spec['source'], positives, others)
       for name, spec in config['data']['negatives'].items()
   }
 

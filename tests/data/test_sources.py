@@ -267,5 +267,22 @@ def test_pixels_change_places_as_wholes_and_anew_for_each_image():
 
 
 def test_unknown_names_list_all_sources():
-  with pytest.raises(ValueError, match="'cifar10'.*blobs, class_halves, digits"):
+  listed = "'cifar10'.*blobs, breast_cancer, class_halves, .*perm.*, run, "
+  with pytest.raises(ValueError, match=listed):
     load({'name': 'cifar10'})
+
+
+def test_breast_cancer_with_few_outliers():
+  """The malignant examples that are kept are those of published figures."""
+  whole, few = (load({'name': 'breast_cancer', 'outliers': n}) for n in (None, 10))
+  assert np.bincount(whole.label).tolist() == [357, 212]
+  assert np.bincount(few.label).tolist() == [357, 10]
+  assert few.image.shape == (367, 30) and few.image.dtype == np.float32
+  found = datasets.load_breast_cancer()
+  rows = np.random.RandomState(0).permutation(np.flatnonzero(found.target == 0))[:10]
+  expected = found.data[rows].astype(np.float32)
+  np.testing.assert_array_equal(
+      np.sort(few.image[few.label == 1], 0), np.sort(expected, 0))
+  assert whole.names == ('benign', 'malignant')
+  with pytest.raises(ValueError, match='0..212, got 213'):
+    load({'name': 'breast_cancer', 'outliers': 213})

@@ -34,14 +34,13 @@ def make_evaluator(
     given: the inputs of the run.
     trainer: with the heads 'logits' and 'aux'.
     mesh: the devices.
-    others: not used.
+    others: opens the runs that negatives are drawn from.
 
   Raises:
     ValueError: a mistake in the evaluation sets, or in the key `best`.
   """
-  del others
   images.check_types(config['evals'], EVALUATORS, schema.ACCURACY_NCR)
-  sets = inputs.load_evals(config, given.negatives)
+  sets = inputs.load_evals(config, given.negatives, others=others)
   shape = sets[config['reference']].arrays.image.shape[1:]
   if shape != given.shape:
     raise ValueError(

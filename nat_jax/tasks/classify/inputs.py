@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from nat_jax import data, losses, schema
-from nat_jax.task import Inputs
+from nat_jax.task import Inputs, Others
 from nat_jax.tasks import images
 
 
@@ -38,7 +38,9 @@ class EvalSet(NamedTuple):
   corrupt: Mapping[str, Any] | None = None
 
 
-def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
+def load(
+    config: Mapping[str, Any], num_devices: int = 1, others: Others | None = None
+) -> Inputs:
   """Loads positives and negatives, and makes the stream of batches.
 
   Negatives are not loaded if the loss does not use negatives, even if the config names
@@ -47,6 +49,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   Args:
     config: of a classifier.
     num_devices: number of devices that share a batch.
+    others: opens the runs that negatives are drawn from.
 
   Raises:
     ValueError: a mistake in the data or the batch; the message says how to correct it.
@@ -63,7 +66,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
         "train without negatives by loss={'name': 'cross_entropy'}"
     )
   return images.make_inputs(
-      config, *images.load_sets(config, needed), num_devices)
+      config, *images.load_sets(config, needed, others), num_devices)
 
 
 def references(config: Mapping[str, Any]) -> dict[str, str]:
@@ -106,7 +109,7 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
 
 def load_evals(
     config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None,
-    parts: Sequence[str] = schema.PARTS,
+    parts: Sequence[str] = schema.PARTS, others: Others | None = None,
 ) -> dict[str, EvalSet]:
   """Loads the evaluation sets of a config, the sets of `references` first.
 
@@ -117,6 +120,7 @@ def load_evals(
     trained: name -> training negatives, among which those of negative sets are
       counted; None: they are loaded.
     parts: parts whose sets are loaded.
+    others: opens the runs that negatives are drawn from.
 
   Returns:
     {name: EvalSet}.
@@ -129,13 +133,13 @@ def load_evals(
   if trained is None:
     trained = {}
     if uses_negatives(config):
-      _, trained = images.load_sets(config, uses_negatives=True)
+      _, trained = images.load_sets(config, True, others)
   sets: dict[str, EvalSet] = {}
   for name, spec in specs.items():
     part = spec.get('part', schema.TEST)
     if part not in parts:
       continue
-    arrays = _load(config, name, sets, compared.get(part))
+    arrays = _load(config, name, sets, compared.get(part), others)
     shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
     if shape and arrays.image.shape[1:] != shape:
       raise ValueError(
@@ -161,7 +165,7 @@ def load_evals(
   return _with_overlaps(sets, trained)
 
 
-def _load(config, name, sets, reference):
+def _load(config, name, sets, reference, others):
   """The images of an evaluation set.
 
   Args:
@@ -169,16 +173,17 @@ def _load(config, name, sets, reference):
     name: of the set.
     sets: those that are loaded already.
     reference: name of the positives of its part, or None.
+    others: see `load_evals`.
   """
   specs = config['evals']
   source, corrupt = specs[name]['source'], specs[name].get('corrupt')
   # Synthetic negatives are derived from the positives of their own part only.
   like = sets[reference].arrays if reference in sets else None
   if corrupt is None:
-    return images.load_source(config, source, like)
+    return images.load_source(config, source, like, others)
   same = reference in sets and specs[reference]['source'] == source
   # The pictures are decoded once.
-  arrays = like if same else images.load_source(config, source, like)
+  arrays = like if same else images.load_source(config, source, like, others)
   try:
     return data.corrupt(arrays, corrupt)
   except (ValueError, TypeError) as error:
@@ -229,7 +234,8 @@ def uses_negatives(config: Mapping[str, Any]) -> bool:
 
 def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   """Whether two sources draw from one data set and share a class of it."""
-  if any(one.get(key) != other.get(key) for key in ('name', 'dataset', 'path')):
+  keys = ('name', 'dataset', 'path', 'workdir')
+  if any(one.get(key) != other.get(key) for key in keys):
     return False
   classes, others = one.get('classes'), other.get('classes')
   return classes is None or others is None or bool(set(classes) & set(others))

@@ -27,6 +27,7 @@ TASK = Task(
     commands=('evaluate', 'generate'),
     resolve=build.resolve,
     verdict=report.verdict,
+    sampler=evaluate.sampler_of,
 )
 
 __all__ = ['EVALUATORS', 'FEATURES', 'TASK', 'TRAINERS', 'gan']

@@ -42,7 +42,9 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
   return config
 
 
-def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
+def load(
+    config: Mapping[str, Any], num_devices: int = 1, others: Others | None = None
+) -> Inputs:
   """Loads the positives and the external negatives, if the config has any.
 
   Positives and negatives have separate indices in the stream (`data.apart`).
@@ -50,6 +52,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   Args:
     config: of a GAN.
     num_devices: number of devices that share a batch.
+    others: opens the runs that negatives are drawn from.
 
   Raises:
     ValueError: a mistake in the data or the batch; the message says how to correct it.
@@ -61,7 +64,8 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
         f'data.negatives_per_batch={settings["negatives_per_batch"]} needs a set in '
         'data.negatives to draw negatives from, got none; choose a variant with '
         'negatives, such as nat3, or set data.negatives_per_batch=0')
-  positives, negatives = images.load_sets(config, bool(settings['negatives'] and most))
+  positives, negatives = images.load_sets(
+      config, bool(settings['negatives'] and most), others)
   if data.is_vectors(positives.image.shape[1:]):
     raise ValueError(
         'GANs are trained on pictures here (or on points, task="points"); the source '

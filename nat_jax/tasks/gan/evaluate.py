@@ -16,7 +16,7 @@ from absl import logging
 from nat_jax import data, metrics, registry
 from nat_jax.reports import pictures
 from nat_jax.runtime import files, parallel, results, writers
-from nat_jax.task import Evaluator, Inputs, Others, Trainer
+from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks import images as shared
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
@@ -60,6 +60,17 @@ def make_sampler(
     return np.concatenate(images)[:num]
 
   return sample
+
+
+def sampler_of(run: Run) -> Callable[..., np.ndarray]:
+  """Returns draw(num, seed) -> uint8 [num, h, w, c]; of all classes in turn, if the
+  generator is given classes.
+
+  Args:
+    run: of a GAN.
+  """
+  sample = make_sampler(run.config, run.trainer, run.mesh)
+  return lambda num, seed: sample(run.state, num, seed)
 
 
 def sampling_batch(config: Mapping[str, Any], mesh) -> int:

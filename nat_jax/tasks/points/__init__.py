@@ -20,6 +20,7 @@ TASK = Task(
     figures=report.figures,
     verdict=report.verdict,
     commands=('evaluate', 'influence'),
+    sampler=evaluate.sampler_of,
 )
 
 __all__ = ['NOISES', 'TASK']

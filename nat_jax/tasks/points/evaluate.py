@@ -9,7 +9,7 @@ so that the results of a resumed run include the evaluations before it was resum
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 
 from nat_jax import data, registry
 from nat_jax.runtime import files, parallel, results, writers
-from nat_jax.task import Evaluator, Inputs, Others, Trainer
+from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks.points import measures
 from nat_jax.tasks.points.step import seeds_of
 
@@ -107,6 +107,25 @@ def make_evaluator(
   return Evaluator(
       {'samples': every}, run, save, summary,
       2 * size * (1 + config['steps'] // every))
+
+
+def sampler_of(run: Run) -> Callable[..., np.ndarray]:
+  """Returns draw(num, seed) -> float32 [num, d], of the GANs of all seeds in turn.
+
+  Args:
+    run: of GANs of points.
+  """
+  head = parallel.wrap_head(run.trainer.heads['samples'], run.mesh)
+  latent = run.config['generator']['latent']
+
+  def draw(num, seed):
+    rng = np.random.default_rng(seed)
+    each = -(-num // len(seeds_of(run.config)))  # of every GAN
+    z = rng.standard_normal((each, latent), np.float32)
+    points = np.asarray(head(run.state, {'z': z}))  # [seeds, each, d]
+    return points.swapaxes(0, 1).reshape(-1, *run.shape)[:num]
+
+  return draw
 
 
 AGAIN = 'move {} away and train the run again: each of its snapshots is needed'

@@ -78,12 +78,15 @@ def seeds_of(config: Mapping[str, Any]) -> list[int]:
   return [config['seed'] + i for i in range(config['num_seeds'])]
 
 
-def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
+def load(
+    config: Mapping[str, Any], num_devices: int = 1, others: Others | None = None
+) -> Inputs:
   """Draws the points and makes the stream of batches, which differ between seeds.
 
   Args:
     config: of GANs of points.
     num_devices: number of devices that share a batch.
+    others: not used.
 
   Returns:
     `Inputs` whose stream has indices int32 [n, 1, seeds].
@@ -91,6 +94,7 @@ def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
   Raises:
     ValueError: points or batch sizes that are not valid, or pmap on several devices.
   """
+  del others
   images.check_devices(config, num_devices, prefix='')
   if num_devices > 1 and config['run']['mode'] == 'pmap':
     raise ValueError(
