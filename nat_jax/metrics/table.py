@@ -40,6 +40,10 @@ METRICS = {
     'aupr_out': Metric('AUPR-out', 3, 'higher'),
     'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
     'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
+    # Attacks on classifiers, of pictures that were classified correctly.
+    'success': Metric('success', 3),
+    'confident_errors': Metric('confident errors', 3),
+    'change': Metric('mean change', 3),
     # Generated images.
     'inception_score': Metric('IS', 2, 'higher'),
     'am_score': Metric('AM score', 3, 'lower'),
