@@ -33,8 +33,8 @@ class Limits(NamedTuple):
 
   Attributes:
     budget: largest change of a pixel, as a share of the range from black to white.
-    radius: largest change of a pixel, float32 [c] or [1].
-    low, high: a black and a white pixel, float32 [c] or [1].
+    radius: largest change of a pixel, float32 [1, 1, 1, c].
+    low, high: a black and a white pixel, float32 [1, 1, 1, c].
   """
 
   budget: float
@@ -68,15 +68,14 @@ def make_limits(
         f'grey level) and at most 1, got {budget}; 0.15 is 38 grey levels')
   low, high = (
       np.asarray(normalise(np.full((1, 1, 1, image_shape[-1]), level, np.uint8)),
-                 np.float32).ravel() for level in (0, 255))
+                 np.float32) for level in (0, 255))
   return Limits(budget, budget * (high - low), low, high)
 
 
 def project(limits: Limits, images: jax.Array, changed: jax.Array) -> jax.Array:
   """Clips `changed` to the limits around `images`, all [n, h, w, c]."""
-  radius = _row(limits.radius)
-  inside = jnp.clip(changed, images - radius, images + radius)
-  return jnp.clip(inside, _row(limits.low), _row(limits.high))
+  inside = jnp.clip(changed, images - limits.radius, images + limits.radius)
+  return jnp.clip(inside, limits.low, limits.high)
 
 
 def sign_noise(limits: Limits, images: jax.Array, keys: jax.Array) -> jax.Array:
@@ -88,7 +87,7 @@ def sign_noise(limits: Limits, images: jax.Array, keys: jax.Array) -> jax.Array:
     keys: typed keys [n].
   """
   signs = jax.vmap(lambda key: jax.random.rademacher(key, images.shape[1:]))(keys)
-  return project(limits, images, images + signs * _row(limits.radius))
+  return project(limits, images, images + signs * limits.radius)
 
 
 def fgsm(limits: Limits, loss: Loss, images: jax.Array) -> jax.Array:
@@ -100,7 +99,7 @@ def fgsm(limits: Limits, loss: Loss, images: jax.Array) -> jax.Array:
     images: x, [n, h, w, c].
   """
   return project(
-      limits, images, images + _row(limits.radius) * jnp.sign(_slope(loss, images)))
+      limits, images, images + limits.radius * jnp.sign(_slope(loss, images)))
 
 
 def pgd(
@@ -122,14 +121,13 @@ def pgd(
   Returns:
     x_steps.
   """
-  radius = _row(limits.radius)
   start = jax.vmap(
       lambda key: jax.random.uniform(key, images.shape[1:], minval=-1.0))(keys)
-  changed = project(limits, images, images + radius * start)
+  changed = project(limits, images, images + limits.radius * start)
   for _ in range(steps):
     changed = project(
         limits, images,
-        changed + RATE / steps * radius * jnp.sign(_slope(loss, changed)))
+        changed + RATE / steps * limits.radius * jnp.sign(_slope(loss, changed)))
   return changed
 
 
@@ -178,11 +176,6 @@ def as_pictures(
   whole = images.astype(int)
   return np.clip(np.clip(pixels, whole - levels, whole + levels), 0, 255).astype(
       np.uint8)
-
-
-def _row(values):
-  """[c] -> [1, 1, 1, c]."""
-  return jnp.asarray(values).reshape(1, 1, 1, -1)
 
 
 def _slope(loss, images):
