@@ -12,6 +12,9 @@ Variants:
   white  with gradients of the target
   black  with predictions of the target alone, from which a student is distilled
 
+The network, kappa and the weights were chosen by the success on the validation part of
+one seed: .60, and .41 with width 256, depth 2, kappa 0 and gan_weight .1.
+
 Measured: docs/negatives.md, "Adversarial negatives". A run takes half a minute on two
 CPU cores.
 """
@@ -38,10 +41,10 @@ def get_config(variant='white'):
       variant=variant,
       target=classifier('baseline'),
       student=STUDENTS[variant],
-      trainer={'name': 'advgan', 'budget': 0.15, 'gan_weight': 0.1},
+      trainer={'name': 'advgan', 'budget': 0.15, 'kappa': 5.0, 'gan_weight': 1.0},
       num_classes=6,
       steps=2500,
-      perturber={'name': 'mlp', 'width': 256, 'depth': 2},
+      perturber={'name': 'mlp', 'width': 512, 'depth': 3},
       discriminator={'name': 'mlp_discriminator', 'widths': (64, 64)},
       data=dict(positives=positives, **presets.NORMALISATION['digits']),
       evals={
