@@ -170,26 +170,29 @@ def test_the_student_descends_the_cross_entropy_with_the_target(student):
 # A run.
 
 
-def classifier(seed=0, classes=(0, 1, 2, 3, 4, 5), **changes):
-  """A small classifier of digits."""
+def classifier():
+  """A small classifier of digits, with a checkpoint of half of its training."""
   def source(split):
-    return {'name': 'digits', 'split': split, 'classes': classes}
+    return {'name': 'digits', 'split': split, 'classes': (0, 1, 2, 3, 4, 5)}
 
-  return toy.change(presets.experiment(
-      name='toy', variant='baseline', seed=seed, steps=60, num_classes=len(classes),
+  return presets.experiment(
+      name='toy', variant='baseline', steps=60, num_classes=6,
       model={'name': 'mlp', 'width': 16, 'depth': 1}, loss={'name': 'cross_entropy'},
       data=dict(positives=source('train'), batch_size=32, **(
           presets.NORMALISATION['digits'])),
       evals={'test': {'source': source('test'), 'positive': True}},
-      run=dict(checkpoint_every=0, tensorboard=False)), **changes)
+      run=dict(checkpoint_every=30, tensorboard=False))
 
 
 def attack(folder, variant='black', **changes):
-  """configs/advgan.py with small networks and few updates, against runs in a folder."""
+  """configs/advgan.py with small networks and few updates, against a run in a folder.
+
+  The classifier that pictures transfer to is an earlier checkpoint of the target.
+  """
   config = toy.config_file('advgan.py')(variant)
-  for spec, name in ((config.target, 'target'), (
-      config.evals.transfer_nat.classifier, 'other')):
-    spec.update(workdir=str(folder / name), config='')
+  for spec, step in ((config.target, None), (
+      config.evals.transfer_nat.classifier, 30)):
+    spec.update(workdir=str(folder / 'target'), config='', step=step)
   small = {'width': 32, 'depth': 1}
   config.perturber.update(small)
   config.discriminator.widths = (8,)
@@ -202,15 +205,22 @@ def attack(folder, variant='black', **changes):
   return toy.change(config, **changes)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_device():
+  """Runs are compiled for one device, in half the time."""
+  make_mesh = parallel.make_mesh
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
+        devices or jax.devices()[:1]))
+    yield
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """A target, another classifier, and the run of an attack, all on one device."""
-  folder, one = tmp_path_factory.mktemp('advgan'), parallel.make_mesh(jax.devices()[:1])
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda: one)
-    train.train(classifier(), str(folder / 'target'))
-    train.train(classifier(seed=1), str(folder / 'other'))
-    train.train(attack(folder), str(folder / 'run'))
+  """A target and the run of an attack on it."""
+  folder = tmp_path_factory.mktemp('advgan')
+  train.train(classifier(), str(folder / 'target'))
+  train.train(attack(folder), str(folder / 'run'))
   return folder
 
 
@@ -278,10 +288,10 @@ def test_evaluation_repeats_and_is_reported(folder, evaluation, tmp_path):
 
 def test_the_config_holds_the_checkpoints_of_both_classifiers(folder):
   config = json.loads((folder / 'run' / 'config.json').read_text())
-  for spec, name in ((config['target'], 'target'), (
-      config['evals']['transfer_nat']['classifier'], 'other')):
-    about = runs.about(str(folder / name))
-    assert (spec['step'], spec['crc32']) == (60, about['crc32'])
+  for spec, step in ((config['target'], 60), (
+      config['evals']['transfer_nat']['classifier'], 30)):
+    about = runs.about(str(folder / 'target'), step)
+    assert (spec['step'], spec['crc32']) == (step, about['crc32'])
   state = runs.restore(str(folder / 'run')).state
   assert set(state.nets) == {'gen', 'disc', 'student'}
 
@@ -294,12 +304,12 @@ def test_every_config_builds(folder):
     config.evals = {'test': config.evals.test}
     config = runs.resolve(config)
     trainer = runs.build_trainer(config, (8, 8, 1))
-    state = jax.eval_shape(trainer.init, jax.random.key(0))
-    shapes = jax.ShapeDtypeStruct
-    batch = {'image': shapes((128, 8, 8, 1), np.uint8),
-             'label': shapes((128,), np.int32), 'weight': shapes((128,), np.float32)}
-    after, _ = jax.eval_shape(trainer.step, state, trainer.frozen(), batch)
-    assert jax.tree.structure(after) == jax.tree.structure(state)
+  state = jax.eval_shape(trainer.init, jax.random.key(0))
+  shapes = jax.ShapeDtypeStruct
+  batch = {'image': shapes((128, 8, 8, 1), np.uint8),
+           'label': shapes((128,), np.int32), 'weight': shapes((128,), np.float32)}
+  after, _ = jax.eval_shape(trainer.step, state, trainer.frozen(), batch)
+  assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def test_a_target_that_is_still_to_be_trained_waits_for_its_config(tmp_path):
