@@ -15,6 +15,7 @@ trained against it and by PGD:
   nat_pgd     NAT, negatives: 6 and 7; and the trainer adversarial, labels='negative'
   adv_advgan  cross-entropy; the pictures of adversarial.npz are positives too
   adv_pgd     cross-entropy and the trainer adversarial, labels='own'
+Third table: nat_pgd with other budgets, not attacked.
 
 Each number is a mean over seeds, ± the sample standard deviation. All are of held-out
 pictures.
@@ -42,6 +43,7 @@ ATTACKS = {  # -> (variant of the AdvGAN, name of the attack in its figures)
     'PGD on the student of the black box': ('black', 'pgd_student'),
     'FGSM': ('white', 'fgsm'), 'PGD': ('white', 'pgd'),
     'PGD for confidence': ('white', 'pgd_confident')}
+BUDGETS = (0.02, 0.05, 0.3)  # of the third table, besides --budget
 OTHER = 1000  # added to the seed of the classifier that pictures transfer to
 
 
@@ -53,7 +55,7 @@ def trained(config, workdir):
     return train.train(config, workdir)['evals']
 
 
-def classifier(arm, seed, args, folder):
+def classifier(arm, seed, budget, folder, name=''):
   """Trains a classifier of an arm; returns its figures."""
   nat = arm.startswith('nat')
   config = config_file.load(
@@ -74,9 +76,9 @@ def classifier(arm, seed, args, folder):
     config['data']['positives'] = {'name': 'arrays', 'path': both}
   if arm.endswith('_pgd'):
     config['trainer'] = {
-        'name': 'adversarial', 'budget': args.budget,
+        'name': 'adversarial', 'budget': budget,
         'labels': 'negative' if nat else 'own'}
-  return trained(config, os.path.join(folder, f'{arm}-{seed}'))
+  return trained(config, os.path.join(folder, f'{name or arm}-{seed}'))
 
 
 def attack(arm, seed, args, folder, variant='white'):
@@ -102,24 +104,21 @@ def attack(arm, seed, args, folder, variant='white'):
 
 
 def study(seed, args, folder):
-  """({attack: figures}, {arm: figures}) of one seed."""
+  """({attack: figures}, {arm: figures}, {budget: figures}) of one seed."""
   figures = {}
-  classifier('baseline', seed + OTHER, args, folder)
+  classifier('baseline', seed + OTHER, args.budget, folder)
   for arm in ARMS:
-    found = classifier(arm, seed, args, folder)
+    found = classifier(arm, seed, args.budget, folder)
     made = attack(arm, seed, args, folder)
     if arm == 'baseline':
       by = {'white': made, **{variant: attack(arm, seed, args, folder, variant)
                               for variant in ('alone', 'black')}}
     success, errors = (made['test'][name] for name in ('success', 'confident_errors'))
     figures[arm] = {
-        'accuracy': found['test']['accuracy'], 'PAR .8': made['test']['accepted'],
+        **quality(found),
         'AdvGAN': success['advgan'], 'PGD': success['pgd'],
         'confident: AdvGAN': errors['advgan'], 'confident: PGD': errors['pgd'],
-        'confident: PGD for confidence': errors['pgd_confident'],
-        'NCR .8, 8-9': found['digits_8_9']['ncr']['0.8'],
-        'AUROC, 8-9': found['digits_8_9']['auroc'],
-        'NCR .8, noise': found['noise']['ncr']['0.8']}
+        'confident: PGD for confidence': errors['pgd_confident']}
   attacks = {}
   for title, (variant, name) in ATTACKS.items():
     test, transfer = by[variant]['test'], by[variant]['transfer']
@@ -128,7 +127,19 @@ def study(seed, args, folder):
         'confident errors': test['confident_errors'][name],
         'success, other seed': transfer['success'][name],
         'mean change': test['change'][name]}
-  return attacks, figures
+  budgets = {}
+  for budget in sorted({*BUDGETS, args.budget}):
+    name = 'nat_pgd' if budget == args.budget else f'nat_pgd_{budget}'
+    budgets[str(budget)] = quality(classifier('nat_pgd', seed, budget, folder, name))
+  return attacks, figures, budgets
+
+
+def quality(found):
+  """Some figures of a classifier that is not attacked."""
+  unseen = found['digits_8_9']
+  return {'accuracy': found['test']['accuracy'], 'PAR .8': unseen['par']['0.8'],
+          'NCR .8, 8-9': unseen['ncr']['0.8'], 'AUROC, 8-9': unseen['auroc'],
+          'NCR .8, noise': found['noise']['ncr']['0.8']}
 
 
 def table(corner, found):
@@ -152,11 +163,12 @@ def main():
     parser.error('a standard deviation needs --seeds of 2 or more')
   print(f'{machine()}; {args.seeds} seeds, budget {args.budget}', flush=True)
   with tempfile.TemporaryDirectory() as folder:
-    attacks, figures = zip(
+    attacks, figures, budgets = zip(
         *(study(seed, args, args.runs or folder) for seed in range(args.seeds)),
         strict=True)
   table('attack on baseline', attacks)
   table('classifier', figures)
+  table('budget of nat_pgd', budgets)
 
 
 if __name__ == '__main__':
