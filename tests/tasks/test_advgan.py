@@ -13,7 +13,7 @@ import pytest
 import toy
 
 from nat_jax import data, models, runs, train
-from nat_jax.commands import report
+from nat_jax.commands import plan, report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
@@ -316,8 +316,13 @@ def test_a_target_that_is_still_to_be_trained_waits_for_its_config(tmp_path):
   """--mode=train trains it first, after all configs were checked."""
   config = toy.config_file('advgan.py')('white')
   config.target.workdir = str(tmp_path / 'missing')
-  config.evals = {'test': config.evals.test}
+  config.evals.transfer_nat.classifier.workdir = str(tmp_path / 'other')
   assert 'crc32' not in runs.resolve(config)['target']
+  needed, planned = plan.plan(config, 'configs/advgan.py', 'white', {}, 'run')
+  assert [(one.variant, workdir) for one, workdir in needed] == [
+      ('baseline', str(tmp_path / 'missing')), ('nat', str(tmp_path / 'other'))]
+  assert [workdir for _, workdir in planned] == ['run']
+  config.evals = {'test': config.evals.test}
   config.target.config = ''
   with pytest.raises(ValueError, match='no checkpoints in .*missing'):
     runs.resolve(config)
