@@ -319,8 +319,8 @@ def test_a_target_that_is_still_to_be_trained_waits_for_its_config(tmp_path):
   config.evals.transfer_nat.classifier.workdir = str(tmp_path / 'other')
   assert 'crc32' not in runs.resolve(config)['target']
   needed, planned = plan.plan(config, 'configs/advgan.py', 'white', {}, 'run')
-  assert [(one.variant, workdir) for one, workdir in needed] == [
-      ('baseline', str(tmp_path / 'missing')), ('nat', str(tmp_path / 'other'))]
+  assert {one.variant: workdir for one, workdir in needed} == {
+      'baseline': str(tmp_path / 'missing'), 'nat': str(tmp_path / 'other')}
   assert [workdir for _, workdir in planned] == ['run']
   config.evals = {'test': config.evals.test}
   config.target.config = ''
