@@ -26,9 +26,11 @@ Recipes that need no negatives, each also with those of nat, as nat_logitnorm et
   pixmix      images mixed with generated fractals
   adaptivemix mixed positives, whose features are mixed too; an orthogonal output layer
   mixup       mixed positives with mixed targets
+  adversarial adversarial training by PGD; nat_adversarial: its pictures as negatives
 
-Measured: docs/results.md, "Digits", "Negatives that generalise", "Recipes on digits". A
-run takes a quarter of a minute on two CPU cores, and with rotation three quarters.
+Measured: docs/results.md, "Digits", "Negatives that generalise", "Recipes on digits";
+with an MLP, docs/negatives.md, "Adversarial negatives". A run takes a quarter of a
+minute on two CPU cores, with rotation three quarters, and `adversarial` two minutes.
 """
 
 from nat_jax import names
@@ -59,7 +61,11 @@ VARIANTS = {  # -> loss, negatives per batch, negative transform
     'nat_adaptivemix': (NAT, 16, {}),
     'mixup': (PLAIN, 0, {}),
     'nat_mixup': (NAT, 16, {}),
+    'adversarial': (PLAIN, 0, {}),
+    'nat_adversarial': (NAT, 16, {}),
 }
+# Variant -> what becomes of the positives that PGD changes.
+ADVERSARIAL = {'adversarial': 'own', 'nat_adversarial': 'negative'}
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 3000}}
 
 
@@ -68,6 +74,9 @@ def get_config(variant='nat'):
     raise ValueError(names.unknown('variant', variant, VARIANTS))
   loss, count, treatment = VARIANTS[variant]
   recipe = variant.removeprefix('nat_')
+  trainer = recipes.TRAINERS.get(recipe, recipes.SUPERVISED)
+  if variant in ADVERSARIAL:
+    trainer = {'name': 'adversarial', 'budget': 0.15, 'labels': ADVERSARIAL[variant]}
   positives, negatives, evals = recipes.digits()
   if variant in ('shuffled', 'nat_general'):
     negatives['shuffled'] = SHUFFLED
@@ -79,7 +88,7 @@ def get_config(variant='nat'):
       compare_with='baseline' if variant == 'nat' else '',
       num_classes=6,
       steps=1000,
-      trainer=recipes.TRAINERS.get(recipe, recipes.SUPERVISED),
+      trainer=trainer,
       model={'name': 'small_conv'},
       loss=loss,
       optimizer={'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4},

@@ -41,6 +41,10 @@ METRICS = {
     'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
     'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
     'below_half': Metric('share with D < 1/2', 3),
+    # Attacks on classifiers, of pictures that were classified correctly.
+    'success': Metric('success', 3),
+    'confident_errors': Metric('confident errors', 3),
+    'change': Metric('mean change', 3),
     # Generated images.
     'inception_score': Metric('IS', 2, 'higher'),
     'am_score': Metric('AM score', 3, 'lower'),

@@ -226,8 +226,58 @@ OUTLIERS: dict[str, Any] = dict(  # detectors of outliers among vectors: GAAL
     compare_with='',
     run=RUN,
 )
-DEFAULTS = {'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN, 'points': POINTS,
-            'outliers': OUTLIERS}
+
+ADVGAN: dict[str, Any] = dict(  # changes of pictures that mislead a classifier
+    task='advgan',
+    name='experiment',
+    variant='',
+    # The classifier that is attacked: its workdir, optionally the step of its
+    # checkpoint, and config=FILE:VARIANT, which is trained first if it is missing.
+    target={'name': 'checkpoint', 'workdir': ''},  # nat_jax.tasks.advgan.TARGETS
+    # A classifier that is distilled from the target and attacked in its place:
+    # nat_jax.models.MODELS; {}: gradients of the target itself are used.
+    student={},
+    trainer=dict(
+        name='advgan',  # nat_jax.tasks.advgan.TRAINERS
+        budget=0.03,  # largest change of a pixel, as a share of black to white
+        adversarial_weight=1.0,  # of the margin by which the right class wins
+        gan_weight=0.1,  # of the discriminator's term
+        hinge_weight=0.0,  # of the length of the change above `hinge`
+        hinge=0.0,  # length that costs nothing; 1 is the largest possible one
+        kappa=0.0,  # logits by which a wrong class shall win
+    ),
+    seed=0,
+    steps=1000,  # number of updates
+    num_classes=10,
+    perturber={'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
+    discriminator={'name': 'mlp_discriminator'},  # nat_jax.models.DISCRIMINATORS
+    optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of all networks
+    schedule={'name': 'linear', 'learning_rate': 1e-3},
+    grad_clip=0.0,
+    data=dict(
+        positives={'name': 'digits'},  # pictures of the target's classes
+        image_size=0,  # as for classifiers
+        skip_unreadable=False,
+        mean=(0.5,),  # those of the target
+        std=(0.5,),
+        batch_size=128,
+        augment=[],
+    ),
+    # name -> {'source': pictures with labels, 'type': nat_jax.tasks.advgan.EVALUATORS,
+    #   'every': updates; 0: at the end only,
+    #   'classifier': one of TARGETS, which is shown the pictures that were changed for
+    #   the target; {}: the target}
+    evals={},
+    measures=dict(
+        threshold=0.8,  # an error with a larger maximum probability is a confident one
+        attack_steps=10,  # of PGD
+    ),
+    eval_batch_size=512,
+    compare_with='',
+    run=RUN,
+)
+DEFAULTS = {'advgan': ADVGAN, 'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN,
+            'outliers': OUTLIERS, 'points': POINTS}
 GROUPS = ('data', 'measures', 'run')
 
 
@@ -389,6 +439,7 @@ def _upgrade_points(config):
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
 # Keys of evaluation sets.
 SET_KEYS = ('source', 'positive', 'seen', 'part', 'corrupt', *EVAL_KEYS)
+ATTACK_KEYS = ('source', 'classifier', *EVAL_KEYS)  # of entries of an attack
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 ACCURACY_NCR = 'accuracy_ncr'  # default `type` of an entry of `evals` with a source
 CORRUPTION = 'corruption'  # `type` of an entry of `evals` with corrupted positives
@@ -419,7 +470,8 @@ def check_config(config: dict[str, Any]) -> None:
       for inner in base[key]:
         _check_value(f'{key}.{inner}', config[key][inner])
     elif key == 'evals' and 'reference' not in base:
-      _check_entries(key, config[key], EVAL_KEYS)
+      _check_entries(
+          key, config[key], ATTACK_KEYS if 'target' in base else EVAL_KEYS)
     else:
       _check_value(key, config[key])
   _check_best(config)

@@ -148,6 +148,8 @@ BOUNDS: dict[str, Bound] = {
     'measures.batch_size': whole('[2, 1e5]'),
     'measures.splits': COUNT,
     'measures.neighbours': COUNT,
+    'measures.threshold': number('[0, 1)'),
+    'measures.attack_steps': whole('[1, 1000]'),
 
     # GANs of points.
     'num_seeds': whole('[1, 1e4]'),
@@ -188,6 +190,14 @@ BOUNDS: dict[str, Bound] = {
     'trainer.labels': NAME,
     'trainer.recon_weight': number('[0, 1]'),
     'trainer.distance_weight': WEIGHT,
+    'trainer.adversarial_weight': WEIGHT,
+    'trainer.gan_weight': WEIGHT,
+    'trainer.hinge_weight': WEIGHT,
+    'trainer.hinge': number('[0, 1]'),
+    'trainer.kappa': WEIGHT,
+    'trainer.budget': SHARE,
+    'trainer.steps': whole('[1, 1000]'),  # each is unrolled in the compiled step
+    'trainer.attack': PROGRAM,
     'trainer.see': PROGRAM,
     'trainer.extra_loss': PROGRAM,
     'trainer.extra_on': PROGRAM,
@@ -283,6 +293,11 @@ BOUNDS: dict[str, Bound] = {
     'corruption.num': whole('[0, 1e9]'),
     'corruption.seed': SEED,
 
+    'target.workdir': TEXT,
+    'target.step': either(PERIOD, NONE),
+    'target.crc32': either(whole('[0, 4294967295]'), NONE),
+    'target.config': TEXT,
+
     'features.workdir': TEXT,
     'features.step': either(PERIOD, NONE),
     'features.config': TEXT,
@@ -336,6 +351,10 @@ SPECS = {
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
     'encoder': 'model',
+    'perturber': 'model',
+    'student': 'model',
+    'target': 'target',
+    'evals.*.classifier': 'target',
     'penalties.*': 'penalty',
     'generator.generator': 'generator',
     'data': 'points',
@@ -350,8 +369,8 @@ SPECS = {
     'measures.features': 'features',
     'measures.independent': 'features',
 }
-OPTIONAL = ('disc_schedule', 'data.treatment', 'measures.reference',
-            'measures.independent')  # specs that may be {}
+OPTIONAL = ('disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
+            'measures.reference', 'measures.independent')  # specs that may be {}
 
 
 def check(path: str, key: str, value: Any) -> None:

@@ -1,11 +1,11 @@
-"""The tasks, families of runs: classifiers, GANs, detectors of outliers.
+"""The tasks, families of runs: classifiers, GANs, detectors of outliers, attacks.
 
     task = TASKS[config['task']]           # a nat_jax.task.Task
 
 To add a task, add a package here and a row to `TASKS`.
 """
 
-from nat_jax.tasks import classify, gaan, gan, outliers, points
+from nat_jax.tasks import advgan, classify, gaan, gan, outliers, points
 
-TASKS = {'classify': classify.TASK, 'gan': gan.TASK, 'gaan': gaan.TASK,
-         'points': points.TASK, 'outliers': outliers.TASK}
+TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
+         'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK}

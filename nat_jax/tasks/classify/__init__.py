@@ -6,6 +6,7 @@
   attention_transfer  a student trained to match its teacher's attention maps
   rotation            the rotation of positives as an auxiliary task
   adaptive_mix        positives whose features are mixed as their pixels are
+  adversarial         adversarial pictures of the positives as negatives, by PGD
   mixup               positives that are mixed in pairs
   inputs              the images of a config, for training and for evaluation
   view                pictures -> inputs of a classifier, of pictures or of vectors

@@ -17,6 +17,7 @@ from nat_jax.runtime import optim
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import images
 from nat_jax.tasks.classify.adaptive_mix import adaptive_mix
+from nat_jax.tasks.classify.adversarial import adversarial
 from nat_jax.tasks.classify.attention_transfer import attention_transfer
 from nat_jax.tasks.classify.mixup import mixup
 from nat_jax.tasks.classify.rotation import rotation
@@ -25,6 +26,7 @@ from nat_jax.tasks.classify.treatments import TREATMENTS
 
 TRAINERS = {
     'adaptive_mix': adaptive_mix,
+    'adversarial': adversarial,
     'attention_transfer': attention_transfer,
     'mixup': mixup,
     'rotation': rotation,

@@ -24,6 +24,7 @@ from nat_jax.tasks import updates
 from nat_jax.tasks.classify import treatments
 
 Average = clu_metrics.Average
+ATTACK = 2**32 - 2  # purpose of keys; larger than the index of any example
 
 
 @flax.struct.dataclass
@@ -80,6 +81,9 @@ class Setup(NamedTuple):
       `metrics.THRESHOLDS` that `metrics.informative` returns for `num_classes`.
     treat: changes a batch, mostly its negatives, before the pass over it; see
       `tasks.classify.treatments`.
+    attack: (images [n, ...] -> logits, images, labels [n], keys [n]) -> images, changes
+      that mislead the network before the update, in evaluation mode. They become
+      'attacked' of the batch, for `see`.
     micro_batches: number of parts of a batch, whose gradients are added; each has
       BatchNorm statistics of its own. See `tasks.updates.in_parts`.
     see: (network, batch, axis) -> ((logits [n, num_outputs], aux), changed variables),
@@ -101,6 +105,7 @@ class Setup(NamedTuple):
   ema_decay: float = 0.0
   threshold: float | None = None
   treat: treatments.Treatment | None = None
+  attack: Callable[..., jax.Array] | None = None
   micro_batches: int = 1
   see: Callable[..., Any] = plain_view
   extra_loss: Callable[..., jax.Array] | None = None
@@ -172,6 +177,8 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   if setup.treat is not None:
     batch = setup.treat(
         batch, treatments.purpose_key(step_key), confidence_of(setup, net, axis), axis)
+  if setup.attack is not None:
+    batch = {**batch, 'attacked': attacked(setup, net, batch, step_key, axis)}
   labels, weight = batch['label'], batch['weight']
   coefficients = losses.example_weights(labels, weight, objective, axis)
   slots = {'filled': weight > 0, 'positive': (weight > 0) & (labels >= 0),
@@ -216,6 +223,22 @@ def confidence_of(
 
   return lambda images: updates.in_parts(
       confidence, (), images, setup.micro_batches, axis)[1]
+
+
+def attacked(
+    setup: Setup, net: Net, batch: treatments.Batch, step_key: jax.Array, axis: Axis
+) -> jax.Array:
+  """Returns the images of a batch as `setup.attack` changes them, [n, ...]."""
+  def logits(images):
+    return setup.model.apply(net.variables, images, train=False)[0]
+
+  def one(carry, examples):
+    images, labels, words = examples
+    return carry, setup.attack(logits, images, labels, jax.random.wrap_key_data(words))
+
+  keys = axis.keys(jax.random.fold_in(step_key, ATTACK), len(batch['label']))
+  examples = batch['image'], batch['label'], jax.random.key_data(keys)
+  return updates.in_parts(one, (), examples, setup.micro_batches, axis)[1]
 
 
 def forward(setup: Setup, state: State, images: jax.Array) -> Any:
