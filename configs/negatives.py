@@ -2,10 +2,11 @@
 
     python tests/bench/negatives.py runs/negatives
 
-trains all of them with ten seeds, and first the runs that generate negatives
-(generated.npz of the command's folder is the place that its variants expect). Positives
-are the digits 0-5, as in configs/digits.py. Each source gives 200 pictures, `few_near`
-and `few_unlike` 20, and each batch has 16 of them on top of 128 positives.
+trains all of them with ten seeds, and first the networks that generate negatives, whose
+pictures it puts into files sources/*.npz of its folder, where three of the variants
+look for them. Positives are the digits 0-5, as in configs/digits.py. Each source gives
+200 pictures, `few_near` and `few_unlike` 20, and each batch has 16 of them on top of
+128 positives.
 
 Variants:
   none          the plain classifier
@@ -21,6 +22,8 @@ Variants:
   pgd           positives that PGD changes during training, budget .15
   advgan        positives changed by an AdvGAN (configs/advgan.py)
   gan           samples of a GAN of the positives, the far ones (configs/generated.py)
+  made          100 shuffled positives and 100 halves: no picture is collected
+  both          100 shuffled positives and 100 digits 6-7
   gaal          samples of the generators of MO-GAAL (configs/outliers.py) on the pixels
 
 Evaluated on digits 6-7 (`near`), photographs (another one) and shuffled test positives,
@@ -52,19 +55,22 @@ def synthetic(name, num=NUM, **settings):
 
 NEAR = digits('train[:980]', 6, 7)
 SOURCES = {
-    'none': None,
-    'noise': synthetic('uniform_noise'),
-    'shuffled': synthetic('patch_shuffle'),
-    'halves': synthetic('class_halves'),
-    'few_unlike': synthetic('photographs', FEW),
-    'many_unlike': synthetic('photographs'),
-    'few_near': digits('train[:111]', 6, 7),
-    'many_near': NEAR,
-    'mixed': NEAR,
-    'mined': NEAR,
-    'pgd': None,
-    **{name: {'name': 'arrays', 'path': os.path.join('sources', f'{name}.npz')}
-       for name in GENERATED},
+    'none': (),
+    'noise': (synthetic('uniform_noise'),),
+    'shuffled': (synthetic('patch_shuffle'),),
+    'halves': (synthetic('class_halves'),),
+    'few_unlike': (synthetic('photographs', FEW),),
+    'many_unlike': (synthetic('photographs'),),
+    'few_near': (digits('train[:111]', 6, 7),),
+    'many_near': (NEAR,),
+    'mixed': (NEAR,),
+    'mined': (NEAR,),
+    'made': (synthetic('patch_shuffle', NUM // 2),
+             synthetic('class_halves', NUM // 2)),
+    'both': (synthetic('patch_shuffle', NUM // 2), digits('train[:515]', 6, 7)),
+    'pgd': (),
+    **{name: ({'name': 'arrays', 'path': os.path.join('sources', f'{name}.npz'),
+               'rows': 'all'},) for name in GENERATED},
 }
 
 
@@ -72,7 +78,7 @@ def get_config(variant='many_near'):
   """Returns the config of a variant; raises ValueError for an unknown variant."""
   if variant not in SOURCES:
     raise ValueError(names.unknown('variant', variant, SOURCES))
-  source = SOURCES[variant]
+  sources = {source['name']: {'source': source} for source in SOURCES[variant]}
   test = digits('test', *range(6))
   return presets.experiment(
       name='negatives',
@@ -86,10 +92,10 @@ def get_config(variant='many_near'):
       schedule={'name': 'cosine', 'learning_rate': 0.1},
       data=dict(
           positives=digits('train', *range(6)),
-          negatives={variant: {'source': source}} if source else {},
+          negatives=sources,
           **presets.NORMALISATION['digits'],
           batch_size=128,
-          negatives_per_batch=(64 if variant == 'mined' else 16) if source else 0,
+          negatives_per_batch=(64 if variant == 'mined' else 16) if sources else 0,
           treatment={'mixed': MIXED, 'mined': MINED}.get(variant, {}),
       ),
       evals={

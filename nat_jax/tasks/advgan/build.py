@@ -43,12 +43,15 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
   return {**config, 'target': found, 'evals': evals}
 
 
-def load(config: Mapping[str, Any], num_devices: int = 1) -> Inputs:
+def load(
+    config: Mapping[str, Any], num_devices: int = 1, others: Others | None = None
+) -> Inputs:
   """Loads the positives; there are no negatives.
 
   Args:
     config: of an AdvGAN.
     num_devices: number of devices that share a batch.
+    others: unused.
 
   Raises:
     ValueError: a mistake in the data or the batch; the message says how to correct it.

@@ -57,7 +57,9 @@ def load(
   settings = config['data']
   images.check_devices(settings, num_devices)
   needed = uses_negatives(config)
-  if needed and not (
+  # Those that the trainer 'adversarial' makes of positives may be the only ones.
+  made = config['trainer'].get('labels') == 'negative'
+  if needed and not made and not (
       settings['negatives'] and images.most_negatives(settings)):
     raise ValueError(
         f'the loss {config["loss"]["name"]!r} needs negatives, but the config has none '
