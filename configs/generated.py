@@ -1,7 +1,7 @@
 """Digits 0-5 against negatives that a GAN of these digits generates.
 
     python -m nat_jax.main --config configs/gan/digits.py:am --workdir runs/gan-digits \
-      --config.data.positives.split='train[:80%]'
+      --config.data.positives.split='train[:80%]' --config.steps=3000
     python -m nat_jax.main --config configs/digits.py:baseline \
       --workdir runs/digits-baseline
     python -m nat_jax.main --config configs/generated.py --workdir runs/generated
@@ -11,10 +11,10 @@ negative is used anywhere. The evaluation sets are those of configs/digits.py, w
 are unseen here. Another GAN: --config.data.negatives.generated.source.workdir=DIR.
 
 Variants:
-  far     samples whose distance to the nearest positive is above the median distance of
-          a positive to the nearest other one; the default
   unsure  samples of which the plain classifier (runs/digits-baseline) is not sure, with
-          a largest probability below .9
+          a largest probability below .9; the default
+  far     samples whose distance to the nearest positive is above the median distance of
+          a positive to the nearest other one
   every   all samples
 
 Measured: docs/negatives.md, "Negatives that a run generates".
@@ -24,13 +24,13 @@ from nat_jax import names
 from nat_jax.schema import presets, recipes
 
 FILTERS = {  # variant -> arguments of the source 'run'
-    'far': {'distance': (1.0, 1e9)},
     'unsure': {'classifier': 'runs/digits-baseline', 'confidence': (0.0, 0.9)},
+    'far': {'distance': (1.0, 1e9)},
     'every': {},
 }
 
 
-def get_config(variant='far'):
+def get_config(variant='unsure'):
   if variant not in FILTERS:
     raise ValueError(names.unknown('variant', variant, FILTERS))
   positives, _, evals = recipes.digits()

@@ -40,8 +40,9 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
 
 def _data(settings, counts):
   """(term, text) of the training data; `counts`: their numbers of examples, or {}."""
-  if 'positives' not in settings:  # GANs of points
-    return [('Data', source_text(settings))] if settings else []
+  if 'positives' not in settings:  # GANs of points, detectors of outliers
+    source = settings.get('examples', settings)
+    return [('Data', source_text(source))] if settings else []
   rows = [('Trained on', source_text(settings['positives'])
            + _number(counts.get('positives'), ' images'))]
   if not settings.get('negatives') or counts and not counts['negatives']:
@@ -58,7 +59,8 @@ def source_text(spec: Mapping[str, Any]) -> str:
   Args:
     spec: `{'name': ..., arguments}`.
   """
-  text = [str(spec.get('dataset') or spec.get('path') or spec.get('name', '-'))]
+  named = (spec.get(key) for key in ('dataset', 'path', 'workdir'))
+  text = [str(next(filter(None, named), spec.get('name', '-')))]
   text += [spec['split']] if spec.get('split') else []
   if spec.get('classes'):
     text += [f'classes {_listed(spec["classes"])}']

@@ -212,9 +212,9 @@ def _global(state, mesh, mode):
 
 def local(num: int, mesh: Mesh) -> slice:
   """Which of the `num` rows of a global batch the devices of this process hold."""
-  per_process = num // mesh.devices.size * len(mesh.local_devices)
-  first = jax.process_index() * per_process
-  return slice(first, first + per_process)
+  each, here = num // mesh.devices.size, mesh.local_devices
+  first = each * list(mesh.devices.flat).index(here[0])  # in order, see `make_mesh`
+  return slice(first, first + each * len(here))
 
 
 def split(items: Any, mesh: Mesh, mode: str = 'jit') -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nat_jax import data, losses, metrics
-from nat_jax.runtime import inference
+from nat_jax.runtime import inference, parallel
 from nat_jax.task import Others
 
 MOST = 20  # most examples drawn per example asked for, where a filter selects
@@ -195,11 +195,11 @@ def _confidence(
         f'the classifier in {workdir} takes {_kind(found.shape)}, and the examples '
         f'are {_kind(shape)}; choose a classifier of such examples')
   head, k = found.trainer.heads['logits'], found.config['num_classes']
+  state, mesh = parallel.on_one_device(found.state)  # as for what is generated
   predict = inference.make_predict(
-      lambda state, images: losses.max_probability(head(state, images), k),
-      found.mesh, BATCH)
+      lambda state, images: losses.max_probability(head(state, images), k), mesh, BATCH)
   settings = found.config['data']
-  return lambda examples: predict(found.state, _prepared(examples, settings))
+  return lambda examples: predict(state, _prepared(examples, settings))
 
 
 def _distance(positives: data.Arrays) -> Callable[[np.ndarray], np.ndarray]:
