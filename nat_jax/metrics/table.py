@@ -44,6 +44,7 @@ METRICS = {
     # Attacks on classifiers, of pictures that were classified correctly.
     'success': Metric('success', 3),
     'confident_errors': Metric('confident errors', 3),
+    'accepted_errors': Metric('accepted errors', 3),
     'change': Metric('mean change', 3),
     # Generated images.
     'inception_score': Metric('IS', 2, 'higher'),

@@ -113,12 +113,10 @@ def study(seed, args, folder):
     if arm == 'baseline':
       by = {'white': made, **{variant: attack(arm, seed, args, folder, variant)
                               for variant in ('alone', 'black')}}
-    success, errors = (made['test'][name] for name in ('success', 'confident_errors'))
-    figures[arm] = {
-        **quality(found),
-        'AdvGAN': success['advgan'], 'PGD': success['pgd'],
-        'confident: AdvGAN': errors['advgan'], 'confident: PGD': errors['pgd'],
-        'confident: PGD for confidence': errors['pgd_confident']}
+    figures[arm] = quality(found)
+    for metric in ('success', 'confident_errors', 'accepted_errors'):
+      figures[arm] |= {f'{metric}, {name}': made['test'][metric][name]
+                       for name in ('advgan', 'pgd', 'pgd_confident')}
   attacks = {}
   for title, (variant, name) in ATTACKS.items():
     test, transfer = by[variant]['test'], by[variant]['transfer']
@@ -138,8 +136,11 @@ def quality(found):
   """Some figures of a classifier that is not attacked."""
   unseen = found['digits_8_9']
   return {'accuracy': found['test']['accuracy'], 'PAR .8': unseen['par']['0.8'],
-          'NCR .8, 8-9': unseen['ncr']['0.8'], 'AUROC, 8-9': unseen['auroc'],
-          'NCR .8, noise': found['noise']['ncr']['0.8']}
+          **{f'{metric}, {name}': one for name, of in (
+              ('8-9', unseen), ('noise', found['noise']))
+             for metric, one in (('NCR .8', of['ncr']['0.8']),
+                                 ('FPR95', of['fpr95_id_positive']),
+                                 ('AUROC', of['auroc']))}}
 
 
 def table(corner, found):

@@ -244,16 +244,22 @@ def test_figures_are_those_of_the_pictures_in_the_file(folder, evaluation):
   assert 0 < moved.max() <= 38  # .15 * 255
   target = runs.restore(str(folder / 'target'))
 
-  def predictions(images):
-    return np.asarray(
-        target.trainer.heads['logits'](target.state, images)).argmax(1)
+  def classify(images):
+    logits = np.asarray(target.trainer.heads['logits'](target.state, images))
+    p = np.exp(logits - logits.max(1, keepdims=True)).astype(float)
+    return logits.argmax(1), p.max(1) / p.sum(1)
 
-  right = predictions(positives.image) == positives.label
-  wrong = predictions(changed) != positives.label
+  (before, confidence), (after, p) = map(classify, (positives.image, changed))
+  right, wrong = before == positives.label, after != positives.label
   found = evaluation['evals']['train']
   assert found['attacked'] == right.sum() and found['n'] == len(right)
   assert found['accuracy'] == pytest.approx(right.mean())
   assert found['success']['advgan'] == pytest.approx(wrong[right].mean())
+  assert found['confident_errors']['advgan'] == pytest.approx(
+      (wrong & (p > 0.8))[right].mean(), abs=0.003)
+  keeps = np.sort(confidence)[int(0.05 * len(p))]  # 30 of 601 are below it
+  assert found['accepted_errors']['advgan'] == pytest.approx(
+      (wrong & (p >= keeps))[right].mean(), abs=0.003)
   assert found['change']['advgan'] == pytest.approx(moved[right].mean() / 255)
 
 

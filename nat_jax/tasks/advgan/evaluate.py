@@ -221,9 +221,12 @@ def attack_figures(
   success           share that is taken for another class after the change
   confident_errors  share that is taken for another class after the change, with a
                     maximum probability above `measures.threshold`
+  accepted_errors   share that is taken for another class after the change, with a score
+                    at which 95 % of the pictures are accepted as they are: so
+                    classifiers of other levels of confidence compare
   change            mean change of a pixel, as a share of the range from black to white
 
-  A background output is no class: a picture that it wins is refused. The last three are
+  A background output is no class: a picture that it wins is refused. The last four are
   given for each attack; they are None if no picture is classified correctly.
 
   Args:
@@ -240,8 +243,9 @@ def attack_figures(
   pictures, labels = np.asarray(arrays.image), arrays.label
   before = scores(pictures)
   right = before['prediction'] == labels
+  keeps_most = metrics.threshold_at_recall(before['score'])
   shares: dict[str, dict[str, float | None]] = {
-      'success': {}, 'confident_errors': {}, 'change': {}}
+      'success': {}, 'confident_errors': {}, 'accepted_errors': {}, 'change': {}}
   examples = {}
   for name, attack in made.items():
     changed = attack(state, pictures, labels)
@@ -250,7 +254,8 @@ def attack_figures(
     moved = np.abs(changed.astype(float) - pictures).mean((1, 2, 3)) / 255
     for metric, values in (
         ('success', wrong), ('change', moved),
-        ('confident_errors', wrong & (after['max_prob'] > threshold))):
+        ('confident_errors', wrong & (after['max_prob'] > threshold)),
+        ('accepted_errors', wrong & (after['score'] >= keeps_most))):
       shares[metric][name] = float(values[right].mean()) if right.any() else None
     if name == 'advgan':
       rows = np.flatnonzero(right)[:NUM_EXAMPLES]
