@@ -21,7 +21,7 @@ Variants:
   mined         200 digits 6-7, the hardest quarter of 64 per batch
   pgd           positives that PGD changes during training, budget .15
   advgan        positives changed by an AdvGAN (configs/advgan.py)
-  gan           samples of a GAN of the positives, the far ones (configs/generated.py)
+  gan           samples of a GAN of the positives that `none` is not sure of
   made          100 shuffled positives and 100 halves: no picture is collected
   both          100 shuffled positives and 100 digits 6-7
   gaal          samples of the generators of MO-GAAL (configs/outliers.py) on the pixels

@@ -5,10 +5,9 @@
 
 The variants of configs/negatives.py, which says what each is. Negatives that networks
 generate come from one training each, all of the training positives alone: the samples
-of a GAN (configs/gan/digits.py:am) that are farther from the positives than these are
-from each other, those of MO-GAAL (configs/outliers.py) on the 64 pixels, and the
-training positives as an AdvGAN (configs/advgan.py) changes them against a plain
-classifier.
+of a GAN (configs/gan/digits.py:am) that a plain classifier gives a probability below .9,
+those of MO-GAAL (configs/outliers.py) on the 64 pixels, and the training positives as an
+AdvGAN (configs/advgan.py) changes them against that classifier.
 
 First table: accuracy, PAR .8 (positives accepted at .8), and NCR .8, AUROC and FPR95
 (at 95 % of the positives accepted) on the digits 8-9 and on the mean of blobs and
@@ -66,12 +65,18 @@ def save(name, images, count):
   np.savez(os.path.join('sources', f'{name}.npz'), image=images[np.sort(chosen)])
 
 
+def plain_classifier():
+  """The workdir of a plain classifier, of a seed of its own."""
+  workdir = os.path.join('sources', 'classifier')
+  trained(load('negatives', 'none') | {'seed': 1000}, workdir)
+  return workdir
+
+
 def make_advgan(config, count):
   """The training positives as an AdvGAN changes them."""
-  target, workdir = os.path.join('sources', 'target'), os.path.join('sources', 'advgan')
-  trained(load('negatives', 'none') | {'seed': 1000}, target)
+  workdir = os.path.join('sources', 'advgan')
   attack = load('advgan', 'white')
-  attack['target'] = {'name': 'checkpoint', 'workdir': target}
+  attack['target'] = {'name': 'checkpoint', 'workdir': plain_classifier()}
   attack['data']['positives'] = config['data']['positives']
   attack['evals'] = {'test': {'source': config['evals']['test']['source']}}
   trained(attack, workdir)
@@ -80,15 +85,16 @@ def make_advgan(config, count):
 
 
 def make_gan(config, count):
-  """Samples of a GAN that are far from the positives."""
+  """Samples of a GAN that a plain classifier is not sure of."""
   workdir = os.path.join('sources', 'gan')
   gan = load('gan/digits', 'am')
   gan['data']['positives'] = config['data']['positives']
   gan['evals'] = {}
   trained(gan, workdir)
   images = generated.run(
-      workdir, count, distance=(1.0, 1e9), like=data.load(config['data']['positives']),
-      settings=config['data'], others=runs.OTHERS).image
+      workdir, count, classifier=plain_classifier(), confidence=(0.0, 0.9),
+      like=data.load(config['data']['positives']), settings=config['data'],
+      others=runs.OTHERS).image
   save('gan', images, count)
 
 
