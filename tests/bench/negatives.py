@@ -4,9 +4,9 @@
     python tests/bench/negatives.py --runs runs/negatives  # keeps its runs, and goes on
 
 The variants of configs/negatives.py, which says what each is. Negatives that networks
-generate come from one training each, all of the training positives alone: the samples
-of a GAN (configs/gan/digits.py:am) that a plain classifier gives a probability below .9,
-those of MO-GAAL (configs/outliers.py) on the 64 pixels, and the training positives as an
+generate come from one training each, all of the training positives alone: samples of a
+GAN (configs/gan/digits.py:am) of which a plain classifier is less than .9 sure, samples
+of MO-GAAL (configs/outliers.py) on the 64 pixels, and the training positives as an
 AdvGAN (configs/advgan.py) changes them against that classifier.
 
 First table: accuracy, PAR .8 (positives accepted at .8), and NCR .8, AUROC and FPR95
