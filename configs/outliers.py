@@ -37,7 +37,8 @@ def get_config(variant='mo'):
     raise ValueError(names.unknown('variant', method, VARIANTS))
   num_generators, freeze_after = VARIANTS[method]
   given = dict(
-      examples={'name': 'arrays', 'path': os.path.abspath(path), 'rows': 'all'},
+      examples={'name': 'arrays', 'path': os.path.abspath(path), 'rows': 'all',
+                'keep_constant': True},
       outliers=()) if path else {}
   return presets.experiment(
       task='outliers',

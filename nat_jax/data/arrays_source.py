@@ -86,8 +86,9 @@ def arrays(
   listing = sources.take_classes(
       sources.Arrays(np.flatnonzero(label >= 0), label[label >= 0], names), classes)
   chosen = _split(path, listing, split, header.split)
+  taken = listing.image[chosen]
   return sources.Arrays(
-      values[listing.image[chosen]], listing.label[chosen], listing.names)
+      values[taken], listing.label[chosen], listing.names, row=taken)
 
 
 def _classes_of(path, header, num, rows):

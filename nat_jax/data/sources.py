@@ -33,6 +33,7 @@ class Arrays(NamedTuple):
     names: the class names; may be empty.
     files: paths of the pictures, object [n]; None: not from files, or not known.
     hashes: perceptual hashes uint64 [n] of `near_duplicates`; None: not known.
+    row: int [n], the row of each example in its file, from 0; None: not known.
   """
 
   image: rows.Images
@@ -40,6 +41,7 @@ class Arrays(NamedTuple):
   names: tuple[str, ...] = ()
   files: np.ndarray | None = None
   hashes: np.ndarray | None = None
+  row: np.ndarray | None = None
 
 
 def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice]]:

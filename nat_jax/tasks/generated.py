@@ -68,8 +68,8 @@ def run(
         "the source 'run' needs `classifier`, the workdir of a classifier, and "
         f'`confidence`, (lowest, highest), together; got {classifier!r} and '
         f'{confidence}')
-  given = _arguments(locals())
-  _check_unchanged(given, others)
+  for one in ((workdir, step, crc32), (classifier, classifier_step, classifier_crc32)):
+    _check_unchanged(*one, others)
   shape, draw = others.sampler(workdir, step)
   expected = tuple(like.image.shape[1:])
   if shape != expected:
@@ -86,7 +86,9 @@ def run(
   if distance is not None:
     far = _distance(like)
     tests.append(lambda x: _within(far(prepare(x)), distance))
-  found = prepare(_select(draw, num, seed, tests, given))
+  filters = ', '.join(f'{key}={list(value)}' for key, value in (
+      ('confidence', confidence), ('distance', distance)) if value is not None)
+  found = prepare(_select(draw, num, seed, tests, f'the run in {workdir}', filters))
   return data.Arrays(found, np.zeros(num, np.int32), ('generated',))
 
 
@@ -123,24 +125,16 @@ def identify(spec: Mapping[str, Any], others: Others) -> dict[str, Any]:
   return spec
 
 
-def _arguments(given):
-  """The arguments of `run` that a config may have."""
-  return {key: value for key, value in given.items()
-          if key not in ('like', 'settings', 'others')}
-
-
-def _check_unchanged(given, others):
-  """Raises ValueError if a checkpoint has another checksum than in `given`."""
-  for key, (step_key, crc32_key) in IDENTITIES.items():
-    workdir, expected = given[key], given[crc32_key]
-    if not workdir or expected is None:
-      continue
-    crc32 = others.about(workdir, given[step_key])['crc32']
-    if crc32 != expected:
-      raise ValueError(
-          f'the checkpoint of step {given[step_key]} in {workdir} is another one than '
-          f'this run was trained with (checksum {crc32}, not {expected}); put the '
-          'former one back, or train in another --workdir')
+def _check_unchanged(workdir, step, expected, others):
+  """Raises ValueError if a checkpoint has another checksum than `expected`."""
+  if not workdir or expected is None:
+    return
+  crc32 = others.about(workdir, step)['crc32']
+  if crc32 != expected:
+    raise ValueError(
+        f'the checkpoint of step {step} in {workdir} is another one than this run was '
+        f'trained with (checksum {crc32}, not {expected}); put the former one back, or '
+        'train in another --workdir')
 
 
 def _kind(shape):
@@ -162,8 +156,8 @@ def _within(values, bounds):
   return (values >= low) & (values <= high)
 
 
-def _select(draw, num, seed, tests, given):
-  """The first `num` examples that pass all tests."""
+def _select(draw, num, seed, tests, origin, filters):
+  """The first `num` examples that pass all tests; ValueError for too few."""
   if not tests:
     return draw(num, (seed, 0))
   kept, count = [], 0
@@ -176,13 +170,10 @@ def _select(draw, num, seed, tests, given):
     count += len(examples)
     if count >= num:
       return np.concatenate(kept)[:num]
-  filters = ', '.join(
-      f'{key}={list(given[key])}' for key in ('confidence', 'distance')
-      if given[key] is not None)
   raise ValueError(
-      f'{count} of {MOST * num} examples that the run in {given["workdir"]} generated '
-      f'pass {filters}, and num={num} are asked for; widen the filter, or set num to '
-      f'{count} or less' + (' (it must be 1 or more)' if not count else ''))
+      f'{count} of {MOST * num} examples that {origin} generated pass {filters}, and '
+      f'num={num} are asked for; widen the filter'
+      + (f', or set num to {count} or less' if count else ''))
 
 
 def _confidence(

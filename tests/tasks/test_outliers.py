@@ -340,6 +340,30 @@ def test_mistakes(changes, named, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_rows_of_a_file_of_ones_own(tmp_path):
+  """configs/outliers.py:mo:FILE, with a constant column: rows are those of the file."""
+  rng = np.random.default_rng(0)
+  x = np.concatenate([rng.normal(size=(40, 2)), np.ones((40, 1))], 1)
+  x[17, :2] = 40
+  names = np.array(['a', 'b', ''])[rng.integers(3, size=40)]
+  np.savez(tmp_path / 'own.npz', vector=x, label=names)
+  config = toy.config_file('outliers.py')(f'mo:{tmp_path}/own.npz')
+  config.steps = 12
+  config.neighbours, config.lof_neighbours = 3, 3
+  train.train(config, str(tmp_path / 'run'))
+  rows = list(csv.DictReader((tmp_path / 'run' / 'outliers.csv').open()))
+  assert sorted(int(row['row']) for row in rows) == list(range(40))
+  assert all(row['label'] == (names[int(row['row'])] or 'unlabelled') for row in rows)
+  run = runs.restore(str(tmp_path / 'run'))
+  assert run.config['name'] == 'own' and not run.config['data']['outliers']
+  score = np.asarray(run.trainer.heads['score'](
+      run.state, step.scale(x.astype(np.float32), run.config['data'])))
+  written = [float(row['score']) for row in rows]
+  assert written == sorted(written)
+  np.testing.assert_allclose(
+      written, score[[int(row['row']) for row in rows]], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_on_the_breast_cancer_data():
   """Five seeds: several generators beat one, uniform noise and an isolation forest."""

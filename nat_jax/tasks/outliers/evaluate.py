@@ -139,14 +139,15 @@ def outliers_of(arrays, settings: Mapping[str, Any]) -> np.ndarray:
 
 
 def _write_csv(path, score, arrays):
-  """The rows of the examples, counted from 0, from the lowest score on."""
+  """The rows of the examples in their file, or else in their source, from 0, with the
+  lowest score first."""
   files.as_path(path).parent.mkdir(parents=True, exist_ok=True)
   with files.replacing(path, newline='') as file:
     out = csv.writer(file)
     out.writerow(['row', 'score', 'label'])
-    for row in np.argsort(score, kind='stable').tolist():
-      label = int(arrays.label[row])
-      out.writerow([row, f'{score[row]:.6g}',
+    for k in np.argsort(score, kind='stable').tolist():
+      label = int(arrays.label[k])
+      out.writerow([k if arrays.row is None else int(arrays.row[k]), f'{score[k]:.6g}',
                     arrays.names[label] if arrays.names else label])
 
 
