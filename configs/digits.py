@@ -30,7 +30,7 @@ Recipes that need no negatives, each also with those of nat, as nat_logitnorm et
 
 Measured: docs/results.md, "Digits", "Negatives that generalise", "Recipes on digits";
 with an MLP, docs/negatives.md, "Adversarial negatives". A run takes a quarter of a
-minute on two CPU cores, with rotation three quarters, and `adversarial` two minutes.
+minute on two CPU cores, and with rotation or adversarial three quarters.
 """
 
 from nat_jax import names

@@ -25,7 +25,7 @@ def adversarial(
     objective: losses.Objective,
     image_shape: tuple[int, ...],
     normalise: Any,
-    budget: float = 0.03,
+    budget: float,
     steps: int = 5,
     weight: float = 1.0,
     labels: str = 'negative',
@@ -47,8 +47,9 @@ def adversarial(
     steps: of PGD.
     weight: of the second term.
     labels: 'negative': t is that of negatives, so that x' is to be refused. With a
-      small budget x' resembles the positives, whose confidence falls too. 'own': t is
-      the label of x (adversarial training), so that x' is to be recognised.
+      small budget x' resembles the positives, whose confidence and accuracy fall too
+      (docs/negatives.md). 'own': t is the label of x (adversarial training), so that x'
+      is to be recognised.
     **settings: further arguments of `supervised`.
 
   Returns:
