@@ -12,7 +12,7 @@ from scipy import stats
 
 from nat_jax import data, influence, metrics, runs, train
 from nat_jax.commands import influence as command
-from nat_jax.influence import adjoint, targets
+from nat_jax.influence import adjoint, samples, targets
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
@@ -341,6 +341,93 @@ def test_log_likelihood_is_that_of_a_kernel_density():
   np.testing.assert_allclose(
       targets.log_likelihood(samples, points, bandwidth=0.4),
       density.score_samples(points), rtol=1e-4)
+
+
+def test_metrics_of_samples_are_those_of_the_package():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(200, 4)).astype(np.float32) * 2
+  features, real = rng.normal(size=(2, 200, 6)).astype(np.float32)
+  real = metrics.gaussian_stats(real * 0.5 + 1)
+  assert float(samples.inception_score({'logits': logits})) == pytest.approx(
+      metrics.inception_score(jax.nn.softmax(logits))[0], rel=1e-5)
+  assert float(samples.frechet({'features': features}, real)) == pytest.approx(
+      metrics.fid(features, real), rel=1e-3)
+
+
+@pytest.fixture(scope='module')
+def gan(tmp_path_factory):
+  """A GAN of images with external negatives, and the classifier of its metrics.
+
+  With labels='dynamic' the metric would jump where a label does.
+  """
+  folder = tmp_path_factory.mktemp('gan')
+  train.train(make_config(steps=20), str(folder / 'classifier'))
+  train.train(presets.experiment(
+      task='gan', num_classes=3, steps=6,
+      trainer={'name': 'gan', 'labels': 'predefined'}, optimizer={'name': 'sgd'},
+      schedule={'name': 'constant', 'learning_rate': 0.1},
+      generator={'name': 'mlp_generator', 'latent': 3, 'widths': (8,)},
+      discriminator={'name': 'mlp_discriminator', 'widths': (8,)},
+      data=dict(positives=toy.fake(classes=(0, 1, 2), num=32),
+                negatives={'three': {'source': toy.fake(classes=(3,), num=48)}},
+                batch_size=8, negatives_per_batch=4),
+      measures=dict(num_samples=20, batch_size=10, neighbours=2, features={
+          'name': 'checkpoint', 'workdir': str(folder / 'classifier')}),
+      run=dict(tensorboard=False)), str(folder / 'run'))
+  return str(folder / 'run')
+
+
+@pytest.mark.parametrize('of', samples.METRICS)
+def test_images_of_a_gan_against_differences(gan, of):
+  """The metric after trainings whose examples have slightly other weights."""
+  found = influence.influence(gan, of)
+  assert found.difference == 0 and np.isfinite(found.value).all()
+  assert found.soft == pytest.approx(found.hard, rel=0.05)
+  assert {name: len(one.rows) for name, one in found.sets.items()} == {
+      'positives': 24, 'three': 12}
+  run = runs.restore(gan)
+  inputs = TASKS['gan'].load(run.config)
+  start = train.initial_state(run.config, run.trainer, run.mesh)
+  step = jax.jit(run.trainer.step)
+  measure = samples.make_measure(run, found.target, runs.OTHERS)
+
+  def after(weights):
+    state = start
+    for i in range(6):
+      index = inputs.stream.index(i)
+      batch = data.gather(inputs.pool, index)
+      state, _ = step(state, {}, {name: {
+          **one, 'weight': one['weight'] * np.where(
+              index[name] >= 0, weights[index[name]], 0).astype('f4')}
+          for name, one in batch.items()})
+    return measure(state)[0]
+
+  towards = np.random.default_rng(1).choice([-1.0, 1.0], len(found.value))
+  far = 1e-4  # between the jumps of the gradients of leaky ReLUs
+  slope = (after(1 + far * towards) - after(1 - far * towards)) / (2 * far)
+  sign = 1 if found.target.higher else -1
+  assert sign * (found.value @ towards) == pytest.approx(slope, rel=0.03)
+  assert abs(slope) > 1e-2
+
+
+def test_mistakes_of_gans_of_images(gan, tmp_path, monkeypatch):
+  def refused(message, path, *arguments):
+    with pytest.raises(SystemExit, match=message):
+      toy.run_main(monkeypatch, '--mode=influence', '--workdir', path, *arguments)
+
+  refused("metric 'ncr@0.8:three'.*inception_score, fid", gan, '--of=ncr@0.8:three')
+  refused('--method=tracin is for classifiers', gan, '--method=tracin')
+  run = runs.restore(gan)
+  config = {**run.config, 'measures': {
+      **run.config['measures'], 'features': {'name': 'pixels'}}}
+  with pytest.raises(ValueError, match="'checkpoint'.*'pixels'"):
+    samples.check(config)
+  net = run.state.nets['disc']
+  coupled = net.replace(params={'BatchStatsNorm_0': net.params})
+  run = run._replace(state=run.state.replace(
+      nets={**run.state.nets, 'disc': coupled}))
+  with pytest.raises(ValueError, match='discriminator.*BatchNorm.*not separable'):
+    influence._check_exact(run, 1.0)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@
 
   adjoint  the exact derivative by the weights of examples, by repeating the training
   targets  soft NCR, loss, soft accuracy, log-likelihood, as differentiable functions
+  samples  Inception Score and Frechet distance of generated images, likewise
   tracin   a cheap approximation from the checkpoints that were kept
 """
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_jax import data, metrics, names, runs, schema, train
-from nat_jax.influence import adjoint, targets, tracin
+from nat_jax.influence import adjoint, samples, targets, tracin
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Inputs, Run
 from nat_jax.tasks import TASKS, subsets
@@ -95,9 +96,10 @@ def influence(
   """Computes the value of every training example for a metric.
 
   Args:
-    workdir: of a run of classifiers, or of GANs of points, whose values are means over
-      the seeds.
-    of: the metric, see `targets.parse` and `targets.parse_points`; '': the default.
+    workdir: of a run of classifiers, of GANs of images, or of GANs of points, whose
+      values are means over the seeds.
+    of: the metric, see `targets.parse`, `samples.parse` and `targets.parse_points`;
+      '': the default.
     method: 'exact', by `adjoint`, or 'tracin', by the checkpoints that were kept, for
       classifiers.
     step: of the checkpoint; None: the newest or, with early stopping, the best.
@@ -113,20 +115,13 @@ def influence(
   if not memory > 0:
     raise ValueError(f'--memory must be a number of GB above 0, got {memory}')
   run = runs.restore(workdir, step)
-  config, points = run.config, run.config['task'] == 'points'
+  config = run.config
   _check_task(workdir, config, method)
-  target = (targets.parse_points(of) if points else
-            targets.parse(of or targets.default(config), config))
+  target = _parse(of, config)
   if method == 'exact':
     _check_exact(run, memory)
+  measure, shown = _MEASURES[config['task']](run, target)
   inputs = TASKS[config['task']].load(config, run.mesh.devices.size, runs.OTHERS)
-  if points:
-    measure = functools.partial(_likelihood, run, target=target)
-  else:
-    part = config['evals'][target.set].get('part', schema.TEST)
-    shown = inputs_lib.load_evals(
-        config, {}, [part], runs.OTHERS)[target.set].arrays
-    measure = functools.partial(_measure, run, target=target, shown=shown)
   if method == 'exact':
     slope, soft, hard, difference = _exact(run, inputs, measure, memory, tell)
     used = [run.step]
@@ -146,7 +141,7 @@ def _check_task(workdir, config, method):
   task = TASKS[config['task']]
   if 'influence' not in task.commands:
     raise ValueError(
-        f'expected a run of classifiers or of GANs of points in {workdir}, got one of '
+        f'expected a run of classifiers or of GANs in {workdir}, got one of '
         f'{task.title}; valid modes for it: --mode={", ".join(task.commands)}, report')
   if method == 'tracin' and config['task'] != 'classify':
     raise ValueError(
@@ -154,8 +149,27 @@ def _check_task(workdir, config, method):
         'it out')
 
 
+def _parse(of, config):
+  """The target; raises ValueError for one that runs of this task do not have."""
+  if config['task'] == 'points':
+    return targets.parse_points(of)
+  if config['task'] == 'gan':
+    samples.check(config)
+    return samples.parse(of)
+  return targets.parse(of or targets.default(config), config)
+
+
 def _check_exact(run: Run, memory: float) -> None:
   """Raises ValueError where the exact method cannot work, before any data is loaded."""
+  # That of generators normalises what is generated, and no training example.
+  trained = jax.tree_util.tree_leaves_with_path(
+      {name: net.params for name, net in run.state.nets.items() if name != 'gen'})
+  if any('BatchStatsNorm' in jax.tree_util.keystr(path) for path, _ in trained):
+    raise ValueError(
+        f'the discriminator {run.config["discriminator"]["name"]!r} has BatchNorm, '
+        'which normalises an example by the others of its batch: the effect of one '
+        'example is not separable, and its exact influence not defined. Train one '
+        'without (--config.discriminator.batch_norm=False, or mlp_discriminator)')
   stats = jax.tree_util.tree_leaves_with_path(
       {name: net.batch_stats for name, net in run.state.nets.items()})
   if any(path[-1].key in ('mean', 'var') for path, _ in stats):
@@ -208,8 +222,24 @@ def _check_derivative(config, replay, start):
     raise ValueError(
         f'the optimizer {config["optimizer"]["name"]!r} has no derivative where a '
         'gradient has always been 0 (the square root of Adam): train with '
-        "optimizer={'name': 'adam', 'eps_root': 1e-8, ...} or with sgd, or use "
-        '--method=tracin')
+        "optimizer={'name': 'adam', 'eps_root': 1e-8, ...} or with sgd"
+        + (', or use --method=tracin' if config['task'] == 'classify' else ''))
+
+
+def _of_classifier(run, target):
+  """(state -> (soft metric, its derivatives, metric), the evaluation set)."""
+  part = run.config['evals'][target.set].get('part', schema.TEST)
+  shown = inputs_lib.load_evals(
+      run.config, {}, [part], runs.OTHERS)[target.set].arrays
+  return functools.partial(_measure, run, target=target, shown=shown), shown
+
+
+_MEASURES = {  # task -> (run, target) -> as `_of_classifier`
+    'classify': _of_classifier,
+    'gan': lambda run, target: (
+        samples.make_measure(run, target, runs.OTHERS), None),
+    'points': lambda run, target: (
+        functools.partial(_likelihood, run, target=target), None)}
 
 
 def _measure(run, state, target, shown):
