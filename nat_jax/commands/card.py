@@ -14,6 +14,7 @@ from nat_jax.reports import tables
 from nat_jax.runtime import results
 from nat_jax.tasks.classify.rule import NONE
 
+PATHS = ('path', 'workdir', 'classifier')  # arguments of sources
 NOT_FOR = (
     'Pictures of another kind than those above. The shares were measured on particular '
     'sets of negatives; a network may accept negatives that are unlike those it was '
@@ -66,9 +67,9 @@ def _training(config) -> Iterator[str]:
 
 def _source(spec: Mapping[str, Any]) -> str:
   """A source in words; of a path the last name only, since folders may be private."""
-  spec = {key: os.path.basename(os.path.normpath(value)) if key == 'path' else value
+  spec = {key: os.path.basename(os.path.normpath(value)) if key in PATHS else value
           for key, value in spec.items()
-          if value is not None and not key.endswith('_dir')}
+          if value not in (None, '') and not key.endswith('_dir')}
   name = spec.pop('name')
   return ' '.join([name, *(f'{key}={value}' for key, value in spec.items())])
 

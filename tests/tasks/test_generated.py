@@ -10,7 +10,9 @@ import pytest
 import toy
 
 from nat_jax import data, losses, runs, train
+from nat_jax.commands import card
 from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.reports import about
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import generated, images
@@ -174,6 +176,15 @@ def test_a_run_is_trained_on_them_and_evaluated_again(folder, tmp_path):
   assert (workdir / 'eval.json').read_text() == before
   start, = toy.records(workdir, 'start')
   assert start['examples']['negatives'] == {'made': 12}
+
+
+def test_reports_and_cards_name_the_run():
+  """A model card the last name only: folders may be private."""
+  source = {'name': 'run', 'workdir': '/a/b/gan', 'num': 5, 'classifier': '/a/c',
+            'confidence': [0, 0.9], 'distance': None}
+  assert about.source_text(source) == '/a/b/gan'
+  found = card._source(source)
+  assert found == 'run workdir=gan num=5 classifier=c confidence=[0, 0.9]'
 
 
 def test_another_checkpoint_is_noticed(folder, tmp_path):
