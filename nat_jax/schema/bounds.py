@@ -191,6 +191,7 @@ BOUNDS: dict[str, Bound] = {
     'loss.fakes_labelled': FLAG,
     'loss.labelled': WEIGHT,
     'loss.marginal': WEIGHT,
+    'loss.smoothing': number('[0, 0.49]'),
     'loss.disc': NAME,
     'loss.layer': NAME,
     'loss.num_outputs': WIDTH,
@@ -201,6 +202,7 @@ BOUNDS: dict[str, Bound] = {
 
     'optimizer.momentum': number('[0, 1)'),
     'optimizer.nesterov': FLAG,
+    'optimizer.historical': WEIGHT,
     'optimizer.weight_decay': number('[0, 1e3]'),
     'optimizer.decay': NAME,
     'optimizer.b1': number('[0, 1)'),
@@ -284,6 +286,8 @@ BOUNDS: dict[str, Bound] = {
     'generator.width': WIDTH,
     'generator.widths': WIDTHS,
     'generator.activation': NAME,
+    'generator.norm': NAME,
+    'generator.batch_norm': NAME,
     'generator.dtype': NAME,
     'generator.num': whole('[1, 1000]'),
     'generator.parent': PROGRAM,
@@ -294,6 +298,8 @@ BOUNDS: dict[str, Bound] = {
     'discriminator.batch_norm': FLAG,
     'discriminator.noise': number('[0, 1e3]'),
     'discriminator.dropout': number('[0, 0.99]'),  # 1 would drop everything
+    'discriminator.kernels': whole('[0, 1e4]'),
+    'discriminator.projection': whole('[0, 1e5]'),
     'discriminator.black': number('[-1e3, 1e3]'),
     'discriminator.dtype': NAME,
     'discriminator.parent': PROGRAM,

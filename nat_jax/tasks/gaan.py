@@ -132,10 +132,10 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
   """
   fake_key, key = jax.random.split(key)
   fake = players.generate(
-      setup.generator, gen.params, fake_key, len(real['label']), axis)
+      setup.generator, gen.variables, fake_key, len(real['label']), axis)
 
   def loss_fn(params, batch_stats, _):
-    recon, codes = reconstruct(setup, params, gen.params, real, axis)
+    recon, codes = reconstruct(setup, params, gen.variables, real, axis)
     seen, _ = _see_apart(
         setup, disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
     features = {name: one.features['features'] for name, one in seen.items()}
@@ -155,8 +155,9 @@ def update_disc(setup, disc, enc, gen, real, key, axis):
   fake_key, key = jax.random.split(key)
   sets = {
       'real': real,
-      'fake': players.generate(setup.generator, gen.params, fake_key, num, axis),
-      'recon': reconstruct(setup, enc.params, gen.params, real, axis)[0]}
+      'fake': players.generate(
+          setup.generator, gen.variables, fake_key, num, axis),
+      'recon': reconstruct(setup, enc.params, gen.variables, real, axis)[0]}
   penalty_keys = players.penalty_keys(setup.penalties, fake_key, num, axis)
   shares = {'real': 1 - setup.recon_weight, 'fake': 1.0, 'recon': setup.recon_weight}
 
@@ -185,7 +186,9 @@ def update_gen(setup, gen, disc, real, key, axis):
   num = len(real['label'])
 
   def loss_fn(params, batch_stats, _):
-    fake = players.generate(setup.generator, params, fake_key, num, axis)
+    fake, batch_stats = players.made(
+        setup.generator, {'params': params, 'batch_stats': batch_stats},
+        players.draw(setup.generator, fake_key, num, axis), axis, updating=True)
     passes, _ = _see_apart(
         setup, disc.variables, {'fake': fake, 'real': real}, key, axis)
     scores = {name: mean(jax.nn.sigmoid(one.outputs), axis)
@@ -220,13 +223,15 @@ def encoder_loss(
 
 
 def reconstruct(
-    setup: Setup, enc_params: Any, gen_params: Any, real: players.Set, axis: Axis,
+    setup: Setup, enc_params: Any, gen_variables: Mapping[str, Any],
+    real: players.Set, axis: Axis,
 ) -> tuple[players.Set, jax.Array]:
   """Reconstructs real images x.
 
   Args:
     setup: the networks.
-    enc_params, gen_params: parameters of the encoder and the generator.
+    enc_params: parameters of the encoder.
+    gen_variables: of the generator.
     real: the set of real images x.
     axis: the devices that share the batch.
 
@@ -235,8 +240,7 @@ def reconstruct(
   """
   codes, _ = setup.encoder.clone(axis_name=axis.name).apply(
       {'params': enc_params}, real['image'], train=False)
-  images = setup.generator.clone(axis_name=axis.name).apply(
-      {'params': gen_params}, codes)
+  images = setup.generator.clone(axis_name=axis.name).apply(gen_variables, codes)
   return {**real, 'image': images}, codes
 
 
