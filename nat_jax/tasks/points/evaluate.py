@@ -89,11 +89,14 @@ def make_evaluator(
     threshold = config['tolerance'] * held_out.floor
     merit = measures.measure(
         np.array(steps), distance, boundary, samples, held_out, threshold)
+    if points.modes is not None:
+      merit |= measures.coverage(samples, points.modes)
     evaluation = writers.finite({
         'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
         'step': step, 'seeds': seeds_of(config), 'num_samples': config['num_samples'],
         'measure': ('' if given.shape[0] == 1 else 'sliced ') + 'Wasserstein distance',
         'floor': held_out.floor, 'threshold': threshold,
+        'num_modes': points.modes.num if points.modes else 0,
         'evals': {'samples': {name: x.tolist() for name, x in merit.items()}},
         'curve': {'step': steps, 'distance': distance.tolist()},
     })
