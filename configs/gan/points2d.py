@@ -55,16 +55,30 @@ CLASSES = {
         loss={'name': 'hinge'}, trainer=GIVEN,
         generator={**GENERATOR, 'batch_norm': 'class'}),
 }
+# On 25 Gaussians alone: a step costs three to four times as much.
+COSTLY = {
+    'egan': dict(trainer={'name': 'egan', 'diversity': 1.0}),
+    'gaan_gp_5': dict(
+        trainer={'name': 'gaan', 'n_critic': 5, 'encoder': {
+            'name': 'mlp', 'width': 64, 'depth': 2}},
+        penalties=GRADIENT),
+}
 NUM_CLASSES = {'g8': 8, 'g25': 25}
+
+
+ROWS = {
+    'g8': OBJECTIVES | CLASSES,
+    'g25': OBJECTIVES | CLASSES | COSTLY,
+    'swiss': OBJECTIVES,
+}
 
 
 def get_config(variant='g8_gan'):
   points, _, objective = variant.partition('_')
-  rows = OBJECTIVES | (CLASSES if points in NUM_CLASSES else {})
-  if points not in SETS or objective not in rows:
+  if objective not in ROWS.get(points, {}):
     raise ValueError(names.unknown('variant', variant, [
-        f'{points}_{objective}' for points in SETS for objective in (
-            OBJECTIVES | (CLASSES if points in NUM_CLASSES else {}))]))
+        f'{points}_{objective}' for points, rows in ROWS.items()
+        for objective in rows]))
   settings = dict(
       name=SETS[points],
       variant=objective,
@@ -81,7 +95,7 @@ def get_config(variant='g8_gan'):
       discriminator=DISCRIMINATOR,
       num_samples=2000,
       run=dict(eval_every=1000, checkpoint_every=3000, log_every=1000),
-  ) | rows[objective]
+  ) | ROWS[points][objective]
   if objective.startswith('projection'):
     settings['discriminator'] = {
         **DISCRIMINATOR, 'norm': 'spectral', 'projection': NUM_CLASSES[points]}

@@ -171,6 +171,7 @@ GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
         name='gaan',  # nat_jax.tasks.gaan.TRAINERS
         recon_weight=0.05,  # of reconstructions in D's loss, as real images
         distance_weight=1.0,  # of the distance term in the encoder's loss
+        n_critic=1,  # updates of the discriminator per update of the generator
     ),
     'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
 }
@@ -183,7 +184,7 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     num_seeds=10,  # trained in parallel
     steps=5000,
     data={'name': 'gaussian1d'},  # nat_jax.data.POINTS
-    trainer={'name': 'gan'},  # nat_jax.tasks.gan.TRAINERS, with its arguments
+    trainer={'name': 'gan'},  # nat_jax.tasks.points.TRAINERS, with its arguments
     loss={'name': 'gan'},  # nat_jax.losses.GAN_OBJECTIVES
     penalties=[],  # of the discriminator: nat_jax.losses.PENALTIES
     batch_size=8,

@@ -40,6 +40,7 @@ class Setup(NamedTuple):
     recon_weight: weight of the reconstructions in D's loss, in [0, 1]; real images have
       the weight 1 - recon_weight.
     distance_weight: weight of the squared distance term in E's loss.
+    n_critic: updates of the discriminator per step.
   """
 
   encoder: nn.Module
@@ -55,22 +56,24 @@ class Setup(NamedTuple):
   ema_decay: float = 0.0
   recon_weight: float = 0.05
   distance_weight: float = 1.0
+  n_critic: int = 1
 
   @property
   def pair(self) -> gan_step.Setup:
     """Generator and discriminator with the losses of the original GAN."""
     return gan_step.Setup(
         self.generator, self.discriminator, OBJECTIVE, self.gen_tx, self.disc_tx, 1,
-        self.image_shape, self.augment, self.normalise, self.penalties, self.ema_decay)
+        self.image_shape, self.augment, self.normalise, self.penalties, self.ema_decay,
+        self.n_critic)
 
 
 @registry.arguments(Setup)
 def gaan(**settings: Any) -> task.Trainer:
   """Returns the trainer of an encoder E, a generator G and a discriminator D.
 
-  A step updates E, D and G, in this order. With the features f of dimension d_f and the
-  probability D = sigmoid(logit) of the discriminator, codes of dimension d_z and
-  x_r = G(E(x)), the losses are:
+  A step updates E, D (`n_critic` times) and G, in this order. With the features f of
+  dimension d_f and the probability D = sigmoid(logit) of the discriminator, codes of
+  dimension d_z and x_r = G(E(x)), the losses are:
   E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
      - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions.
   D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
@@ -98,7 +101,7 @@ def init(setup: Setup, key: jax.Array) -> State:
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
-  """Updates the encoder, the discriminator and the generator once, in this order.
+  """Updates the encoder, `n_critic` times the discriminator, and the generator.
 
   Args:
     setup: a `Setup`.
@@ -113,10 +116,14 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   del frozen
   enc, gen, disc = (state.nets[name] for name in ('enc', 'gen', 'disc'))
   keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-  real = players.prepare(
-      batch, 0, keys[0], axis, setup.augment, setup.normalise)['real']
-  enc = update_enc(setup, enc, gen, disc, real, keys[1], axis)
-  disc, seen = update_disc(setup, disc, enc, gen, real, keys[2], axis)
+  for j in range(setup.n_critic):
+    prepare_key, disc_key = (
+        jax.random.fold_in(keys[i], j) if j else keys[i] for i in (0, 2))
+    real = players.prepare(
+        batch, j, prepare_key, axis, setup.augment, setup.normalise)['real']
+    if not j:
+      enc = update_enc(setup, enc, gen, disc, real, keys[1], axis)
+    disc, seen = update_disc(setup, disc, enc, gen, real, disc_key, axis)
   gen, made = update_gen(setup, gen, disc, real, keys[3], axis)
   state = state.replace(
       step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc},
@@ -259,6 +266,27 @@ def mean(x: jax.Array, axis: Axis) -> jax.Array:
   return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])
 
 
+def make_encoder(
+    spec: Mapping[str, Any], latent: int, image_shape: tuple[int, ...]
+) -> nn.Module:
+  """Builds the encoder that `spec` names in `models.MODELS`.
+
+  Raises:
+    ValueError: an unknown name, or an encoder with batch statistics.
+    TypeError: an unknown or a missing argument.
+  """
+  encoder = registry.build(
+      models.MODELS, spec, what='encoder', num_outputs=latent, axis_name=None)
+  variables = jax.eval_shape(
+      lambda key: encoder.init(key, jnp.zeros((1, *image_shape)), train=False),
+      jax.random.key(0))
+  if set(variables) != {'params'}:
+    raise ValueError(
+        'expected an encoder without batch statistics, which its update does not keep, '
+        f'got encoder {spec["name"]!r}; choose another one, such as mlp')
+  return encoder
+
+
 TRAINERS = {'gaan': gaan}
 
 
@@ -284,16 +312,7 @@ def build(
         f'use negatives, got {", ".join(config["data"]["negatives"])}; leave them out, '
         "or use task='gan'")
   pair, schedule = gan_build.pair(config, image_shape, OBJECTIVE)
-  encoder = registry.build(
-      models.MODELS, config['encoder'], what='encoder',
-      num_outputs=pair['generator'].latent, axis_name=None)
-  variables = jax.eval_shape(
-      lambda key: encoder.init(key, jnp.zeros((1, *image_shape)), train=False),
-      jax.random.key(0))
-  if set(variables) != {'params'}:
-    raise ValueError(
-        'expected an encoder without batch statistics, which its update does not keep, '
-        f'got encoder {config["encoder"]["name"]!r}; choose another one, such as mlp')
+  encoder = make_encoder(config['encoder'], pair['generator'].latent, image_shape)
   trainer = registry.build(
       TRAINERS, config['trainer'], what='trainer', encoder=encoder,
       enc_tx=optim.make_optimizer(config['optimizer'], schedule, config['grad_clip']),

@@ -11,9 +11,10 @@ from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others, Trainer
 from nat_jax.tasks import images
+from nat_jax.tasks.gan.evolution import egan
 from nat_jax.tasks.gan.step import gan
 
-TRAINERS = {'gan': gan}
+TRAINERS = {'gan': gan, 'egan': egan}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def gan(**settings: Any) -> task.Trainer:
       watch=('loss_disc', 'loss_gen', 'grad_norm_disc', 'grad_norm_gen'))
 
 
-def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
+def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL, update=None):
   """Updates the discriminator `n_critic` times and the generator once.
 
   Args:
@@ -121,6 +121,8 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     batch: {'positive': batch, 'negative': batch}, from `data.apart`; the latter is
       optional.
     axis: the devices that share the batch.
+    update: how the generator is updated; None: `update_gen`, whose arguments and
+      results it has.
 
   Returns:
     (state, `GanMetrics`).
@@ -134,7 +136,7 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     sets = players.prepare(
         batch, j, key, axis, setup.augment, setup.normalise, with_negatives)
     disc, seen = update_disc(setup, disc, gen, sets, jax.random.fold_in(key, 2), axis)
-  gen, made = update_gen(
+  gen, made = (update or update_gen)(
       setup, gen, state.nets['disc'] if setup.simultaneous else disc, sets,
       jax.random.fold_in(step_key, setup.n_critic), axis)
   state = state.replace(

@@ -9,7 +9,7 @@
 
 from nat_jax.task import Task
 from nat_jax.tasks.points import evaluate, report, step
-from nat_jax.tasks.points.step import NOISES
+from nat_jax.tasks.points.step import NOISES, TRAINERS
 
 TASK = Task(
     title='GANs of points',
@@ -22,4 +22,4 @@ TASK = Task(
     commands=('evaluate', 'influence'),
 )
 
-__all__ = ['NOISES', 'TASK']
+__all__ = ['NOISES', 'TASK', 'TRAINERS']

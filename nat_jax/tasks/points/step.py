@@ -18,8 +18,8 @@ import numpy as np
 from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import GLOBAL, Axis, Inputs, Others, Trainer
-from nat_jax.tasks import images
-from nat_jax.tasks.gan.build import TRAINERS
+from nat_jax.tasks import gaan, images
+from nat_jax.tasks.gan import build as gan_build
 
 
 class GridNoise(nn.Module):
@@ -69,6 +69,21 @@ def _grid_noise(generator, **kwargs):
   return GridNoise(generator, **kwargs)
 
 
+def _gaan(
+    *, encoder: Mapping[str, Any], objective: losses.GanObjective, num_classes: int,
+    negative_weight: float | None, recon_weight: float = 0.05,
+    distance_weight: float = 1.0, n_critic: int = 1, **networks: Any,
+) -> Trainer:
+  """The trainer of a GAN with an encoder of this spec, which has the optimiser of G."""
+  del objective, num_classes, negative_weight  # `build` checks that they do not matter
+  made = gaan.make_encoder(
+      encoder, networks['generator'].latent, networks['image_shape'])
+  return gaan.gaan(
+      encoder=made, enc_tx=networks['gen_tx'], recon_weight=recon_weight,
+      distance_weight=distance_weight, n_critic=n_critic, **networks)
+
+
+TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
 NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
 
 
@@ -152,6 +167,7 @@ def build(
     TypeError: an unknown or a missing argument of a spec.
   """
   del others
+  _check_encoder(config)
   num_classes = num_classes_of(config)
   given = num_classes if config['trainer'].get('labels') == 'predefined' else 0
   objective = losses.make_gan_objective(config['loss'], num_classes)
@@ -205,3 +221,13 @@ def build(
   return one._replace(
       init=init, step=step, heads={'samples': samples, 'boundary': boundary},
       learning_rate=schedule)
+
+
+def _check_encoder(config):
+  """Raises ValueError for a GAN with an encoder whose settings it would not use."""
+  if config['trainer']['name'] == 'gaan' and (
+      config['negatives'] or config['loss'] != {'name': 'gan'}):
+    raise ValueError(
+        "trainer 'gaan' has losses of its own, without negatives; set negatives=False "
+        f"and loss={{'name': 'gan'}}, got negatives={config['negatives']} and loss "
+        f"{config['loss']['name']!r}")
