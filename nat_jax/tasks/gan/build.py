@@ -25,7 +25,7 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
     others: not used.
 
   Raises:
-    ValueError: `data.micro_batches` above 1, with losses or a generator that need the
+    ValueError: `data.micro_batches` above 1, with losses or networks that need the
       whole batch.
   """
   del others
@@ -34,7 +34,8 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
     return config
   objective = losses.make_gan_objective(config['loss'], config['num_classes'])
   for key, whole in (('loss', objective.whole_batch),
-                     ('generator', config['generator']['name'] == 'stacked')):
+                     ('generator', config['generator']['name'] == 'stacked'),
+                     ('discriminator', config['discriminator'].get('kernels'))):
     if whole:
       raise ValueError(
           f'data.micro_batches={num} does not go with {key} {config[key]["name"]!r}, '
