@@ -285,7 +285,7 @@ class MinibatchDiscrimination(nn.Module):
     others = axis.gather(mine)
     filled = axis.gather(jnp.ones(len(x)) if mask is None else mask) > 0
     place = axis.first(len(x)) + jnp.arange(len(x))
-    pairs = filled[None] & (place[:, None] != jnp.arange(len(others)))
+    pairs = filled[None] & (place[:, None] != jnp.arange(len(others))[None])
     near = jnp.exp(-jnp.abs(mine[:, None] - others[None]).sum(-1))
     return jnp.concatenate([x, jnp.where(pairs[..., None], near, 0).sum(1)], 1)
 

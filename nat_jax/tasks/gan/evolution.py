@@ -75,10 +75,10 @@ def evolve(setup, gen, disc, sets, key, axis, diversity):
   children = [
       gan_step.update_gen(
           setup._replace(objective=_mutated(setup.objective, loss)), gen, disc, sets,
-          update_key, axis)
+          jax.random.clone(update_key), axis)
       for loss in MUTATIONS.values()]
   fitnesses = jnp.stack([
-      fitness(setup, child, disc, sets, fitness_key, axis, diversity)
+      fitness(setup, child, disc, sets, jax.random.clone(fitness_key), axis, diversity)
       for child, _ in children])
   best = fitnesses.argmax()
   return jax.tree.map(lambda *x: jnp.stack(x)[best], *children)
