@@ -115,16 +115,18 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   """
   del frozen
   enc, gen, disc = (state.nets[name] for name in ('enc', 'gen', 'disc'))
-  keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+  real_key, enc_key, disc_key, gen_key = jax.random.split(
+      jax.random.fold_in(state.key, state.step), 4)
   for j in range(setup.n_critic):
-    prepare_key, disc_key = (
-        jax.random.fold_in(keys[i], j) if j else keys[i] for i in (0, 2))
+    keys = real_key, disc_key
+    if setup.n_critic > 1:
+      keys = [jax.random.fold_in(key, j) for key in keys]
     real = players.prepare(
-        batch, j, prepare_key, axis, setup.augment, setup.normalise)['real']
+        batch, j, keys[0], axis, setup.augment, setup.normalise)['real']
     if not j:
-      enc = update_enc(setup, enc, gen, disc, real, keys[1], axis)
-    disc, seen = update_disc(setup, disc, enc, gen, real, disc_key, axis)
-  gen, made = update_gen(setup, gen, disc, real, keys[3], axis)
+      enc = update_enc(setup, enc, gen, disc, real, enc_key, axis)
+    disc, seen = update_disc(setup, disc, enc, gen, real, keys[1], axis)
+  gen, made = update_gen(setup, gen, disc, real, gen_key, axis)
   state = state.replace(
       step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc},
       ema=gan_step.average(setup.ema_decay, state.ema, gen))

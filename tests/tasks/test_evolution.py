@@ -47,7 +47,8 @@ def test_fitness_against_its_definition(first):
   setup = setup._replace(discriminator=quiet)
   gen, disc = (state.nets[x] for x in ('gen', 'disc'))
   found = evolution.fitness(setup, gen, disc, sets, jax.random.key(5), GLOBAL, 0.7)
-  drawn = players.draw(setup.generator, jax.random.split(jax.random.key(5), 3)[0], 16, GLOBAL)
+  fake_key = jax.random.split(jax.random.key(5), 3)[0]
+  drawn = players.draw(setup.generator, fake_key, 16, GLOBAL)
   fake = setup.generator.apply(gen.variables, drawn['z'])
 
   def probability(params, images):
