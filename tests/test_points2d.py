@@ -1,7 +1,9 @@
 """GAN objectives in a plane: sets of points, modes covered, rows of the config."""
 
 import json
+import os
 import shutil
+import subprocess
 
 import jax
 import numpy as np
@@ -168,3 +170,18 @@ def test_many_runs_of_an_experiment_share_one_table(folder, monkeypatch):
       str(folder / name) for name in ('swiss_gan', 'swiss_wgan_gp_5')])
   assert 'Modes covered' in text and 'distance at the end |' not in text
   assert TASKS['points'].title == 'GANs of points'
+
+
+def test_the_script_trains_every_row():
+  script = str(toy.ROOT / 'launch' / 'gan_objectives.sh')
+  ran = subprocess.run(
+      ['bash', script, 'runs/x', '--config.steps=9'], capture_output=True, text=True,
+      check=True, env=os.environ | {'DRY_RUN': '1'})
+  words = ran.stdout.split()
+  sources = [word for word in words if 'points2d' in word]
+  assert words == [
+      'python', '-m', 'nat_jax.main', '--mode=sweep', '--workdir', 'runs/x', *sources,
+      '--config.steps=9']
+  assert sorted(sources) == sorted(
+      f'configs/gan/points2d.py:{name}' for points in ('g8', 'g25', 'swiss')
+      for name in rows(points))
