@@ -160,7 +160,8 @@ def gaussians25(num: int = 20_000, std: float = 0.05, seed: int = 0) -> Points:
     ValueError: num below 1, a std that is not positive, or more points than fit in
       memory.
 
-  Reference: Srivastava et al., "VEEGAN", NeurIPS 2017, section 5.1.
+  Reference: Srivastava et al., "VEEGAN: Reducing Mode Collapse in GANs using Implicit
+  Variational Learning", NeurIPS 2017.
   """
   _check(num, std)
   axis = np.arange(-4.0, 5.0, 2.0)
@@ -185,8 +186,7 @@ def swiss_roll(num: int = 20_000, noise: float = 0.02, seed: int = 0) -> Points:
     ValueError: num below 1, a noise that is not positive, or more points than fit in
       memory.
 
-  Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017,
-  figure 2.
+  Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
   """
   _check(num, noise)
   check_memory(100 * num, f'{num} points per set', 'lower num')

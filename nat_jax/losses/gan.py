@@ -51,11 +51,15 @@ def gan(num_classes: int, smoothing: float = 0.0) -> GanObjective:
   del num_classes
   if not 0 <= smoothing < 0.5:
     raise ValueError(f'smoothing must be in [0, 0.5), got {smoothing}')
+
+  def real(outputs, labels, marginal):
+    del labels, marginal
+    loss = jax.nn.softplus(-outputs[:, 0])
+    # -log(1 - D_r) - (-log D_r) = l
+    return loss + smoothing * outputs[:, 0] if smoothing else loss
+
   return terms.per_set(
-      1, None,
-      # -log(1 - D_r) - (-log D_r) = l
-      real=lambda outputs, labels, marginal: (
-          jax.nn.softplus(-outputs[:, 0]) + smoothing * outputs[:, 0]),
+      1, None, real=real,
       fake=lambda outputs, labels, marginal: jax.nn.softplus(outputs[:, 0]),
       gen=lambda outputs, labels, marginal: jax.nn.softplus(-outputs[:, 0]))
 
