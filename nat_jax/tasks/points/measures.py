@@ -126,7 +126,7 @@ def spread(points: np.ndarray) -> np.ndarray:
 SHARE = 0.01  # of the samples that must be good and near a mode that is covered
 
 
-def coverage(samples: np.ndarray, modes: data.Modes) -> dict[str, np.ndarray]:
+def coverage(samples: np.ndarray, modes: data.Modes | None) -> dict[str, np.ndarray]:
   """How many modes the samples cover, and which share of the samples is good.
 
   A sample is good if its nearest centre is within `modes.radius`; it counts for the
@@ -134,13 +134,15 @@ def coverage(samples: np.ndarray, modes: data.Modes) -> dict[str, np.ndarray]:
 
   Args:
     samples: [seeds, n, d].
-    modes: of the data.
+    modes: of the data; None: they are not counted.
 
   Returns:
-    {'modes': [seeds], 'good': [seeds]}.
+    {'modes': [seeds], 'good': [seeds]}; {} without modes.
   """
   from scipy import spatial
 
+  if modes is None:
+    return {}
   distance, nearest = spatial.cKDTree(modes.centres).query(samples)
   good = distance <= modes.radius
   counts = np.array([np.bincount(modes.mode[at[near]], minlength=modes.num)
