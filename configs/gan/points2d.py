@@ -16,8 +16,8 @@ SETS = {'g8': 'gaussians8', 'g25': 'gaussians25', 'swiss': 'swiss_roll'}
 GENERATOR = {
     'name': 'toy_generator', 'latent': 2, 'widths': (64, 64), 'activation': 'relu'}
 DISCRIMINATOR = {'name': 'toy_discriminator', 'widths': (64, 64)}
-SPECTRAL = dict(generator={**GENERATOR, 'norm': 'spectral'},
-                discriminator={**DISCRIMINATOR, 'norm': 'spectral'})
+SPECTRAL_D = dict(discriminator={**DISCRIMINATOR, 'norm': 'spectral'})
+SPECTRAL = dict(generator={**GENERATOR, 'norm': 'spectral'}, **SPECTRAL_D)
 GRADIENT = [{'name': 'gradient', 'weight': 0.1}]
 FIVE = {'name': 'gan', 'n_critic': 5}
 GIVEN = {'name': 'gan', 'labels': 'predefined'}
@@ -33,6 +33,7 @@ OBJECTIVES = {
     'vbn': dict(generator={**GENERATOR, 'batch_norm': 'virtual'}),
     'relativistic': dict(loss={'name': 'relativistic'}),
     'hinge': dict(loss={'name': 'hinge'}),
+    'hinge_sn_d': dict(loss={'name': 'hinge'}, **SPECTRAL_D),
     'hinge_sn': dict(loss={'name': 'hinge'}, **SPECTRAL),
     'mmd': dict(loss={'name': 'mmd', 'num_outputs': 16}),
     'r1': dict(penalties=[{'name': 'r1', 'weight': 0.1}]),
