@@ -38,9 +38,8 @@ def make_gaan():
 TRAINERS = {
     'feature_matching': lambda: make_trainer('feature_matching'),
     'mmd': lambda: make_trainer('mmd'),
-    'relativistic': lambda: make_trainer('relativistic'),
-    'minibatch discrimination': lambda: make_trainer(
-        'hinge', generator=NORMED, discriminator=models.MLPDiscriminator(
+    'relativistic, minibatch discrimination': lambda: make_trainer(
+        'relativistic', generator=NORMED, discriminator=models.MLPDiscriminator(
             image_shape=SHAPE, num_outputs=1, widths=(8,), kernels=3)),
     'children': lambda: gan.TRAINERS['egan'](
         diversity=0.1, **toy.gan_settings(SHAPE, 'gan', generator=NORMED)),
