@@ -76,7 +76,9 @@ def test_coverage_of_samples_that_are_written_down():
   samples[1, 1:51] = [0, 0.6]  # not good
   found = measures.coverage(samples, modes)
   np.testing.assert_array_equal(found['modes'], [2, 1])
+  np.testing.assert_array_equal(found['modes_found'], [2, 2])
   np.testing.assert_allclose(found['good'], [1, 0.75])
+  assert measures.coverage(samples, None) == {}
 
 
 def rows(points):
@@ -152,12 +154,12 @@ def test_one_report_on_several_experiments(folder):
   lines = [[cell.strip() for cell in line.split('|')] for line in table.splitlines()
            if line.startswith('|')]
   by_name = {line[1]: line for line in lines}
-  assert by_name['variant'][2:8] == [
-      'swiss_roll: modes of 20', 'good samples', 'distance',
-      'gaussians8: modes of 8', 'good samples', 'distance']
-  assert by_name['acgan'][2:5] == ['-', '-', '-'] and by_name['gan'][5] == '-'
+  assert by_name['variant'][2:10] == [
+      'swiss_roll: modes of 20', 'found', 'good samples', 'distance',
+      'gaussians8: modes of 8', 'found', 'good samples', 'distance']
+  assert by_name['acgan'][2:6] == ['-'] * 4 and by_name['gan'][6] == '-'
   distance = np.mean(found['evals']['samples']['distance_end'])
-  assert by_name['acgan'][7].startswith(f'{distance:.3f} ± ')
+  assert by_name['acgan'][9].startswith(f'{distance:.3f} ± ')
   assert 'swiss_roll, gan: ' in text and 'hinge against gan' in text
   page = report.write(workdirs, str(folder))
   figures = folder / 'figures'

@@ -130,14 +130,15 @@ def coverage(samples: np.ndarray, modes: data.Modes | None) -> dict[str, np.ndar
   """How many modes the samples cover, and which share of the samples is good.
 
   A sample is good if its nearest centre is within `modes.radius`; it counts for the
-  mode of that centre. A mode is covered by 1 % of all samples.
+  mode of that centre. A mode is covered by 1 % of all samples, and found by one.
 
   Args:
     samples: [seeds, n, d].
     modes: of the data; None: they are not counted.
 
   Returns:
-    {'modes': [seeds], 'good': [seeds]}; {} without modes.
+    {'modes': covered, 'modes_found': found, 'good': share of good samples}, [seeds]
+    each; {} without modes.
   """
   from scipy import spatial
 
@@ -148,7 +149,7 @@ def coverage(samples: np.ndarray, modes: data.Modes | None) -> dict[str, np.ndar
   counts = np.array([np.bincount(modes.mode[at[near]], minlength=modes.num)
                      for at, near in zip(nearest, good, strict=True)])
   return {'modes': (counts >= SHARE * samples.shape[1]).sum(1).astype(np.float64),
-          'good': good.mean(1)}
+          'modes_found': (counts > 0).sum(1).astype(np.float64), 'good': good.mean(1)}
 
 
 def paired_test(one: np.ndarray, other: np.ndarray) -> float:

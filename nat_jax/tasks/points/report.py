@@ -73,14 +73,15 @@ def _coverage(experiments):
   header, rows = ['variant'], [[variant] for variant in variants]
   for name, runs in counted.items():
     num = next(iter(runs.values()))['evaluation']['num_modes']
-    header += [f'{name}: modes of {num}', 'good samples', 'distance']
+    header += [f'{name}: modes of {num}', 'found', 'good samples', 'distance']
     for row in rows:
       merit = runs[row[0]]['evals'][SAMPLES] if row[0] in runs else {}
       row += [mean_text(merit.get(key) or [], METRICS[key].digits)
-              for key in ('modes', 'good', 'distance_end')]
+              for key in ('modes', 'modes_found', 'good', 'distance_end')]
   return [Table(
-      'Modes covered, share of good samples and distance from the data at the end: '
-      'mean ± sample standard deviation over seeds.', header, rows)]
+      'Modes covered (by 1 % of the samples) and found (by one), share of good samples '
+      'and distance from the data at the end: mean ± sample standard deviation over '
+      'seeds.', header, rows)]
 
 
 def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
