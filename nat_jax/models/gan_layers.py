@@ -258,7 +258,9 @@ class MinibatchDiscrimination(nn.Module):
 
       o_b(i) = sum_{j != i} exp(-|M_ib - M_jb|_1),   M_i = x_i T in [kernels, size]
 
-  Empty slots do not count. Over devices j runs over the global batch.
+  Empty slots do not count. Over devices j runs over the global batch. In evaluation an
+  example is taken to be alone, and all o_b are 0: what is evaluated together is no batch
+  of data or of generated examples, and may be too many to be compared with each other.
 
   Attributes:
     kernels: B, number of appended features.
@@ -274,13 +276,23 @@ class MinibatchDiscrimination(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """x [n, d] to float32 [n, d + kernels]; mask [n], above 0: a filled slot."""
+  def __call__(
+      self, x: jax.Array, mask: jax.Array | None = None, train: bool = True
+  ) -> jax.Array:
+    """x [n, d] to float32 [n, d + kernels].
+
+    Args:
+      x: [n, d].
+      mask: [n], above 0: a filled slot.
+      train: False: in evaluation.
+    """
     axis = Axis(None if self.is_initializing() else self.axis_name)
     x = x.astype(jnp.float32)
     weight = self.param(
         'kernel', nn.initializers.lecun_normal(), (x.shape[1], self.kernels * self.size)
     )
+    if not train:
+      return jnp.concatenate([x, jnp.zeros((len(x), self.kernels))], 1)
     mine = (x @ weight).reshape(-1, self.kernels, self.size)
     others = axis.gather(mine)
     filled = axis.gather(jnp.ones(len(x)) if mask is None else mask) > 0

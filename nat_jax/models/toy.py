@@ -110,7 +110,8 @@ class MLPDiscriminator(nn.Module):
       x: [n, ...] in [-1, 1].
       keys: [n], one per example, for noise and dropout; None: neither is applied.
       mask: [n]; 0 = empty slot, which does not count in the batch's statistics.
-      train: whether the power iteration of norm='spectral' updates its state.
+      train: whether the power iteration of norm='spectral' updates its state, and
+        whether minibatch discrimination compares examples.
       labels: int32 [n], for `projection`; -1: none.
     """
     dtype = layers.compute_dtype(self.dtype)
@@ -221,7 +222,8 @@ def _outputs(discriminator, features, mask, labels, train):
   """The output layer of a discriminator: (outputs [n, num_outputs], aux)."""
   if discriminator.kernels:
     features = gan_layers.MinibatchDiscrimination(
-        discriminator.kernels, axis_name=discriminator.axis_name)(features, mask)
+        discriminator.kernels, axis_name=discriminator.axis_name)(
+            features, mask, train)
   outputs = gan_layers.Dense(
       discriminator.num_outputs, norm=discriminator.norm)(features, train)
   if discriminator.projection:

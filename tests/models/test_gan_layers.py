@@ -191,6 +191,9 @@ def test_minibatch_discrimination_against_loops():
     np.testing.assert_allclose(found[i, 3:], expected, rtol=1e-5)
   alike = layer.apply(variables, np.ones((6, 3), np.float32))
   np.testing.assert_allclose(alike[:, 3:], 5, rtol=1e-6)  # a collapsed batch
+  # In evaluation each is alone, as a batch of one is in training.
+  np.testing.assert_array_equal(layer.apply(variables, x, train=False)[:, 3:], 0)
+  np.testing.assert_array_equal(layer.apply(variables, x[:1])[:, 3:], 0)
 
 
 def test_virtual_batch_norm_is_by_the_reference_batch_and_the_example():
