@@ -258,9 +258,9 @@ class MinibatchDiscrimination(nn.Module):
 
       o_b(i) = sum_{j != i} exp(-|M_ib - M_jb|_1),   M_i = x_i T in [kernels, size]
 
-  Empty slots do not count. Over devices j runs over the global batch. In evaluation an
-  example is taken to be alone, and all o_b are 0: what is evaluated together is no batch
-  of data or of generated examples, and may be too many to be compared with each other.
+  Empty slots do not count. Over devices j runs over the global batch. In evaluation
+  an example is taken to be alone, and all o_b are 0: what is evaluated together is no
+  batch of data or of generated examples, and may be too much to compare.
 
   Attributes:
     kernels: B, number of appended features.
