@@ -215,7 +215,11 @@ def build(
     return jax.vmap(of_one)(state.nets['disc'])
 
   def samples(state, noise):
-    given = {'z': noise['z'], 'label': jnp.arange(len(noise['z'])) % num_classes}
+    # As many of each class, in an order of which no part, such as every fifth sample
+    # of a figure, has some of the classes only.
+    labels = np.random.default_rng(0).permutation(
+        np.arange(len(noise['z'])) % num_classes)
+    given = {'z': noise['z'], 'label': jnp.asarray(labels)}
     return jax.vmap(lambda state: one.heads['samples'](state, given))(state)
 
   return one._replace(
