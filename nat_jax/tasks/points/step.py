@@ -157,10 +157,10 @@ def build(
     others: not used.
 
   Returns:
-    A `Trainer`. Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d], of
-    each class in turn where the generator is conditional; its
-    head 'boundary' maps points [n, d] to how much D takes them for data, in [0, 1],
-    [seeds, n] (`losses.GanObjective.realness`).
+    A `Trainer`. Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d], as
+    many of each class where the generator is conditional; its head 'boundary' maps
+    points [n, d] to how much D takes them for data, in [0, 1], [seeds, n]
+    (`losses.GanObjective.realness`).
 
   Raises:
     ValueError: an unknown name, or settings that are not valid.
