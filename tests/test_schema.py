@@ -46,11 +46,12 @@ def test_lists_and_texts():
 IMAGE = {'image_shape', 'num_classes', 'num_outputs', 'axis_name'}
 SECTIONS = {
     'trainer': (
-        classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS | advgan.TRAINERS, IMAGE | {
+        classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | {
+            'points': points.TRAINERS['gaan']}, IMAGE | {
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
-            'penalties', 'encoder', 'enc_tx', 'micro_batches', 'target',
-            'student_tx'}),
+            'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',
+            'networks'}),
     'target': (advgan.TARGETS, {'others'}),
     'model': (models.MODELS, IMAGE),
     'generator': (models.GENERATORS, IMAGE | {'table'}),
@@ -89,8 +90,8 @@ def test_every_key_and_every_argument_is_bounded():
       key for key in bounds.SPECS if key in known}
   # Nothing is left over but what is read before the function of the spec is called.
   assert set(bounds.BOUNDS) - known == {
-      'loss.logit_norm', 'trainer.teacher_step', 'trainer.teacher_crc32',
-      'corruption.num'}
+      'loss.logit_norm', 'optimizer.historical', 'trainer.teacher_step',
+      'trainer.teacher_crc32', 'corruption.num'}
   assert set(bounds.SPECS.values()) == set(SECTIONS)
 
 

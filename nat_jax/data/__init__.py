@@ -40,7 +40,7 @@ from nat_jax.data.negatives import (
     uniform_noise,
 )
 from nat_jax.data.overlap import count_overlaps
-from nat_jax.data.points import POINTS, Points
+from nat_jax.data.points import POINTS, Modes, Points
 from nat_jax.data.pool import Pool, class_weights, gather, make_pool
 from nat_jax.data.rows import Images, Rows
 from nat_jax.data.sources import (
@@ -58,7 +58,7 @@ from nat_jax.data.tfds_source import from_tfds
 
 __all__ = [
     'AUGMENTS', 'CORRUPTIONS', 'POINTS', 'SOURCES', 'STRENGTHS', 'SYNTHETIC', 'Arrays',
-    'Images', 'Points', 'Pool', 'Rows', 'Stream', 'apart', 'arrays', 'blobs',
+    'Images', 'Modes', 'Points', 'Pool', 'Rows', 'Stream', 'apart', 'arrays', 'blobs',
     'breast_cancer', 'cache_folder', 'cache_root', 'check_memory', 'class_weights',
     'corrupt', 'count_overlaps', 'decode_each', 'digits', 'fake', 'folder', 'from_tfds',
     'gather', 'is_vectors', 'list_pictures', 'load', 'make_augment', 'make_pool',

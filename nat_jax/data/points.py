@@ -13,6 +13,25 @@ import numpy as np
 from nat_jax.data.memory import check_memory
 
 
+class Modes(NamedTuple):
+  """Where the data are, for counting the modes that generated points cover.
+
+  Attributes:
+    centres: [m, d], points in the middle of the data.
+    mode: int [m], the mode of each centre, 0 to the number of modes - 1.
+    radius: a generated point is good if its nearest centre is within this distance.
+  """
+
+  centres: np.ndarray
+  mode: np.ndarray
+  radius: float
+
+  @property
+  def num(self) -> int:
+    """Number of modes."""
+    return int(self.mode.max()) + 1
+
+
 class Points(NamedTuple):
   """Points to be learned, and external negatives.
 
@@ -21,11 +40,15 @@ class Points(NamedTuple):
     negative: external negatives, float32 [m, d].
     window: (low, high) of each axis, for figures and for the grid on which D is
       evaluated.
+    label: int32 [n], the classes of the data; None: one class.
+    modes: None: they are not counted.
   """
 
   positive: np.ndarray
   negative: np.ndarray
   window: tuple[float, float]
+  label: np.ndarray | None = None
+  modes: Modes | None = None
 
 
 def gaussian1d(
@@ -96,6 +119,111 @@ def rings2d(
   return _points(rings[:1], rings[1:], (-11.0, 11.0))
 
 
+def gaussians8(
+    num: int = 20_000, radius: float = 2.0, std: float = 0.02, seed: int = 0
+) -> Points:
+  """Eight normal distributions on a circle; their numbers are the classes.
+
+  A generated point is good within 4 `std` of a centre. The negatives are uniform over
+  the window, except within 10 `std` of a centre.
+
+  Args:
+    num: number of points of the data, and of negatives.
+    radius: of the circle.
+    std: of each distribution, on each axis.
+    seed: of the sample.
+
+  Raises:
+    ValueError: num below 1, a radius or std that is not positive, or more points than
+      fit in memory.
+
+  Reference: Metz et al., "Unrolled Generative Adversarial Networks", ICLR 2017.
+  """
+  _check(num, radius, std)
+  angles = np.arange(8) * np.pi / 4
+  centres = radius * np.stack([np.cos(angles), np.sin(angles)], -1)
+  return _mixture(num, centres, std, 1.5 * radius, seed)
+
+
+def gaussians25(num: int = 20_000, std: float = 0.05, seed: int = 0) -> Points:
+  """25 normal distributions on a square grid -4, -2, ..., 4, whose numbers are classes.
+
+  A generated point is good within 4 `std` of a centre. The negatives are uniform over
+  the window, except within 10 `std` of a centre.
+
+  Args:
+    num: number of points of the data, and of negatives.
+    std: of each distribution, on each axis.
+    seed: of the sample.
+
+  Raises:
+    ValueError: num below 1, a std that is not positive, or more points than fit in
+      memory.
+
+  Reference: Srivastava et al., "VEEGAN: Reducing Mode Collapse in GANs using Implicit
+  Variational Learning", NeurIPS 2017.
+  """
+  _check(num, std)
+  axis = np.arange(-4.0, 5.0, 2.0)
+  centres = np.stack([x.ravel() for x in np.meshgrid(axis, axis)], -1)
+  return _mixture(num, centres, std, 5.5, seed)
+
+
+def swiss_roll(num: int = 20_000, noise: float = 0.02, seed: int = 0) -> Points:
+  """A spiral in a plane: scikit-learn's Swiss roll without its height, divided by 7.5.
+
+  The curve is t (cos t, sin t) / 7.5 with t uniform in [1.5 pi, 4.5 pi]. Its modes are
+  20 pieces that hold equal shares of the data; a generated point is good within 4
+  `noise` of the curve. The negatives are uniform over the window, except within 10
+  `noise` of the curve.
+
+  Args:
+    num: number of points of the data, and of negatives.
+    noise: standard deviation on each axis.
+    seed: of the sample.
+
+  Raises:
+    ValueError: num below 1, a noise that is not positive, or more points than fit in
+      memory.
+
+  Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
+  """
+  _check(num, noise)
+  check_memory(100 * num, f'{num} points per set', 'lower num')
+  rng = np.random.default_rng(seed)
+
+  def curve(share):
+    t = np.pi * (1.5 + 3 * share)
+    return (t * np.stack([np.cos(t), np.sin(t)]) / 7.5).T
+
+  share = (np.arange(2000) + 0.5) / 2000
+  modes = Modes(curve(share), (20 * share).astype(int), 4 * noise)
+  positive = curve(rng.uniform(size=num)) + noise * rng.normal(size=(num, 2))
+  return _with_background(positive, None, modes, 10 * noise, 2.5, rng)
+
+
+def _mixture(num, centres, std, reach, seed):
+  """Points of equally probable normal distributions around centres [k, 2]."""
+  check_memory(100 * num, f'{num} points per set', 'lower num')
+  rng = np.random.default_rng(seed)
+  label = rng.integers(len(centres), size=num)
+  positive = centres[label] + std * rng.normal(size=(num, 2))
+  modes = Modes(centres, np.arange(len(centres)), 4 * std)
+  return _with_background(positive, label, modes, 10 * std, reach, rng)
+
+
+def _with_background(positive, label, modes, margin, reach, rng):
+  """Adds negatives in [-reach, reach]^2, farther than `margin` from all centres."""
+  from scipy import spatial
+
+  tree, found = spatial.cKDTree(modes.centres), np.zeros((0, 2))
+  while len(found) < len(positive):
+    drawn = rng.uniform(-reach, reach, (len(positive), 2))
+    found = np.concatenate([found, drawn[tree.query(drawn)[0] > margin]])
+  return _points([positive], [found[:len(positive)]], (-reach, reach))._replace(
+      label=None if label is None else label.astype(np.int32), modes=modes)
+
+
 def _points(positive, negatives, window):
   return Points(*(np.concatenate(sets).astype(np.float32)
                   for sets in (positive, negatives)), window)
@@ -108,4 +236,6 @@ def _check(num, *positive):
         f'num={num} and {positive}')
 
 
-POINTS = {'gaussian1d': gaussian1d, 'rings2d': rings2d}
+POINTS = {
+    'gaussian1d': gaussian1d, 'rings2d': rings2d, 'gaussians8': gaussians8,
+    'gaussians25': gaussians25, 'swiss_roll': swiss_roll}

@@ -31,17 +31,35 @@ from nat_jax.losses.negative_aware import check_direction, cross_entropy, unifor
 ClassLoss = Callable[[jax.Array, jax.Array], jax.Array]  # ([n, K], [n]) -> [n]
 
 
-def gan(num_classes: int) -> GanObjective:
+def gan(num_classes: int, smoothing: float = 0.0) -> GanObjective:
   """The unconditional GAN with G's non-saturating loss; one logit l, D_r = sigmoid(l).
 
-  D: -log D_r (real), -log(1 - D_r) (fake, negative). G: -log D_r.
+  D: -(1 - s) log D_r - s log(1 - D_r) (real), -log(1 - D_r) (fake, negative).
+  G: -log D_r.
 
-  Reference: Goodfellow et al., NeurIPS 2014, section 3.
+  Args:
+    num_classes: not used.
+    smoothing: s, of one-sided label smoothing: D's target for real examples is 1 - s.
+
+  Raises:
+    ValueError: a smoothing that is not in [0, 0.5), where the target would be no
+      nearer to real than to fake.
+
+  Reference: Goodfellow et al., NeurIPS 2014, section 3; smoothing: Salimans et al.,
+  "Improved Techniques for Training GANs", NeurIPS 2016, section 3.4.
   """
   del num_classes
+  if not 0 <= smoothing < 0.5:
+    raise ValueError(f'smoothing must be in [0, 0.5), got {smoothing}')
+
+  def real(outputs, labels, marginal):
+    del labels, marginal
+    loss = jax.nn.softplus(-outputs[:, 0])
+    # -log(1 - D_r) - (-log D_r) = l
+    return loss + smoothing * outputs[:, 0] if smoothing else loss
+
   return terms.per_set(
-      1, None,
-      real=lambda outputs, labels, marginal: jax.nn.softplus(-outputs[:, 0]),
+      1, None, real=real,
       fake=lambda outputs, labels, marginal: jax.nn.softplus(outputs[:, 0]),
       gen=lambda outputs, labels, marginal: jax.nn.softplus(-outputs[:, 0]))
 
@@ -59,6 +77,23 @@ def hinge(num_classes: int) -> GanObjective:
       real=lambda outputs, labels, marginal: jax.nn.relu(1 - outputs[:, 0]),
       fake=lambda outputs, labels, marginal: jax.nn.relu(1 + outputs[:, 0]),
       gen=lambda outputs, labels, marginal: -outputs[:, 0])
+
+
+def wgan(num_classes: int) -> GanObjective:
+  """The unconditional Wasserstein GAN; one score l, which is not a logit.
+
+  D: -l (real), l (fake, negative). G: -l. D's loss has a minimum only among functions
+  of bounded slope: it needs the penalty `gradient` (WGAN-GP) or spectral norm.
+
+  Reference: Arjovsky, Chintala, Bottou, "Wasserstein Generative Adversarial Networks",
+  ICML 2017.
+  """
+  del num_classes
+  return terms.per_set(
+      1, None,
+      real=lambda outputs, labels, marginal: -outputs[:, 0],
+      fake=lambda outputs, labels, marginal: outputs[:, 0],
+      gen=lambda outputs, labels, marginal: -outputs[:, 0])._replace(bounded=False)
 
 
 def label_gan(num_classes: int) -> GanObjective:
@@ -157,7 +192,7 @@ def cat_gan(num_classes: int) -> GanObjective:
 
   return terms.per_set(
       num_classes, lambda outputs: outputs, real=sure, fake=unsure, gen=sure,
-      whole_batch=True)
+      whole_batch=True)._replace(realness=_largest)
 
 
 def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjective:
@@ -192,7 +227,7 @@ def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjectiv
       num_classes, lambda outputs: outputs,
       real=sure_and_right,
       fake=lambda outputs, labels, marginal: -terms.entropy(outputs),
-      gen=sure, whole_batch=True)
+      gen=sure, whole_batch=True)._replace(realness=_largest)
 
 
 def nat_gan(
@@ -225,7 +260,12 @@ def nat_gan(
       num_classes, lambda outputs: outputs,
       real=lambda outputs, labels, mean: cross_entropy(outputs, labels),
       fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
-      gen=gen, whole_batch=marginal > 0)
+      gen=gen, whole_batch=marginal > 0)._replace(realness=_largest)
+
+
+def _largest(outputs: jax.Array) -> jax.Array:
+  """The largest class probability, which D makes small where there is no class."""
+  return jax.nn.softmax(outputs).max(1)
 
 
 def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:
@@ -236,7 +276,7 @@ def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:
       real=lambda outputs, labels, marginal: cross_entropy(outputs, labels),
       fake=lambda outputs, labels, marginal: cross_entropy(
           outputs, jnp.full_like(labels, num_classes)),
-      gen=gen)
+      gen=gen)._replace(realness=lambda outputs: jnp.exp(-terms.not_last(outputs)))
 
 
 def _auxiliary(
@@ -271,6 +311,7 @@ def _auxiliary(
 PER_SET = {
     'gan': gan,
     'hinge': hinge,
+    'wgan': wgan,
     'label_gan': label_gan,
     'ac_gan': ac_gan,
     'ac_gan_plus': ac_gan_plus,

@@ -1,4 +1,4 @@
-"""GAN objectives whose losses compare whole sets of examples: feature matching, MMD.
+"""GAN objectives whose losses compare whole sets: feature matching, MMD, relativistic.
 
     objective = make_gan_objective({'name': 'mmd'}, num_classes=10)
     objective.gen_sees                                       # ('fake', 'real')
@@ -122,4 +122,46 @@ def mmd(
       num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True)
 
 
-BATCH = {'feature_matching': feature_matching, 'mmd': mmd}
+def relativistic(num_classes: int) -> GanObjective:
+  """The unconditional relativistic average GAN; one score l.
+
+  With the means r of l over real and f over unreal examples (fakes; in D's loss also
+  negatives), and H(x) = -log sigmoid(x):
+  D: H(l - f) (real), H(r - l) (fake, negative). G: mean over real of H(f - l) +
+  H(l - r), which makes fakes more real than real examples are on average.
+
+  Reference: Jolicoeur-Martineau, "The relativistic discriminator: a key element missing
+  from standard GAN", ICLR 2019.
+  """
+  del num_classes
+
+  def score(seen: Pass) -> jax.Array:
+    return seen.outputs[:, 0].astype(jnp.float32)
+
+  def mean(sets: Sequence[tuple[jax.Array, jax.Array]], axis: Axis) -> jax.Array:
+    """The mean over the filled slots of (values [n], weights [n]) of several sets."""
+    total = sum(axis.sum(jnp.where(weight > 0, x, 0)) for x, weight in sets)
+    count = sum(axis.sum(weight > 0) for _, weight in sets)
+    return total / jnp.maximum(count, 1)
+
+  def disc(passes: Passes, axis: Axis) -> dict[str, jax.Array]:
+    real = passes['real']
+    unreal = {name: seen for name, seen in passes.items() if name != 'real'}
+    r = mean([(score(real), real.weight)], axis)
+    f = mean([(score(seen), seen.weight) for seen in unreal.values()], axis)
+    return {'real': jax.nn.softplus(f - score(real)),
+            **{name: jax.nn.softplus(score(seen) - r)
+               for name, seen in unreal.items()}}
+
+  def gen(passes: Passes, axis: Axis) -> jax.Array:
+    real, fake = passes['real'], passes['fake']
+    r = mean([(score(real), real.weight)], axis)
+    f = mean([(score(fake), fake.weight)], axis)
+    among_real = jax.nn.softplus(score(real) - f)
+    return mean([(among_real, real.weight)], axis) + jax.nn.softplus(r - score(fake))
+
+  return GanObjective(1, None, disc, gen, ('fake', 'real'), whole_batch=True)
+
+
+BATCH = {
+    'feature_matching': feature_matching, 'mmd': mmd, 'relativistic': relativistic}

@@ -35,6 +35,10 @@ class GanObjective(NamedTuple):
     gen_sees: the sets whose passes `gen` reads.
     whole_batch: whether the loss of an example depends on the other examples of the
       batch, which then cannot be split into micro-batches.
+    bounded: whether D's loss has a lower bound whatever D is. Without it D's slope
+      must be bounded, by the penalty `gradient` or by spectral norm.
+    realness: outputs [n, num_outputs] -> [n] in [0, 1], how much D takes an example
+      for real; for figures.
   """
 
   num_outputs: int
@@ -43,6 +47,9 @@ class GanObjective(NamedTuple):
   gen: Callable[[Passes, Axis], jax.Array]
   gen_sees: tuple[str, ...] = ('fake',)
   whole_batch: bool = False
+  bounded: bool = True
+  realness: Callable[[jax.Array], jax.Array] = (
+      lambda outputs: jax.nn.sigmoid(outputs[:, 0]))
 
 
 def per_set(

@@ -72,6 +72,9 @@ METRICS = {
     'converged': Metric('share of seeds converged', 2, 'higher'),
     'within_5': Metric('share of seeds within 5 times the floor', 2, 'higher'),
     'within_2': Metric('share of seeds within twice the floor', 2, 'higher'),
+    'modes': Metric('modes covered', 1, 'higher'),
+    'modes_found': Metric('modes found', 1, 'higher'),
+    'good': Metric('share of good samples', 3, 'higher'),
     'steps_converged': Metric('steps until converged (converged seeds)', 0, 'lower'),
 }
 

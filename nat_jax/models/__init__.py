@@ -15,14 +15,17 @@ GENERATORS and DISCRIMINATORS hold the networks of GANs. All generators share on
 signature, and all discriminators another (`...`: further arguments of a network):
 
     generator(latent, image_shape, num_classes=0, axis_name=None, ...)
-    generator.apply({'params': params}, z, labels=None, mask=None) -> images
+    generator.apply(variables, z, labels=None, mask=None) -> images
     discriminator(image_shape, num_outputs, axis_name=None, ...)
     discriminator.apply(variables, x, keys=None, mask=None, train=...) -> outputs, aux
 
 Images of GANs are float32 in [-1, 1] (points: image_shape (d,), any value). keys [n]
 hold one key per example, for its noise and dropout. BatchNorm in GANs always uses the
 statistics of the batch; only spectral norm keeps a state, the vector u in
-'batch_stats', which is updated if `train` is set and the collection is mutable.
+'batch_stats', which is updated if `train` is set (in generators: always) and the
+collection is mutable. A discriminator whose attribute `projection`, a number of
+classes, is above 0 also takes labels=[n]; one whose attribute `mixes` is true has
+outputs that depend on the whole batch, and is not trained with penalties.
 """
 
 import functools

@@ -109,6 +109,11 @@ class DCGANDiscriminator(nn.Module):
   dtype: str = 'float32'
   axis_name: str | None = None
 
+  @property
+  def mixes(self) -> bool:
+    """Whether the output of an example depends on the other examples of its batch."""
+    return self.batch_norm
+
   @nn.compact
   def __call__(
       self, x: jax.Array, keys: jax.Array | None = None,

@@ -19,7 +19,11 @@ from flax import linen as nn
 from jax import lax
 
 from nat_jax.models import layers
+from nat_jax.task import Axis
 
+BATCH_NORMS = ('none', 'batch', 'class', 'virtual')  # of generators
+REFERENCE = 64  # examples in the reference batch of virtual batch normalisation
+KERNEL_SIZE = 5  # dimension of each kernel of minibatch discrimination
 NORMS = ('weight', 'spectral', 'none')
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _EPSILON = 1e-12
@@ -180,6 +184,199 @@ class BatchStatsNorm(layers.BatchNorm):
 
   momentum: float | None = None
   epsilon: float = 1e-3
+
+
+class ClassBatchNorm(BatchStatsNorm):
+  """Conditional BatchNorm: a scale and a bias of their own for each class.
+
+  Attributes:
+    num_classes: K.
+
+  Reference: de Vries et al., "Modulating early visual processing by language", NeurIPS
+  2017; in generators: Miyato, Koyama, "cGANs with Projection Discriminator", ICLR 2018.
+  """
+
+  num_classes: int = 0
+
+  @nn.compact
+  def __call__(
+      self, x: jax.Array, labels: jax.Array, mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """x [n, ..., c] with labels int32 [n] to [n, ..., c] in `dtype`."""
+    shape = self.num_classes, x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)[labels]
+    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)[labels]
+    rows = (len(x),) + (1,) * (x.ndim - 2) + (x.shape[-1],)
+    x = x.astype(jnp.float32)
+    mean, var = (_row(one, x.ndim) for one in self._in_two_passes(x, mask))
+    y = (x - mean) * lax.rsqrt(var + self.epsilon)
+    return (y * scale.reshape(rows) + bias.reshape(rows)).astype(self.dtype)
+
+
+class VirtualBatchNorm(nn.Module):
+  """Virtual batch normalisation: by a fixed reference batch and the example itself.
+
+  The first `num` examples are the reference batch, with mean m and variance v. Example
+  i is normalised by the mean and the variance of these and itself, so that it does not
+  depend on the other examples: with w = 1 / (num + 1) and x_i's mean over positions,
+  mean_i = (1 - w) m + w mean(x_i), and var_i in the same way from squared distances to
+  mean_i. The reference batch is normalised by m and v.
+
+  Attributes:
+    num: examples of the reference batch.
+    epsilon: added to the variance.
+    dtype: of the output.
+
+  Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
+  section 3.5.
+  """
+
+  num: int = REFERENCE
+  epsilon: float = 1e-3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[num + n, ..., c] to [num + n, ..., c] in `dtype`."""
+    scale = self.param('scale', nn.initializers.ones, x.shape[-1:], jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
+    x = x.astype(jnp.float32)
+    positions = tuple(range(1, x.ndim - 1))
+    w = jnp.where(jnp.arange(len(x)) < self.num, 0, 1 / (self.num + 1))
+    w = w.reshape((-1,) + (1,) * (x.ndim - 1))
+    first = x[:self.num]
+    m, v = (_row(fn(first, (0, *positions)), x.ndim) for fn in (jnp.mean, jnp.var))
+    mean = (1 - w) * m + w * x.mean(positions, keepdims=True)
+    var = (1 - w) * (v + jnp.square(m - mean)) + w * jnp.square(
+        x - mean).mean(positions, keepdims=True)
+    y = (x - mean) * lax.rsqrt(var + self.epsilon)
+    return (y * _row(scale, x.ndim) + _row(bias, x.ndim)).astype(self.dtype)
+
+
+class MinibatchDiscrimination(nn.Module):
+  """Appends to each example how close it is to the others of its batch.
+
+      o_b(i) = sum_{j != i} exp(-|M_ib - M_jb|_1),   M_i = x_i T in [kernels, size]
+
+  Empty slots do not count. Over devices j runs over the global batch. In evaluation
+  an example is taken to be alone, and all o_b are 0: what is evaluated together is no
+  batch of data or of generated examples, and may be too much to compare.
+
+  Attributes:
+    kernels: B, number of appended features.
+    size: dimension of each kernel.
+    axis_name: pmap axis of the devices that share the batch.
+
+  Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
+  section 3.2.
+  """
+
+  kernels: int
+  size: int = KERNEL_SIZE
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+      self, x: jax.Array, mask: jax.Array | None = None, train: bool = True
+  ) -> jax.Array:
+    """x [n, d] to float32 [n, d + kernels].
+
+    Args:
+      x: [n, d].
+      mask: [n], above 0: a filled slot.
+      train: False: in evaluation.
+    """
+    axis = Axis(None if self.is_initializing() else self.axis_name)
+    x = x.astype(jnp.float32)
+    weight = self.param(
+        'kernel', nn.initializers.lecun_normal(), (x.shape[1], self.kernels * self.size)
+    )
+    if not train:
+      return jnp.concatenate([x, jnp.zeros((len(x), self.kernels))], 1)
+    mine = (x @ weight).reshape(-1, self.kernels, self.size)
+    others = axis.gather(mine)
+    filled = axis.gather(jnp.ones(len(x)) if mask is None else mask) > 0
+    place = axis.first(len(x)) + jnp.arange(len(x))
+    pairs = filled[None] & (place[:, None] != jnp.arange(len(others))[None])
+    near = jnp.exp(-jnp.abs(mine[:, None] - others[None]).sum(-1))
+    return jnp.concatenate([x, jnp.where(pairs[..., None], near, 0).sum(1)], 1)
+
+
+class Projection(nn.Module):
+  """The class term of a projection discriminator, <V_y, features>.
+
+  Attributes:
+    num_classes: K.
+    norm: normalisation of V [K, d]: 'spectral' or 'none'.
+
+  Reference: Miyato, Koyama, "cGANs with Projection Discriminator", ICLR 2018.
+  """
+
+  num_classes: int
+  norm: str = 'none'
+
+  @nn.compact
+  def __call__(
+      self, features: jax.Array, labels: jax.Array, train: bool = False
+  ) -> jax.Array:
+    """features [n, d] and labels int32 [n] (-1: none, 0 is returned) to [n, 1]."""
+    features = features.astype(jnp.float32)
+    weight = _weight(self, (self.num_classes, features.shape[1]), self.norm, train)
+    chosen = jax.nn.one_hot(labels, self.num_classes) @ weight
+    return (features * chosen).sum(1, keepdims=True)
+
+
+def batch_norm(
+    kind: str, x: jax.Array, labels: jax.Array | None, mask: jax.Array | None,
+    num_classes: int, dtype: Any, axis_name: str | None,
+) -> jax.Array:
+  """Applies a batch normalisation of generators to x; call it in a compact method.
+
+  Args:
+    kind: 'none'; 'batch', by the statistics of the batch; 'class', with scale and bias
+      of the example's class; 'virtual', by a reference batch (see `with_reference`).
+    x: [n, ..., c].
+    labels: int32 [n], for 'class'.
+    mask: [n], above 0: a filled slot.
+    num_classes, dtype, axis_name: of the generator.
+
+  Raises:
+    ValueError: an unknown kind, or 'class' without classes.
+  """
+  if kind not in BATCH_NORMS:
+    raise ValueError(
+        f'generator.batch_norm must be one of {", ".join(BATCH_NORMS)}, got {kind!r}')
+  if kind == 'class':
+    if not num_classes:
+      raise ValueError(
+          "generator.batch_norm='class' needs a generator of classes: set "
+          "trainer.labels='predefined', or choose batch_norm='batch'")
+    return ClassBatchNorm(
+        num_classes=num_classes, dtype=dtype, axis_name=axis_name)(x, labels, mask)
+  if kind == 'virtual':
+    return VirtualBatchNorm(dtype=dtype)(x)
+  if kind == 'batch':
+    return BatchStatsNorm(dtype=dtype, axis_name=axis_name)(x, mask)
+  return x
+
+
+def with_reference(
+    kind: str, z: jax.Array, labels: jax.Array | None, num_classes: int
+) -> tuple[jax.Array, jax.Array | None, int]:
+  """Puts the reference batch before the input of a generator, if its `kind` needs one.
+
+  The reference batch is normal noise that is always the same, with each class in turn.
+
+  Returns:
+    (z [r + n, latent], labels [r + n] or None, r), where the first r outputs of the
+    generator are to be removed.
+  """
+  if kind != 'virtual':
+    return z, labels, 0
+  fixed = jax.random.normal(jax.random.key(0), (REFERENCE, z.shape[1]), z.dtype)
+  if labels is not None and num_classes:
+    labels = jnp.concatenate([jnp.arange(REFERENCE) % num_classes, labels])
+  return jnp.concatenate([fixed, z]), labels, REFERENCE
 
 
 def generator_input(

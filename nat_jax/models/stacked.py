@@ -55,7 +55,7 @@ class Stacked(nn.Module):
       return None if x is None else x.reshape(-1, self.num, *x.shape[1:]).swapaxes(0, 1)
 
     run = nn.vmap(
-        lambda copy, *args: copy(*args), variable_axes={'params': 0},
+        lambda copy, *args: copy(*args), variable_axes={'params': 0, 'batch_stats': 0},
         split_rngs={'params': True})
     images = run(
         self.make(axis_name=self.axis_name), parts(z), parts(labels), parts(mask))

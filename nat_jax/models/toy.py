@@ -29,6 +29,9 @@ class MLPGenerator(nn.Module):
     image_shape: any shape.
     num_classes: above 0 the generator is conditional: z is joined by one-hot labels.
     widths: units of each hidden layer.
+    norm: normalisation of every weight: 'weight', 'spectral' or 'none'.
+    batch_norm: 'batch', 'class', 'virtual' or 'none'; see `gan_layers.batch_norm`. With
+      'class' the labels choose scale and bias and are not joined to z.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
@@ -37,6 +40,8 @@ class MLPGenerator(nn.Module):
   image_shape: Sequence[int]
   num_classes: int = 0
   widths: Sequence[int] = (128, 128)
+  norm: str = 'weight'
+  batch_norm: str = 'batch'
   dtype: str = 'float32'
   axis_name: str | None = None
 
@@ -47,13 +52,16 @@ class MLPGenerator(nn.Module):
   ) -> jax.Array:
     """z [n, latent] (and labels int32 [n]) to images [n, ...] in [-1, 1]."""
     dtype = layers.compute_dtype(self.dtype)
-    x = gan_layers.generator_input(z, labels, self.latent, self.num_classes)
+    x, labels, num_reference = _generator_input(self, z, labels)
     for width in self.widths:
-      x = gan_layers.Dense(width, dtype=dtype)(x)
-      x = gan_layers.BatchStatsNorm(dtype=dtype, axis_name=self.axis_name)(x, mask)
+      x = gan_layers.Dense(width, norm=self.norm, dtype=dtype)(x, True)
+      x = gan_layers.batch_norm(
+          self.batch_norm, x, labels, mask, self.num_classes, dtype, self.axis_name)
       x = nn.leaky_relu(x, 0.2)
-    x = gan_layers.Dense(math.prod(self.image_shape), dtype=dtype)(x)
-    return jnp.tanh(x.astype(jnp.float32)).reshape(-1, *self.image_shape)
+    x = gan_layers.Dense(
+        math.prod(self.image_shape), norm=self.norm, dtype=dtype)(x, True)
+    x = jnp.tanh(x.astype(jnp.float32)).reshape(-1, *self.image_shape)
+    return x[num_reference:]
 
 
 class MLPDiscriminator(nn.Module):
@@ -67,6 +75,8 @@ class MLPDiscriminator(nn.Module):
     batch_norm: BatchNorm after every hidden layer but the first.
     noise: standard deviation of the input noise.
     dropout: dropout rate after each hidden layer.
+    kernels: above 0: minibatch discrimination with this many kernels.
+    projection: above 0: number of classes; D is conditional by projection.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
@@ -78,13 +88,21 @@ class MLPDiscriminator(nn.Module):
   batch_norm: bool = False
   noise: float = 0.1
   dropout: float = 0.3
+  kernels: int = 0
+  projection: int = 0
   dtype: str = 'float32'
   axis_name: str | None = None
+
+  @property
+  def mixes(self) -> bool:
+    """Whether the output of an example depends on the other examples of its batch."""
+    return self.batch_norm or self.kernels > 0
 
   @nn.compact
   def __call__(
       self, x: jax.Array, keys: jax.Array | None = None,
       mask: jax.Array | None = None, train: bool = False,
+      labels: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Images to outputs [n, num_outputs] and {'features': [n, widths[-1]]}.
 
@@ -92,7 +110,9 @@ class MLPDiscriminator(nn.Module):
       x: [n, ...] in [-1, 1].
       keys: [n], one per example, for noise and dropout; None: neither is applied.
       mask: [n]; 0 = empty slot, which does not count in the batch's statistics.
-      train: whether the power iteration of norm='spectral' updates its state.
+      train: whether the power iteration of norm='spectral' updates its state, and
+        whether minibatch discrimination compares examples.
+      labels: int32 [n], for `projection`; -1: none.
     """
     dtype = layers.compute_dtype(self.dtype)
     x = x.reshape(x.shape[0], -1)
@@ -104,8 +124,7 @@ class MLPDiscriminator(nn.Module):
         x = gan_layers.BatchStatsNorm(dtype=dtype, axis_name=self.axis_name)(x, mask)
       x = nn.leaky_relu(x, 0.2)
       x = gan_noise.dropout(x, words[i + 1], self.dropout)
-    x = x.astype(jnp.float32)
-    return gan_layers.Dense(self.num_outputs, norm=self.norm)(x, train), {'features': x}
+    return _outputs(self, x.astype(jnp.float32), mask, labels, train)
 
 
 class ToyGenerator(nn.Module):
@@ -117,7 +136,9 @@ class ToyGenerator(nn.Module):
     num_classes: above 0 the generator is conditional: z is joined by one-hot labels.
     widths: units of each hidden layer.
     activation: 'softplus' or 'relu'.
-    axis_name: not used; every generator accepts it.
+    norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
+    batch_norm: as of `MLPGenerator`.
+    axis_name: pmap axis that shares BatchNorm statistics.
   """
 
   latent: int
@@ -125,6 +146,8 @@ class ToyGenerator(nn.Module):
   num_classes: int = 0
   widths: Sequence[int] = (4,)
   activation: str = 'softplus'
+  norm: str = 'none'
+  batch_norm: str = 'none'
   axis_name: str | None = None
 
   @nn.compact
@@ -133,14 +156,17 @@ class ToyGenerator(nn.Module):
       mask: jax.Array | None = None,
   ) -> jax.Array:
     """z [n, latent] (and labels int32 [n]) to points [n, d]."""
-    del mask  # No layer mixes examples.
     if self.activation not in ACTIVATIONS:
       raise ValueError(
           f'activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}')
-    x = gan_layers.generator_input(z, labels, self.latent, self.num_classes)
+    x, labels, num_reference = _generator_input(self, z, labels)
     for width in self.widths:
-      x = ACTIVATIONS[self.activation](nn.Dense(width)(x))
-    return nn.Dense(_dimension(self.image_shape))(x)
+      x = gan_layers.Dense(width, norm=self.norm)(x, True)
+      x = gan_layers.batch_norm(
+          self.batch_norm, x, labels, mask, self.num_classes, x.dtype, self.axis_name)
+      x = ACTIVATIONS[self.activation](x)
+    x = gan_layers.Dense(_dimension(self.image_shape), norm=self.norm)(x, True)
+    return x[num_reference:]
 
 
 class IdentityGenerator(nn.Module):
@@ -186,26 +212,63 @@ class ToyDiscriminator(nn.Module):
     num_outputs: width of the outputs.
     widths: units of each hidden layer.
     norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
-    axis_name: not used; every discriminator accepts it.
+    kernels, projection: as of `MLPDiscriminator`.
+    axis_name: pmap axis of the devices that share the batch.
   """
 
   image_shape: Sequence[int]
   num_outputs: int = 1
   widths: Sequence[int] = (8, 8, 8)
   norm: str = 'none'
+  kernels: int = 0
+  projection: int = 0
   axis_name: str | None = None
+
+  @property
+  def mixes(self) -> bool:
+    """Whether the output of an example depends on the other examples of its batch."""
+    return self.kernels > 0
 
   @nn.compact
   def __call__(
       self, x: jax.Array, keys: jax.Array | None = None,
       mask: jax.Array | None = None, train: bool = False,
+      labels: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Points [n, d] to outputs [n, num_outputs] and {'features': [n, widths[-1]]}."""
-    del keys, mask  # Nothing is random, and no layer mixes examples.
+    """Points [n, d] to outputs [n, num_outputs] and {'features': [n, d']}."""
+    del keys  # Nothing is random.
     _dimension(self.image_shape)
     for width in self.widths:
       x = nn.relu(gan_layers.Dense(width, norm=self.norm)(x, train))
-    return gan_layers.Dense(self.num_outputs, norm=self.norm)(x, train), {'features': x}
+    return _outputs(self, x, mask, labels, train)
+
+
+def _generator_input(generator, z, labels):
+  """The input of a generator with a `batch_norm`: (input, labels, reference rows)."""
+  kind, num_classes = generator.batch_norm, generator.num_classes
+  z, labels, num = gan_layers.with_reference(kind, z, labels, num_classes)
+  joined = 0 if kind == 'class' else num_classes
+  if joined != num_classes and labels is None:
+    raise ValueError(f'a generator of {num_classes} classes needs labels [n], got None')
+  return gan_layers.generator_input(z, labels, generator.latent, joined), labels, num
+
+
+def _outputs(discriminator, features, mask, labels, train):
+  """The output layer of a discriminator: (outputs [n, num_outputs], aux)."""
+  if discriminator.kernels:
+    features = gan_layers.MinibatchDiscrimination(
+        discriminator.kernels, axis_name=discriminator.axis_name)(
+            features, mask, train)
+  outputs = gan_layers.Dense(
+      discriminator.num_outputs, norm=discriminator.norm)(features, train)
+  if discriminator.projection:
+    if labels is None:  # as while the parameters are initialised
+      labels = jnp.full(len(features), -1)
+    outputs += gan_layers.Projection(
+        discriminator.projection,
+        'spectral' if discriminator.norm == 'spectral' else 'none')(
+            features, labels, train)
+  return outputs, {'features': features}
 
 
 def _dimension(image_shape):

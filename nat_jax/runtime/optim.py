@@ -9,9 +9,10 @@ i - warmup. No update has a rate of 0, and the last warm-up update has the full 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
@@ -180,6 +181,38 @@ def layer_wise(
       for k, rate in enumerate(rates)}, stages)
 
 
+class Averaged(NamedTuple):
+  """The state of `historical_average`: number of updates, mean of the parameters."""
+
+  count: jax.Array
+  mean: Any
+
+
+def historical_average(weight: float) -> optax.GradientTransformation:
+  """Historical averaging: the gradient of weight |p - m|^2 is added to the gradient.
+
+  m = (p_1 + ... + p_t) / t is the mean of the parameters before the updates 1 to t, of
+  which p = p_t is the last; it is constant in the gradient, 2 weight (p - m).
+
+  Args:
+    weight: of the term; 0 or more.
+
+  Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
+  section 3.3.
+  """
+  def init(params):
+    return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+  def update(grads, state, params):
+    count = state.count + 1
+    mean = jax.tree.map(lambda m, p: m + (p - m) / count, state.mean, params)
+    grads = jax.tree.map(
+        lambda g, p, m: g + 2 * weight * (p - m), grads, params, mean)
+    return grads, Averaged(count, mean)
+
+  return optax.GradientTransformation(init, update)
+
+
 OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'muon': muon, 'sgd': sgd}
 
 
@@ -203,12 +236,17 @@ def make_optimizer(
   """Builds the optimiser that `spec` names in `OPTIMIZERS`.
 
   Args:
-    spec: `{'name': ..., **kwargs}`.
+    spec: `{'name': ..., **kwargs}`. Each optimiser also takes `historical`, the weight
+      of `historical_average`.
     schedule: update -> learning rate.
     grad_clip: gradients with a larger global norm are scaled to it; 0: no clipping.
     stage, rates: see `layer_wise`; None: one learning rate for all parameters.
   """
+  spec = dict(spec)
+  historical = spec.pop('historical', 0.0)
   tx = registry.build(OPTIMIZERS, spec, what='optimizer', learning_rate=schedule)
+  if historical:
+    tx = optax.chain(historical_average(historical), tx)
   if stage is not None:
     tx = layer_wise(tx, stage, rates)
   if grad_clip > 0:

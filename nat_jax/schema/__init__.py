@@ -171,6 +171,7 @@ GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
         name='gaan',  # nat_jax.tasks.gaan.TRAINERS
         recon_weight=0.05,  # of reconstructions in D's loss, as real images
         distance_weight=1.0,  # of the distance term in the encoder's loss
+        n_critic=1,  # updates of the discriminator per update of the generator
     ),
     'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
 }
@@ -183,8 +184,11 @@ POINTS: dict[str, Any] = dict(  # GANs of points on a line or in a plane
     num_seeds=10,  # trained in parallel
     steps=5000,
     data={'name': 'gaussian1d'},  # nat_jax.data.POINTS
+    trainer={'name': 'gan'},  # nat_jax.tasks.points.TRAINERS, with its arguments
+    loss={'name': 'gan'},  # nat_jax.losses.GAN_OBJECTIVES
+    penalties=[],  # of the discriminator: nat_jax.losses.PENALTIES
     batch_size=8,
-    negatives=True,  # False: the original GAN
+    negatives=True,  # False: none
     negatives_per_batch=8,
     negative_weight=None,  # of the negatives' mean; None: joint mean with generated
     noise={'name': 'normal'},  # nat_jax.tasks.points.NOISES

@@ -40,6 +40,7 @@ class Setup(NamedTuple):
     recon_weight: weight of the reconstructions in D's loss, in [0, 1]; real images have
       the weight 1 - recon_weight.
     distance_weight: weight of the squared distance term in E's loss.
+    n_critic: updates of the discriminator per step.
   """
 
   encoder: nn.Module
@@ -55,22 +56,24 @@ class Setup(NamedTuple):
   ema_decay: float = 0.0
   recon_weight: float = 0.05
   distance_weight: float = 1.0
+  n_critic: int = 1
 
   @property
   def pair(self) -> gan_step.Setup:
     """Generator and discriminator with the losses of the original GAN."""
     return gan_step.Setup(
         self.generator, self.discriminator, OBJECTIVE, self.gen_tx, self.disc_tx, 1,
-        self.image_shape, self.augment, self.normalise, self.penalties, self.ema_decay)
+        self.image_shape, self.augment, self.normalise, self.penalties, self.ema_decay,
+        self.n_critic)
 
 
 @registry.arguments(Setup)
 def gaan(**settings: Any) -> task.Trainer:
   """Returns the trainer of an encoder E, a generator G and a discriminator D.
 
-  A step updates E, D and G, in this order. With the features f of dimension d_f and the
-  probability D = sigmoid(logit) of the discriminator, codes of dimension d_z and
-  x_r = G(E(x)), the losses are:
+  A step updates E, D (`n_critic` times) and G, in this order. With the features f of
+  dimension d_f and the probability D = sigmoid(logit) of the discriminator, codes of
+  dimension d_z and x_r = G(E(x)), the losses are:
   E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
      - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions.
   D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
@@ -98,7 +101,7 @@ def init(setup: Setup, key: jax.Array) -> State:
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
-  """Updates the encoder, the discriminator and the generator once, in this order.
+  """Updates the encoder, `n_critic` times the discriminator, and the generator.
 
   Args:
     setup: a `Setup`.
@@ -112,12 +115,18 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   """
   del frozen
   enc, gen, disc = (state.nets[name] for name in ('enc', 'gen', 'disc'))
-  keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-  real = players.prepare(
-      batch, 0, keys[0], axis, setup.augment, setup.normalise)['real']
-  enc = update_enc(setup, enc, gen, disc, real, keys[1], axis)
-  disc, seen = update_disc(setup, disc, enc, gen, real, keys[2], axis)
-  gen, made = update_gen(setup, gen, disc, real, keys[3], axis)
+  real_key, enc_key, disc_key, gen_key = jax.random.split(
+      jax.random.fold_in(state.key, state.step), 4)
+  for j in range(setup.n_critic):
+    keys = real_key, disc_key
+    if setup.n_critic > 1:
+      keys = [jax.random.fold_in(key, j) for key in keys]
+    real = players.prepare(
+        batch, j, keys[0], axis, setup.augment, setup.normalise)['real']
+    if not j:
+      enc = update_enc(setup, enc, gen, disc, real, enc_key, axis)
+    disc, seen = update_disc(setup, disc, enc, gen, real, keys[1], axis)
+  gen, made = update_gen(setup, gen, disc, real, gen_key, axis)
   state = state.replace(
       step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc},
       ema=gan_step.average(setup.ema_decay, state.ema, gen))
@@ -132,10 +141,10 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
   """
   fake_key, key = jax.random.split(key)
   fake = players.generate(
-      setup.generator, gen.params, fake_key, len(real['label']), axis)
+      setup.generator, gen.variables, fake_key, len(real['label']), axis)
 
   def loss_fn(params, batch_stats, _):
-    recon, codes = reconstruct(setup, params, gen.params, real, axis)
+    recon, codes = reconstruct(setup, params, gen.variables, real, axis)
     seen, _ = _see_apart(
         setup, disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
     features = {name: one.features['features'] for name, one in seen.items()}
@@ -155,8 +164,9 @@ def update_disc(setup, disc, enc, gen, real, key, axis):
   fake_key, key = jax.random.split(key)
   sets = {
       'real': real,
-      'fake': players.generate(setup.generator, gen.params, fake_key, num, axis),
-      'recon': reconstruct(setup, enc.params, gen.params, real, axis)[0]}
+      'fake': players.generate(
+          setup.generator, gen.variables, fake_key, num, axis),
+      'recon': reconstruct(setup, enc.params, gen.variables, real, axis)[0]}
   penalty_keys = players.penalty_keys(setup.penalties, fake_key, num, axis)
   shares = {'real': 1 - setup.recon_weight, 'fake': 1.0, 'recon': setup.recon_weight}
 
@@ -185,7 +195,9 @@ def update_gen(setup, gen, disc, real, key, axis):
   num = len(real['label'])
 
   def loss_fn(params, batch_stats, _):
-    fake = players.generate(setup.generator, params, fake_key, num, axis)
+    fake, batch_stats = players.made(
+        setup.generator, {'params': params, 'batch_stats': batch_stats},
+        players.draw(setup.generator, fake_key, num, axis), axis, updating=True)
     passes, _ = _see_apart(
         setup, disc.variables, {'fake': fake, 'real': real}, key, axis)
     scores = {name: mean(jax.nn.sigmoid(one.outputs), axis)
@@ -220,13 +232,15 @@ def encoder_loss(
 
 
 def reconstruct(
-    setup: Setup, enc_params: Any, gen_params: Any, real: players.Set, axis: Axis,
+    setup: Setup, enc_params: Any, gen_variables: Mapping[str, Any],
+    real: players.Set, axis: Axis,
 ) -> tuple[players.Set, jax.Array]:
   """Reconstructs real images x.
 
   Args:
     setup: the networks.
-    enc_params, gen_params: parameters of the encoder and the generator.
+    enc_params: parameters of the encoder.
+    gen_variables: of the generator.
     real: the set of real images x.
     axis: the devices that share the batch.
 
@@ -235,8 +249,7 @@ def reconstruct(
   """
   codes, _ = setup.encoder.clone(axis_name=axis.name).apply(
       {'params': enc_params}, real['image'], train=False)
-  images = setup.generator.clone(axis_name=axis.name).apply(
-      {'params': gen_params}, codes)
+  images = setup.generator.clone(axis_name=axis.name).apply(gen_variables, codes)
   return {**real, 'image': images}, codes
 
 
@@ -253,6 +266,27 @@ def mean(x: jax.Array, axis: Axis) -> jax.Array:
   """Returns the mean of x [n, ...] over the dimensions and the global batch."""
   flat = x.reshape(len(x), -1)
   return axis.sum(flat) / (axis.sum(jnp.ones(len(x))) * flat.shape[1])
+
+
+def make_encoder(
+    spec: Mapping[str, Any], latent: int, image_shape: tuple[int, ...]
+) -> nn.Module:
+  """Builds the encoder that `spec` names in `models.MODELS`.
+
+  Raises:
+    ValueError: an unknown name, or an encoder with batch statistics.
+    TypeError: an unknown or a missing argument.
+  """
+  encoder = registry.build(
+      models.MODELS, spec, what='encoder', num_outputs=latent, axis_name=None)
+  variables = jax.eval_shape(
+      lambda key: encoder.init(key, jnp.zeros((1, *image_shape)), train=False),
+      jax.random.key(0))
+  if set(variables) != {'params'}:
+    raise ValueError(
+        'expected an encoder without batch statistics, which its update does not keep, '
+        f'got encoder {spec["name"]!r}; choose another one, such as mlp')
+  return encoder
 
 
 TRAINERS = {'gaan': gaan}
@@ -280,16 +314,7 @@ def build(
         f'use negatives, got {", ".join(config["data"]["negatives"])}; leave them out, '
         "or use task='gan'")
   pair, schedule = gan_build.pair(config, image_shape, OBJECTIVE)
-  encoder = registry.build(
-      models.MODELS, config['encoder'], what='encoder',
-      num_outputs=pair['generator'].latent, axis_name=None)
-  variables = jax.eval_shape(
-      lambda key: encoder.init(key, jnp.zeros((1, *image_shape)), train=False),
-      jax.random.key(0))
-  if set(variables) != {'params'}:
-    raise ValueError(
-        'expected an encoder without batch statistics, which its update does not keep, '
-        f'got encoder {config["encoder"]["name"]!r}; choose another one, such as mlp')
+  encoder = make_encoder(config['encoder'], pair['generator'].latent, image_shape)
   trainer = registry.build(
       TRAINERS, config['trainer'], what='trainer', encoder=encoder,
       enc_tx=optim.make_optimizer(config['optimizer'], schedule, config['grad_clip']),

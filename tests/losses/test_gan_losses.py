@@ -11,6 +11,7 @@ from nat_jax.task import GLOBAL, Pass
 
 K = 4
 SPECS = [{'name': name} for name in gan.PER_SET] + [
+    {'name': 'gan', 'smoothing': 0.1},
     {'name': 'ac_gan', 'fakes_labelled': False},
     {'name': 'cat_gan_springenberg', 'labelled': 0.5},
     {'name': 'nat_gan', 'direction': 'uniform_second', 'marginal': 0.5},
@@ -74,6 +75,9 @@ UNSURE = log(4) + log(16 / 3) / 2  # -log(1/4) + H(u, (1, 3)/4)
     'spec, weights, label, expected',
     [  # exp(logits), and the losses as in TERMS
         ('gan', (3,), 0, (log(4 / 3), log(4), log(4), log(4 / 3))),
+        # The target 3/4 has the cross-entropy -3/4 log(3/4) - 1/4 log(1/4).
+        ('gan+', (3,), 0, (2 * L2 - 0.75 * log(3), log(4), log(4), log(4 / 3))),
+        ('wgan', (3,), 0, (-log(3), log(3), log(3), -log(3))),
         ('hinge', (1.5,), 0, (1 - log(1.5), 1 + log(1.5), 1 + log(1.5), -log(1.5))),
         ('hinge', (0.1,), 0, (1 - log(0.1), 0.0, 0.0, -log(0.1))),
         ('label_gan', (1, 2, 5), 1, (2 * L2, log(8 / 5), log(8 / 5), log(8 / 3))),
@@ -94,6 +98,7 @@ UNSURE = log(4) + log(16 / 3) / 2  # -log(1/4) + H(u, (1, 3)/4)
 )
 def test_literal_values(spec, weights, label, expected):
   options = {
+      'gan+': {'smoothing': 0.25},
       'ac_gan*': {'fakes_labelled': False},
       'cat_gan_springenberg+': {'labelled': 0.5},
       'nat_gan+': {'direction': 'uniform_second', 'marginal': 0.5},
@@ -199,11 +204,11 @@ def test_cat_gan_term_on_fakes_is_bounded_whatever_the_labels():
 def test_shapes_and_jit_equals_eager(spec):
   objective = make(**spec)
   name = spec['name']
-  widths = dict(gan=1, hinge=1, label_gan=5, am_gan=5, ac_gan=5, ac_gan_plus=5)
+  widths = dict(gan=1, hinge=1, wgan=1, label_gan=5, am_gan=5, ac_gan=5, ac_gan_plus=5)
   assert objective.num_outputs == widths.get(name, K)
   o = random_outputs(objective)
   m = marginal_of(objective, o)
-  if name in ('gan', 'hinge'):
+  if name in ('gan', 'hinge', 'wgan'):
     assert objective.class_logits is None
   else:
     classes = o[:, 1:] if name.startswith('ac_') else o[:, :K]
@@ -250,12 +255,12 @@ def test_values_at_logits_of_ten_thousand():
 
 
 def test_bad_arguments_say_what_is_wrong():
-  for name in set(gan.PER_SET) - {'gan', 'hinge'}:
+  for name in set(gan.PER_SET) - {'gan', 'hinge', 'wgan'}:
     with pytest.raises(ValueError, match=rf"{name}.*\b2\b.*\b1\b.*'gan'"):
       make(name, 1)
   assert make('gan', 1).num_outputs == make('hinge', 1).num_outputs == 1
-  with pytest.raises(ValueError, match="'wgan'.*ac_gan,"):
-    make('wgan')
+  with pytest.raises(ValueError, match="'lsgan'.*ac_gan,"):
+    make('lsgan')
   with pytest.raises(TypeError, match="'nat_gan'.*'temperature'.*direction.*marginal"):
     make('nat_gan', temperature=2.0)
   with pytest.raises(ValueError, match="'reverse'.*uniform_first, uniform_second"):
@@ -266,5 +271,24 @@ def test_bad_arguments_say_what_is_wrong():
     make('cat_gan_springenberg', labelled=float('nan'))
   with pytest.raises(ValueError, match=r'marginal.*\[K\].*None'):
     make('cat_gan').gen(jnp.zeros((5, K)), LABELS)
+  for smoothing in (-0.1, 0.5):
+    with pytest.raises(ValueError, match=rf'smoothing.*0.5.*{smoothing}'):
+      make('gan', smoothing=smoothing)
   with pytest.raises(AssertionError):  # one output too many
     make('nat_gan').real(jnp.zeros((5, K + 1)), LABELS)
+
+
+def test_the_smoothed_loss_is_least_at_its_target():
+  loss = make('gan', smoothing=0.1).real
+  logit = jnp.full((1, 1), log(9.0), jnp.float32)
+  np.testing.assert_allclose(grad(loss, logit, LABELS[:1]), 0, atol=1e-6)
+
+
+def test_realness_is_what_each_kind_of_discriminator_takes_for_real():
+  o = jnp.log(jnp.array([[1.0, 2, 5]]))
+  for name, num_classes, expected in (
+      ('gan', 1, 1 / 2), ('label_gan', 2, 3 / 8), ('am_gan', 2, 3 / 8),
+      ('ac_gan', 2, 1 / 2), ('nat_gan', 3, 5 / 8), ('cat_gan', 3, 5 / 8),
+      ('cat_gan_springenberg', 3, 5 / 8)):
+    found = losses.make_gan_objective({'name': name}, num_classes).realness(o)
+    np.testing.assert_allclose(found, [expected], rtol=1e-6, err_msg=name)

@@ -175,3 +175,63 @@ def test_spectral_norm_of_convolutions():
       layer.apply({'params': params, 'batch_stats': {'u': u}}, x),
       plain.apply({'params': params}, x)])(right[0])
   np.testing.assert_allclose(y, expected / values[0], rtol=1e-3, atol=1e-5)
+
+
+def test_minibatch_discrimination_against_loops():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(6, 3)).astype(np.float32)
+  layer = gan_layers.MinibatchDiscrimination(kernels=2, size=4)
+  variables = layer.init(jax.random.key(0), x)
+  m = (x @ np.asarray(variables['params']['kernel'])).reshape(6, 2, 4)
+  found = layer.apply(variables, x, MASK)
+  np.testing.assert_allclose(found[:, :3], x, rtol=1e-6)
+  for i in range(6):
+    expected = sum(np.exp(-np.abs(m[i] - m[j]).sum(-1))
+                   for j in np.flatnonzero(FILLED) if j != i)
+    np.testing.assert_allclose(found[i, 3:], expected, rtol=1e-5)
+  alike = layer.apply(variables, np.ones((6, 3), np.float32))
+  np.testing.assert_allclose(alike[:, 3:], 5, rtol=1e-6)  # a collapsed batch
+  # In evaluation each is alone, as a batch of one is in training.
+  np.testing.assert_array_equal(layer.apply(variables, x, train=False)[:, 3:], 0)
+  np.testing.assert_array_equal(layer.apply(variables, x[:1])[:, 3:], 0)
+
+
+def test_virtual_batch_norm_is_by_the_reference_batch_and_the_example():
+  rng = np.random.default_rng(0)
+  x = rng.normal(5, 2, size=(7, 3, 2)).astype(np.float32)
+  layer = gan_layers.VirtualBatchNorm(num=4)
+  variables = {'params': {'scale': np.array([2.0, 3]), 'bias': np.array([1.0, -1])}}
+  found = layer.apply(variables, x)
+
+  def normalised(values, mean, var):
+    return (values - mean) / np.sqrt(var + 1e-3) * [2, 3] + [1, -1]
+
+  first = x[:4].reshape(-1, 2)
+  np.testing.assert_allclose(
+      found[:4], normalised(x[:4], first.mean(0), first.var(0)), rtol=1e-4, atol=1e-4)
+  for i in (4, 5, 6):  # the five examples weigh alike
+    five = np.concatenate([x[:4], x[i:i + 1]]).reshape(-1, 2)
+    np.testing.assert_allclose(
+        found[i], normalised(x[i], five.mean(0), five.var(0)), rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(layer.apply(variables, x[[0, 1, 2, 3, 6]])[4], found[6])
+
+
+def test_class_batch_norm_is_batch_norm_with_parameters_of_the_class():
+  x = np.random.default_rng(0).normal(size=(6, 4, 5)).astype(np.float32)
+  labels = np.array([0, 1, 1, 0, 2, 2])
+  scale, bias = np.random.default_rng(1).normal(size=(2, 3, 5)).astype(np.float32)
+  found = gan_layers.ClassBatchNorm(num_classes=3).apply(
+      {'params': {'scale': scale, 'bias': bias}}, x, labels, MASK)
+  for k in range(3):
+    plain = gan_layers.BatchStatsNorm().apply(
+        {'params': {'scale': scale[k], 'bias': bias[k]}}, x, MASK)
+    np.testing.assert_allclose(found[labels == k], plain[labels == k], atol=1e-5)
+
+
+def test_projection_is_the_inner_product_with_the_vector_of_the_class():
+  f = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+  v = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
+  found = gan_layers.Projection(2).apply(
+      {'params': {'kernel': v}}, f, np.array([0, 1, 1, -1]))
+  np.testing.assert_allclose(
+      found[:, 0], [f[0] @ v[0], f[1] @ v[1], f[2] @ v[1], 0], rtol=1e-5)

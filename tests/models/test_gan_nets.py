@@ -138,6 +138,9 @@ def test_28x28_is_the_middle_of_32x32():
     (generator('toy', num_classes=3), (5,), r'\b3\b.*labels'),
     (generator('toy', activation='elu'), (5,), "relu.*softplus.*'elu'"),
     (discriminator('toy', norm='batch'), (2,), "weight, spectral, none.*'batch'"),
+    (generator('toy', batch_norm='layer'), (5,),
+     "batch_norm.*none, batch, class, virtual.*'layer'"),
+    (generator('mlp', batch_norm='class'), (5,), "batch_norm='class'.*predefined"),
 ])
 def test_mistakes(model, shape, match):
   with pytest.raises(ValueError, match=match):
@@ -151,6 +154,30 @@ def test_labels_choose_the_image():
   points = model.apply(variables, z, labels)
   assert len(np.unique(points, axis=0)) == 3
   np.testing.assert_allclose(model.apply(variables, z, labels[::-1]), points[::-1])
+
+
+@pytest.mark.parametrize('kind', ['toy', 'mlp'])
+def test_a_generator_with_virtual_batch_norm_treats_each_example_alone(kind):
+  model, z = generator(kind, batch_norm='virtual', num_classes=2), latents()
+  labels = jnp.arange(6) % 2
+  variables = variables_of(model, z, labels)
+  points = model.apply(variables, z, labels)
+  assert len(points) == 6
+  np.testing.assert_allclose(
+      model.apply(variables, z[2:4], labels[2:4]), points[2:4], atol=1e-5)
+
+
+def test_spectral_norm_of_a_generator_bounds_its_slope():
+  """Each layer has slope 1 at most once u has settled, and ReLU too."""
+  model, z = generator('toy', norm='spectral', activation='relu'), latents()
+  variables = model.init(jax.random.key(0), z)
+  for _ in range(30):
+    _, changed = model.apply(variables, z, mutable=['batch_stats'])
+    variables = {**variables, **changed}
+  step = np.random.default_rng(3).normal(size=z.shape).astype(np.float32)
+  points, moved = (model.apply(variables, x) for x in (z, z + step))
+  slopes = np.linalg.norm(moved - points, axis=1) / np.linalg.norm(step, axis=1)
+  assert 0 < slopes.max() <= 1.001
 
 
 @pytest.mark.parametrize('kind', SMALL)

@@ -120,6 +120,29 @@ def test_the_gradient_is_clipped_by_its_global_norm():
   np.testing.assert_allclose(after['bias'], 1 - 1.0, atol=1e-6)
 
 
+def test_historical_averaging_adds_the_gradient_of_the_distance_from_the_mean():
+  """Against the definition, differentiated by JAX, in plain gradient descent."""
+  spec = {'name': 'sgd', 'momentum': 0.0, 'nesterov': False}
+  tx = optim.make_optimizer({**spec, 'historical': 0.3}, lambda step: 0.1)
+  target = jnp.array([1.0, -2.0])
+  params, past = jnp.zeros(2), []
+  state = tx.init(params)
+  for _ in range(4):
+    past.append(params)
+    mean = jnp.mean(jnp.stack(past), 0)
+
+    def loss(p, mean=mean):
+      return jnp.square(p - target).sum() + 0.3 * jnp.square(p - mean).sum()
+
+    expected = params - 0.1 * jax.grad(loss)(params)
+    grads = jax.grad(lambda p: jnp.square(p - target).sum())(params)
+    updates, state = tx.update(grads, state, params)
+    params = params + updates
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+  plain = optim.make_optimizer(spec, lambda step: 0.1)  # without it, nothing is kept
+  assert len(jax.tree.leaves(plain.init(params))) < len(jax.tree.leaves(state))
+
+
 def test_unknown_names_list_the_valid_ones():
   with pytest.raises(ValueError, match='adam, adamw, muon, sgd'):
     optim.make_optimizer({'name': 'lion'}, lambda step: 1.0)

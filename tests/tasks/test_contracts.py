@@ -17,6 +17,8 @@ from nat_jax.tasks import classify, gaan, gan
 NUM_CLASSES, SHAPE = toy.NUM_CLASSES, (4, 4, 1)
 STACKED = {'name': 'stacked', 'generator': {'name': 'mlp_generator', 'widths': (8,)},
            'num': 2, 'latent': 4}
+NORMED = {'name': 'mlp_generator', 'widths': (8,), 'latent': 4, 'norm': 'spectral',
+          'batch_norm': 'virtual'}
 
 
 def make_trainer(loss='nat_gan', penalties=(), **settings):
@@ -36,6 +38,11 @@ def make_gaan():
 TRAINERS = {
     'feature_matching': lambda: make_trainer('feature_matching'),
     'mmd': lambda: make_trainer('mmd'),
+    'relativistic, minibatch discrimination': lambda: make_trainer(
+        'relativistic', generator=NORMED, discriminator=models.MLPDiscriminator(
+            image_shape=SHAPE, num_outputs=1, widths=(8,), kernels=3)),
+    'children': lambda: gan.TRAINERS['egan'](
+        diversity=0.1, **toy.gan_settings(SHAPE, 'gan', generator=NORMED)),
     'penalties': lambda: make_trainer(
         'gan', penalties=[{'name': 'gradient', 'weight': 2.0}, {'name': 'r1'}]),
     'stacked': lambda: make_trainer(generator=STACKED),
@@ -119,6 +126,28 @@ def test_mmd_against_sums_over_pairs():
             + np.mean([mean(g, g, i) for i in range(5)])
             - 2 * np.mean([k(a, b) for a in x for b in g]))
   np.testing.assert_allclose(objective.gen(passes, GLOBAL).mean(), square, rtol=1e-4)
+
+
+def test_relativistic_average_against_means_by_hand():
+  rng = np.random.default_rng(2)
+  x, g, n = (rng.normal(size=(k, 1)).astype(np.float32) for k in (4, 4, 3))
+  objective = losses.make_gan_objective({'name': 'relativistic'}, 1)
+  passes = {'real': as_pass(x, [1, 1, 1, 0]), 'fake': as_pass(g),
+            'negative': as_pass(n, [1, 0, 1])}
+
+  def h(a):  # -log sigmoid(a)
+    return np.log1p(np.exp(-a))
+
+  r, f = x[:3].mean(), np.concatenate([g[:, 0], n[[0, 2], 0]]).mean()
+  found = objective.disc(passes, GLOBAL)
+  for name, expected in (
+      ('real', h(x - f)), ('fake', h(r - g)), ('negative', h(r - n))):
+    np.testing.assert_allclose(found[name], expected[:, 0], rtol=1e-5)
+  expected = h(g.mean() - x[:3]).mean() + h(g - r)
+  np.testing.assert_allclose(objective.gen(passes, GLOBAL), expected[:, 0], rtol=1e-5)
+  # At equal scores neither player has anything to tell apart.
+  same = {name: as_pass(np.ones((4, 1))) for name in ('real', 'fake')}
+  np.testing.assert_allclose(objective.gen(same, GLOBAL), 2 * np.log(2), rtol=1e-6)
 
 
 def test_penalties_of_a_linear_discriminator():

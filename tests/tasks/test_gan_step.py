@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy
 
-from nat_jax import runs
+from nat_jax import losses, models, runs
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import gan
@@ -39,11 +39,20 @@ def run(name, num_devices, mode, scan=False):
           for name, rows in index.items()})[:2]
 
 
+def conditional(num_classes, norm='none'):
+  return models.MLPDiscriminator(
+      image_shape=SHAPE, num_outputs=1, widths=(8,), norm=norm, projection=num_classes)
+
+
 SETTINGS = {
     'nat': dict(),
     'apart': dict(joint=False, negative_weight=0.5, negatives_every=2, n_critic=2,
                   loss='ac_gan', labels='predefined'),
-    'spectral': dict(loss='hinge', norm='spectral'),
+    'projection': dict(
+        loss='hinge', labels='predefined', discriminator=conditional(3, 'spectral'),
+        penalties=[losses.PENALTIES['r1'](0.1)], generator={
+            'name': 'mlp_generator', 'latent': 4, 'widths': (8,), 'norm': 'spectral',
+            'batch_norm': 'class'}),
 }
 
 
@@ -54,8 +63,8 @@ def on_one_device(name):
 
 @pytest.mark.parametrize('name, num_devices, mode, scan', [
     ('nat', 8, 'jit', False), ('nat', 8, 'pmap', True),
-    pytest.param('apart', 8, 'pmap', False, marks=pytest.mark.slow),
-    pytest.param('spectral', 8, 'pmap', False, marks=pytest.mark.slow)])
+    ('projection', 8, 'pmap', False),
+    pytest.param('apart', 8, 'pmap', False, marks=pytest.mark.slow)])
 def test_devices_agree(name, num_devices, mode, scan):
   _, expected, expected_metrics = on_one_device(name)
   trainer, state, metrics = run(name, num_devices, mode, scan)
@@ -164,6 +173,27 @@ def test_two_updates_of_the_discriminator_take_two_batches():
   assert 'disc' in changed(one, other)
 
 
+def test_projection_reads_the_labels_of_real_images_and_spectral_norm_keeps_its_u():
+  items = toy.make_items(SHAPE, 1)
+  trainer = make_trainer(**SETTINGS['projection'])
+  state, step = jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
+  batch = jax.tree.map(lambda x: x[0], items)
+  one, _ = step(state, {}, batch)
+  moved = {name: [np.abs(a - b).max() for a, b in zip(
+      jax.tree.leaves(state.nets[name].batch_stats),
+      jax.tree.leaves(one.nets[name].batch_stats), strict=True)]
+           for name in ('gen', 'disc')}
+  assert min(min(x) for x in moved.values()) > 1e-6, moved
+  batch['positive']['label'] = (batch['positive']['label'] + 1) % 3
+  other, _ = step(state, {}, batch)
+  assert changed(one, other) == {'gen', 'disc'}
+  # What is generated depends on the class that is asked for.
+  noise = {'z': np.ones((3, 4), np.float32), 'label': np.arange(3)}
+  bias = one.nets['gen'].params['ClassBatchNorm_0']['bias']
+  assert np.abs(np.diff(bias, axis=0)).max() > 0
+  assert trainer.heads['samples'](one, noise).shape == (3, *SHAPE)
+
+
 def test_moving_average_and_samples():
   trainer, state, _ = compiled()
   after, _ = after_one_step(toy.make_items(SHAPE, 1))
@@ -196,7 +226,19 @@ def test_collapse_is_told():
     (dict(n_critic=0), r'trainer.n_critic.*\b1\b.*\b0\b'),
     (dict(n_critic=2, simultaneous=True), r'trainer.simultaneous.*n_critic.*\b1\b'),
     (dict(loss='hinge', labels='predefined'),
-     "trainer.labels='predefined'.*loss.*hinge"),
+     "trainer.labels='predefined'.*loss.*hinge.*discriminator.projection"),
+    (dict(loss='hinge', discriminator=conditional(3)),
+     "discriminator.projection.*trainer.labels='predefined'.*'dynamic'"),
+    (dict(loss='am_gan', labels='predefined', discriminator=conditional(3)),
+     'discriminator.projection.*without class logits'),
+    (dict(loss='hinge', labels='predefined', discriminator=conditional(5)),
+     r'discriminator.projection.*\b3\b.*\b5\b'),
+    (dict(loss='wgan'), "'wgan'.*gradient.*discriminator.norm='spectral'"),
+    *((dict(loss='gan', penalties=[losses.PENALTIES['r1']()],
+            discriminator=models.MLPDiscriminator(
+                image_shape=SHAPE, num_outputs=1, **{key: value})),
+       'penalties.*mixes.*batch_norm=False')
+      for key, value in (('batch_norm', True), ('kernels', 2))),
 ])
 def test_settings_that_do_not_fit(settings, message):
   with pytest.raises(ValueError, match=message):

@@ -227,6 +227,8 @@ def test_a_config_splits_its_batches(settings, monkeypatch):
 
 @pytest.mark.parametrize('settings, message', [
     (dict(loss={'name': 'cat_gan'}), "micro_batches=4.*loss 'cat_gan'.*whole batch"),
+    (dict(discriminator={'name': 'mlp_discriminator', 'kernels': 2}),
+     "micro_batches=4.*discriminator 'mlp_discriminator'.*whole batch"),
     (dict(loss={'name': 'cat_gan_springenberg'}), "loss 'cat_gan_springenberg'"),
     (dict(loss={'name': 'nat_gan', 'marginal': 0.5}), "loss 'nat_gan'"),
     (dict(loss={'name': 'mmd'}), "loss 'mmd'"),

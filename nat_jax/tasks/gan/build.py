@@ -11,9 +11,10 @@ from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others, Trainer
 from nat_jax.tasks import images
+from nat_jax.tasks.gan.evolution import egan
 from nat_jax.tasks.gan.step import gan
 
-TRAINERS = {'gan': gan}
+TRAINERS = {'gan': gan, 'egan': egan}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
     others: not used.
 
   Raises:
-    ValueError: `data.micro_batches` above 1, with losses or a generator that need the
+    ValueError: `data.micro_batches` above 1, with losses or networks that need the
       whole batch.
   """
   del others
@@ -33,7 +34,8 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
     return config
   objective = losses.make_gan_objective(config['loss'], config['num_classes'])
   for key, whole in (('loss', objective.whole_batch),
-                     ('generator', config['generator']['name'] == 'stacked')):
+                     ('generator', config['generator']['name'] == 'stacked'),
+                     ('discriminator', config['discriminator'].get('kernels'))):
     if whole:
       raise ValueError(
           f'data.micro_batches={num} does not go with {key} {config[key]["name"]!r}, '

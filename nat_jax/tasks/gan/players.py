@@ -1,7 +1,7 @@
 """The parts of a GAN's training step: sets, samples, passes, penalties.
 
     sets = prepare(batch, 0, key, axis, augment, normalise)
-    sets['fake'] = generate(generator, gen.params, key, num, axis)
+    sets['fake'] = generate(generator, gen.variables, key, num, axis)
     sets = with_keys(sets, keys, axis, together)
     passes, stats = see(
         discriminator, class_logits, disc.variables, sets, axis, together=together)
@@ -85,18 +85,35 @@ def draw(
   return {'label': label, 'weight': jnp.ones(num), 'z': z}
 
 
-def made(generator: nn.Module, params: Any, drawn: Set, axis: Axis) -> Set:
-  """Returns a set from `draw` with the images that the generator makes from it."""
-  images = generator.clone(axis_name=axis.name).apply(
-      {'params': params}, drawn['z'], labels=drawn['label'])
-  return {**drawn, 'image': images}
+def made(
+    generator: nn.Module, variables: Mapping[str, Any], drawn: Set, axis: Axis,
+    updating: bool = False,
+) -> tuple[Set, Any]:
+  """Makes the images of a set from `draw`.
+
+  Args:
+    generator: the network.
+    variables: its 'params' and 'batch_stats'.
+    drawn: the set, with 'z'.
+    axis: the devices that share the batch.
+    updating: whether this pass updates `batch_stats` (spectral norm's u).
+
+  Returns:
+    (the set with 'image', batch_stats).
+  """
+  images, changed = generator.clone(axis_name=axis.name).apply(
+      variables, drawn['z'], labels=drawn['label'],
+      mutable=['batch_stats'] if updating else [])
+  stats = changed.get('batch_stats', variables['batch_stats'])
+  return {**drawn, 'image': images}, stats
 
 
 def generate(
-    generator: nn.Module, params: Any, key: jax.Array, num: int, axis: Axis
+    generator: nn.Module, variables: Mapping[str, Any], key: jax.Array, num: int,
+    axis: Axis,
 ) -> Set:
   """Generates `num` examples without classes: `made` of `draw`."""
-  return made(generator, params, draw(generator, key, num, axis), axis)
+  return made(generator, variables, draw(generator, key, num, axis), axis)[0]
 
 
 def with_keys(
@@ -157,12 +174,33 @@ def see(
         keys=jax.random.wrap_key_data(
             jnp.concatenate([one['key'] for one in group])),
         mask=jnp.concatenate([one['weight'] for one in group]), train=True,
+        **given_labels(discriminator, [one['label'] for one in group], sizes),
         mutable=['batch_stats'] if updating in names else [])
     stats = changed.get('batch_stats', stats)
     parts = _split((outputs, features), sizes)
     for name, one, part in zip(names, group, parts, strict=True):
       passes[name] = _as_pass(one, *part, class_logits, axis)
   return {name: passes[name] for name in sets}, stats
+
+
+def given_labels(
+    discriminator: nn.Module, labels: Sequence[jax.Array | None], sizes: Sequence[int]
+) -> dict[str, jax.Array]:
+  """The argument `labels` of a discriminator that is conditional by projection.
+
+  Args:
+    discriminator: the network.
+    labels: of sets, int32 [n]; None: examples without a class, which get -1.
+    sizes: number of examples of each set.
+
+  Returns:
+    {'labels': int32 [sum of sizes]}; {} for other discriminators.
+  """
+  if not getattr(discriminator, 'projection', 0):
+    return {}
+  return {'labels': jnp.concatenate([
+      jnp.full(size, -1) if one is None else one
+      for one, size in zip(labels, sizes, strict=True)])}
 
 
 def penalty_sum(
@@ -175,16 +213,19 @@ def penalty_sum(
   Each example is multiplied by its weight.
 
   Args:
-    penalties: see `losses.penalties`; they apply D without noise and dropout.
+    penalties: see `losses.penalties`; they apply D without noise and dropout, and with
+      the labels of the real examples where D is conditional by projection.
     discriminator, variables: the network whose gradient is penalised.
     passes: {set: Pass} of all sets.
     keys: from `penalty_keys`.
     axis: the devices that share the batch.
   """
   real, total = passes['real'], jnp.zeros(())
+  given = given_labels(discriminator, [real.labels], [len(real.labels)])
 
   def apply(images):
-    return discriminator.clone(axis_name=axis.name).apply(variables, images)[0]
+    return discriminator.clone(axis_name=axis.name).apply(
+        variables, images, **given)[0]
 
   for penalty, one in zip(penalties, keys, strict=True):
     values = penalty(apply, passes, jax.random.wrap_key_data(one))

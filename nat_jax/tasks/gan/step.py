@@ -28,7 +28,7 @@ class Setup(NamedTuple):
   """The networks, the losses and the settings of a GAN.
 
   Attributes:
-    generator: `apply({'params'}, z [n, latent], labels=) -> images`.
+    generator: `apply(variables, z [n, latent], labels=) -> images`.
     discriminator: `apply(variables, images, keys=, mask=, train=) -> (outputs, aux)`.
     objective: the losses; see `losses.GanObjective`.
     gen_tx, disc_tx: the optimisers.
@@ -111,7 +111,7 @@ def gan(**settings: Any) -> task.Trainer:
       watch=('loss_disc', 'loss_gen', 'grad_norm_disc', 'grad_norm_gen'))
 
 
-def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
+def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL, update=None):
   """Updates the discriminator `n_critic` times and the generator once.
 
   Args:
@@ -121,6 +121,8 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     batch: {'positive': batch, 'negative': batch}, from `data.apart`; the latter is
       optional.
     axis: the devices that share the batch.
+    update: how the generator is updated; None: `update_gen`, whose arguments and
+      results it has.
 
   Returns:
     (state, `GanMetrics`).
@@ -134,7 +136,7 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     sets = players.prepare(
         batch, j, key, axis, setup.augment, setup.normalise, with_negatives)
     disc, seen = update_disc(setup, disc, gen, sets, jax.random.fold_in(key, 2), axis)
-  gen, made = update_gen(
+  gen, made = (update or update_gen)(
       setup, gen, state.nets['disc'] if setup.simultaneous else disc, sets,
       jax.random.fold_in(step_key, setup.n_critic), axis)
   state = state.replace(
@@ -166,7 +168,7 @@ def update_disc(setup, disc, gen, sets, key, axis):
   def loss_fn(params, _, examples):
     sets, coefficients, penalty_keys = examples
     sets = {**sets, 'fake': players.made(
-        setup.generator, gen.params, sets['fake'], axis)}
+        setup.generator, gen.variables, sets['fake'], axis)[0]}
     # Of the update before, since spectral norm's u changes once per update.
     variables = disc.variables | {'params': params}
     passes, stats = players.see(
@@ -201,10 +203,12 @@ def update_gen(setup, gen, disc, sets, key, axis):
   count = axis.sum(drawn['weight'])
 
   def loss_fn(params, batch_stats, sets):
-    sets = {**sets, 'fake': players.made(setup.generator, params, sets['fake'], axis)}
+    fake, batch_stats = players.made(
+        setup.generator, {'params': params, 'batch_stats': batch_stats}, sets['fake'],
+        axis, updating=True)
     passes, _ = players.see(
-        setup.discriminator, objective.class_logits, disc.variables, sets, axis,
-        together=together)
+        setup.discriminator, objective.class_logits, disc.variables,
+        {**sets, 'fake': fake}, axis, together=together)
     loss = jnp.sum(objective.gen(passes, axis) / count)
     return loss, batch_stats, gan_metrics.of_examples(passes)['fake']
 
@@ -230,7 +234,8 @@ def init(setup: Setup, key: jax.Array) -> State:
   """Returns the initial `State` of the networks 'gen' and 'disc'."""
   gen_key, disc_key, step_key = jax.random.split(key, 3)
   z, label = jnp.zeros((2, setup.generator.latent)), jnp.zeros(2, jnp.int32)
-  gen_params = setup.generator.init(gen_key, z, labels=label)['params']
+  gen_variables = setup.generator.init(gen_key, z, labels=label)
+  gen_params = gen_variables['params']
   variables = dict(setup.discriminator.init(
       disc_key, jnp.zeros((2, *setup.image_shape)), train=False))
   disc_params = variables.pop('params')
@@ -238,7 +243,8 @@ def init(setup: Setup, key: jax.Array) -> State:
       step=jnp.zeros((), jnp.int32),
       key=step_key,
       nets={
-          'gen': Net(gen_params, {}, setup.gen_tx.init(gen_params)),
+          'gen': Net(gen_params, gen_variables.get('batch_stats', {}),
+                     setup.gen_tx.init(gen_params)),
           'disc': Net(disc_params, variables.get('batch_stats', {}),
                       setup.disc_tx.init(disc_params))},
       # A copy, because a donated state must not hold one buffer twice.
@@ -251,9 +257,10 @@ def make_heads(setup: Setup) -> dict[str, Callable[..., jax.Array]]:
   objective = setup.objective
 
   def samples(state, noise):
-    params = state.ema.get('gen', state.nets['gen'].params)
+    gen = state.nets['gen']
+    variables = gen.variables | {'params': state.ema.get('gen', gen.params)}
     labels = noise['label'] if setup.given_classes else None
-    return setup.generator.apply({'params': params}, noise['z'], labels=labels)
+    return setup.generator.apply(variables, noise['z'], labels=labels)
 
   def logits(state, images):
     outputs, _ = setup.discriminator.apply(
@@ -274,7 +281,42 @@ def _check(setup):
     raise ValueError(
         'trainer.simultaneous=True needs trainer.n_critic=1, got '
         f'{setup.n_critic}; change one of them')
-  if setup.given_classes and not setup.objective.class_logits:
+  _check_classes(setup)
+  _check_slope(setup)
+
+
+def _check_classes(setup):
+  """Raises ValueError unless labels, loss and discriminator go together."""
+  projection = getattr(setup.discriminator, 'projection', 0)
+  if setup.given_classes and not (setup.objective.class_logits or projection):
     raise ValueError(
-        "trainer.labels='predefined' needs a loss with class logits, which gan and "
-        "hinge do not have; choose another loss, or labels='dynamic'")
+        "trainer.labels='predefined' needs a loss with class logits, which gan, hinge "
+        'and others without classes do not have, or a discriminator that is '
+        'conditional by discriminator.projection; choose one of these, or '
+        "labels='dynamic'")
+  if projection and setup.objective.class_logits:
+    raise ValueError(
+        'discriminator.projection needs a loss without class logits, such as gan or '
+        'hinge; choose one of them, or set discriminator.projection=0')
+  if projection and setup.labels != 'predefined':
+    raise ValueError(
+        'discriminator.projection needs the labels of generated examples; set '
+        f"trainer.labels='predefined' (got {setup.labels!r})")
+  if projection not in (0, setup.num_classes):
+    raise ValueError(
+        f'discriminator.projection must be the number of classes, {setup.num_classes}, '
+        f'or 0, got {projection}')
+
+
+def _check_slope(setup):
+  """Raises ValueError if D's gradient penalty or bounded slope is not defined."""
+  if setup.penalties and getattr(setup.discriminator, 'mixes', False):
+    raise ValueError(
+        'penalties are of the gradient of D at one example, but this discriminator '
+        'mixes the examples of a batch; set discriminator.batch_norm=False and '
+        'discriminator.kernels=0, or penalties=[]')
+  spectral = getattr(setup.discriminator, 'norm', '') == 'spectral'
+  if not (setup.objective.bounded or setup.penalties or spectral):
+    raise ValueError(
+        "the loss 'wgan' has no minimum unless D's slope is bounded; set "
+        "penalties=[{'name': 'gradient'}] or discriminator.norm='spectral'")

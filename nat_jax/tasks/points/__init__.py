@@ -9,7 +9,7 @@
 
 from nat_jax.task import Task
 from nat_jax.tasks.points import evaluate, report, step
-from nat_jax.tasks.points.step import NOISES
+from nat_jax.tasks.points.step import NOISES, TRAINERS
 
 TASK = Task(
     title='GANs of points',
@@ -23,4 +23,4 @@ TASK = Task(
     sampler=evaluate.sampler_of,
 )
 
-__all__ = ['NOISES', 'TASK']
+__all__ = ['NOISES', 'TASK', 'TRAINERS']

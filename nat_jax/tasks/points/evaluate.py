@@ -40,11 +40,7 @@ def make_evaluator(
     ValueError: steps is no multiple of run.eval_every, or samples exceed the memory.
   """
   del others
-  every = config['run']['eval_every'] or config['steps']
-  if config['steps'] % every:
-    raise ValueError(
-        'expected steps to be a multiple of run.eval_every, got steps='
-        f'{config["steps"]} and run.eval_every={every}; change one of them')
+  every = _period(config)
   points = registry.build(data.POINTS, config['data'], what='set of points')
   held_out = measures.hold_out(config['data'], config['num_samples'])
   where = grid(points)
@@ -88,12 +84,14 @@ def make_evaluator(
     distance, drawn, boundary = (np.stack([one[key] for one in seen]) for key in KEYS)
     threshold = config['tolerance'] * held_out.floor
     merit = measures.measure(
-        np.array(steps), distance, boundary, samples, held_out, threshold)
+        np.array(steps), distance, boundary, samples, held_out, threshold
+    ) | measures.coverage(samples, points.modes)
     evaluation = writers.finite({
         'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
         'step': step, 'seeds': seeds_of(config), 'num_samples': config['num_samples'],
         'measure': ('' if given.shape[0] == 1 else 'sliced ') + 'Wasserstein distance',
         'floor': held_out.floor, 'threshold': threshold,
+        'num_modes': points.modes.num if points.modes else 0,
         'evals': {'samples': {name: x.tolist() for name, x in merit.items()}},
         'curve': {'step': steps, 'distance': distance.tolist()},
     })
@@ -126,6 +124,16 @@ def sampler_of(run: Run) -> Callable[..., np.ndarray]:
     return points.swapaxes(0, 1).reshape(-1, *run.shape)[:num]
 
   return draw
+
+
+def _period(config):
+  """The period of the evaluations; ValueError unless `steps` is a multiple of it."""
+  every = config['run']['eval_every'] or config['steps']
+  if config['steps'] % every:
+    raise ValueError(
+        'expected steps to be a multiple of run.eval_every, got steps='
+        f'{config["steps"]} and run.eval_every={every}; change one of them')
+  return every
 
 
 AGAIN = 'move {} away and train the run again: each of its snapshots is needed'

@@ -2,6 +2,7 @@
 
     figure = overview({'gan': run, 'nat': run})
     moving = animation({'gan': run, 'nat': run})
+    panels = last_samples({'gaussians8': {'gan': run, 'nat': run}})
 
 A run is the content of its eval.json with the key 'arrays', the content of points.npz.
 The first run is at the top, or on the left. Density and points are of the first seed,
@@ -20,6 +21,7 @@ Runs = Mapping[str, Mapping[str, Any]]
 TIMES = (0.0, 0.1, 0.25, 0.5, 1.0)  # times of the snapshots, as shares of the run
 DATA, NEGATIVE = '#333333', '#b9a36b'  # colours
 BINS = 60
+COLUMNS = 7  # panels in a row of `last_samples`
 TALLEST = 1.2  # top of the density axis, in units of the tallest bar of the data
 
 
@@ -34,7 +36,7 @@ def overview(runs: Runs) -> Any:
 
   num = len(next(iter(runs.values()))['arrays']['steps'])
   times = [round(share * (num - 1)) for share in TIMES]
-  plane = _is_plane(runs)
+  plane = is_plane(runs)
   with matplotlib.rc_context(figures.STYLE):
     height = 2.3 if plane else 1.7
     figure = Figure(figsize=(9.6, height * len(runs) + 2.5), layout='constrained')
@@ -67,6 +69,37 @@ def overview(runs: Runs) -> Any:
   return figure
 
 
+def last_samples(experiments: Mapping[str, Runs]) -> Any:
+  """Draws the last samples of the first seed: a small panel per run, over the data.
+
+  Args:
+    experiments: name -> runs of points in a plane, drawn in rows of their own.
+  """
+  import matplotlib
+  from matplotlib.figure import Figure
+
+  heights = [-(-len(runs) // COLUMNS) for runs in experiments.values()]
+  with matplotlib.rc_context(figures.STYLE):
+    figure = Figure(
+        figsize=(9.6, 1.5 * sum(heights) + 0.3 * len(heights)), layout='constrained')
+    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    for part, height, (name, runs) in zip(
+        parts, heights, experiments.items(), strict=True):
+      part.suptitle(name, fontsize=10, fontweight='bold')
+      axes = part.subplots(height, COLUMNS, squeeze=False).ravel()
+      for ax in axes:
+        ax.set_axis_off()
+      for ax, (label, run) in zip(axes, runs.items(), strict=False):
+        arrays = run['arrays']
+        ax.plot(*arrays['data'].T, '.', ms=2.5, color='#bbbbbb', mew=0)
+        samples = arrays['samples'][-1, 0].astype(np.float32)
+        ax.plot(*samples.T, '.', ms=2, color=figures.COLOURS['nat'], mew=0)
+        low, high = arrays['grid'].min(), arrays['grid'].max()
+        ax.set(xlim=(low, high), ylim=(low, high), aspect='equal')
+        ax.set_title(label, fontsize=8, pad=2)
+  return figure
+
+
 def animation(runs: Runs) -> Any:
   """Makes an animation with one frame per snapshot and one panel per run."""
   import matplotlib
@@ -76,7 +109,7 @@ def animation(runs: Runs) -> Any:
 
   steps = next(iter(runs.values()))['arrays']['steps']
   with matplotlib.rc_context(figures.STYLE):
-    width = 3.0 if _is_plane(runs) else 3.6
+    width = 3.0 if is_plane(runs) else 3.6
     figure = Figure(figsize=(width * len(runs), 3.0), layout='constrained')
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
@@ -146,5 +179,6 @@ def _colour(runs, label):
   return figures.colours({name: [run] for name, run in runs.items()})[label]
 
 
-def _is_plane(runs):
+def is_plane(runs: Runs) -> bool:
+  """Whether the points of the runs lie in a plane."""
   return next(iter(runs.values()))['arrays']['grid'].shape[1] == 2

@@ -123,6 +123,35 @@ def spread(points: np.ndarray) -> np.ndarray:
   return np.sqrt(np.asarray(points, np.float64).var(-2).sum(-1))
 
 
+SHARE = 0.01  # of the samples that must be good and near a mode that is covered
+
+
+def coverage(samples: np.ndarray, modes: data.Modes | None) -> dict[str, np.ndarray]:
+  """How many modes the samples cover, and which share of the samples is good.
+
+  A sample is good if its nearest centre is within `modes.radius`; it counts for the
+  mode of that centre. A mode is covered by 1 % of all samples, and found by one.
+
+  Args:
+    samples: [seeds, n, d].
+    modes: of the data; None: they are not counted.
+
+  Returns:
+    {'modes': covered, 'modes_found': found, 'good': share of good samples}, [seeds]
+    each; {} without modes.
+  """
+  from scipy import spatial
+
+  if modes is None:
+    return {}
+  distance, nearest = spatial.cKDTree(modes.centres).query(samples)
+  good = distance <= modes.radius
+  counts = np.array([np.bincount(modes.mode[at[near]], minlength=modes.num)
+                     for at, near in zip(nearest, good, strict=True)])
+  return {'modes': (counts >= SHARE * samples.shape[1]).sum(1).astype(np.float64),
+          'modes_found': (counts > 0).sum(1).astype(np.float64), 'good': good.mean(1)}
+
+
 def paired_test(one: np.ndarray, other: np.ndarray) -> float:
   """The two-sided p-value of the sign-flip permutation test over pairs of seeds.
 

@@ -17,23 +17,27 @@ from nat_jax.tasks.points import measures
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 SAMPLES = 'samples'  # the evaluation set of generated points
+FEW = 6  # most runs of an experiment that are compared side by side
 KEYS = ('steps', 'samples', 'boundary', 'grid', 'data', 'negative')  # of points.npz
 
 
 def tables(groups: Groups) -> list[Table]:
-  """Two tables: figures of merit, and the distance to the data against steps.
+  """Tables of each experiment, and one of the modes that all runs cover.
 
-  Of two or more runs with equal seeds the last is tested against the first, with paired
-  tests over seeds. The rows of a table are one family of tests.
-
-  Raises:
-    ValueError: runs of several experiments.
+  Of an experiment with at most `FEW` runs: the figures of merit, and the distance to
+  the data against steps. Of two or more runs with equal seeds the last is tested
+  against the first, with paired tests over seeds. The rows of a table are one family of
+  tests.
   """
-  runs = _single(groups)
-  names = {run['name'] for run in runs.values()}
-  if len(names) > 1:
-    raise ValueError(
-        f'expected runs of one experiment, got {", ".join(sorted(names))}')
+  found = []
+  for runs in _experiments(groups).values():
+    if len(runs) <= FEW:
+      found += _of_experiment(runs)
+  return found + _coverage(_experiments(groups))
+
+
+def _of_experiment(runs):
+  """The tables of the runs of one experiment."""
   labels, first = list(runs), next(iter(runs.values()))['evaluation']
   rivals = _rivals(runs)
   tests = ('two-sided paired permutation tests over seeds at 5 %, p by Holm\'s '
@@ -56,14 +60,46 @@ def tables(groups: Groups) -> list[Table]:
           {step: (step, 'distance') for step in steps})]
 
 
+def _coverage(experiments):
+  """[the table of modes and good samples], a row per variant; [] without modes."""
+  counted = {name: {label: run for label, run in runs.items()
+                    if run['evaluation'].get('num_modes')}
+             for name, runs in experiments.items()}
+  counted = {name: runs for name, runs in counted.items() if runs}
+  if not counted:
+    return []
+  variants = list(dict.fromkeys(
+      label for runs in counted.values() for label in runs))
+  header, rows = ['variant'], [[variant] for variant in variants]
+  for name, runs in counted.items():
+    num = next(iter(runs.values()))['evaluation']['num_modes']
+    header += [f'{name}: modes of {num}', 'found', 'good samples', 'distance']
+    for row in rows:
+      merit = runs[row[0]]['evals'][SAMPLES] if row[0] in runs else {}
+      row += [mean_text(merit.get(key) or [], METRICS[key].digits)
+              for key in ('modes', 'modes_found', 'good', 'distance_end')]
+  return [Table(
+      'Modes covered (by 1 % of the samples) and found (by one), share of good samples '
+      'and distance from the data at the end: mean ± sample standard deviation over '
+      'seeds.', header, rows)]
+
+
 def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
   """How many seeds converged, in words: (headline, sentences) for each run.
 
   Args:
     groups: from `reports.group`.
   """
-  runs, found = _single(groups), []
-  rivals = _rivals(runs)
+  experiments, found = _experiments(groups), []
+  for name, runs in experiments.items():
+    before = f'{name}, ' if len(experiments) > 1 else ''
+    found += [(before + headline, rest) for headline, rest in _verdicts(runs)]
+  return found
+
+
+def _verdicts(runs):
+  """The headline and the sentences of each run of an experiment."""
+  found, rivals = [], _rivals(runs)
   tests = _tests(_figures(runs), rivals)
   for label, run in runs.items():
     one, merit = run['evaluation'], run['evals'][SAMPLES]
@@ -128,18 +164,40 @@ def _tests(found, rivals):
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   """Yields (file name, caption, note, figure or None) for each figure.
 
-  The figures are density and boundary over time, and an animation of them.
+  The figures are density and boundary over time, and an animation of them, of each
+  experiment with at most `FEW` runs; and the last samples of all runs in a plane, where
+  there are several.
   """
-  runs = {}
+  experiments, planes = _experiments(groups), {}
+  for name, labelled in experiments.items():
+    runs = {}
+    for label, run in labelled.items():
+      arrays = results.read_arrays(run['workdir'], results.POINTS, run['step'], KEYS)
+      if arrays:
+        runs[label] = {**run['evaluation'], 'arrays': arrays}
+    if runs and plots.is_plane(runs):
+      planes[name] = runs
+    missing = '' if runs else 'Left out: no run has points.npz.'
+    if len(labelled) > FEW:
+      missing = f'Left out: {name} has more than {FEW} runs.'
+    after = f'_{name}' if len(experiments) > 1 else ''
+    of = f' of {name}' if after else ''
+    yield (f'points{after}', f'Density and decision boundary over time{of}', missing,
+           None if missing else plots.overview(runs))
+    yield (f'animation{after}.gif', f'Density and boundary over time{of}, animated',
+           missing, None if missing else plots.animation(runs))
+  if sum(map(len, planes.values())) > 1:
+    yield ('last_samples', 'Samples of the first seed at the end', '',
+           plots.last_samples(planes))
+
+
+def _experiments(groups):
+  """Name of an experiment -> {label without that name: run}."""
+  found = {}
   for label, run in _single(groups).items():
-    arrays = results.read_arrays(run['workdir'], results.POINTS, run['step'], KEYS)
-    if arrays:
-      runs[label] = {**run['evaluation'], 'arrays': arrays}
-  missing = '' if runs else 'Left out: no run has points.npz.'
-  yield ('points', 'Density and decision boundary over time', missing,
-         plots.overview(runs) if runs else None)
-  yield ('animation.gif', 'Density and boundary over time, animated', missing,
-         plots.animation(runs) if runs else None)
+    name = run['name']
+    found.setdefault(name, {})[label.removeprefix(f'{name}:')] = run
+  return found
 
 
 def _single(groups):

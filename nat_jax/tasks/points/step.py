@@ -4,8 +4,7 @@
     trainer = build(config, inputs.shape, others)
 
 All seeds are one program, a `vmap` of the GAN's step: the seeds are the first axis of
-the arrays of the state and the last axis of the arrays of a batch. The loss is that of
-the original GAN. D's target is 1 for data and 0 for generated points and negatives.
+the arrays of the state and the last axis of the arrays of a batch.
 """
 
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ import numpy as np
 from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import GLOBAL, Axis, Inputs, Others, Trainer
-from nat_jax.tasks import images
-from nat_jax.tasks.gan.step import gan
+from nat_jax.tasks import gaan, images
+from nat_jax.tasks.gan import build as gan_build
 
 
 class GridNoise(nn.Module):
@@ -70,12 +69,39 @@ def _grid_noise(generator, **kwargs):
   return GridNoise(generator, **kwargs)
 
 
+def _gaan(
+    *, encoder: Mapping[str, Any], objective: losses.GanObjective, num_classes: int,
+    negative_weight: float | None, recon_weight: float = 0.05,
+    distance_weight: float = 1.0, n_critic: int = 1, **networks: Any,
+) -> Trainer:
+  """The trainer of a GAN with an encoder of this spec, which has the optimiser of G."""
+  del objective, num_classes, negative_weight  # `build` checks that they do not matter
+  made = gaan.make_encoder(
+      encoder, networks['generator'].latent, networks['image_shape'])
+  return gaan.gaan(
+      encoder=made, enc_tx=networks['gen_tx'], recon_weight=recon_weight,
+      distance_weight=distance_weight, n_critic=n_critic, **networks)
+
+
+TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
 NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
 
 
 def seeds_of(config: Mapping[str, Any]) -> list[int]:
   """Returns the seeds that are trained in parallel."""
   return [config['seed'] + i for i in range(config['num_seeds'])]
+
+
+def labels_of(points: data.Points) -> np.ndarray:
+  """Returns the classes of the data, int32 [n]; all 0 where there is one class."""
+  none = np.zeros(len(points.positive), np.int32)
+  return none if points.label is None else points.label
+
+
+def num_classes_of(config: Mapping[str, Any]) -> int:
+  """Returns the number of classes of the data of a config."""
+  points = registry.build(data.POINTS, config['data'], what='set of points')
+  return int(labels_of(points).max()) + 1
 
 
 def load(
@@ -89,7 +115,7 @@ def load(
     others: not used.
 
   Returns:
-    `Inputs` whose stream has indices int32 [n, 1, seeds].
+    `Inputs` whose stream has indices int32 [n, n_critic, seeds].
 
   Raises:
     ValueError: points or batch sizes that are not valid, or pmap on several devices.
@@ -109,7 +135,8 @@ def load(
               sizes[0], {'negatives': sizes[1]} if num_negatives else {}, {},
               batch_size=config['batch_size'], negatives_per_batch=num_negatives,
               inside=False, seed=seed),
-          sizes[0], config['batch_size'], num_negatives, multiple_of=num_devices)
+          sizes[0], config['batch_size'], num_negatives,
+          repeats=config['trainer'].get('n_critic', 1), multiple_of=num_devices)
       for seed in seeds_of(config)]
 
   def index(step):
@@ -118,7 +145,7 @@ def load(
 
   pool = data.Pool(
       np.concatenate([points.positive, points.negative]),
-      np.repeat(np.array([0, -1], np.int32), sizes))
+      np.concatenate([labels_of(points), np.full(sizes[1], -1, np.int32)]))
   stream = data.Stream(streams[0].num_slots * len(streams), index)
   return Inputs(pool, stream, points.positive.shape[1:])
 
@@ -134,29 +161,41 @@ def build(
     others: not used.
 
   Returns:
-    A `Trainer`. Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d]; its
-    head 'boundary' maps points [n, d] to the probability D in [0, 1], [seeds, n].
+    A `Trainer`. Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d], as
+    many of each class where the generator is conditional; its head 'boundary' maps
+    points [n, d] to how much D takes them for data, in [0, 1], [seeds, n]
+    (`losses.GanObjective.realness`).
 
   Raises:
     ValueError: an unknown name, or settings that are not valid.
     TypeError: an unknown or a missing argument of a spec.
   """
   del others
-  objective = losses.make_gan_objective({'name': 'gan'}, 1)
+  _check_encoder(config)
+  num_classes = num_classes_of(config)
+  given = num_classes if config['trainer'].get('labels') == 'predefined' else 0
+  objective = losses.make_gan_objective(config['loss'], num_classes)
   generator, discriminator = (
       registry.build(table, config[what], what=what, image_shape=shape, **extra)
       for table, what, extra in (
-          (models.GENERATORS, 'generator', {}),
+          (models.GENERATORS, 'generator', {'num_classes': given}),
           (models.DISCRIMINATORS, 'discriminator',
            {'num_outputs': objective.num_outputs})))
   generator = registry.build(
       NOISES, config['noise'], what='noise', generator=generator)
   schedule = optim.make_schedule(config['schedule'], config['steps'])
-  tx = optim.make_optimizer(config['optimizer'], schedule)
-  one = gan(
+  n_critic = config['trainer'].get('n_critic', 1)
+  gen_tx, disc_tx = (
+      optim.make_optimizer(config['optimizer'], rate)
+      # The count of D's optimiser increases by n_critic per step.
+      for rate in (schedule, lambda count: schedule(count // n_critic)))
+  one = registry.build(
+      TRAINERS, config['trainer'], what='trainer',
       generator=generator, discriminator=discriminator, objective=objective,
-      gen_tx=tx, disc_tx=tx, num_classes=1, image_shape=shape,
+      gen_tx=gen_tx, disc_tx=disc_tx, num_classes=num_classes, image_shape=shape,
       augment=lambda points, keys: points, normalise=lambda points: points,
+      penalties=[registry.build(losses.PENALTIES, penalty, what='penalty')
+                 for penalty in config['penalties']],
       negative_weight=config['negative_weight'])
   seeds = np.array(seeds_of(config), np.uint32)
 
@@ -175,14 +214,28 @@ def build(
   def boundary(state, points):
     def of_one(disc):
       outputs, _ = discriminator.apply(disc.variables, points, train=False)
-      return jax.nn.sigmoid(outputs[:, 0])
+      return objective.realness(outputs)
 
     return jax.vmap(of_one)(state.nets['disc'])
 
   def samples(state, noise):
-    given = {'z': noise['z'], 'label': None}
+    # As many of each class, in an order of which no part, such as every fifth sample
+    # of a figure, has some of the classes only.
+    labels = np.random.default_rng(0).permutation(
+        np.arange(len(noise['z'])) % num_classes)
+    given = {'z': noise['z'], 'label': jnp.asarray(labels)}
     return jax.vmap(lambda state: one.heads['samples'](state, given))(state)
 
   return one._replace(
       init=init, step=step, heads={'samples': samples, 'boundary': boundary},
       learning_rate=schedule)
+
+
+def _check_encoder(config):
+  """Raises ValueError for a GAN with an encoder whose settings it would not use."""
+  if config['trainer']['name'] == 'gaan' and (
+      config['negatives'] or config['loss'] != {'name': 'gan'}):
+    raise ValueError(
+        "trainer 'gaan' has losses of its own, without negatives; set negatives=False "
+        f"and loss={{'name': 'gan'}}, got negatives={config['negatives']} and loss "
+        f"{config['loss']['name']!r}")

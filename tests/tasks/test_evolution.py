@@ -1,0 +1,108 @@
+"""E-GAN: the mutations, the fitness, and what travels with the child that is chosen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from nat_jax import losses
+from nat_jax.task import GLOBAL
+from nat_jax.tasks import gan
+from nat_jax.tasks.gan import evolution, players
+from nat_jax.tasks.gan import step as gan_step
+
+SHAPE = (3, 3, 1)
+
+
+def settings(**changes):
+  return toy.gan_settings(SHAPE, 'gan', gen_tx=optax.adam(1e-2)) | changes
+
+
+@pytest.fixture(scope='module')
+def first():
+  """(setup, state, sets of a batch) before the first update."""
+  setup = gan_step.Setup(**settings())
+  state = jax.jit(lambda key: gan_step.init(setup, key))(jax.random.key(0))
+  batch = jax.tree.map(
+      lambda x: jnp.asarray(x[0]), toy.make_items(SHAPE, 1, negatives=0))
+  sets = players.prepare(batch, 0, jax.random.key(1), GLOBAL, toy.same, toy.same)
+  return setup, state, sets
+
+
+def test_mutations_are_the_losses_of_the_paper():
+  x = np.array([-3.0, 0.0, 2.0])
+  d = 1 / (1 + np.exp(-x))
+  for name, expected in (('minimax', np.log(1 - d)), ('heuristic', -np.log(d)),
+                         ('least_squares', (d - 1) ** 2)):
+    np.testing.assert_allclose(evolution.MUTATIONS[name](x), expected, rtol=1e-5)
+  assert len(evolution.MUTATIONS) == 3
+
+
+def test_fitness_against_its_definition(first):
+  """D without noise and dropout, so that the definition can be written down."""
+  setup, state, sets = first
+  quiet = setup.discriminator.clone(noise=0.0, dropout=0.0)
+  setup = setup._replace(discriminator=quiet)
+  gen, disc = (state.nets[x] for x in ('gen', 'disc'))
+  found = evolution.fitness(setup, gen, disc, sets, jax.random.key(5), GLOBAL, 0.7)
+  fake_key = jax.random.split(jax.random.key(5), 3)[0]
+  drawn = players.draw(setup.generator, fake_key, 16, GLOBAL)
+  fake = setup.generator.apply(gen.variables, drawn['z'])
+
+  def probability(params, images):
+    return jax.nn.sigmoid(quiet.apply(
+        disc.variables | {'params': params}, images, train=True)[0][:, 0])
+
+  def loss(params):
+    return -(jnp.log(probability(params, sets['real']['image'])).mean()
+             + jnp.log(1 - probability(params, fake)).mean())
+
+  square = sum(np.square(x).sum() for x in jax.tree.leaves(jax.grad(loss)(disc.params)))
+  expected = probability(disc.params, fake).mean() - 0.7 * np.log(square)
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_the_fittest_child_stays_with_the_state_of_its_optimiser(first):
+  setup, state, sets = first
+  gen, disc = (state.nets[x] for x in ('gen', 'disc'))
+
+  @jax.jit
+  def everything(diversity):
+    update_key, fitness_key = jax.random.split(jax.random.key(2))
+    children = [gan_step.update_gen(
+        setup._replace(objective=setup.objective._replace(
+            gen=lambda passes, axis, loss=loss: loss(passes['fake'].outputs[:, 0]))),
+        gen, disc, sets, jax.random.clone(update_key), GLOBAL)[0]
+        for loss in evolution.MUTATIONS.values()]
+    fitness = jnp.stack([
+        evolution.fitness(
+            setup, child, disc, sets, jax.random.clone(fitness_key), GLOBAL, diversity)
+        for child in children])
+    chosen, made = evolution.evolve(
+        setup, gen, disc, sets, jax.random.key(2), GLOBAL, diversity)
+    return children, fitness, chosen, made.loss
+
+  winners = set()
+  for diversity in (0.0, 100.0):
+    children, fitness, chosen, _ = everything(diversity)
+    best = int(np.argmax(fitness))
+    winners.add(best)
+    toy.assert_trees_close(children[best], chosen, atol=1e-6)
+    for i, child in enumerate(children):  # each has moments of its own
+      moments = [np.abs(a - b).max() for a, b in zip(
+          jax.tree.leaves(child.opt_state), jax.tree.leaves(chosen.opt_state),
+          strict=True)]
+      assert (max(moments) > 1e-7) == (i != best)
+  assert len(winners) == 2, winners  # the weight of the second term decides
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(diversity=-1.0), 'diversity.*-1'),
+    (dict(objective=losses.make_gan_objective({'name': 'mmd'}, 1)), 'one logit'),
+    (dict(objective=losses.make_gan_objective({'name': 'am_gan'}, 3)), 'one logit'),
+])
+def test_mistakes(changes, message):
+  with pytest.raises(ValueError, match=message):
+    gan.TRAINERS['egan'](**settings(**changes))

@@ -1,0 +1,197 @@
+"""GAN objectives in a plane: sets of points, modes covered, rows of the config."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+import toy
+from PIL import Image
+from scipy import spatial
+
+from nat_jax import data, runs, train
+from nat_jax.commands import report
+from nat_jax.tasks import TASKS
+from nat_jax.tasks.points import measures, step
+
+get_config = toy.config_file('gan/points2d.py')
+
+
+def small(variant, **changes):
+  """A row of the table with few points, tiny networks and four updates."""
+  config = get_config(variant).to_dict()
+  config['data']['num'] = 200
+  config['generator']['widths'] = config['discriminator']['widths'] = (4,)
+  config['run'] |= dict(
+      eval_every=2, log_every=2, checkpoint_every=4, tensorboard=False)
+  return toy.change(config, **dict(
+      steps=4, num_seeds=2, num_samples=60, batch_size=8, negatives_per_batch=4
+  ) | changes)
+
+
+@pytest.mark.parametrize('name, num_modes, std, num_classes', [
+    ('gaussians8', 8, 0.02, 8), ('gaussians25', 25, 0.05, 25),
+    ('swiss_roll', 20, 0.02, 1)])
+def test_sets_of_points_with_modes(name, num_modes, std, num_classes):
+  points = data.POINTS[name](num=4000)
+  modes = points.modes
+  assert modes.num == num_modes and modes.radius == pytest.approx(4 * std)
+  assert len(step.labels_of(points)) == 4000
+  assert step.num_classes_of({'data': {'name': name}}) == num_classes
+  distance, nearest = spatial.cKDTree(modes.centres).query(points.positive)
+  # 4 standard deviations: all but exp(-8) of points of a normal distribution in 2-D.
+  assert (distance <= modes.radius).mean() > 0.998
+  counts = np.bincount(modes.mode[nearest], minlength=num_modes)
+  np.testing.assert_allclose(counts, 4000 / num_modes, rtol=0.35)
+  if num_classes > 1:
+    np.testing.assert_array_equal(modes.mode[nearest], points.label)
+    np.testing.assert_allclose(
+        (points.positive - modes.centres[points.label]).std(0), std, rtol=0.05)
+  else:  # the distance from the curve, not along it, is noise
+    np.testing.assert_allclose(np.sqrt(np.square(distance).mean()), std, rtol=0.05)
+  away, _ = spatial.cKDTree(modes.centres).query(points.negative)
+  assert away.min() > 10 * std * 0.999 and len(points.negative) == 4000
+  low, high = points.window
+  assert low <= points.positive.min() and points.positive.max() <= high
+  other = data.POINTS[name](num=4000, seed=1)
+  assert np.isin(points.positive, other.positive).mean() < 0.05
+
+
+def test_mistakes_in_a_set_of_points():
+  for name, wrong in (
+      ('gaussians8', {'std': 0.0}), ('gaussians8', {'radius': -2.0}),
+      ('gaussians25', {'num': 0}), ('swiss_roll', {'noise': -1.0})):
+    with pytest.raises(ValueError, match='points need num'):
+      data.POINTS[name](**wrong)
+
+
+def test_coverage_of_samples_that_are_written_down():
+  modes = data.Modes(np.array([[0.0, 0], [5, 0], [5.5, 0]]), np.array([0, 1, 1]), 0.5)
+  samples = np.zeros((2, 200, 2))
+  samples[0, :2] = [5.2, 0]  # 1 % in mode 1, at two centres
+  samples[1, :1] = [5.9, 0]  # half of that
+  samples[1, 1:51] = [0, 0.6]  # not good
+  found = measures.coverage(samples, modes)
+  np.testing.assert_array_equal(found['modes'], [2, 1])
+  np.testing.assert_array_equal(found['modes_found'], [2, 2])
+  np.testing.assert_allclose(found['good'], [1, 0.75])
+  assert measures.coverage(samples, None) == {}
+
+
+def rows(points):
+  with pytest.raises(ValueError) as error:
+    get_config('g8')
+  names = str(error.value).split('valid: ')[1].split(', ')
+  return [name for name in names if name.startswith(f'{points}_')]
+
+
+def test_every_row_is_built():
+  """Each on the set that has all rows; the others have a part of them."""
+  assert len(rows('swiss')) < len(rows('g8')) < len(rows('g25'))
+  ends = {name.partition('_')[2] for name in rows('g25')}
+  assert {name.partition('_')[2] for name in rows('g8') + rows('swiss')} < ends
+  for variant in rows('g25'):
+    config = runs.resolve(small(variant, num_seeds=1))
+    assert step.build(config, (2,), None).heads.keys() == {'samples', 'boundary'}
+
+
+@pytest.mark.parametrize('row', ['projection_cbn', 'egan', 'gaan_gp_5'])
+def test_rows_with_more_than_a_loss_are_traced(row):
+  config = runs.resolve(small(f'g25_{row}', num_seeds=1))
+  inputs = step.load(config)
+  trainer = step.build(config, inputs.shape, None)
+  batch = data.gather(inputs.pool, inputs.stream.index(0))
+  state = jax.eval_shape(trainer.init, jax.random.key(0))
+  after, _ = jax.eval_shape(trainer.step, state, {}, batch)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), state)
+
+
+def test_classes_and_encoder_that_do_not_fit():
+  for config, message in (
+      (small('swiss_gan', loss={'name': 'am_gan'}), r'am_gan.*\b2\b.*\b1\b'),
+      (small('g25_gaan_gp_5', negatives=True), "'gaan'.*negatives=False"),
+      (small('g25_gaan_gp_5', loss={'name': 'hinge'}), "'gaan'.*'hinge'"),
+      (small('g8_gan', trainer={'name': 'gan', 'labels': 'predefined'}),
+       'predefined.*class logits'),
+      (small('g8_wgan_gp_5', penalties=[]), 'wgan.*gradient'),
+      (small('g8_gan', trainer={'name': 'gen'}), "trainer 'gen'.*egan")):
+    with pytest.raises(ValueError, match=message):
+      step.build(config, (2,), None)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Runs of two experiments, one of them conditional."""
+  path = tmp_path_factory.mktemp('rows')
+  for variant in ('g8_acgan', 'swiss_gan'):
+    train.train(small(variant), str(path / variant))
+  other = shutil.copytree(path / 'swiss_gan', path / 'swiss_hinge')
+  for file in ('config.json', 'eval.json'):
+    content = json.loads((other / file).read_text())
+    (other / file).write_text(json.dumps(content | {'variant': 'hinge'}))
+  return path
+
+
+def test_conditional_samples_are_of_all_classes_and_so_is_every_fifth(folder):
+  run = runs.restore(str(folder / 'g8_acgan'))
+  z = np.zeros((400, 2), np.float32)  # only the class tells samples apart
+  samples = np.asarray(run.trainer.heads['samples'](run.state, {'z': z}))[0].round(4)
+  _, counts = np.unique(samples, axis=0, return_counts=True)
+  np.testing.assert_array_equal(counts, [50] * 8)
+  assert len(np.unique(samples[::5], axis=0)) == 8
+  assert len(np.unique(samples[::8], axis=0)) == 8
+
+
+def test_one_report_on_several_experiments(folder):
+  workdirs = [str(folder / name) for name in (
+      'g8_acgan', 'swiss_gan', 'swiss_hinge')]
+  text = report.tables(workdirs)
+  found = json.loads((folder / 'g8_acgan' / 'eval.json').read_text())
+  assert found['num_modes'] == 8 and len(found['evals']['samples']['modes']) == 2
+  table = text[text.index('Modes covered'):]
+  lines = [[cell.strip() for cell in line.split('|')] for line in table.splitlines()
+           if line.startswith('|')]
+  by_name = {line[1]: line for line in lines}
+  assert by_name['variant'][2:10] == [
+      'swiss_roll: modes of 20', 'found', 'good samples', 'distance',
+      'gaussians8: modes of 8', 'found', 'good samples', 'distance']
+  assert by_name['acgan'][2:6] == ['-'] * 4 and by_name['gan'][6] == '-'
+  distance = np.mean(found['evals']['samples']['distance_end'])
+  assert by_name['acgan'][9].startswith(f'{distance:.3f} ± ')
+  assert 'swiss_roll, gan: ' in text and 'hinge against gan' in text
+  page = report.write(workdirs, str(folder))
+  figures = folder / 'figures'
+  assert 'Modes covered' in open(page).read()
+  assert Image.open(figures / 'last_samples.png').width > 500
+  assert {path.name for path in figures.iterdir()} == {
+      'last_samples.png', 'points_gaussians8.png', 'points_swiss_roll.png',
+      'animation_gaussians8.gif', 'animation_swiss_roll.gif'}
+
+
+def test_many_runs_of_an_experiment_share_one_table(folder, monkeypatch):
+  from nat_jax.tasks.points import report as points_report
+
+  monkeypatch.setattr(points_report, 'FEW', 1)
+  text = report.tables([
+      str(folder / name) for name in ('swiss_gan', 'swiss_hinge')])
+  assert 'Modes covered' in text and 'distance at the end |' not in text
+  assert TASKS['points'].title == 'GANs of points'
+
+
+def test_the_script_trains_every_row():
+  script = str(toy.ROOT / 'launch' / 'gan_objectives.sh')
+  ran = subprocess.run(
+      ['bash', script, 'runs/x', '--config.steps=9'], capture_output=True, text=True,
+      check=True, env=os.environ | {'DRY_RUN': '1'})
+  words = ran.stdout.split()
+  sources = [word for word in words if 'points2d' in word]
+  assert words == [
+      'python', '-m', 'nat_jax.main', '--mode=sweep', '--workdir', 'runs/x', *sources,
+      '--config.steps=9']
+  assert sorted(sources) == sorted(
+      f'configs/gan/points2d.py:{name}' for points in ('g8', 'g25', 'swiss')
+      for name in rows(points))
