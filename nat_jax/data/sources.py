@@ -63,6 +63,7 @@ def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice
   """
   import tensorflow_datasets as tfds  # does not import TensorFlow
 
+  read = tfds.core.ReadInstruction.from_spec  # imported here, not in the try below
   # tfds does not slice 'all'; under another name it is an ordinary split.
   total = sum(counts.values())
   infos = {
@@ -72,7 +73,7 @@ def split_slices(split: str, counts: Mapping[str, int]) -> list[tuple[str, slice
   spec = re.sub(r'(?<![\w-])all(?![\w-])', '_all', split)
   existing = ', '.join(f'{name} ({num})' for name, num in counts.items())
   try:
-    parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
+    parts = read(spec).to_absolute(infos)
   except (ValueError, AttributeError):  # AttributeError: a slice in shards
     raise ValueError(
         f'split {split!r} is not valid; splits and their numbers of examples: '
