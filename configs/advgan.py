@@ -6,7 +6,7 @@ Attacks `baseline` of configs/digits.py, which is trained first if it is missing
 changes of at most .15 of the range from black to white, and shows the pictures to `nat`
 of that config too. The pictures that are changed are the training positives; all
 figures are of held-out ones. `adversarial.npz` in the workdir holds the changed
-training positives, for use as negatives (docs/negatives.md).
+training positives, for use as negatives (docs/adversarial.md).
 
 Variants:
   white  with gradients of the target
@@ -15,8 +15,7 @@ Variants:
 The network, kappa and the weights were chosen by the success on the validation part of
 one seed: .60, and .41 with width 256, depth 2, kappa 0 and gan_weight .1.
 
-Measured: docs/negatives.md, "Adversarial negatives". A run takes half a minute on two
-CPU cores.
+Measured: docs/adversarial.md. A run takes half a minute on two CPU cores.
 """
 
 from nat_jax import names

@@ -13,7 +13,7 @@ malignant ones, which are the outliers. Variants:
 place of the breast cancer data; labels of the file, if it has any, are ignored.
 
 Expected AUROC, mean ± standard deviation of seeds 0 to 4: mo .947 ± .015, so .847 ±
-.101, agpo .874 ± .012; isolation forest .940 ± .010, LOF .968 (docs/negatives.md). A
+.101, agpo .874 ± .012; isolation forest .940 ± .010, LOF .968 (docs/outliers.md). A
 few seconds on two CPU cores. Settings are those of the authors' code, with the
 stop_epochs=200 of their version of this data (WDBC); the training continues for twice
 as long without updates of the generators.
