@@ -29,8 +29,8 @@ Recipes that need no negatives, each also with those of nat, as nat_logitnorm et
   adversarial adversarial training by PGD; nat_adversarial: its pictures as negatives
 
 Measured: docs/results.md, "Digits", "Negatives that generalise", "Recipes on digits";
-with an MLP, docs/adversarial.md. A run takes a quarter of a minute on two CPU cores, and
-with rotation or adversarial three quarters.
+with an MLP, docs/adversarial.md. A run takes a quarter of a minute on two CPU cores,
+and with rotation or adversarial three quarters.
 """
 
 from nat_jax import names

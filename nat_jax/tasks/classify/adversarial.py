@@ -48,8 +48,8 @@ def adversarial(
     weight: of the second term.
     labels: 'negative': t is that of negatives, so that x' is to be refused. With a
       small budget x' resembles the positives, whose confidence and accuracy fall too
-      (docs/adversarial.md). 'own': t is the label of x (adversarial training), so that x'
-      is to be recognised.
+      (docs/adversarial.md). 'own': t is the label of x (adversarial training), so that
+      x' is to be recognised.
     **settings: further arguments of `supervised`.
 
   Returns:
