@@ -12,7 +12,7 @@ import pytest
 from nat_jax import data, losses, models, runs, schema
 from nat_jax.runtime import feed, optim, parallel
 from nat_jax.schema import bounds, presets
-from nat_jax.tasks import advgan, classify, gaan, gan, generated
+from nat_jax.tasks import advgan, classify, gaan, gan, generated, semi_supervised
 from nat_jax.tasks.classify import inputs
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.points import step as points
@@ -46,12 +46,12 @@ def test_lists_and_texts():
 IMAGE = {'image_shape', 'num_classes', 'num_outputs', 'axis_name'}
 SECTIONS = {
     'trainer': (
-        classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | {
-            'points': points.TRAINERS['gaan']}, IMAGE | {
+        classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS | advgan.TRAINERS
+        | semi_supervised.TRAINERS | {'points': points.TRAINERS['gaan']}, IMAGE | {
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
             'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',
-            'networks'}),
+            'networks', 'supervised'}),
     'target': (advgan.TARGETS, {'others'}),
     'model': (models.MODELS, IMAGE),
     'generator': (models.GENERATORS, IMAGE | {'table'}),

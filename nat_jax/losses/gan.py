@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from nat_jax.losses import gan_terms as terms
 from nat_jax.losses.gan_terms import GanObjective, Loss
+from nat_jax.losses.gan_unlabelled import UNLABELLED
 from nat_jax.losses.negative_aware import check_direction, cross_entropy, uniform_kl
 
 ClassLoss = Callable[[jax.Array, jax.Array], jax.Array]  # ([n, K], [n]) -> [n]
@@ -319,4 +320,5 @@ PER_SET = {
     'cat_gan_springenberg': cat_gan_springenberg,
     'am_gan': am_gan,
     'nat_gan': nat_gan,
+    **UNLABELLED,
 }

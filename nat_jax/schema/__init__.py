@@ -280,8 +280,57 @@ ADVGAN: dict[str, Any] = dict(  # changes of pictures that mislead a classifier
     compare_with='',
     run=RUN,
 )
+
+SEMI_SUPERVISED: dict[str, Any] = dict(  # classifiers with few labelled examples
+    task='semi_supervised',
+    name='experiment',
+    variant='',
+    trainer=dict(
+        name='semi_supervised',  # nat_jax.tasks.semi_supervised.TRAINERS
+        # Factors of gan_loss, as the discriminator's, on unlabelled and on generated
+        # examples; 0 and 0: the classifier learns from labelled examples alone.
+        unlabelled_weight=1.0,
+        fake_weight=1.0,
+    ),
+    seed=0,  # also of the choice of labelled examples
+    steps=1000,  # number of updates
+    num_classes=10,
+    # The classifier: nat_jax.models.DISCRIMINATORS.
+    discriminator={'name': 'mlp_discriminator'},
+    generator={'name': 'mlp_generator', 'latent': 32},  # nat_jax.models.GENERATORS
+    # Of labelled examples: nat_jax.losses.OBJECTIVES that use no negatives.
+    loss={'name': 'cross_entropy'},
+    # Of unlabelled and generated examples: nat_jax.losses.GAN_OBJECTIVES with classes.
+    gan_loss={'name': 'feature_matching', 'disc': 'implicit_gan'},
+    penalties=[],  # of the classifier: nat_jax.losses.PENALTIES
+    optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of both networks
+    schedule={'name': 'linear', 'learning_rate': 1e-3},
+    disc_schedule={},  # of the classifier; {}: `schedule`
+    grad_clip=0.0,
+    ema_decay=0.0,  # moving average of the classifier, used by evaluation; 0: none
+    data=dict(
+        positives={'name': 'digits'},
+        # Number of examples of each class whose labels are used; chosen by `seed`.
+        labels_per_class=10,
+        image_size=0,  # as for classifiers
+        skip_unreadable=False,
+        mean=(0.5,),
+        std=(0.5,),  # the generator's pixels are in [-1, 1]
+        batch_size=100,  # unlabelled examples per batch, and generated ones
+        labelled_per_batch=50,
+        augment=[],
+        duplicates=4,  # as for classifiers
+    ),
+    evals={},  # as for classifiers, with reference, eval_batch_size, best and patience
+    reference='test',
+    eval_batch_size=512,
+    best='',
+    patience=0,
+    compare_with='',
+    run=RUN,
+)
 DEFAULTS = {'advgan': ADVGAN, 'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN,
-            'outliers': OUTLIERS, 'points': POINTS}
+            'outliers': OUTLIERS, 'points': POINTS, 'semi_supervised': SEMI_SUPERVISED}
 GROUPS = ('data', 'measures', 'run')
 
 

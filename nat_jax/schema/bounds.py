@@ -130,6 +130,8 @@ BOUNDS: dict[str, Bound] = {
     'data.negatives_per_batch': either(
         whole('[0, 1e5]'),
         listed(whole('[0, 1e5]'), 2, 2)._replace(what='a pair (lowest, highest)')),
+    'data.labels_per_class': COUNT,
+    'data.labelled_per_batch': COUNT,
     'data.class_weights': either(
         one_of(('', 'balanced')), listed(number('[1e-6, 1e6]'), 2, 100_000)),
     'data.inside': FLAG,
@@ -192,6 +194,8 @@ BOUNDS: dict[str, Bound] = {
     'trainer.distance_weight': WEIGHT,
     'trainer.adversarial_weight': WEIGHT,
     'trainer.gan_weight': WEIGHT,
+    'trainer.unlabelled_weight': WEIGHT,
+    'trainer.fake_weight': WEIGHT,
     'trainer.hinge_weight': WEIGHT,
     'trainer.hinge': number('[0, 1]'),
     'trainer.kappa': WEIGHT,
@@ -357,6 +361,7 @@ SPECS = {
         'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
+    'gan_loss': 'loss',
     'encoder': 'model',
     'perturber': 'model',
     'student': 'model',

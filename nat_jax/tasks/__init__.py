@@ -5,7 +5,16 @@
 To add a task, add a package here and a row to `TASKS`.
 """
 
-from nat_jax.tasks import advgan, classify, gaan, gan, outliers, points
+from nat_jax.tasks import (
+    advgan,
+    classify,
+    gaan,
+    gan,
+    outliers,
+    points,
+    semi_supervised,
+)
 
 TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
-         'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK}
+         'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK,
+         'semi_supervised': semi_supervised.TASK}
