@@ -151,6 +151,19 @@ def test_same_seed_same_bytes(copy, tmp_path):
           } == files and len(list(one.parent.iterdir())) == 4
 
 
+def test_a_file_for_each_sample(copy, tmp_path):
+  path = pathlib.Path(generate.generate(
+      str(copy), num=12, out=str(tmp_path), png=True))
+  folder = path.with_suffix('')
+  (folder / 'old.png').touch()
+  generate.generate(str(copy), num=12, out=str(tmp_path), png=True)
+  found = sorted(folder.iterdir())
+  assert [file.name for file in found] == [f'{i:02d}.png' for i in range(12)]
+  expected = toy.arrays(path)['image']
+  for file, image in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), image.squeeze())
+
+
 def test_samples_are_those_of_training_and_more_of_them_go_on(copy):
   """The noise is a stream: 5 samples are the first of 20, which training measured."""
   few = toy.arrays(generate.generate(str(copy), num=5))
@@ -415,12 +428,12 @@ def test_command_line(copy, classifier, monkeypatch, capsys):
   workdir = f'--workdir={copy}'
   toy.run_main(
       monkeypatch, '--mode=generate', workdir, '--num=6', '--seed=3', '--step=16',
-      '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2')
+      '--labels=pattern 1,0', '--interpolate=1', '--neighbours=2', '--format=png')
   output = capsys.readouterr().out
   assert str(copy / 'generated') in output and 'discriminator' in output
   names = {path.name for path in (copy / 'generated').iterdir()}
   tag = 'step16_seed3_num6_labels1-0'
-  assert names == {f'samples_{tag}.npz', f'sheet_{tag}.png',
+  assert names == {f'samples_{tag}.npz', f'samples_{tag}', f'sheet_{tag}.png',
                    f'interpolation1_{tag}.png', f'neighbours2_{tag}.png'}
   for mode, where, message in (
       ('generate', classifier, f'GANs.*{classifier}'),

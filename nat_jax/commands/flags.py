@@ -95,6 +95,9 @@ INTERPOLATE = flags.DEFINE_integer(
 NEIGHBOURS = flags.DEFINE_integer(
     'neighbours', 0, 'generate: number of nearest training images shown beside each '
     'image.')
+FORMAT = flags.DEFINE_enum(
+    'format', 'npz', ['npz', 'png'], 'generate: png writes each image to a file of its '
+    'own too, as published programs for IS and FID read them.')
 SEEDS = flags.DEFINE_list(
     'seeds', ['0'], 'sweep: seeds of each config, such as 0,1,2.')
 JOBS = flags.DEFINE_integer(

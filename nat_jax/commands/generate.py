@@ -10,12 +10,14 @@ import itertools
 import json
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
 from nat_jax import data, runs
 from nat_jax.commands import flags
@@ -26,6 +28,7 @@ from nat_jax.tasks.gan import neighbours as neighbours_lib
 
 FOLDER = 'generated'
 COLUMNS = 10  # images per row of a sheet, and steps of an interpolation
+SHOWN = 1000  # most samples on a sheet
 MOST = 200  # most samples drawn per requested sample, where classes are selected
 
 
@@ -47,7 +50,7 @@ class Samples(NamedTuple):
 def generate(
     workdir: str, num: int = 64, labels: Sequence[int | str] | None = None,
     seed: int = 0, step: int | None = None, interpolate: int = 0, neighbours: int = 0,
-    out: str | None = None,
+    out: str | None = None, png: bool = False,
 ) -> str:
   """Generates images with a GAN's checkpoint; writes a sheet (.png) and an .npz file.
 
@@ -66,6 +69,8 @@ def generate(
     neighbours: number of nearest training images, by `measures.features`, that a sheet
       shows beside each of the first samples.
     out: folder to write to; None: generated/ in the workdir.
+    png: whether to write each image to a PNG of its own too, in a folder that has the
+      name of the .npz file, as published programs for IS and FID read them.
 
   Returns:
     The path of the .npz file; the sheets are in the same folder.
@@ -98,8 +103,8 @@ def generate(
         f'{seed}: {what}')
 
   turns = min(len(classes or [0]), COLUMNS)
-  sheet(samples.image, f'sheet_{tag}', COLUMNS // turns * turns,
-        *_classes_shown(gan, samples, wanted))
+  sheet(samples.image[:SHOWN], f'sheet_{tag}', COLUMNS // turns * turns,
+        *_classes_shown(gan, Samples(*(x[:SHOWN] for x in samples)), wanted))
   if interpolate:
     images = interpolation(gan, samples, interpolate, seed)
     ends = [text for i in range(interpolate)
@@ -115,8 +120,28 @@ def generate(
   path = os.path.join(out, f'samples_{tag}.npz')
   if jax.process_index() == 0:
     files.write_npz(path, **samples._asdict(), settings=json.dumps(settings))
+    if png:
+      write_pictures(samples.image, os.path.splitext(path)[0])
     print(line, end='\n' if line else '')
   return path
+
+
+def write_pictures(images: np.ndarray, folder: str) -> None:
+  """Writes each image to a PNG in `folder`, which then holds these and no others.
+
+  Args:
+    images: uint8 [n, h, w, 1 or 3].
+    folder: it is replaced when all are written.
+  """
+  new = f'{folder}.new'
+  shutil.rmtree(new, ignore_errors=True)
+  os.makedirs(new)
+  digits = len(str(len(images) - 1))
+  for i, image in enumerate(images):
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+        os.path.join(new, f'{i:0{digits}d}.png'))
+  shutil.rmtree(folder, ignore_errors=True)
+  os.replace(new, folder)
 
 
 def _classes_shown(gan, samples, wanted):
@@ -283,6 +308,6 @@ def run(argv: Sequence[str] = ()) -> None:
   path = generate(
       flags.needed(flags.WORKDIR, 'generate'), flags.NUM.value, flags.LABELS.value,
       flags.SEED.value, flags.STEP.value, flags.INTERPOLATE.value,
-      flags.NEIGHBOURS.value)
+      flags.NEIGHBOURS.value, png=flags.FORMAT.value == 'png')
   if jax.process_index() == 0:
     print(f'written: {path} and the sheets beside it')
