@@ -75,7 +75,8 @@ def parse(variant):
   """(base, labels per class, form) of a variant such as 'nat_5_open'."""
   found = re.fullmatch(r'([a-z_]+?)(?:_(\d+))?(?:_(open|small))?', variant)
   if not found or found[1] not in VARIANTS:
-    raise ValueError(names.unknown('variant', variant, VARIANTS))
+    raise ValueError(names.unknown('variant', variant, VARIANTS)
+                     + '; each also with _5, _open, _10_small')
   return found[1], int(found[2] or 2), found[3] or ''
 
 

@@ -186,14 +186,15 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     (state, `Metrics`).
   """
   del frozen
-  keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+  key, disc_key, gen_key = jax.random.split(
+      jax.random.fold_in(state.key, state.step), 3)
   gen, disc, sets = state.nets['gen'], state.nets['disc'], {}
   for i, (name, part) in enumerate(PARTS.items()):
     one = batch[part]
-    each = axis.keys(jax.random.fold_in(keys[0], i), len(one['label']))
+    each = axis.keys(jax.random.fold_in(key, i), len(one['label']))
     sets[name] = {**one, 'image': setup.normalise(setup.augment(one['image'], each))}
-  disc, seen = gan_step.update_disc(setup.pair, disc, gen, sets, keys[1], axis)
-  gen, made = gan_step.update_gen(setup.pair, gen, disc, sets, keys[2], axis)
+  disc, seen = gan_step.update_disc(setup.pair, disc, gen, sets, disc_key, axis)
+  gen, made = gan_step.update_gen(setup.pair, gen, disc, sets, gen_key, axis)
   ema = state.ema
   if setup.ema_decay:
     ema = {'disc': optax.incremental_update(
