@@ -221,7 +221,8 @@ def test_every_config_traces_its_step(tmp_path):
   """Each model and each loss is traced in one of the variants."""
   traced, key = set(), jax.random.key(0)
   for name, config, shape, trainer in trainers(tmp_path):
-    treated = config.get('loss'), config['data'].get('treatment')
+    treated = [config.get('loss'), config.get('gan_loss'),
+               config['data'].get('treatment')]
     nets = [config.get(key)
             for key in ('model', 'generator', 'discriminator', 'encoder')]
     parts = {json.dumps(part) for part in (nets, treated)}
@@ -230,7 +231,9 @@ def test_every_config_traces_its_step(tmp_path):
     traced |= parts
     num = config['data']['batch_size']
     batch = make_batch(shape, num)
-    if 'generator' in config:
+    if config['task'] == 'semi_supervised':
+      batch = {name: make_batch(shape, num) for name in ('labelled', 'unlabelled')}
+    elif 'generator' in config:
       batch = {name: make_batch(shape, size, 1)
                for name, size in (('positive', num), ('negative', 3))}
     state = jax.eval_shape(trainer.init, key)
