@@ -323,6 +323,7 @@ BOUNDS: dict[str, Bound] = {
     'generator.activation': NAME,
     'generator.norm': NAME,
     'generator.batch_norm': NAME,
+    'generator.attention': FLAG,
     'generator.dtype': NAME,
     'generator.num': whole('[1, 1000]'),
     'generator.parent': PROGRAM,
@@ -331,6 +332,8 @@ BOUNDS: dict[str, Bound] = {
     'discriminator.widths': WIDTHS,
     'discriminator.norm': NAME,
     'discriminator.batch_norm': FLAG,
+    'discriminator.attention': FLAG,
+    'discriminator.wide': FLAG,
     'discriminator.noise': number('[0, 1e3]'),
     'discriminator.dropout': number('[0, 0.99]'),  # 1 would drop everything
     'discriminator.kernels': whole('[0, 1e4]'),
