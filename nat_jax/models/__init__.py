@@ -30,6 +30,7 @@ outputs that depend on the whole batch, and is not trained with penalties.
 
 import functools
 
+from nat_jax.models.biggan import BigGANGenerator
 from nat_jax.models.bottleneck import BottleneckResNet, resnet50
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.fast import Fast
@@ -60,6 +61,7 @@ MODELS = {
 }
 FOR_PICTURES = tuple(sorted(set(MODELS) - {'mlp'}))  # not for vectors
 GENERATORS = {
+    'biggan_generator': BigGANGenerator,
     'dcgan_generator': DCGANGenerator,
     'mlp_generator': MLPGenerator,
     'resnet_generator': ResNetGenerator,
@@ -75,8 +77,8 @@ DISCRIMINATORS = {
 
 __all__ = [
     'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
-    'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator', 'Fast',
-    'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet',
+    'BigGANGenerator', 'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator',
+    'Fast', 'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet',
     'ResNetDiscriminator', 'ResNetGenerator', 'SmallConv', 'ToyDiscriminator',
     'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
     'wide_resnet',

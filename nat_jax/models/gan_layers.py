@@ -99,12 +99,14 @@ class Dense(nn.Module):
     features: number of outputs.
     norm: 'weight', 'spectral' or 'none'.
     dtype: of the computation and of the output.
+    use_bias: whether b is added.
     kernel_init: initialiser of the weight; 'weight' has its own.
   """
 
   features: int
   norm: str = 'weight'
   dtype: Any = jnp.float32
+  use_bias: bool = True
   kernel_init: Initializer = nn.linear.default_kernel_init
 
   @nn.compact
@@ -113,7 +115,8 @@ class Dense(nn.Module):
     weight = _weight(
         self, (x.shape[-1], self.features), self.norm, train,
         kernel_init=self.kernel_init)
-    return _bias(self, x.astype(self.dtype) @ weight.astype(self.dtype))
+    y = x.astype(self.dtype) @ weight.astype(self.dtype)
+    return _bias(self, y) if self.use_bias else y
 
 
 class Conv(nn.Module):
@@ -199,6 +202,16 @@ class BatchStatsNorm(layers.BatchNorm):
   momentum: float | None = None
   epsilon: float = 1e-3
 
+  def per_example(
+      self, x: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None
+  ) -> jax.Array:
+    """Normalises x [n, ..., c] with a scale and a bias [n, c] for each example."""
+    rows = (len(x),) + (1,) * (x.ndim - 2) + (x.shape[-1],)
+    x = x.astype(jnp.float32)
+    mean, var = (_row(one, x.ndim) for one in self._in_two_passes(x, mask))
+    y = (x - mean) * lax.rsqrt(var + self.epsilon)
+    return (y * scale.reshape(rows) + bias.reshape(rows)).astype(self.dtype)
+
 
 class ClassBatchNorm(BatchStatsNorm):
   """Conditional BatchNorm: a scale and a bias of their own for each class.
@@ -220,11 +233,7 @@ class ClassBatchNorm(BatchStatsNorm):
     shape = self.num_classes, x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)[labels]
     bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)[labels]
-    rows = (len(x),) + (1,) * (x.ndim - 2) + (x.shape[-1],)
-    x = x.astype(jnp.float32)
-    mean, var = (_row(one, x.ndim) for one in self._in_two_passes(x, mask))
-    y = (x - mean) * lax.rsqrt(var + self.epsilon)
-    return (y * scale.reshape(rows) + bias.reshape(rows)).astype(self.dtype)
+    return self.per_example(x, scale, bias, mask)
 
 
 class VirtualBatchNorm(nn.Module):

@@ -11,9 +11,9 @@ With the defaults the pair is SN-GAN's: spectral norm in the discriminator alone
 pair of SAGAN has self-attention in both networks, spectral norm in the generator too,
 conditional BatchNorm and a projection discriminator:
 
-    ResNetGenerator(..., num_classes=K, attention=True, norm='spectral',
+    ResNetGenerator(..., num_classes=K, attention=32, norm='spectral',
                     batch_norm='class')
-    ResNetDiscriminator(..., attention=True, wide=True, projection=K)
+    ResNetDiscriminator(..., attention=32, wide=True, projection=K)
 
 The layers are those of the authors' code bases. Two things differ: BatchNorm uses the
 statistics of the batch also when sampling (sample in batches of the training size), and
@@ -31,11 +31,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from nat_jax import names
 from nat_jax.models import gan_layers, layers
 
-# Glorot's initialiser, with gain sqrt(2) in residual branches.
 _glorot = nn.initializers.glorot_uniform()
-_glorot_branch = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')
+_orthogonal = nn.initializers.orthogonal()
+# Of all weights, and of the 3x3 convolutions in residual branches.
+INITIALIZERS = {
+    'glorot': (_glorot, nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')),
+    'orthogonal': (_orthogonal, _orthogonal),
+}
 
 
 class Layout(NamedTuple):
@@ -45,32 +50,39 @@ class Layout(NamedTuple):
     generator: channels at 4x4, and after each block; a block doubles the image.
     discriminator: channels after each block.
     halvings: the first blocks of the discriminator, each of which halves the image.
-    attention: number of blocks before self-attention, in the generator and in the
-      discriminator. It stands where features are 32x32 for images of 128x128, as in
-      SAGAN, and 16x16 for images of 32x32, as in later code for CIFAR-10.
   """
 
   generator: tuple[int, ...]
   discriminator: tuple[int, ...]
   halvings: int
-  attention: tuple[int, int]
 
 
 LAYOUTS = {
-    32: Layout((4, 4, 4, 4), (2, 2, 2, 2), 2, (2, 1)),
-    128: Layout((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5, (3, 2)),
+    32: Layout((4, 4, 4, 4), (2, 2, 2, 2), 2),
+    128: Layout((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5),
 }
 
 
-def layout_of(image_shape: Sequence[int]) -> Layout:
-  """Returns the layout for images [h, w, c]; ValueError: of another size."""
+def layout_of(image_shape: Sequence[int], attention: int) -> Layout:
+  """Returns the layout for images [h, w, c] with self-attention at a size of features.
+
+  Raises:
+    ValueError: images of another size, or an `attention` that is neither 0 nor a size
+      of features between blocks.
+  """
   shape = tuple(image_shape)
   if len(shape) != 3 or shape[0] != shape[1] or shape[0] not in LAYOUTS:
     raise ValueError(
         'the residual GAN networks take images of 32x32 or 128x128, got image_shape '
         f"{shape}; resize the images (data.image_size), or use generator "
         "'mlp_generator' and discriminator 'mlp_discriminator'")
-  return LAYOUTS[shape[0]]
+  layout = LAYOUTS[shape[0]]
+  sides = [shape[0] >> i for i in range(layout.halvings, 0, -1) if shape[0] >> i > 4]
+  if attention and attention not in sides:
+    raise ValueError(
+        f'attention must be 0 (none) or {" or ".join(map(str, sides))}, the height of '
+        f'features between blocks for images of {shape[0]}x{shape[0]}, got {attention}')
+  return layout
 
 
 def _squares(x):
@@ -103,6 +115,7 @@ class SelfAttention(nn.Module):
   Attributes:
     norm: normalisation of the weights: 'spectral', 'weight' or 'none'.
     dtype: compute dtype; the softmax is float32.
+    initializer: 'glorot' or 'orthogonal'.
 
   Reference: Zhang et al., "Self-Attention Generative Adversarial Networks", ICML 2019,
   with the pooling of the authors' code.
@@ -110,6 +123,7 @@ class SelfAttention(nn.Module):
 
   norm: str = 'spectral'
   dtype: Any = jnp.float32
+  initializer: str = 'glorot'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -119,7 +133,7 @@ class SelfAttention(nn.Module):
     def conv(x, features):
       return gan_layers.Conv(
           max(features, 1), norm=self.norm, dtype=self.dtype, kernel_size=1,
-          use_bias=False, kernel_init=_glorot)(x, train)
+          use_bias=False, kernel_init=initializers_of(self.initializer)[0])(x, train)
 
     def pooled(x):
       return _squares(x).max((2, 4)).reshape(n, h * w // 4, -1)
@@ -187,20 +201,44 @@ def down_block(
   return y + x
 
 
-def make_conv(norm: str, dtype: Any, train: bool) -> Callable[..., jax.Array]:
-  """Returns conv(x, features, kernel_size) for blocks, with Glorot's initialiser."""
+def initializers_of(name: str) -> tuple[Any, Any]:
+  """Returns the entry of INITIALIZERS; ValueError: an unknown name."""
+  if name not in INITIALIZERS:
+    raise ValueError(names.unknown('initializer', name, INITIALIZERS))
+  return INITIALIZERS[name]
+
+
+def make_conv(
+    norm: str, dtype: Any, train: bool, initializer: str = 'glorot'
+) -> Callable[..., jax.Array]:
+  """Returns conv(x, features, kernel_size) for `up_block` and `down_block`."""
+  shortcut, branch = initializers_of(initializer)
+
   def conv(x, features, kernel_size):
     return gan_layers.Conv(
         features, norm=norm, dtype=dtype, kernel_size=kernel_size,
-        kernel_init=_glorot if kernel_size == 1 else _glorot_branch)(x, train)
+        kernel_init=shortcut if kernel_size == 1 else branch)(x, train)
 
   return conv
 
 
-def to_image(x: jax.Array, channels: int, norm: str) -> jax.Array:
+def from_noise(
+    z: jax.Array, channels: int, norm: str, dtype: Any, initializer: str = 'glorot'
+) -> jax.Array:
+  """The first layer of a generator, linear: [n, d] to [n, 4, 4, channels]."""
+  x = gan_layers.Dense(
+      16 * channels, norm=norm, dtype=dtype,
+      kernel_init=initializers_of(initializer)[0])(z, True)
+  return x.reshape(-1, 4, 4, channels)
+
+
+def to_image(
+    x: jax.Array, channels: int, norm: str, initializer: str = 'glorot'
+) -> jax.Array:
   """The last layers of a generator after BatchNorm: ReLU, conv 3x3, tanh, float32."""
   x = gan_layers.Conv(
-      channels, norm=norm, dtype=x.dtype, kernel_init=_glorot)(nn.relu(x), True)
+      channels, norm=norm, dtype=x.dtype, kernel_init=initializers_of(initializer)[0])(
+          nn.relu(x), True)
   return jnp.tanh(x.astype(jnp.float32))
 
 
@@ -217,7 +255,8 @@ class ResNetGenerator(nn.Module):
     batch_norm: 'batch', 'class', 'virtual' or 'none'; see `gan_layers.batch_norm`. With
       'class' the labels choose scale and bias in the blocks; otherwise they are joined
       to z.
-    attention: self-attention at 16x16, for 128x128 images at 32x32.
+    attention: the height of the features that self-attention is applied to, such as 16
+      for 32x32 images; 0: none. SAGAN: 32 for 128x128 images; BigGAN: 64.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
@@ -228,7 +267,7 @@ class ResNetGenerator(nn.Module):
   width: int = 64
   norm: str = 'none'
   batch_norm: str = 'batch'
-  attention: bool = False
+  attention: int = 0
   dtype: str = 'float32'
   axis_name: str | None = None
 
@@ -238,7 +277,7 @@ class ResNetGenerator(nn.Module):
       mask: jax.Array | None = None,
   ) -> jax.Array:
     """z [n, latent] (and labels int32 [n]) to images [n, h, w, c] in [-1, 1]."""
-    layout = layout_of(self.image_shape)
+    layout = layout_of(self.image_shape, self.attention)
     dtype = layers.compute_dtype(self.dtype)
     conv = make_conv(self.norm, dtype, True)
     x, labels, num_reference = gan_layers.conditional_input(self, z, labels)
@@ -248,13 +287,10 @@ class ResNetGenerator(nn.Module):
           kind, x, labels, mask, self.num_classes, dtype, self.axis_name)
 
     first, *factors = layout.generator
-    x = gan_layers.Dense(
-        16 * first * self.width, norm=self.norm, dtype=dtype, kernel_init=_glorot)(
-            x, True)
-    x = x.reshape(-1, 4, 4, first * self.width)
-    for i, factor in enumerate(factors, 1):
+    x = from_noise(x, first * self.width, self.norm, dtype)
+    for factor in factors:
       x = up_block(x, factor * self.width, norm, conv)
-      if self.attention and i == layout.attention[0]:
+      if x.shape[1] == self.attention:
         x = SelfAttention(self.norm, dtype)(x, True)
     # The last BatchNorm is that of all classes.
     x = norm(x, 'batch' if self.batch_norm == 'class' else self.batch_norm)
@@ -270,10 +306,12 @@ class ResNetDiscriminator(nn.Module):
     width: twice as many channels in all blocks for 32x32 images; for 128x128 images as
       many and 2, 4, 8, 16, 16 times in the six blocks. On a CPU use 8 or less.
     norm: normalisation of every weight: 'spectral', 'weight' or 'none'.
-    attention: self-attention at 16x16, for 128x128 images at 32x32.
+    attention: the height of the features that self-attention is applied to, such as 16
+      for 32x32 images; 0: none. SAGAN: 32 for 128x128 images; BigGAN: 64.
     wide: the first convolution of a block has the channels of the second, as in SAGAN,
       and not those of the input, as in SN-GAN.
     projection: above 0: number of classes; D is conditional by projection.
+    initializer: of the blocks: 'glorot', or 'orthogonal' as in BigGAN.
     dtype: compute dtype, 'float32' or 'bfloat16'.
     axis_name: not used; every discriminator accepts it.
   """
@@ -282,9 +320,10 @@ class ResNetDiscriminator(nn.Module):
   num_outputs: int
   width: int = 64
   norm: str = 'spectral'
-  attention: bool = False
+  attention: int = 0
   wide: bool = False
   projection: int = 0
+  initializer: str = 'glorot'
   dtype: str = 'float32'
   axis_name: str | None = None
 
@@ -303,15 +342,16 @@ class ResNetDiscriminator(nn.Module):
       labels: int32 [n], for `projection`; -1: none.
     """
     del keys, mask
-    layout = layout_of(self.image_shape)
+    layout = layout_of(self.image_shape, self.attention)
     dtype = layers.compute_dtype(self.dtype)
-    conv = make_conv(self.norm, dtype, train)
+    conv = make_conv(self.norm, dtype, train, self.initializer)
     x = x.astype(dtype)
     for i, factor in enumerate(layout.discriminator):
       features = factor * self.width
       hidden = features if self.wide or not i else x.shape[-1]
-      x = down_block(x, hidden, features, conv, i < layout.halvings, first=not i)
-      if self.attention and i + 1 == layout.attention[1]:
-        x = SelfAttention(self.norm, dtype)(x, train)
+      halves = i < layout.halvings
+      x = down_block(x, hidden, features, conv, halves, first=not i)
+      if halves and x.shape[1] == self.attention:
+        x = SelfAttention(self.norm, dtype, self.initializer)(x, train)
     features = nn.relu(x).astype(jnp.float32).sum((1, 2))
     return gan_layers.outputs(self, features, labels, train), {'features': features}
