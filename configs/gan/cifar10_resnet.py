@@ -1,4 +1,4 @@
-"""Residual GANs on CIFAR-10: SN-GAN, SAGAN, and NAT-GAN with SN-GAN's networks.
+"""Residual GANs on CIFAR-10: SN-GAN, SAGAN, BigGAN; NAT-GAN with SN-GAN's networks.
 
     python -m nat_jax.main --config configs/gan/cifar10_resnet.py:sagan \\
       --workdir runs/sagan
@@ -13,10 +13,15 @@ Variants, each also with `_small`:
               projection and conditional BatchNorm. The authors have no settings for
               32x32 images: learning rates 1e-4 and 4e-4 with b1 = 0 and one update each
               are those of their code for ImageNet.
+    biggan    BigGAN: the labels' embedding and a part of z in every block, with the
+              settings of PyTorch-StudioGAN's config for CIFAR-10: 100,000 updates, Adam
+              2e-4 with b1 = 0.5, a moving average of .9999 (from the first update and
+              not from the 1,000th) and flips. Orthogonal regularisation with weight
+              1e-4 is added.
     nat3      NAT-GAN with SN-GAN's networks and settings and three external negatives
               of CIFAR-100 per batch. Not tuned.
 
-With `_small` the networks are an eighth as wide, for trials on CPUs. Nothing was
+With `_small` the networks have width 8, for trials on CPUs. Nothing was
 trained here; docs/gan_objectives.md has the sizes of the networks.
 """
 

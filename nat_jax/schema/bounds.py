@@ -148,6 +148,7 @@ BOUNDS: dict[str, Bound] = {
     'measures.batch_size': whole('[2, 1e5]'),
     'measures.splits': COUNT,
     'measures.neighbours': COUNT,
+    'measures.truncation': number('[0, 100]'),
     'measures.threshold': number('[0, 1)'),
     'measures.attack_steps': whole('[1, 1000]'),
 
@@ -224,6 +225,7 @@ BOUNDS: dict[str, Bound] = {
     'optimizer.momentum': number('[0, 1)'),
     'optimizer.nesterov': FLAG,
     'optimizer.historical': WEIGHT,
+    'optimizer.orthogonal': WEIGHT,
     'optimizer.weight_decay': number('[0, 1e3]'),
     'optimizer.decay': NAME,
     'optimizer.b1': number('[0, 1)'),

@@ -45,6 +45,19 @@ RESNETS: dict[str, dict[str, Any]] = {
         'schedule': {'name': 'constant', 'learning_rate': 1e-4},
         'disc_schedule': {'name': 'constant', 'learning_rate': 4e-4},
     },
+    'biggan': {
+        'loss': {'name': 'hinge'},
+        'generator': {
+            'name': 'biggan_generator', 'latent': 80, 'width': 96, 'attention': 16},
+        'discriminator': {
+            'width': 96, 'attention': 16, 'wide': True, 'initializer': 'orthogonal'},
+        'conditional': True,
+        'optimizer': {'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'orthogonal': 1e-4},
+        'schedule': {'name': 'constant', 'learning_rate': 2e-4},
+        'ema_decay': 0.9999,
+        'augment': [{'name': 'flip'}],
+        'steps': 100_000,
+    },
     'nat3': {'loss': OBJECTIVES['nat'], 'negatives_per_batch': 3},
 }
 PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
@@ -151,8 +164,8 @@ def resnet(
   Args:
     name: of the experiment; `_small` is added to it for the small form.
     variant: a key of `RESNETS`, optionally with '_small'.
-    steps: updates of the full form.
-    small_steps: updates of the small form, whose networks are an eighth as wide.
+    steps: updates of the full form, where `RESNETS` has no others.
+    small_steps: updates of the small form, whose networks have width 8.
     positives, negatives, classifier, independent, num_classes: as of `dcgan`.
 
   Raises:
@@ -163,7 +176,8 @@ def resnet(
     raise ValueError(
         names.unknown('variant', variant, RESNETS) + ', each also with _small')
   small, recipe = base != variant, RESNETS[base]
-  size, width = (SMALL, 8) if small else (FULL, 64)
+  size = SMALL if small else FULL
+  width = {'width': 8} if small else {}
   count = recipe.get('negatives_per_batch', 0)
   given = recipe.get('conditional', False)
   return presets.experiment(
@@ -171,25 +185,27 @@ def resnet(
       name=f'{name}_small' if small else name,
       variant=base,
       num_classes=num_classes,
-      steps=small_steps if small else steps,
+      steps=small_steps if small else recipe.get('steps', steps),
       trainer={
           **schema.GAN['trainer'], 'n_critic': recipe.get('n_critic', 5),
           'labels': 'predefined' if given else 'dynamic'},
       generator={
-          'name': 'resnet_generator', 'latent': 128, 'width': width,
-          **recipe.get('generator', {})},
+          'name': 'resnet_generator', 'latent': 128, 'width': 64,
+          **recipe.get('generator', {}), **width},
       discriminator={
-          'name': 'resnet_discriminator', 'width': width,
+          'name': 'resnet_discriminator', 'width': 64,
           **({'projection': num_classes} if given else {}),
-          **recipe.get('discriminator', {})},
+          **recipe.get('discriminator', {}), **width},
       loss=recipe['loss'],
       optimizer=recipe.get('optimizer', {'name': 'adam', 'b1': 0.0, 'b2': 0.9}),
       schedule=recipe.get(
           'schedule', {'name': 'linear', 'learning_rate': 2e-4, 'over': 0}),
       disc_schedule=recipe.get('disc_schedule', {}),
+      ema_decay=recipe.get('ema_decay', 0.0),
       data=dict(
           positives=positives,
           batch_size=64,
+          augment=recipe.get('augment', []),
           negatives=negatives if count else {},
           negatives_per_batch=count,
       ),
