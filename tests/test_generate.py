@@ -12,15 +12,15 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import runs, train
+from nat_jax import losses, runs, train
 from nat_jax.commands import generate, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.schema import presets
 from nat_jax.task import Inputs
+from nat_jax.tasks.gan import build, features, neighbours
 from nat_jax.tasks.gan import evaluate as generation
-from nat_jax.tasks.gan import features, neighbours
 
 SHAPE = (4, 4, 1)
 NUM_CLASSES = 3
@@ -162,6 +162,51 @@ def test_a_file_for_each_sample(copy, tmp_path):
   expected = toy.arrays(path)['image']
   for file, image in zip(found, expected, strict=True):
     np.testing.assert_array_equal(np.asarray(Image.open(file)), image.squeeze())
+
+
+def test_orthogonal_regularisation_is_of_the_generator_alone():
+  config = make_config(optimizer={'name': 'adam', 'b1': 0.5, 'orthogonal': 0.1})
+  pair, _ = build.pair(
+      runs.resolve(config.to_dict()), SHAPE, losses.make_gan_objective(
+          {'name': 'nat_gan'}, NUM_CLASSES))
+  params = {'kernel': jax.numpy.arange(6.0).reshape(3, 2)}
+  zeros = jax.tree.map(jax.numpy.zeros_like, params)
+  for name, moves in (('gen_tx', True), ('disc_tx', False)):
+    updates, _ = pair[name].update(zeros, pair[name].init(params), params)
+    assert (np.abs(updates['kernel']).max() > 0) == moves, name
+
+
+def test_truncated_noise_is_normal_noise_that_is_not_far_from_0(copy):
+  path = pathlib.Path(generate.generate(str(copy), num=20, truncation=0.5))
+  assert path.name == f'samples_step{STEPS}_seed0_num20_truncation0.5.npz'
+  found = toy.arrays(path)
+  assert np.abs(found['z']).max() <= 0.5
+  assert json.loads(str(found['settings']))['truncation'] == 0.5
+  np.testing.assert_array_equal(  # without it, the noise is what it was before
+      toy.arrays(generate.generate(str(copy), num=5, truncation=0.0))['z'],
+      toy.arrays(generate.generate(str(copy), num=5))['z'])
+  rng = np.random.default_rng(0)
+  drawn = generation.draw_noise(rng, (100_000,), 1.0)
+  normal = rng.standard_normal(300_000)
+  kept = normal[np.abs(normal) <= 1]  # drawn again until near
+  assert drawn.dtype == np.float32 and np.abs(drawn).max() <= 1
+  np.testing.assert_allclose(
+      np.quantile(drawn, np.arange(0.1, 1, 0.1)),
+      np.quantile(kept, np.arange(0.1, 1, 0.1)), atol=0.01)
+  with pytest.raises(ValueError, match=r'truncation.*\[0, 100\], got -1'):
+    generate.generate(str(copy), truncation=-1.0)
+
+
+def test_a_run_may_evaluate_truncated_samples(copy):
+  run = runs.restore(str(copy))
+  config = {**run.config, 'measures': {**run.config['measures'], 'truncation': 1e-6}}
+  wide, narrow = (
+      generation.make_sampler(one, run.trainer, run.mesh)(run.state, 8)
+      for one in (run.config, config))
+  assert not np.array_equal(wide, narrow)
+  zero = generation.make_sampler(config, run.trainer, run.mesh)(
+      run.state, 8, z=np.zeros((8, 5), np.float32))
+  assert np.abs(narrow.astype(int) - zero).max() <= 2
 
 
 def test_samples_are_those_of_training_and_more_of_them_go_on(copy):

@@ -90,8 +90,8 @@ def test_every_key_and_every_argument_is_bounded():
       key for key in bounds.SPECS if key in known}
   # Nothing is left over but what is read before the function of the spec is called.
   assert set(bounds.BOUNDS) - known == {
-      'loss.logit_norm', 'optimizer.historical', 'trainer.teacher_step',
-      'trainer.teacher_crc32', 'corruption.num'}
+      'loss.logit_norm', 'optimizer.historical', 'optimizer.orthogonal',
+      'trainer.teacher_step', 'trainer.teacher_crc32', 'corruption.num'}
   assert set(bounds.SPECS.values()) == set(SECTIONS)
 
 

@@ -234,7 +234,8 @@ def test_every_config_traces_its_step(tmp_path):
     if config['task'] == 'semi_supervised':
       batch = {name: make_batch(shape, num) for name in ('labelled', 'unlabelled')}
     elif 'generator' in config:
-      batch = {name: make_batch(shape, size, 1)
+      updates = config['trainer'].get('n_critic', 1)
+      batch = {name: make_batch(shape, size, updates)
                for name, size in (('positive', num), ('negative', 3))}
     state = jax.eval_shape(trainer.init, key)
     after, _ = jax.eval_shape(trainer.step, state, {}, batch)

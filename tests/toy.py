@@ -56,7 +56,8 @@ def run_main(monkeypatch, *args):
                'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run',
                'accept', 'score', 'cost_error', 'cost_refusal', 'negative_share', 'out',
                'top', 'sheet', 'strict', 'share', 'threshold', 'host', 'port',
-               'rate', 'backbone', 'of', 'method', 'memory', 'mode', 'format'):
+               'rate', 'backbone', 'of', 'method', 'memory', 'truncation', 'mode',
+               'format'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 

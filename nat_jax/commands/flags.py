@@ -92,6 +92,9 @@ LABELS = flags.DEFINE_list(
 SEED = flags.DEFINE_integer('seed', 0, 'generate: seed of the noise.')
 INTERPOLATE = flags.DEFINE_integer(
     'interpolate', 0, 'generate: number of rows of interpolations between two images.')
+TRUNCATION = flags.DEFINE_float(
+    'truncation', None, 'generate: numbers of the noise that are farther from 0 are '
+    'drawn again; 0: none (default: measures.truncation of the run).')
 NEIGHBOURS = flags.DEFINE_integer(
     'neighbours', 0, 'generate: number of nearest training images shown beside each '
     'image.')

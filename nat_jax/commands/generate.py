@@ -50,7 +50,7 @@ class Samples(NamedTuple):
 def generate(
     workdir: str, num: int = 64, labels: Sequence[int | str] | None = None,
     seed: int = 0, step: int | None = None, interpolate: int = 0, neighbours: int = 0,
-    out: str | None = None, png: bool = False,
+    out: str | None = None, truncation: float | None = None, png: bool = False,
 ) -> str:
   """Generates images with a GAN's checkpoint; writes a sheet (.png) and an .npz file.
 
@@ -69,6 +69,8 @@ def generate(
     neighbours: number of nearest training images, by `measures.features`, that a sheet
       shows beside each of the first samples.
     out: folder to write to; None: generated/ in the workdir.
+    truncation: above 0: numbers of the noise that are farther from 0 are drawn again;
+      None: as in evaluations of the run, `measures.truncation`.
     png: whether to write each image to a PNG of its own too, in a folder that has the
       name of the .npz file, as published programs for IS and FID read them.
 
@@ -79,21 +81,26 @@ def generate(
     ValueError: no checkpoint of a GAN, a class that it does not have or hardly ever
       generates, or numbers out of range. Nothing is written.
   """
-  _check_numbers(num, seed, interpolate, neighbours)
+  _check_numbers(num, seed, interpolate, neighbours, truncation or 0.0)
   gan = runs.restore(workdir, step, 'gan')
+  if truncation is None:
+    truncation = generation.truncation_of(gan.config)
   data.check_memory(
       num * (math.prod(gan.shape) + 4 * gan.config['generator']['latent']),
       f'{num} samples', 'ask for fewer')
   wanted = _wanted(labels, gan)
   search = neighbours_lib.make_search(
       gan, neighbours, runs.OTHERS) if neighbours else None
-  samples = _draw(gan, num, seed, wanted)
+  samples = _draw(gan, num, seed, wanted, truncation)
 
   classes = None if wanted is None else wanted.tolist()
   settings = dict(
       name=gan.config['name'], variant=gan.config['variant'], step=gan.step, seed=seed,
       num=num, labels=classes)
   tag = f'step{gan.step}_seed{seed}_num{num}' + _class_tag(classes)
+  if truncation:
+    settings['truncation'] = truncation
+    tag += f'_truncation{truncation:g}'
   out = out or os.path.join(workdir, FOLDER)
 
   def sheet(images, name, columns, what, captions):
@@ -202,9 +209,9 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
       flat, t, np.sin(t * w) / sin) * b
 
 
-def _draw(gan, num, seed, wanted) -> Samples:
+def _draw(gan, num, seed, wanted, truncation) -> Samples:
   """The first `num` samples of the seed's noise; with `wanted`, of these classes."""
-  stream = _stream(gan, seed, wanted)
+  stream = _stream(gan, seed, wanted, truncation)
   if wanted is None or _predefined(gan):
     found = [next(stream)]
     while sum(len(batch.z) for batch in found) < num:
@@ -231,7 +238,7 @@ def _draw(gan, num, seed, wanted) -> Samples:
   return Samples(np.stack(image), np.asarray(label, np.int32), np.stack(z))
 
 
-def _stream(gan, seed, wanted):
+def _stream(gan, seed, wanted, truncation):
   """Yields batches of samples; a conditional generator gets the classes in turn."""
   size = generation.sampling_batch(gan.config, gan.mesh)
   sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
@@ -241,7 +248,7 @@ def _stream(gan, seed, wanted):
   if 'logits' in gan.trainer.heads:
     classify = inference.make_predict(gan.trainer.heads['logits'], gan.mesh, size)
   while True:
-    z = rng.standard_normal((size, latent), np.float32)
+    z = generation.draw_noise(rng, (size, latent), truncation)
     if _predefined(gan):
       label = np.asarray(list(itertools.islice(turns, size)), np.int32)
     image = sample(gan.state, size, seed, label if _predefined(gan) else None, z)
@@ -255,7 +262,7 @@ def _wanted(labels, gan):
   if labels is None:
     return np.arange(gan.config['num_classes']) if _predefined(gan) else None
   k, names = gan.config['num_classes'], list(gan.class_names)
-  if 'logits' not in gan.trainer.heads:
+  if 'logits' not in gan.trainer.heads and not _predefined(gan):
     raise ValueError(
         f'the loss {gan.config["loss"]["name"]!r} of this run has no classes, so that '
         'labels cannot be selected; leave out --labels, or train with a loss that has '
@@ -276,12 +283,13 @@ def _wanted(labels, gan):
   return np.asarray(list(dict.fromkeys(wanted)))
 
 
-def _check_numbers(num, seed, interpolate, neighbours):
+def _check_numbers(num, seed, interpolate, neighbours, truncation):
   """Raises ValueError for numbers out of range."""
   for name, value, bound in (
       ('num', num, bounds.whole('[1, 1e7]')), ('seed', seed, bounds.SEED),
       ('interpolate', interpolate, bounds.whole('[0, 1e6]')),
-      ('neighbours', neighbours, bounds.whole('[0, 1e6]'))):
+      ('neighbours', neighbours, bounds.whole('[0, 1e6]')),
+      ('truncation', truncation, bounds.BOUNDS['measures.truncation'])):
     if not bound.holds(value):
       raise ValueError(f'{name} must be {bound.what}, got {value}')
   if 2 * interpolate > num:
@@ -308,6 +316,7 @@ def run(argv: Sequence[str] = ()) -> None:
   path = generate(
       flags.needed(flags.WORKDIR, 'generate'), flags.NUM.value, flags.LABELS.value,
       flags.SEED.value, flags.STEP.value, flags.INTERPOLATE.value,
-      flags.NEIGHBOURS.value, png=flags.FORMAT.value == 'png')
+      flags.NEIGHBOURS.value, truncation=flags.TRUNCATION.value,
+      png=flags.FORMAT.value == 'png')
   if jax.process_index() == 0:
     print(f'written: {path} and the sheets beside it')

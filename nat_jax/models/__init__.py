@@ -30,9 +30,11 @@ outputs that depend on the whole batch, and is not trained with penalties.
 
 import functools
 
+from nat_jax.models.biggan import BigGANGenerator
 from nat_jax.models.bottleneck import BottleneckResNet, resnet50
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.fast import Fast
+from nat_jax.models.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from nat_jax.models.layers import BatchNorm
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
@@ -59,21 +61,25 @@ MODELS = {
 }
 FOR_PICTURES = tuple(sorted(set(MODELS) - {'mlp'}))  # not for vectors
 GENERATORS = {
+    'biggan_generator': BigGANGenerator,
     'dcgan_generator': DCGANGenerator,
     'mlp_generator': MLPGenerator,
+    'resnet_generator': ResNetGenerator,
     'toy_generator': ToyGenerator,
 }
 GENERATORS['stacked'] = functools.partial(stacked, GENERATORS)
 DISCRIMINATORS = {
     'dcgan_discriminator': DCGANDiscriminator,
     'mlp_discriminator': MLPDiscriminator,
+    'resnet_discriminator': ResNetDiscriminator,
     'toy_discriminator': ToyDiscriminator,
 }
 
 __all__ = [
     'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
-    'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator', 'Fast',
-    'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet', 'SmallConv',
-    'ToyDiscriminator', 'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18',
-    'resnet50', 'vit_s16', 'wide_resnet',
+    'BigGANGenerator', 'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator',
+    'Fast', 'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet',
+    'ResNetDiscriminator', 'ResNetGenerator', 'SmallConv', 'ToyDiscriminator',
+    'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
+    'wide_resnet',
 ]

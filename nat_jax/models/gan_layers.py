@@ -11,6 +11,7 @@
 - 'none': W as it is.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ BATCH_NORMS = ('none', 'batch', 'class', 'virtual')  # of generators
 REFERENCE = 64  # examples in the reference batch of virtual batch normalisation
 KERNEL_SIZE = 5  # dimension of each kernel of minibatch discrimination
 NORMS = ('weight', 'spectral', 'none')
+Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _EPSILON = 1e-12
 
@@ -46,7 +48,8 @@ def _unit(vector):
   return vector / (jnp.linalg.norm(vector) + _EPSILON)
 
 
-def _weight(module, shape, norm, train, gain=1.0):
+def _weight(
+    module, shape, norm, train, gain=1.0, kernel_init=nn.linear.default_kernel_init):
   """The normalised weight [..., outputs] of a module, float32."""
   if norm not in NORMS:
     raise ValueError(f'norm must be one of {", ".join(NORMS)}, got {norm!r}')
@@ -55,7 +58,7 @@ def _weight(module, shape, norm, train, gain=1.0):
     g = module.param('g', nn.initializers.constant(gain), shape[-1:])
     square = jnp.square(v).sum(tuple(range(v.ndim - 1)))
     return v * _row(g * lax.rsqrt(jnp.maximum(square, _EPSILON)), v.ndim)
-  kernel = module.param('kernel', nn.linear.default_kernel_init, shape)
+  kernel = module.param('kernel', kernel_init, shape)
   return kernel / _sigma(module, kernel, train) if norm == 'spectral' else kernel
 
 
@@ -96,21 +99,28 @@ class Dense(nn.Module):
     features: number of outputs.
     norm: 'weight', 'spectral' or 'none'.
     dtype: of the computation and of the output.
+    use_bias: whether b is added.
+    kernel_init: initialiser of the weight; 'weight' has its own.
   """
 
   features: int
   norm: str = 'weight'
   dtype: Any = jnp.float32
+  use_bias: bool = True
+  kernel_init: Initializer = nn.linear.default_kernel_init
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """[n, inputs] to [n, features]."""
-    weight = _weight(self, (x.shape[-1], self.features), self.norm, train)
-    return _bias(self, x.astype(self.dtype) @ weight.astype(self.dtype))
+    weight = _weight(
+        self, (x.shape[-1], self.features), self.norm, train,
+        kernel_init=self.kernel_init)
+    y = x.astype(self.dtype) @ weight.astype(self.dtype)
+    return _bias(self, y) if self.use_bias else y
 
 
 class Conv(nn.Module):
-  """A 3x3 convolution with 'SAME' padding ((0, 1) for even sizes with stride 2).
+  """A convolution with 'SAME' padding ((0, 1) for 3x3, even sizes and stride 2).
 
   Attributes:
     features: number of output channels.
@@ -118,6 +128,9 @@ class Conv(nn.Module):
     transpose: transposed convolution, whose gain g is initialised to the stride.
     norm: 'weight', 'spectral' or 'none'.
     dtype: of the computation and of the output.
+    kernel_size: height and width of the kernel; 3 with `transpose`.
+    use_bias: whether a bias is added.
+    kernel_init: initialiser of the weight; 'weight' has its own.
   """
 
   features: int
@@ -125,13 +138,17 @@ class Conv(nn.Module):
   transpose: bool = False
   norm: str = 'weight'
   dtype: Any = jnp.float32
+  kernel_size: int = 3
+  use_bias: bool = True
+  kernel_init: Initializer = nn.linear.default_kernel_init
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """[n, h, w, c] to [n, h', w', features]."""
-    shape = (3, 3, x.shape[-1], self.features)
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     gain = float(self.stride if self.transpose else 1)
-    weight = _weight(self, shape, self.norm, train, gain).astype(self.dtype)
+    weight = _weight(
+        self, shape, self.norm, train, gain, self.kernel_init).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.transpose and self.stride == 2 and jax.default_backend() == 'cpu':
       y = subpixel_conv_transpose(x, weight)
@@ -141,7 +158,7 @@ class Conv(nn.Module):
     else:
       y = lax.conv_general_dilated(
           x, weight, (self.stride,) * 2, 'SAME', dimension_numbers=_DIMENSIONS)
-    return _bias(self, y)
+    return _bias(self, y) if self.use_bias else y
 
 
 def subpixel_conv_transpose(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -185,6 +202,16 @@ class BatchStatsNorm(layers.BatchNorm):
   momentum: float | None = None
   epsilon: float = 1e-3
 
+  def per_example(
+      self, x: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None
+  ) -> jax.Array:
+    """Normalises x [n, ..., c] with a scale and a bias [n, c] for each example."""
+    rows = (len(x),) + (1,) * (x.ndim - 2) + (x.shape[-1],)
+    x = x.astype(jnp.float32)
+    mean, var = (_row(one, x.ndim) for one in self._in_two_passes(x, mask))
+    y = (x - mean) * lax.rsqrt(var + self.epsilon)
+    return (y * scale.reshape(rows) + bias.reshape(rows)).astype(self.dtype)
+
 
 class ClassBatchNorm(BatchStatsNorm):
   """Conditional BatchNorm: a scale and a bias of their own for each class.
@@ -206,11 +233,7 @@ class ClassBatchNorm(BatchStatsNorm):
     shape = self.num_classes, x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)[labels]
     bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)[labels]
-    rows = (len(x),) + (1,) * (x.ndim - 2) + (x.shape[-1],)
-    x = x.astype(jnp.float32)
-    mean, var = (_row(one, x.ndim) for one in self._in_two_passes(x, mask))
-    y = (x - mean) * lax.rsqrt(var + self.epsilon)
-    return (y * scale.reshape(rows) + bias.reshape(rows)).astype(self.dtype)
+    return self.per_example(x, scale, bias, mask)
 
 
 class VirtualBatchNorm(nn.Module):
@@ -403,3 +426,59 @@ def generator_input(
   if labels is None:
     raise ValueError(f'a generator of {num_classes} classes needs labels [n], got None')
   return jnp.concatenate([z, jax.nn.one_hot(labels, num_classes, dtype=z.dtype)], 1)
+
+
+def conditional_input(
+    generator: nn.Module, z: jax.Array, labels: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None, int]:
+  """The input of a generator that has the attribute `batch_norm`.
+
+  With batch_norm='class' the labels choose scale and bias and are not joined to z. With
+  'virtual' the reference batch stands before z.
+
+  Args:
+    generator: with `latent`, `num_classes` and `batch_norm`.
+    z: [n, latent] noise.
+    labels: int32 [n], needed if num_classes > 0.
+
+  Returns:
+    (input [r + n, ...], labels [r + n] or None, r), where the first r outputs of the
+    generator are to be removed.
+
+  Raises:
+    ValueError: z of another size, or no labels although num_classes > 0.
+  """
+  kind, num_classes = generator.batch_norm, generator.num_classes
+  z, labels, num = with_reference(kind, z, labels, num_classes)
+  joined = 0 if kind == 'class' else num_classes
+  if joined != num_classes and labels is None:
+    raise ValueError(f'a generator of {num_classes} classes needs labels [n], got None')
+  return generator_input(z, labels, generator.latent, joined), labels, num
+
+
+def outputs(
+    discriminator: nn.Module, features: jax.Array, labels: jax.Array | None,
+    train: bool,
+) -> jax.Array:
+  """The output layer of a discriminator that has the attribute `projection`.
+
+  Call it in a compact method.
+
+  Args:
+    discriminator: with `num_outputs`, `norm` and `projection`.
+    features: float32 [n, d].
+    labels: int32 [n], for projection > 0; -1: none. None: no example has a class.
+    train: whether the power iteration of norm='spectral' updates its state.
+
+  Returns:
+    float32 [n, num_outputs].
+  """
+  norm = discriminator.norm
+  found = Dense(discriminator.num_outputs, norm=norm)(features, train)
+  if discriminator.projection:
+    if labels is None:  # as while the parameters are initialised
+      labels = jnp.full(len(features), -1)
+    found += Projection(
+        discriminator.projection, 'spectral' if norm == 'spectral' else 'none')(
+            features, labels, train)
+  return found

@@ -52,7 +52,7 @@ class MLPGenerator(nn.Module):
   ) -> jax.Array:
     """z [n, latent] (and labels int32 [n]) to images [n, ...] in [-1, 1]."""
     dtype = layers.compute_dtype(self.dtype)
-    x, labels, num_reference = _generator_input(self, z, labels)
+    x, labels, num_reference = gan_layers.conditional_input(self, z, labels)
     for width in self.widths:
       x = gan_layers.Dense(width, norm=self.norm, dtype=dtype)(x, True)
       x = gan_layers.batch_norm(
@@ -159,7 +159,7 @@ class ToyGenerator(nn.Module):
     if self.activation not in ACTIVATIONS:
       raise ValueError(
           f'activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}')
-    x, labels, num_reference = _generator_input(self, z, labels)
+    x, labels, num_reference = gan_layers.conditional_input(self, z, labels)
     for width in self.widths:
       x = gan_layers.Dense(width, norm=self.norm)(x, True)
       x = gan_layers.batch_norm(
@@ -243,31 +243,13 @@ class ToyDiscriminator(nn.Module):
     return _outputs(self, x, mask, labels, train)
 
 
-def _generator_input(generator, z, labels):
-  """The input of a generator with a `batch_norm`: (input, labels, reference rows)."""
-  kind, num_classes = generator.batch_norm, generator.num_classes
-  z, labels, num = gan_layers.with_reference(kind, z, labels, num_classes)
-  joined = 0 if kind == 'class' else num_classes
-  if joined != num_classes and labels is None:
-    raise ValueError(f'a generator of {num_classes} classes needs labels [n], got None')
-  return gan_layers.generator_input(z, labels, generator.latent, joined), labels, num
-
-
 def _outputs(discriminator, features, mask, labels, train):
   """The output layer of a discriminator: (outputs [n, num_outputs], aux)."""
   if discriminator.kernels:
     features = gan_layers.MinibatchDiscrimination(
         discriminator.kernels, axis_name=discriminator.axis_name)(
             features, mask, train)
-  outputs = gan_layers.Dense(
-      discriminator.num_outputs, norm=discriminator.norm)(features, train)
-  if discriminator.projection:
-    if labels is None:  # as while the parameters are initialised
-      labels = jnp.full(len(features), -1)
-    outputs += gan_layers.Projection(
-        discriminator.projection,
-        'spectral' if discriminator.norm == 'spectral' else 'none')(
-            features, labels, train)
+  outputs = gan_layers.outputs(discriminator, features, labels, train)
   return outputs, {'features': features}
 
 

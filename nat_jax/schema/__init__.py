@@ -125,7 +125,8 @@ GAN: dict[str, Any] = dict(
     discriminator={'name': 'dcgan_discriminator'},  # nat_jax.models.DISCRIMINATORS
     loss={'name': 'nat_gan'},  # nat_jax.losses.GAN_OBJECTIVES
     penalties=[],  # of the discriminator: nat_jax.losses.PENALTIES
-    optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of both networks
+    # Of both networks; a weight 'orthogonal' is of the generator alone.
+    optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},
     # Decreases to 0 at update `over`; over=0: at the last update.
     schedule={'name': 'linear', 'learning_rate': 4e-4, 'over': 0},
     disc_schedule={},  # of the discriminator; {}: `schedule`
@@ -153,6 +154,7 @@ GAN: dict[str, Any] = dict(
         reference={},  # source of the real images to compare with; {}: the positives
         num_samples=10_000,  # of the generator, and the largest number of real images
         batch_size=100,  # of the generator; its batch statistics depend on it
+        truncation=0.0,  # above 0: z is drawn again where it is farther from 0
         features={'name': 'pixels'},  # nat_jax.tasks.gan.FEATURES
         independent={},  # FEATURES for a second Inception Score; {}: none
         splits=1,  # of the Inception Score

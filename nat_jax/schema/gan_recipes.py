@@ -15,7 +15,7 @@ from typing import Any
 
 import ml_collections
 
-from nat_jax import names
+from nat_jax import names, schema
 from nat_jax.schema import presets
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -31,6 +31,35 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     # Not in the paper: with a marginal-entropy term in G's loss, as in CatGAN.
     'natm': {'name': 'nat_gan', 'marginal': 1.0},
 }
+# Residual networks: what differs from SN-GAN's recipe. Conditional networks are told K
+# by `resnet`.
+RESNETS: dict[str, dict[str, Any]] = {
+    'hinge_sn': {'loss': {'name': 'hinge'}},
+    'sagan': {
+        'loss': {'name': 'hinge'},
+        'generator': {'attention': 16, 'norm': 'spectral', 'batch_norm': 'class'},
+        'discriminator': {'attention': 16, 'wide': True},
+        'conditional': True,
+        'n_critic': 1,
+        'optimizer': {'name': 'adam', 'b1': 0.0, 'b2': 0.999},
+        'schedule': {'name': 'constant', 'learning_rate': 1e-4},
+        'disc_schedule': {'name': 'constant', 'learning_rate': 4e-4},
+    },
+    'biggan': {
+        'loss': {'name': 'hinge'},
+        'generator': {
+            'name': 'biggan_generator', 'latent': 80, 'width': 96, 'attention': 16},
+        'discriminator': {
+            'width': 96, 'attention': 16, 'wide': True, 'initializer': 'orthogonal'},
+        'conditional': True,
+        'optimizer': {'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'orthogonal': 1e-4},
+        'schedule': {'name': 'constant', 'learning_rate': 2e-4},
+        'ema_decay': 0.9999,
+        'augment': [{'name': 'flip'}],
+        'steps': 100_000,
+    },
+    'nat3': {'loss': OBJECTIVES['nat'], 'negatives_per_batch': 3},
+}
 PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
 
 FULL = dict(
@@ -39,6 +68,7 @@ FULL = dict(
 SMALL = dict(  # two CPU cores
     widths=(24, 16), updates_per_call=10, log_every=50, eval_every=400,
     checkpoint_every=200, num_samples=5000)
+RUN_KEYS = ('updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')
 
 
 def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
@@ -110,8 +140,81 @@ def dcgan(
           features=_checkpoint(classifier),
           independent=_checkpoint(independent) if independent else {},
       ),
-      run={key: size[key] for key in (
-          'updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')},
+      run={key: size[key] for key in RUN_KEYS},
+  )
+
+
+def resnet(
+    name: str,
+    variant: str,
+    *,
+    steps: int,
+    small_steps: int,
+    positives: dict[str, Any],
+    negatives: dict[str, Any],
+    classifier: str,
+    independent: str = '',
+    num_classes: int = 10,
+) -> ml_collections.ConfigDict:
+  """Makes the config of a GAN of residual networks, by default SN-GAN's recipe.
+
+  That is Adam 2e-4 decaying to 0 with b1 = 0 and b2 = 0.9, batches of 64 and five
+  updates of the discriminator per update of the generator; `RESNETS` has what differs.
+
+  Args:
+    name: of the experiment; `_small` is added to it for the small form.
+    variant: a key of `RESNETS`, optionally with '_small'.
+    steps: updates of the full form, where `RESNETS` has no others.
+    small_steps: updates of the small form, whose networks have width 8.
+    positives, negatives, classifier, independent, num_classes: as of `dcgan`.
+
+  Raises:
+    ValueError: an unknown variant.
+  """
+  base = variant.removesuffix('_small')
+  if base not in RESNETS:
+    raise ValueError(
+        names.unknown('variant', variant, RESNETS) + ', each also with _small')
+  small, recipe = base != variant, RESNETS[base]
+  size = SMALL if small else FULL
+  width = {'width': 8} if small else {}
+  count = recipe.get('negatives_per_batch', 0)
+  given = recipe.get('conditional', False)
+  return presets.experiment(
+      task='gan',
+      name=f'{name}_small' if small else name,
+      variant=base,
+      num_classes=num_classes,
+      steps=small_steps if small else recipe.get('steps', steps),
+      trainer={
+          **schema.GAN['trainer'], 'n_critic': recipe.get('n_critic', 5),
+          'labels': 'predefined' if given else 'dynamic'},
+      generator={
+          'name': 'resnet_generator', 'latent': 128, 'width': 64,
+          **recipe.get('generator', {}), **width},
+      discriminator={
+          'name': 'resnet_discriminator', 'width': 64,
+          **({'projection': num_classes} if given else {}),
+          **recipe.get('discriminator', {}), **width},
+      loss=recipe['loss'],
+      optimizer=recipe.get('optimizer', {'name': 'adam', 'b1': 0.0, 'b2': 0.9}),
+      schedule=recipe.get(
+          'schedule', {'name': 'linear', 'learning_rate': 2e-4, 'over': 0}),
+      disc_schedule=recipe.get('disc_schedule', {}),
+      ema_decay=recipe.get('ema_decay', 0.0),
+      data=dict(
+          positives=positives,
+          batch_size=64,
+          augment=recipe.get('augment', []),
+          negatives=negatives if count else {},
+          negatives_per_batch=count,
+      ),
+      measures=dict(
+          num_samples=size['num_samples'],
+          features=_checkpoint(classifier),
+          independent=_checkpoint(independent) if independent else {},
+      ),
+      run={key: size[key] for key in RUN_KEYS},
   )
 
 

@@ -317,7 +317,8 @@ def build(
   encoder = make_encoder(config['encoder'], pair['generator'].latent, image_shape)
   trainer = registry.build(
       TRAINERS, config['trainer'], what='trainer', encoder=encoder,
-      enc_tx=optim.make_optimizer(config['optimizer'], schedule, config['grad_clip']),
+      enc_tx=optim.make_optimizer(
+          {**config['optimizer'], 'orthogonal': 0.0}, schedule, config['grad_clip']),
       **pair)
   return trainer._replace(learning_rate=schedule)
 

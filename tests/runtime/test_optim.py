@@ -143,6 +143,34 @@ def test_historical_averaging_adds_the_gradient_of_the_distance_from_the_mean():
   assert len(jax.tree.leaves(plain.init(params))) < len(jax.tree.leaves(state))
 
 
+def test_orthogonal_regularisation_adds_the_gradient_of_its_definition():
+  """For each kernel as [inputs, outputs], and for nothing else."""
+  rng = np.random.default_rng(0)
+  params = {
+      'conv': {'kernel': rng.normal(size=(3, 3, 2, 4)), 'bias': rng.normal(size=4)},
+      'dense': {'kernel': rng.normal(size=(5, 3))},
+      'embedding': rng.normal(size=(4, 3)),
+      'orthogonal': {'kernel': 3 * np.eye(4, 2)}}
+  params = jax.tree.map(jnp.float32, params)
+  tx = optim.make_optimizer(
+      {'name': 'sgd', 'momentum': 0.0, 'nesterov': False, 'orthogonal': 0.3},
+      lambda step: 1.0)
+  updates, _ = tx.update(
+      jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+
+  def term(kernel):
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    off = (matrix.T @ matrix) * (1 - jnp.eye(matrix.shape[1]))
+    return 0.3 * jnp.square(off).sum()
+
+  for name in ('conv', 'dense', 'orthogonal'):
+    expected = -1 - jax.grad(term)(params[name]['kernel'])
+    np.testing.assert_allclose(updates[name]['kernel'], expected, rtol=1e-4)
+  np.testing.assert_array_equal(updates['orthogonal']['kernel'], -1)
+  np.testing.assert_array_equal(updates['conv']['bias'], -1)
+  np.testing.assert_array_equal(updates['embedding'], -1)
+
+
 def test_unknown_names_list_the_valid_ones():
   with pytest.raises(ValueError, match='adam, adamw, muon, sgd'):
     optim.make_optimizer({'name': 'lion'}, lambda step: 1.0)

@@ -128,10 +128,12 @@ def pair(
       optim.make_schedule(each or config['schedule'], config['steps'])
       for each in (config['schedule'], config['disc_schedule']))
   n_critic = spec.get('n_critic', 1)
-  gen_tx, disc_tx = (
-      optim.make_optimizer(config['optimizer'], rate, config['grad_clip'])
-      # The count of D's optimiser increases by n_critic per step.
-      for rate in (schedule, lambda count: disc_schedule(count // n_critic)))
+  gen_tx = optim.make_optimizer(config['optimizer'], schedule, config['grad_clip'])
+  # Orthogonal regularisation is of the generator. The count of D's optimiser increases
+  # by n_critic per step.
+  disc_tx = optim.make_optimizer(
+      {**config['optimizer'], 'orthogonal': 0.0},
+      lambda count: disc_schedule(count // n_critic), config['grad_clip'])
   return dict(
       generator=registry.build(
           models.GENERATORS, config['generator'], what='generator',

@@ -185,10 +185,12 @@ def build(
       NOISES, config['noise'], what='noise', generator=generator)
   schedule = optim.make_schedule(config['schedule'], config['steps'])
   n_critic = config['trainer'].get('n_critic', 1)
-  gen_tx, disc_tx = (
-      optim.make_optimizer(config['optimizer'], rate)
-      # The count of D's optimiser increases by n_critic per step.
-      for rate in (schedule, lambda count: schedule(count // n_critic)))
+  gen_tx = optim.make_optimizer(config['optimizer'], schedule)
+  # Orthogonal regularisation is of the generator. The count of D's optimiser increases
+  # by n_critic per step.
+  disc_tx = optim.make_optimizer(
+      {**config['optimizer'], 'orthogonal': 0.0},
+      lambda count: schedule(count // n_critic))
   one = registry.build(
       TRAINERS, config['trainer'], what='trainer',
       generator=generator, discriminator=discriminator, objective=objective,
