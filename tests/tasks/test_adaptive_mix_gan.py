@@ -24,8 +24,25 @@ def settings(loss='nat_gan', **changes):
   return toy.gan_settings(SHAPE, loss, **changes)
 
 
-def first_batch():
-  return jax.tree.map(lambda x: x[0], toy.make_items(SHAPE, 1))
+def items():
+  """One batch; slot 3 of the real images is empty."""
+  found = toy.make_items(SHAPE, 1)
+  found['positive']['weight'][:, 3] = 0
+  found['positive']['image'][:, 3] = 7.0
+  return found
+
+
+@pytest.fixture(scope='module')
+def one_step():
+  """(settings, trainer, batch, state before and after a step, figures) of AC-GAN."""
+  some = settings(
+      'ac_gan', labels='predefined', simultaneous=True, discriminator=QUIET,
+      gen_tx=optax.sgd(RATE), disc_tx=optax.sgd(RATE))
+  trainer = gan.TRAINERS['adaptive_mix'](weight=WEIGHT, noise=NOISE, **some)
+  batch = jax.tree.map(lambda x: x[0], items())
+  state = jax.jit(trainer.init)(jax.random.key(1))
+  after, metrics = jax.jit(trainer.step)(state, {}, batch)
+  return some, trainer, batch, state, after, trainer.figures(metrics)
 
 
 def head(params, features):
@@ -37,6 +54,7 @@ def head(params, features):
 
 def mixed_loss(params, one, on_outputs):
   """s l(o, y) + (1 - s) l(o, y_p) + weight (1 - cos(z', m + e)), [n]."""
+  one = jax.tree.map(jnp.asarray, one)
   pairs = adaptive_mix.pairs_of(treatments.symmetric_beta(1.0), one, GLOBAL)
   s, other = pairs.share, pairs.other
 
@@ -63,16 +81,9 @@ def class_loss(o, labels):
       jax.nn.log_softmax(o[:, 1:]), labels[:, None], axis=1)[:, 0]
 
 
-def test_step_descends_the_losses_of_mixed_images():
-  """AC-GAN written out anew: a step of SGD of both networks, labels of all images."""
-  some = settings(
-      'ac_gan', labels='predefined', simultaneous=True, discriminator=QUIET,
-      gen_tx=optax.sgd(RATE), disc_tx=optax.sgd(RATE))
-  trainer, batch = gan.TRAINERS['adaptive_mix'](
-      weight=WEIGHT, noise=NOISE, **some), first_batch()
-  batch['positive']['weight'][3] = 0  # an empty slot, which is nobody's partner
-  batch['positive']['image'][3] = np.nan
-  state = jax.jit(trainer.init)(jax.random.key(1))
+def test_step_descends_the_losses_of_mixed_images(one_step):
+  """Written out anew: a step of SGD of both networks, with labels of all images."""
+  some, _, batch, state, after, figures = one_step
   generator, gen, disc = some['generator'], *(state.nets[x] for x in ('gen', 'disc'))
 
   @jax.jit
@@ -80,7 +91,6 @@ def test_step_descends_the_losses_of_mixed_images():
     step_key = jax.random.fold_in(state.key, state.step)
     update_key = jax.random.fold_in(step_key, 0)
     sets = players.prepare(batch, 0, update_key, GLOBAL, toy.same, toy.same)
-    sets['real']['image'] = jnp.nan_to_num(sets['real']['image'])
 
     def drawn(key):
       return players.draw(generator, key, 16, GLOBAL, toy.NUM_CLASSES)
@@ -117,8 +127,6 @@ def test_step_descends_the_losses_of_mixed_images():
     return (jax.value_and_grad(disc_loss)(disc_params),
             jax.value_and_grad(gen_loss)(gen_params))
 
-  after, metrics = jax.jit(trainer.step)(state, {}, batch)
-  figures = trainer.figures(metrics)
   for net, name, (loss, grads) in zip(
       (disc, gen), ('disc', 'gen'), reference(gen.params, disc.params), strict=True):
     np.testing.assert_allclose(figures[f'loss_{name}'], loss, rtol=1e-5)
@@ -132,7 +140,7 @@ def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
   """With s = 1; input noise and dropout of x and x' are equal."""
   monkeypatch.setattr(
       treatments, 'symmetric_beta', lambda alpha: lambda key: jnp.ones(()))
-  batch = first_batch()
+  batch = jax.tree.map(lambda x: x[0], items())
   mixed = gan.TRAINERS['adaptive_mix'](weight=0.0, **settings())
   plain = gan.gan(**settings())
   state = jax.jit(plain.init)(jax.random.key(1))
@@ -142,17 +150,12 @@ def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
   toy.assert_figures_close(mixed.figures(figures), plain.figures(others), rtol=1e-4)
 
 
-def test_devices_agree():
+def test_devices_agree(one_step):
   """Under pmap a partner may be on another device: image and outputs are gathered."""
-  trainer = gan.TRAINERS['adaptive_mix'](**settings(
-      disc_tx=optax.sgd(RATE)))
-  items = toy.make_items(SHAPE, 1)
-  (expected, expected_metrics), (state, metrics) = (
-      toy.run_on_devices(trainer, num_devices, mode, items)[:2]
-      for num_devices, mode in ((1, 'jit'), (8, 'pmap')))
-  toy.assert_trees_close(expected.nets, state.nets, atol=5e-5)
-  toy.assert_figures_close(
-      trainer.figures(expected_metrics), trainer.figures(metrics), atol=1e-4)
+  _, trainer, _, _, expected, figures = one_step
+  state, metrics, _ = toy.run_on_devices(trainer, 8, 'pmap', items())
+  toy.assert_trees_close(expected.nets, state.nets, atol=3e-6)
+  toy.assert_figures_close(figures, trainer.figures(metrics), rtol=2e-5)
 
 
 DISCRIMINATORS = {  # name -> shape of images, size; a row for each of the table
