@@ -71,23 +71,24 @@ SMALL = dict(  # two CPU cores
 RUN_KEYS = ('updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')
 
 
-def parse(variant: str, sizes: bool = True) -> tuple[str, int, bool]:
-  """Parses a variant into (objective, negatives per batch, whether it is small).
+def parse(variant: str, form: str = 'small') -> tuple[str, int, bool]:
+  """Parses a variant into (objective, negatives per batch, whether it has the form).
 
   Args:
-    variant: an objective, optionally a number of negatives (default 0) and '_small'.
-    sizes: whether there is a small form.
+    variant: an objective, optionally a number of negatives (default 0) and '_' with the
+      form.
+    form: that each variant also has.
 
   Raises:
     ValueError: an unknown variant.
   """
-  found = re.fullmatch(r'([a-z]+?)(\d*)(_small)?', variant)
-  if not found or found[1] not in OBJECTIVES or (found[3] and not sizes):
+  found = re.fullmatch(rf'([a-z]+?)(\d*)(_{form})?', variant)
+  if not found or found[1] not in OBJECTIVES:
     raise ValueError(
         f'unknown variant {variant!r}{names.hint(variant, [*PAPER, *OBJECTIVES])}; '
         f'expected one of {", ".join(OBJECTIVES)}, '
-        f'followed by any number of negatives; valid: {", ".join(PAPER)}'
-        + (', each also with _small' if sizes else ''))
+        f'followed by any number of negatives; valid: {", ".join(PAPER)}, '
+        f'each also with _{form}')
   return found[1], int(found[2] or 0), bool(found[3])
 
 

@@ -93,10 +93,7 @@ def pair(treat, draw, batch, key, confidence, axis):
   images, labels, weight = (
       axis.gather(batch[name]) for name in ('image', 'label', 'weight'))
   positive = (weight > 0) & (labels >= 0)
-  order = jnp.argsort(jnp.where(
-      positive, jax.random.uniform(order_key, positive.shape), 2.0))
-  place = (jnp.argsort(order) + 1) % jnp.maximum(positive.sum(), 1)
-  other = jnp.where(positive, order[place], jnp.arange(len(order)))
+  other = circle(positive, order_key)
   here = functools.partial(
       jax.lax.dynamic_slice_in_dim, start_index=axis.first(num), slice_size=num)
   other, positive = here(other), here(positive)
@@ -109,6 +106,21 @@ def pair(treat, draw, batch, key, confidence, axis):
       'share': jnp.where(positive, 1 - own, batch.get('share', 0.0)),
       'partner': jnp.where(
           positive, labels[other], batch.get('partner', batch['label']))}
+
+
+def circle(chosen: jax.Array, key: jax.Array) -> jax.Array:
+  """Returns the position of the next slot of a random circle of the chosen slots.
+
+  Args:
+    chosen: bool [n], of the global batch.
+    key: equal on all devices.
+
+  Returns:
+    int32 [n]; the slot itself where it is not chosen, or is the only one.
+  """
+  order = jnp.argsort(jnp.where(chosen, jax.random.uniform(key, chosen.shape), 2.0))
+  place = (jnp.argsort(order) + 1) % jnp.maximum(chosen.sum(), 1)
+  return jnp.where(chosen, order[place], jnp.arange(len(order)))
 
 
 def see(network, batch, axis):

@@ -11,10 +11,11 @@ from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others, Trainer
 from nat_jax.tasks import images
+from nat_jax.tasks.gan.adaptive_mix import adaptive_mix
 from nat_jax.tasks.gan.evolution import egan
 from nat_jax.tasks.gan.step import gan
 
-TRAINERS = {'gan': gan, 'egan': egan}
+TRAINERS = {'gan': gan, 'egan': egan, 'adaptive_mix': adaptive_mix}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:

@@ -179,8 +179,34 @@ def see(
     stats = changed.get('batch_stats', stats)
     parts = _split((outputs, features), sizes)
     for name, one, part in zip(names, group, parts, strict=True):
-      passes[name] = _as_pass(one, *part, class_logits, axis)
+      passes[name] = as_pass(one, *part, class_logits, axis)
   return {name: passes[name] for name in sets}, stats
+
+
+def as_pass(
+    examples: Set, outputs: jax.Array, features: dict[str, jax.Array],
+    class_logits: Callable[[jax.Array], jax.Array] | None, axis: Axis,
+) -> Pass:
+  """Returns the `Pass` of a set, with dynamic labels if the set has no labels.
+
+  Args:
+    examples: the set.
+    outputs: of the discriminator, [n, num_outputs].
+    features: of the discriminator, by name.
+    class_logits: see `see`.
+    axis: the devices that share the batch.
+  """
+  label, marginal = examples['label'], None
+  if class_logits is None:
+    label = jnp.zeros(len(outputs), jnp.int32) if label is None else label
+  else:
+    logits = jax.lax.stop_gradient(class_logits(outputs))
+    label = logits.argmax(-1) if label is None else label
+    filled = (examples['weight'] > 0).astype(jnp.float32)
+    probs = jax.nn.softmax(logits) * filled[:, None]
+    marginal = axis.sums(probs) / jnp.maximum(axis.sum(filled), 1)
+  return Pass(
+      outputs, label, examples['weight'], marginal, examples['image'], features)
 
 
 def given_labels(
@@ -246,18 +272,3 @@ def _split(tree, sizes):
   leaves, structure = jax.tree.flatten(tree)
   parts = zip(*(jnp.split(x, np.cumsum(sizes)[:-1]) for x in leaves), strict=True)
   return [jax.tree.unflatten(structure, part) for part in parts]
-
-
-def _as_pass(examples, outputs, features, class_logits, axis):
-  """Returns the `Pass` of a set, with dynamic labels if the set has no labels."""
-  label, marginal = examples['label'], None
-  if class_logits is None:
-    label = jnp.zeros(len(outputs), jnp.int32) if label is None else label
-  else:
-    logits = jax.lax.stop_gradient(class_logits(outputs))
-    label = logits.argmax(-1) if label is None else label
-    filled = (examples['weight'] > 0).astype(jnp.float32)
-    probs = jax.nn.softmax(logits) * filled[:, None]
-    marginal = axis.sums(probs) / jnp.maximum(axis.sum(filled), 1)
-  return Pass(
-      outputs, label, examples['weight'], marginal, examples['image'], features)

@@ -52,6 +52,8 @@ class Setup(NamedTuple):
       statistics of its own. See `tasks.updates.in_parts`.
     labels: labels of generated images: 'dynamic' (the class with the largest logit of
       the discriminator) or 'predefined' (drawn at random and given to the generator).
+    see: applies the discriminator to sets of examples, as `players.see`, whose
+      arguments and results it has.
   """
 
   generator: nn.Module
@@ -72,6 +74,7 @@ class Setup(NamedTuple):
   simultaneous: bool = False
   micro_batches: int = 1
   labels: str = 'dynamic'
+  see: Callable[..., Any] = players.see
 
   @property
   def given_classes(self) -> int:
@@ -171,7 +174,7 @@ def update_disc(setup, disc, gen, sets, key, axis):
         setup.generator, gen.variables, sets['fake'], axis)[0]}
     # Of the update before, since spectral norm's u changes once per update.
     variables = disc.variables | {'params': params}
-    passes, stats = players.see(
+    passes, stats = setup.see(
         setup.discriminator, objective.class_logits, variables, sets, axis,
         together=together, updating='real')
     terms = objective.disc(passes, axis)
@@ -206,7 +209,7 @@ def update_gen(setup, gen, disc, sets, key, axis):
     fake, batch_stats = players.made(
         setup.generator, {'params': params, 'batch_stats': batch_stats}, sets['fake'],
         axis, updating=True)
-    passes, _ = players.see(
+    passes, _ = setup.see(
         setup.discriminator, objective.class_logits, disc.variables,
         {**sets, 'fake': fake}, axis, together=together)
     loss = jnp.sum(objective.gen(passes, axis) / count)
