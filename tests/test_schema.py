@@ -46,8 +46,9 @@ def test_lists_and_texts():
 IMAGE = {'image_shape', 'num_classes', 'num_outputs', 'axis_name'}
 SECTIONS = {
     'trainer': (
-        classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS | advgan.TRAINERS
-        | semi_supervised.TRAINERS | {'points': points.TRAINERS['gaan']}, IMAGE | {
+        classify.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | semi_supervised.TRAINERS
+        | {f'gan: {name}': fn for name, fn in gan.TRAINERS.items()}
+        | {'points': points.TRAINERS['gaan']}, IMAGE | {
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
             'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',

@@ -94,13 +94,7 @@ def generate(
   samples = _draw(gan, num, seed, wanted, truncation)
 
   classes = None if wanted is None else wanted.tolist()
-  settings = dict(
-      name=gan.config['name'], variant=gan.config['variant'], step=gan.step, seed=seed,
-      num=num, labels=classes)
-  tag = f'step{gan.step}_seed{seed}_num{num}' + _class_tag(classes)
-  if truncation:
-    settings['truncation'] = truncation
-    tag += f'_truncation{truncation:g}'
+  settings, tag = _identity(gan, seed, num, classes, truncation)
   out = out or os.path.join(workdir, FOLDER)
 
   def sheet(images, name, columns, what, captions):
@@ -149,6 +143,18 @@ def write_pictures(images: np.ndarray, folder: str) -> None:
         os.path.join(new, f'{i:0{digits}d}.png'))
   shutil.rmtree(folder, ignore_errors=True)
   os.replace(new, folder)
+
+
+def _identity(gan, seed, num, classes, truncation):
+  """What samples depend on: for their file, and for the names of all files."""
+  settings = dict(
+      name=gan.config['name'], variant=gan.config['variant'], step=gan.step, seed=seed,
+      num=num, labels=classes)
+  tag = f'step{gan.step}_seed{seed}_num{num}' + _class_tag(classes)
+  if truncation:
+    settings['truncation'] = truncation
+    tag += f'_truncation{truncation:g}'
+  return settings, tag
 
 
 def _classes_shown(gan, samples, wanted):
