@@ -186,8 +186,7 @@ def build(
   schedule = optim.make_schedule(config['schedule'], config['steps'])
   n_critic = config['trainer'].get('n_critic', 1)
   gen_tx = optim.make_optimizer(config['optimizer'], schedule)
-  # Orthogonal regularisation is of the generator. The count of D's optimiser increases
-  # by n_critic per step.
+  # Orthogonal regularisation is of G. The count of D's optimiser grows by n_critic.
   disc_tx = optim.make_optimizer(
       {**config['optimizer'], 'orthogonal': 0.0},
       lambda count: schedule(count // n_critic))
