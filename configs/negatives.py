@@ -1,6 +1,6 @@
 """Which source of negatives is best on kinds never seen? Scikit-learn's digits.
 
-    python tests/bench/negatives.py runs/negatives
+    python tests/bench/negatives.py --runs runs/negatives
 
 trains all of them with ten seeds, and first the networks that generate negatives, whose
 pictures it puts into files sources/*.npz of its folder, where three of the variants

@@ -46,7 +46,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-  """Slow tests run where -m names them, also if it names other marks only."""
+  """Leaves slow tests out unless -m names `slow`, whatever other marks it names."""
   if 'slow' not in config.option.markexpr:
     left_out = [item for item in items if item.get_closest_marker('slow')]
     items[:] = [item for item in items if not item.get_closest_marker('slow')]

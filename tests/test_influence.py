@@ -424,6 +424,16 @@ def test_mistakes_of_gans_of_images(gan, tmp_path, monkeypatch):
     samples.check(config)
   net = run.state.nets['disc']
   coupled = net.replace(params={'BatchStatsNorm_0': net.params})
+  for changes, message in (
+      ({'trainer': {'name': 'gaan'}}, "'gaan'.*constants.*'gan'"),
+      ({'loss': {'name': 'cat_gan'}}, "loss='cat_gan' compares.*not separable"),
+      ({'discriminator': {'kernels': 3}}, 'kernels=3 compares.*kernels 0')):
+    with pytest.raises(ValueError, match=message):
+      influence._check_losses({**run.config, **changes})
+  spectral = net.replace(batch_stats={'Dense_0': {'u': np.ones(3)}})
+  with pytest.raises(ValueError, match='discriminator has spectral norm'):
+    influence._check_networks(run._replace(state=run.state.replace(
+        nets={**run.state.nets, 'disc': spectral})))
   run = run._replace(state=run.state.replace(
       nets={**run.state.nets, 'disc': coupled}))
   with pytest.raises(ValueError, match='discriminator.*BatchNorm.*not separable'):

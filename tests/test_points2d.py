@@ -60,6 +60,14 @@ def test_sets_of_points_with_modes(name, num_modes, std, num_classes):
   assert np.isin(points.positive, other.positive).mean() < 0.05
 
 
+@pytest.mark.parametrize('make, settings', [
+    ('gaussians8', {'std': 0.35}), ('gaussians8', {'radius': 0.1}),
+    ('gaussians25', {'std': 0.25}), ('swiss_roll', {'noise': 0.4})])
+def test_no_room_for_negatives(make, settings):
+  with pytest.raises(ValueError, match='no room for negatives.*lower std'):
+    data.POINTS[make](num=10, **settings)
+
+
 def test_mistakes_in_a_set_of_points():
   for name, wrong in (
       ('gaussians8', {'std': 0.0}), ('gaussians8', {'radius': -2.0}),

@@ -158,11 +158,11 @@ def class_halves(like: Arrays, num: int = 2000, seed: int = 0) -> Arrays:
   _shape(like, num, like.image.dtype)
   rng = np.random.default_rng(seed)
   one = _draw(like, num, rng)
-  other = rng.integers(0, len(label), num)
-  again = np.arange(num)
-  while again.size:
-    again = again[label[one[again]] == label[other[again]]]
-    other[again] = rng.integers(0, len(label), again.size)
+  # Positives in the order of their classes: the others follow the own class's, in turn.
+  order = np.argsort(label, kind='stable')
+  _, which, counts = np.unique(label, return_inverse=True, return_counts=True)
+  own, end = counts[which[one]], np.cumsum(counts)[which[one]]
+  other = order[(end + (rng.random(num) * (len(label) - own)).astype(int)) % len(label)]
   image, second = like.image[one].copy(), like.image[other]
   above = rng.random(num) < 0.5
   image[above, height // 2:] = second[above, height // 2:]

@@ -157,8 +157,8 @@ def gaussians25(num: int = 20_000, std: float = 0.05, seed: int = 0) -> Points:
     seed: of the sample.
 
   Raises:
-    ValueError: num below 1, a std that is not positive, or more points than fit in
-      memory.
+    ValueError: num below 1, a std that is not positive or leaves no room for negatives,
+      or more points than fit in memory.
 
   Reference: Srivastava et al., "VEEGAN: Reducing Mode Collapse in GANs using Implicit
   Variational Learning", NeurIPS 2017.
@@ -183,8 +183,8 @@ def swiss_roll(num: int = 20_000, noise: float = 0.02, seed: int = 0) -> Points:
     seed: of the sample.
 
   Raises:
-    ValueError: num below 1, a noise that is not positive, or more points than fit in
-      memory.
+    ValueError: num below 1, a noise that is not positive or leaves no room for
+      negatives, or more points than fit in memory.
 
   Reference: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
   """
@@ -213,10 +213,20 @@ def _mixture(num, centres, std, reach, seed):
 
 
 def _with_background(positive, label, modes, margin, reach, rng):
-  """Adds negatives in [-reach, reach]^2, farther than `margin` from all centres."""
+  """Adds negatives in [-reach, reach]^2, farther than `margin` from all centres.
+
+  Raises:
+    ValueError: there is hardly any room for them.
+  """
   from scipy import spatial
 
   tree, found = spatial.cKDTree(modes.centres), np.zeros((0, 2))
+  spread = np.random.default_rng(0).uniform(-reach, reach, (1000, 2))
+  if (tree.query(spread)[0] > margin).sum() < 10:
+    raise ValueError(
+        f'the data leave no room for negatives: less than 1 % of [-{reach:g}, '
+        f'{reach:g}]^2 is farther than {margin:g} from all modes; lower std or noise, '
+        'or raise radius')
   while len(found) < len(positive):
     drawn = rng.uniform(-reach, reach, (len(positive), 2))
     found = np.concatenate([found, drawn[tree.query(drawn)[0] > margin]])

@@ -6,7 +6,7 @@
 
   adjoint  the exact derivative by the weights of examples, by repeating the training
   targets  soft NCR, loss, soft accuracy, log-likelihood, as differentiable functions
-  samples  Inception Score and Frechet distance of generated images, likewise
+  samples  Inception Score and Frechet distance, as differentiable functions
   tracin   a cheap approximation from the checkpoints that were kept
 """
 
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_jax import data, metrics, names, runs, schema, train
+from nat_jax import data, losses, metrics, names, runs, schema, train
 from nat_jax.influence import adjoint, samples, targets, tracin
 from nat_jax.runtime import checkpoint, parallel
 from nat_jax.task import Inputs, Run
@@ -161,15 +161,8 @@ def _parse(of, config):
 
 def _check_exact(run: Run, memory: float) -> None:
   """Raises ValueError where the exact method cannot work, before any data is loaded."""
-  # That of generators normalises what is generated, and no training example.
-  trained = jax.tree_util.tree_leaves_with_path(
-      {name: net.params for name, net in run.state.nets.items() if name != 'gen'})
-  if any('BatchStatsNorm' in jax.tree_util.keystr(path) for path, _ in trained):
-    raise ValueError(
-        f'the discriminator {run.config["discriminator"]["name"]!r} has BatchNorm, '
-        'which normalises an example by the others of its batch: the effect of one '
-        'example is not separable, and its exact influence not defined. Train one '
-        'without (--config.discriminator.batch_norm=False, or mlp_discriminator)')
+  _check_losses(run.config)
+  _check_networks(run)
   stats = jax.tree_util.tree_leaves_with_path(
       {name: net.batch_stats for name, net in run.state.nets.items()})
   if any(path[-1].key in ('mean', 'var') for path, _ in stats):
@@ -179,6 +172,50 @@ def _check_exact(run: Run, memory: float) -> None:
         'separable, and its exact influence not defined. Use --method=tracin, or train '
         'a network without BatchNorm (--config.model.name=mlp, vit_s16)')
   adjoint.plan(run.step, _num_bytes(run.state), memory * adjoint.GB)
+
+
+def _check_losses(config):
+  """Raises ValueError for updates with parts that are constants to a derivative."""
+  trainer = config['trainer']['name']
+  if trainer in ('adaptive_mix', 'gaan'):
+    raise ValueError(
+        f'the trainer {trainer!r} has terms that are constants to a derivative, so '
+        'that its influence would not be exact; train with another one (trainer.name '
+        f"{'supervised' if config['task'] == 'classify' else 'gan'!r})")
+  if config['task'] == 'classify':
+    return
+  # Whether a loss compares examples does not depend on the number of classes.
+  objective = losses.make_gan_objective(config['loss'], 3)
+  for key, given, advice in (
+      ('loss', objective.whole_batch and config['loss']['name'], "'gan' or 'hinge'"),
+      ('discriminator.kernels', config['discriminator'].get('kernels'), '0')):
+    if given:
+      raise ValueError(
+          f'{key}={given!r} compares the examples of a batch, so that the effect of '
+          'one example is not separable, and its exact influence not defined; train '
+          f'with {key} {advice}')
+
+
+def _check_networks(run):
+  """Raises ValueError for networks of a GAN whose layers have no exact derivative."""
+  if run.config['task'] == 'classify':
+    return
+  for name, net in run.state.nets.items():
+    leaves = jax.tree_util.tree_leaves_with_path((net.params, net.batch_stats))
+    paths = [jax.tree_util.keystr(path) for path, _ in leaves]
+    what = 'generator' if name == 'gen' else 'discriminator'
+    if any(path.endswith("['u']") for path in paths):
+      raise ValueError(
+          f'the {what} has spectral norm, whose power iteration is a constant to a '
+          'derivative, so that its influence would not be exact; train with '
+          f"{what}.norm 'weight' or 'none'")
+    # BatchNorm of a generator normalises what is generated, and no training example.
+    if name != 'gen' and any('BatchStatsNorm' in path for path in paths):
+      raise ValueError(
+          f'the discriminator {run.config["discriminator"]["name"]!r} has BatchNorm, '
+          'which normalises an example by the others of its batch: the effect of one '
+          'example is not separable, and its exact influence not defined. Train one '
+          'without (--config.discriminator.batch_norm=False, or mlp_discriminator)')
 
 
 def _num_bytes(state):
@@ -210,8 +247,9 @@ def _exact(run, inputs, measure, memory, tell):
   if not np.isfinite(slope).all():
     raise ValueError(
         f'the derivative is not finite for {(~np.isfinite(slope)).sum()} of '
-        f'{len(slope)} examples: the training is too unstable to be traced back. Use '
-        '--method=tracin, or train with a lower learning rate')
+        f'{len(slope)} examples: the training is too unstable to be traced back; train '
+        'with a lower learning rate'
+        + (', or use --method=tracin' if run.config['task'] == 'classify' else ''))
   return slope, soft, hard, difference
 
 

@@ -148,8 +148,8 @@ def plan(num: int, num_bytes: int, budget: float) -> tuple[int, int]:
   raise ValueError(
       f'a training state takes {num_bytes / GB:.3g} GB, and tracing back {num} updates '
       f'needs at least {2 * deepest} of them, {2 * deepest * num_bytes / GB:.3g} GB; '
-      f'the budget is --memory={budget / GB:g} GB. Allow more, or use '
-      '--method=tracin, which keeps one')
+      f'the budget is --memory={budget / GB:g} GB. Allow more (for classifiers '
+      '--method=tracin keeps only one)')
 
 
 def trace_back(

@@ -148,7 +148,9 @@ def test_synthetic_negatives_are_deterministic(name):
   np.testing.assert_array_equal(out.label, np.zeros(70, np.int32))
   np.testing.assert_array_equal(out.image, make(0).image)
   assert (out.image != make(1).image).any()
-  assert len({image.tobytes() for image in out.image}) == 70
+  # A pair of positives may be drawn twice.
+  repeated = 70 - len({image.tobytes() for image in out.image})
+  assert repeated <= 3 * (name == 'class_halves')
   with pytest.raises(ValueError, match=f'{name}.*like='):
     load({'name': name})
 
