@@ -46,8 +46,10 @@ def test_lists_and_texts():
 IMAGE = {'image_shape', 'num_classes', 'num_outputs', 'axis_name'}
 SECTIONS = {
     'trainer': (
-        classify.TRAINERS | gan.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | {
-            'points': points.TRAINERS['gaan']}, IMAGE | {
+        classify.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | {
+            # adaptive_mix is a trainer of classifiers too, with other arguments.
+            f'gan: {name}': made for name, made in gan.TRAINERS.items()} | {
+                'points': points.TRAINERS['gaan']}, IMAGE | {
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
             'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',
