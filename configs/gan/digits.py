@@ -11,7 +11,8 @@ batch of 100; each also with _adaptivemix (D sees mixed images, and its features
 them are to be those of both images, mixed), as in nat3_adaptivemix.
 
 Measured, five seeds (docs/results.md): IS by our own classifier 5.35 for nat0, 5.32
-for nat3, 4.81 for am, 5.88 for real images. A run takes a minute on two CPU cores.
+for nat3, 4.81 for am, 5.88 for real images; not measured with _adaptivemix. A run takes
+a minute on two CPU cores.
 """
 
 from nat_jax.schema import gan_recipes, presets

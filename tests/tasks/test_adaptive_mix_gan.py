@@ -136,6 +136,23 @@ def test_step_descends_the_losses_of_mixed_images(one_step):
         net.params, grads, after.nets[name].params)
 
 
+def test_partners_are_a_circle_of_the_filled_slots():
+  weight = np.ones(8, np.float32)
+  weight[3] = 0
+  draw = jax.jit(lambda key: adaptive_mix.pairs_of(
+      treatments.symmetric_beta(1.0), {
+          'key': jax.random.key_data(jax.random.split(key, 8)),
+          'weight': jnp.asarray(weight)}, GLOBAL))
+  for seed in range(3):
+    share, other = draw(jax.random.key(seed))
+    assert 0 < share < 1 and other[3] == 3
+    place, seen = 0, set()
+    for _ in range(7):
+      place = int(other[place])
+      seen.add(place)
+    assert place == 0 and seen == {0, 1, 2, 4, 5, 6, 7}
+
+
 def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
   """With s = 1; input noise and dropout of x and x' are equal."""
   monkeypatch.setattr(
