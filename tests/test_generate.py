@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -174,6 +175,21 @@ def test_orthogonal_regularisation_is_of_the_generator_alone():
   for name, moves in (('gen_tx', True), ('disc_tx', False)):
     updates, _ = pair[name].update(zeros, pair[name].init(params), params)
     assert (np.abs(updates['kernel']).max() > 0) == moves, name
+
+
+def test_labels_are_given_to_a_conditional_generator_whatever_its_loss_has():
+  """As with a projection discriminator, whose outputs are no class logits."""
+  config = {'num_classes': 4, 'loss': {'name': 'hinge'}}
+  trainer = types.SimpleNamespace(heads={'samples': None})
+
+  def wanted(labels):
+    return generate._wanted(['2', '0'], types.SimpleNamespace(
+        config={**config, 'trainer': {'labels': labels}}, trainer=trainer,
+        class_names=()))
+
+  np.testing.assert_array_equal(wanted('predefined'), [2, 0])
+  with pytest.raises(ValueError, match="'hinge' of this run has no classes"):
+    wanted('dynamic')
 
 
 def test_truncated_noise_is_normal_noise_that_is_not_far_from_0(copy):
