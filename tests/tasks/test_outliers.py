@@ -304,10 +304,20 @@ def test_a_detector_is_a_source_of_negatives(whole):
 @pytest.mark.parametrize('settings, named', [
     (dict(contamination=0.7), 'contamination.*0.7'),
     (dict(num_generators=0), 'num_generators.*0'),
-    (dict(updates=0), 'steps.*0'), (dict(batch_size=0), 'batch_size.*0')])
+    (dict(updates=0), 'updates must be.*0'), (dict(updates=np.bool_(1)), 'updates'),
+    (dict(batch_size=0), '^batch_size must be.*0')])
 def test_settings_of_the_detector(settings, named):
   with pytest.raises(ValueError, match=named):
     outliers.Detector(**settings)
+
+
+def test_settings_may_be_numpy_scalars():
+  settings = dict(
+      num_generators=2, updates=5, freeze_after=1, hidden=3, batch_size=4, seed=6)
+  plain = outliers.Detector(contamination=0.25, **settings)
+  found = outliers.Detector(
+      contamination=np.float32(0.25), **{k: np.int64(v) for k, v in settings.items()})
+  assert json.dumps(vars(found)) == json.dumps(vars(plain))  # no NumPy scalar is left
 
 
 def test_arrays_of_the_detector(fitted):
