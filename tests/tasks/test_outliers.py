@@ -304,10 +304,20 @@ def test_a_detector_is_a_source_of_negatives(whole):
 @pytest.mark.parametrize('settings, named', [
     (dict(contamination=0.7), 'contamination.*0.7'),
     (dict(num_generators=0), 'num_generators.*0'),
-    (dict(updates=0), 'steps.*0'), (dict(batch_size=0), 'batch_size.*0')])
+    (dict(updates=0), 'updates must be.*0'), (dict(updates=np.bool_(1)), 'updates'),
+    (dict(batch_size=0), '^batch_size must be.*0')])
 def test_settings_of_the_detector(settings, named):
   with pytest.raises(ValueError, match=named):
     outliers.Detector(**settings)
+
+
+def test_settings_may_be_numpy_scalars():
+  settings = dict(
+      num_generators=2, updates=5, freeze_after=1, hidden=3, batch_size=4, seed=6)
+  plain = outliers.Detector(contamination=0.25, **settings)
+  found = outliers.Detector(
+      contamination=np.float32(0.25), **{k: np.int64(v) for k, v in settings.items()})
+  assert json.dumps(vars(found)) == json.dumps(vars(plain))  # no NumPy scalar is left
 
 
 def test_arrays_of_the_detector(fitted):
@@ -330,8 +340,15 @@ fake = functools.partial(dict, make_config().data.to_dict())
     (dict(data=fake(examples={'name': 'digits'})), r'digits.*pictures.*\[8, 8, 1\]'),
     (dict(data=fake(outliers=(5,))), r'data.outliers=\[5\].*\[0, 1\]'),
     (dict(data=fake(outliers=(0, 1))), r'data.outliers=\[0, 1\].*not all'),
-    (dict(data=fake(low=(0.0,), high=(1.0,)), hidden=3), 'of 1 columns.*got 30'),
-    (dict(neighbours=367), 'neighbours must be below 367'),
+    (dict(data=fake(low=(0.0,), high=(1.0,)), hidden=3),
+     'data.low.*each of the 30 columns.*got 1'),
+    (dict(data=fake(low=(0.0,) * 30, high=(1.0,) * 2), hidden=3), 'data.high.*got 2'),
+    (dict(data=fake(low=(0.0,) * 3)), 'data.low.*each of the 30 columns.*got 3'),
+    (dict(data=fake(high=(1.0,))), 'data.high.*each of the 30 columns.*got 1'),
+    (dict(data=fake(low=(0.0, 2.0, *[0.0] * 28), high=(1.0,) * 30)),
+     'data.low must not exceed data.high.*2.0 and 1.0 in column 1'),
+    (dict(neighbours=367), 'neighbours must be below 367.*set neighbours lower'),
+    (dict(lof_neighbours=367), 'must be below 367.*set lof_neighbours lower'),
     (dict(num_generators=0), 'num_generators'),
     (dict(data=fake(examples={'name': 'breast_cancer', 'outliers': 213})), 'outliers')])
 def test_mistakes(changes, named, tmp_path):
@@ -343,16 +360,16 @@ def test_mistakes(changes, named, tmp_path):
 def test_rows_of_a_file_of_ones_own(tmp_path):
   """configs/outliers.py:mo:FILE, with a constant column: rows are those of the file."""
   rng = np.random.default_rng(0)
-  x = np.concatenate([rng.normal(size=(40, 2)), np.ones((40, 1))], 1)
+  x = np.concatenate([rng.normal(size=(20, 2)), np.ones((20, 1))], 1)
   x[17, :2] = 40
-  names = np.array(['a', 'b', ''])[rng.integers(3, size=40)]
+  names = np.array(['a', 'b', ''])[rng.integers(3, size=20)]
   np.savez(tmp_path / 'own.npz', vector=x, label=names)
   config = toy.config_file('outliers.py')(f'mo:{tmp_path}/own.npz')
   config.steps = 12
-  config.neighbours, config.lof_neighbours = 3, 3
+  assert config.lof_neighbours == 20  # as many as rows, for baselines that do not run
   train.train(config, str(tmp_path / 'run'))
   rows = list(csv.DictReader((tmp_path / 'run' / 'outliers.csv').open()))
-  assert sorted(int(row['row']) for row in rows) == list(range(40))
+  assert sorted(int(row['row']) for row in rows) == list(range(20))
   assert all(row['label'] == (names[int(row['row'])] or 'unlabelled') for row in rows)
   run = runs.restore(str(tmp_path / 'run'))
   assert run.config['name'] == 'own' and not run.config['data']['outliers']

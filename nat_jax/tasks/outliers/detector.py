@@ -24,6 +24,8 @@ from nat_jax.tasks.outliers import step as steps
 
 PER_CALL = 50  # updates per call
 AUTO = 'auto'
+# Argument -> key of the config, where their names differ.
+KEYS = {'updates': 'steps', 'batch_size': 'data.batch_size'}
 
 
 class Detector:
@@ -57,17 +59,21 @@ class Detector:
     Raises:
       ValueError: a setting that is not valid.
     """
-    share = bounds.number('(0, 0.5]')
+    found = dict(
+        num_generators=num_generators, updates=updates, freeze_after=freeze_after,
+        hidden=hidden, batch_size=batch_size, seed=seed, contamination=contamination)
+    found = {name: value.item() if isinstance(value, np.generic) else value
+             for name, value in found.items()}
+    contamination, share = found.pop('contamination'), bounds.number('(0, 0.5]')
     if contamination != AUTO and not share.holds(contamination):
       raise ValueError(
           f'contamination must be {AUTO!r} or {share.what}, got {contamination!r}')
-    settings = dict(seed=seed, steps=updates, num_generators=num_generators,
-                    freeze_after=freeze_after, hidden=hidden)
-    for key, value in (*settings.items(), ('data.batch_size', batch_size)):
-      bounds.check(key.rpartition('.')[2], key, value)
+    for name, value in found.items():
+      bounds.check(name, KEYS.get(name, name), value)
     self.contamination = contamination
     self._config = presets.experiment(
-        task='outliers', data=dict(batch_size=batch_size), **settings).to_dict()
+        task='outliers', steps=found.pop('updates'),
+        data=dict(batch_size=found.pop('batch_size')), **found).to_dict()
 
   def fit(self, x: ArrayLike, y: Any = None) -> 'Detector':
     """Trains on examples [n, d].

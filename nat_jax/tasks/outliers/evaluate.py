@@ -56,7 +56,7 @@ def _count(key, vectors, config):
   if config[key] >= len(vectors):
     raise ValueError(
         f'{key} must be below {len(vectors)}, the number of examples, got '
-        f'{config[key]}')
+        f'{config[key]}; set {key} lower')
   return config[key]
 
 
@@ -75,15 +75,15 @@ def make_evaluator(
     config, workdir, given, trainer, mesh, others: see `task.Task.evaluator`.
 
   Raises:
-    ValueError: no example, or each one, is of a class in `data.outliers`; or too few
-      examples for the neighbours of a baseline.
+    ValueError: no example, or each one, is of a class in `data.outliers`; or, if
+      classes are named, too few examples for the neighbours of a baseline.
   """
   del given, others
   settings = config['data']
   arrays = steps.load_examples(config)
   vectors = steps.scale(arrays.image, settings)
   known, is_outlier = bool(settings['outliers']), outliers_of(arrays, settings)
-  for key in ('neighbours', 'lof_neighbours'):
+  for key in ('neighbours', 'lof_neighbours') if known else ():
     _count(key, vectors, config)
   predict = inference.make_predict(trainer.heads['score'], mesh, BATCH)
 

@@ -281,10 +281,15 @@ def with_ranges(config: dict[str, Any], vectors: np.ndarray) -> dict[str, Any]:
   Args:
     config: of the task 'outliers'.
     vectors: the training examples, [n, d].
+
+  Raises:
+    ValueError: `data.low` or `data.high` has another number of columns than the
+      examples, or a value of `data.low` exceeds that of `data.high`.
   """
   settings = config['data']
   ranges = {'low': vectors.min(0), 'high': vectors.max(0)}
   given = {key: settings[key] or value.tolist() for key, value in ranges.items()}
+  _range(given, vectors.shape[1])
   return {**config, 'data': {**settings, **given},
           'hidden': config['hidden'] or math.isqrt(len(vectors) - 1) + 1}
 
@@ -319,24 +324,32 @@ def scale(vectors: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     settings: with 'low' and 'high', [d].
 
   Raises:
-    ValueError: another number of columns.
+    ValueError: another number of columns, or a low that exceeds its high.
   """
-  low, width = _range(settings)
-  if vectors.shape[1] != len(low):
-    raise ValueError(
-        f'expected vectors of {len(low)} columns, as data.low of the run, got '
-        f'{vectors.shape[1]}')
+  low, width = _range(settings, vectors.shape[1])
   return ((vectors - low) / width).astype(np.float32)
 
 
 def unscale(vectors: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
   """The inverse of `scale`."""
-  low, width = _range(settings)
+  low, width = _range(settings, vectors.shape[1])
   return (vectors * width + low).astype(np.float32)
 
 
-def _range(settings):
+def _range(settings, num_columns):
+  """(low, width) of every column, float64 [d]; ValueError unless they are valid."""
+  for key in ('low', 'high'):
+    if len(settings[key]) != num_columns:
+      raise ValueError(
+          f'data.{key} must hold one number for each of the {num_columns} columns of '
+          f'the examples, got {len(settings[key])}; () takes the range of the training '
+          'examples')
   low, high = (np.asarray(settings[key], np.float64) for key in ('low', 'high'))
+  if (low > high).any():
+    k = np.flatnonzero(low > high)[0]
+    raise ValueError(
+        f'data.low must not exceed data.high in any column, got {low[k]} and {high[k]} '
+        f'in column {k}; give both, or () for the range of the training examples')
   return low, np.where(high > low, high - low, 1.0)
 
 
