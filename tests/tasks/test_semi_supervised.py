@@ -232,6 +232,10 @@ def with_data(**changes):
     (dict(gan_loss={'name': 'nat_gan_unlabelled', 'marginal': -1.0}),
      ['gan_loss.marginal', '-1']),
     (dict(loss={'name': 'nat'}), ['loss', 'negatives', 'cross_entropy']),
+    (dict(discriminator={'name': 'mlp_discriminator', 'batch_norm': True}),
+     ['other examples', 'set discriminator.batch_norm=False']),
+    (dict(discriminator={'name': 'mlp_discriminator', 'kernels': 2}),
+     ['other examples', 'set discriminator.kernels=0']),
     (dict(trainer={'name': 'semi_supervised', 'fake_weight': -1.0}),
      ['trainer.fake_weight', '-1'])])
 def test_mistakes(changes, named, tmp_path):

@@ -114,7 +114,8 @@ def semi_supervised(**settings: Any) -> task.Trainer:
     class logits [n, num_classes].
 
   Raises:
-    ValueError: an objective without class logits, or a loss that uses negatives.
+    ValueError: an objective without class logits, a loss that uses negatives, or a
+      discriminator whose outputs depend on the other examples of a batch.
   """
   setup = Setup(**settings)
   if setup.objective.class_logits is None:
@@ -126,6 +127,7 @@ def semi_supervised(**settings: Any) -> task.Trainer:
     raise ValueError(
         'expected a loss that uses no negatives, of which a semi-supervised classifier '
         "has none but what it generates; set loss={'name': 'cross_entropy'}")
+  _check_alone(setup.discriminator)
   return task.Trainer(
       init=functools.partial(init, setup),
       frozen=dict,
@@ -136,6 +138,19 @@ def semi_supervised(**settings: Any) -> task.Trainer:
               metrics.loss_labelled.count + metrics.loss_unlabelled.count)},
       line=line,
       watch=('loss_disc', 'loss_gen', 'grad_norm_disc', 'grad_norm_gen'))
+
+
+def _check_alone(discriminator):
+  """Raises ValueError if the prediction of an example depends on other examples."""
+  if getattr(discriminator, 'mixes', False):
+    settings = {'batch_norm': False, 'kernels': 0}
+    change = ' and '.join(f'discriminator.{name}={value}'
+                          for name, value in settings.items()
+                          if getattr(discriminator, name, value) != value)
+    raise ValueError(
+        'expected a discriminator that predicts the class of each example alone, since '
+        'it is the classifier; got one whose outputs depend on the other examples of '
+        f'the batch; set {change}')
 
 
 def with_labelled(
