@@ -9,6 +9,8 @@ GAN (configs/gan/digits.py:am) of which a plain classifier is less than .9 sure,
 of MO-GAAL (configs/outliers.py) on the 64 pixels, and the training positives as an
 AdvGAN (configs/advgan.py) changes them against that classifier.
 
+Synthetic negatives differ between seeds; collected ones and those of networks do not.
+
 First table: accuracy, PAR .8 (positives accepted at .8), and NCR .8, AUROC and FPR95
 (at 95 % of the positives accepted) on the digits 8-9 and on the mean of blobs and
 permuted pixels, kinds that no variant trains on. Second table: NCR .8 of each kind;
@@ -170,6 +172,15 @@ def draw(found, path):
   figures.save(figure, path)
 
 
+def of_seed(variant, seed):
+  """The config of a variant; its synthetic negatives are drawn by the seed, too."""
+  config = load('negatives', variant) | {'seed': seed}
+  for one in config['data']['negatives'].values():
+    if one['source']['name'] in data.SYNTHETIC:
+      one['source']['seed'] = seed
+  return config
+
+
 def study(seeds, variants):
   """Trains all; returns ({variant: {column: numbers}} of each table)."""
   os.makedirs('sources', exist_ok=True)
@@ -183,8 +194,7 @@ def study(seeds, variants):
   tables = {}, {}
   for variant in variants:
     print(f'training {variant}', flush=True)
-    rows = [figures_of(trained(
-        load('negatives', variant) | {'seed': seed}, f'{variant}-{seed}'))
+    rows = [figures_of(trained(of_seed(variant, seed), f'{variant}-{seed}'))
             for seed in range(seeds)]
     for one, found in zip(tables, zip(*rows, strict=True), strict=True):
       one[variant] = {column: [row[column] for row in found] for column in found[0]}
