@@ -12,12 +12,14 @@ their settings; --freeze-after says how many these are, and shows what depends o
 import argparse
 
 import numpy as np
-from sklearn import ensemble, neighbors
 from steps import machine
 
 from nat_jax import data, metrics
-from nat_jax.tasks.outliers import Detector
+from nat_jax.tasks.outliers import Detector, evaluate, step
 
+BASELINES = {  # name in the table -> name in `evaluate.BASELINES`
+    'isolation forest': 'isolation_forest', 'LOF, 20 neighbours': 'lof',
+    '10 nearest neighbours': 'knn'}
 GENERATORS = {'SO-GAAL': 1, 'MO-GAAL': 10}
 
 
@@ -28,15 +30,10 @@ def gaal(x, seed, num_generators, updates, freeze_after):
 
 def detectors(freeze_after):
   """Name -> (examples, seed) -> scores, high for normal examples."""
-  def neighbour(x, seed):
-    return -neighbors.NearestNeighbors(n_neighbors=10).fit(x).kneighbors()[0][:, -1]
-
   found = {
-      'isolation forest': lambda x, seed: ensemble.IsolationForest(
-          random_state=seed).fit(x).score_samples(x),
-      'LOF, 20 neighbours': lambda x, seed: neighbors.LocalOutlierFactor(
-          20).fit(x).negative_outlier_factor_,
-      '10 nearest neighbours': neighbour}
+      title: lambda x, seed, name=name: evaluate.BASELINES[name](
+          x, {'seed': seed, 'lof_neighbours': 20, 'neighbours': 10})
+      for title, name in BASELINES.items()}
   for stop in freeze_after:
     found[f'uniform negatives (AGPO), {3 * stop} updates'] = (
         lambda x, seed, stop=stop: gaal(x, seed, 1, 3 * stop, 0))
@@ -54,8 +51,9 @@ def main():
   if args.seeds < 2:
     parser.error('a standard deviation needs --seeds of 2 or more')
   arrays = data.load({'name': 'breast_cancer', 'outliers': 10})
-  low, high = arrays.image.min(0), arrays.image.max(0)
-  x, bad = (arrays.image - low) / (high - low), arrays.label == 1
+  x = step.scale(
+      arrays.image, {'low': arrays.image.min(0), 'high': arrays.image.max(0)})
+  bad = arrays.label == 1
   print(f'{machine()}; seeds 0 to {args.seeds - 1}\n')
   print('| detector | AUROC |\n|---|---|', flush=True)
   for name, score_of in detectors(args.freeze_after).items():

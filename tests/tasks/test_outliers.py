@@ -3,7 +3,9 @@
 
 import csv
 import functools
+import importlib
 import json
+import pathlib
 import shutil
 
 import jax
@@ -20,8 +22,10 @@ from nat_jax.runtime import optim
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import generated, outliers
+from nat_jax.tasks.outliers import detector as detector_lib
 from nat_jax.tasks.outliers import step
 
+ROOT = pathlib.Path(__file__).parents[2]
 D, N = 3, 14
 EXAMPLES = {'name': 'breast_cancer', 'outliers': 10}
 
@@ -241,6 +245,32 @@ def test_the_detector_makes_the_updates_of_a_run(whole):
       score, toy.arrays(workdir / 'scores' / 'training.npz')['score'], atol=1e-5)
 
 
+def test_updates_per_call_are_chosen_by_bytes(monkeypatch):
+  """Batches of 5 + 6 rows; one update per call where one alone exceeds the limit."""
+  x = np.random.default_rng(0).random((6, 4), np.float32)
+  gather, calls = data.gather, []
+
+  def recorded(pool, index):
+    batches = gather(pool, index)
+    calls.append(sum(batch['image'].nbytes for batch in batches.values()))
+    return batches
+
+  monkeypatch.setattr(data, 'gather', recorded)
+  update, scores = (5 + 6) * 4 * 4, []
+  for most, expected in (
+      (3 * update - 1, [2 * update] * 2), (99 * update, [3 * update])):
+    monkeypatch.setattr(detector_lib, 'MOST_BYTES', most)
+    calls.clear()
+    scores.append(outliers.Detector(
+        2, updates=3, freeze_after=2, batch_size=5).fit(x).score_samples(x))
+    assert calls == expected
+  np.testing.assert_allclose(scores[0], scores[1], rtol=1e-6)
+  monkeypatch.undo()
+  wide = step.make_inputs(
+      make_config(), np.broadcast_to(np.float32(0), (6000, 9000)), 1)
+  assert detector_lib._per_call(wide, 600) == 1
+
+
 def cluster(rng):
   """200 examples around a point, and 20 on a wide ring around them."""
   angle = 2 * np.pi * (np.arange(20) + rng.random(20)) / 20
@@ -379,6 +409,21 @@ def test_rows_of_a_file_of_ones_own(tmp_path):
   assert written == sorted(written)
   np.testing.assert_allclose(
       written, score[[int(row['row']) for row in rows]], rtol=1e-4, atol=1e-5)
+
+
+def test_the_bench_has_the_baselines_of_a_run(monkeypatch):
+  """The AUROC of docs/outliers.md, which are exact for detectors without a seed."""
+  monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'bench'))
+  bench = importlib.import_module('outliers')
+  arrays = data.load(EXAMPLES)
+  x = step.scale(
+      arrays.image, {'low': arrays.image.min(0), 'high': arrays.image.max(0)})
+  of_all, bad = bench.detectors([]), arrays.label == 1
+  page = (ROOT / 'docs' / 'outliers.md').read_text()
+  for name in ('LOF, 20 neighbours', '10 nearest neighbours'):
+    score = of_all[name](x, 0)
+    found = metrics.detection_metrics(score[~bad], score[bad])['auroc']
+    assert f'| {name} | {found:.3f} |'.replace('0.', '.') in page
 
 
 @pytest.mark.slow

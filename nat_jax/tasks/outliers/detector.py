@@ -22,7 +22,7 @@ from nat_jax.tasks.outliers import evaluate
 from nat_jax.tasks.outliers import sample as sampling
 from nat_jax.tasks.outliers import step as steps
 
-PER_CALL = 50  # updates per call
+MOST_BYTES = 2 ** 26  # of the batches of one call
 AUTO = 'auto'
 # Argument -> key of the config, where their names differ.
 KEYS = {'updates': 'steps', 'batch_size': 'data.batch_size'}
@@ -175,12 +175,19 @@ def _trained(config, inputs, trainer, mesh):
   """The state after all updates."""
   state = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
   run = parallel.wrap_step(trainer.step, mesh)
-  for start in range(0, config['steps'], PER_CALL):
-    num = min(PER_CALL, config['steps'] - start)
+  per_call = _per_call(inputs, config['steps'])
+  for start in range(0, config['steps'], per_call):
+    num = min(per_call, config['steps'] - start)
     # A call of fewer updates is padded, so that its shapes are those of the others.
     index = [inputs.stream.index(min(start + i, config['steps'] - 1))
-             for i in range(PER_CALL)]
+             for i in range(per_call)]
     batches = data.gather(
         inputs.pool, jax.tree.map(lambda *rows: np.stack(rows), *index))
     state, _ = run(state, {}, (), batches, num)
   return state
+
+
+def _per_call(inputs, steps):
+  """The number of updates whose batches are gathered at a time, 1 to `steps`."""
+  rows = sum(index.size for index in jax.tree.leaves(inputs.stream.index(0)))
+  return min(max(MOST_BYTES // (rows * inputs.pool.image[:1].nbytes), 1), steps)
