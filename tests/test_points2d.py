@@ -15,6 +15,7 @@ from scipy import spatial
 from nat_jax import data, runs, train
 from nat_jax.commands import report
 from nat_jax.tasks import TASKS
+from nat_jax.tasks.points import figures as plots
 from nat_jax.tasks.points import measures, step
 
 get_config = toy.config_file('gan/points2d.py')
@@ -87,6 +88,11 @@ def test_coverage_of_samples_that_are_written_down():
   np.testing.assert_array_equal(found['modes_found'], [2, 2])
   np.testing.assert_allclose(found['good'], [1, 0.75])
   assert measures.coverage(samples, None) == {}
+  samples[1, 1:51] = [[np.nan, 0], [np.inf, 0]] * 25  # not good, too
+  overflown = measures.coverage(samples, modes)
+  assert tuple(found) == measures.COVERAGE
+  for name in measures.COVERAGE:
+    np.testing.assert_array_equal(overflown[name], found[name])
 
 
 def rows(points):
@@ -180,13 +186,59 @@ def test_one_report_on_several_experiments(folder):
       'animation_gaussians8.gif', 'animation_swiss_roll.gif'}
 
 
-def test_many_runs_of_an_experiment_share_one_table(folder, monkeypatch):
+def test_modes_and_good_samples_are_tested(folder, tmp_path):
+  names = ('swiss_gan', 'swiss_hinge')
+  for name, modes in zip(names, ([5.0, 3, 8, 1, 5, 4, 2, 7, 6, 9], [20.0] * 10),
+                         strict=True):
+    shutil.copytree(folder / name, tmp_path / name)
+    path = tmp_path / name / 'eval.json'
+    content = json.loads(path.read_text()) | {'seeds': list(range(10))}
+    merit = content['evals']['samples']
+    merit |= {key: [0.5] * 10 for key in merit} | {'modes': modes}
+    path.write_text(json.dumps(content))
+  text = report.tables([str(tmp_path / name) for name in names])
+  rows = {cells[1]: cells[-2] for cells in (
+      [cell.strip() for cell in line.split('|')] for line in text.splitlines()
+      if line.startswith('| '))}
+  # All 10 pairs differ in one direction: p = 2 / 2^10, times 11 rows by Holm.
+  assert rows['modes covered'] == f'higher (p {11 * 2 / 2**10:.1g})'
+  for name in ('modes found', 'share of good samples'):
+    assert rows[name] == 'not shown (p 1)'
+
+
+def test_figures_of_a_discriminator_that_rates_no_single_points():
+  rng = np.random.default_rng(0)
+  grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), -1).reshape(-1, 2)
+  run = {'variant': 'mmd', 'seed': 0, 'threshold': 0.1,
+         'curve': {'step': [0, 1], 'distance': rng.random((2, 2)).tolist()},
+         'arrays': {'steps': np.arange(2), 'samples': rng.normal(size=(2, 2, 9, 2)),
+                    'boundary': np.full((2, 2, 25), np.nan), 'grid': grid,
+                    'data': rng.normal(size=(9, 2)),
+                    'negative': rng.normal(size=(9, 2))}}
+  figure = plots.overview({'mmd': run})
+  figure.canvas.draw()
+  distance, change = figure.subfigs[-1].axes
+  assert (distance.get_yscale(), change.get_yscale()) == ('log', 'linear')
+
+
+def test_many_runs_of_an_experiment_share_one_table(
+    folder, tmp_path, monkeypatch):
   from nat_jax.tasks.points import report as points_report
 
   monkeypatch.setattr(points_report, 'FEW', 1)
   text = report.tables([
       str(folder / name) for name in ('swiss_gan', 'swiss_hinge')])
-  assert 'Modes covered' in text and 'distance at the end |' not in text
+  assert 'Modes covered' in text and '| distance at the end ' not in text
+  for name in ('swiss_gan', 'swiss_hinge'):  # without modes it has no other table
+    shutil.copytree(folder / name, tmp_path / name)
+    path = tmp_path / name / 'eval.json'
+    content = json.loads(path.read_text()) | {'num_modes': 0}
+    for key in measures.COVERAGE:
+      del content['evals']['samples'][key]
+    path.write_text(json.dumps(content))
+  text = report.tables([str(tmp_path / name) for name in ('swiss_gan', 'swiss_hinge')])
+  assert 'Modes covered' not in text and '| distance at the end ' in text
+  assert 'modes covered' not in text
   assert TASKS['points'].title == 'GANs of points'
 
 

@@ -193,7 +193,7 @@ def cat_gan(num_classes: int) -> GanObjective:
 
   return terms.per_set(
       num_classes, lambda outputs: outputs, real=sure, fake=unsure, gen=sure,
-      whole_batch=True)._replace(realness=_largest)
+      whole_batch=True)._replace(realness=terms.largest)
 
 
 def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjective:
@@ -228,7 +228,7 @@ def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjectiv
       num_classes, lambda outputs: outputs,
       real=sure_and_right,
       fake=lambda outputs, labels, marginal: -terms.entropy(outputs),
-      gen=sure, whole_batch=True)._replace(realness=_largest)
+      gen=sure, whole_batch=True)._replace(realness=terms.largest)
 
 
 def nat_gan(
@@ -261,12 +261,7 @@ def nat_gan(
       num_classes, lambda outputs: outputs,
       real=lambda outputs, labels, mean: cross_entropy(outputs, labels),
       fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
-      gen=gen, whole_batch=marginal > 0)._replace(realness=_largest)
-
-
-def _largest(outputs: jax.Array) -> jax.Array:
-  """The largest class probability, which D makes small where there is no class."""
-  return jax.nn.softmax(outputs).max(1)
+      gen=gen, whole_batch=marginal > 0)._replace(realness=terms.largest)
 
 
 def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:

@@ -119,7 +119,9 @@ def mmd(
             - 2 * kernel(fake, [real], axis, lambda d: d))
 
   return GanObjective(
-      num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True)
+      num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True,
+      # D's outputs are features: only distances between them have a meaning.
+      realness=lambda outputs: jnp.full(len(outputs), jnp.nan))
 
 
 def relativistic(num_classes: int) -> GanObjective:

@@ -38,7 +38,7 @@ class GanObjective(NamedTuple):
     bounded: whether D's loss has a lower bound whatever D is. Without it D's slope
       must be bounded, by the penalty `gradient` or by spectral norm.
     realness: outputs [n, num_outputs] -> [n] in [0, 1], how much D takes an example
-      for real; for figures.
+      for real; for figures. NaN if D's outputs mean nothing without other examples.
   """
 
   num_outputs: int
@@ -131,6 +131,11 @@ def not_last(logits: jax.Array) -> jax.Array:
   """
   log_p = jax.nn.log_softmax(logits)
   return jax.nn.softplus(log_p[:, -1] - jax.nn.logsumexp(log_p[:, :-1], axis=1))
+
+
+def largest(logits: jax.Array) -> jax.Array:
+  """The largest class probability, [n, K] -> [n]; D makes it small on fakes."""
+  return jax.nn.softmax(logits).max(1)
 
 
 def check_num_classes(name: str, num_classes: int) -> None:

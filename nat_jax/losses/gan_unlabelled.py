@@ -39,7 +39,9 @@ def implicit_gan(num_classes: int) -> GanObjective:
     return jax.nn.softplus(jax.nn.logsumexp(outputs, axis=1))
 
   return terms.per_set(
-      num_classes, lambda outputs: outputs, real=is_real, fake=is_fake, gen=is_real)
+      num_classes, lambda outputs: outputs, real=is_real, fake=is_fake, gen=is_real
+  )._replace(realness=lambda outputs: jax.nn.sigmoid(
+      jax.nn.logsumexp(outputs, axis=1)))
 
 
 def nat_gan_unlabelled(
@@ -74,7 +76,7 @@ def nat_gan_unlabelled(
   return terms.per_set(
       num_classes, lambda outputs: outputs, real=sure,
       fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
-      gen=sure, whole_batch=marginal > 0)
+      gen=sure, whole_batch=marginal > 0)._replace(realness=terms.largest)
 
 
 UNLABELLED = {'implicit_gan': implicit_gan, 'nat_gan_unlabelled': nat_gan_unlabelled}

@@ -19,6 +19,7 @@ from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.task import Run, Trainer
 from nat_jax.tasks import advgan
+from nat_jax.tasks.advgan import report as advgan_report
 from nat_jax.tasks.advgan import step as advgan_step
 
 NUM_CLASSES, SHAPE = toy.NUM_CLASSES, (4, 4, 1)
@@ -273,6 +274,19 @@ def test_attacks_are_ordered_as_their_knowledge(evaluation):
   assert errors['pgd_confident'] >= errors['noise']
   transfer = evaluation['evals']['transfer_nat']
   assert transfer['success']['noise'] < transfer['success']['pgd'] < success['pgd']
+
+
+def test_the_headline_is_of_the_first_set_with_figures():
+  rates = {'advgan': 0.5, 'pgd': 0.75}
+  figures = {'success': rates, 'confident_errors': rates}
+  none = {'success': {}, 'confident_errors': {}}
+  for evals, headline in (
+      ({'a': none, 'b': figures}, 'on 50 % of b, PGD on 75 %'),
+      ({'a': figures, 'b': none}, 'on 50 % of a'),
+      ({'a': none}, 'no picture is classified correctly'),
+      ({}, 'no evaluation')):
+    [(found, sentences)] = advgan_report.verdict({'run': [{'evals': evals}]})
+    assert headline in found and len(sentences) == len(evals) + 1
 
 
 def test_evaluation_repeats_and_is_reported(folder, evaluation, tmp_path):

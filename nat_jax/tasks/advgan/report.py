@@ -87,8 +87,8 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
   """
   said = []
   for label, runs in groups.items():
-    sentences, headline = [], f'{label}: no evaluation.'
-    for i, name in enumerate(runs[0]['evals']):
+    sentences, headline = [], ''
+    for name in runs[0]['evals']:
       success, errors = (
           {attack: mean for attack in TITLES
            if (mean := _mean(runs, name, metric, attack)) is not None}
@@ -96,7 +96,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
       if not success:
         sentences.append(f'{name}: no picture is classified correctly as it is.')
         continue
-      if not i:
+      if not headline:
         headline = (f'{label}: AdvGAN misleads the classifier on '
                     f'{percent(success["advgan"])} of {name}, PGD on '
                     f'{percent(success["pgd"])}.')
@@ -105,7 +105,8 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
               f'{TITLES[attack]} {percent(value)}' for attack, value in success.items())
           + f'; confident errors: AdvGAN {percent(errors["advgan"])}, at most '
           f'{percent(max(errors.values()))}.')
-    said.append((headline, [*sentences, HONEST]))
+    nothing = 'no picture is classified correctly' if sentences else 'no evaluation'
+    said.append((headline or f'{label}: {nothing}.', [*sentences, HONEST]))
   return said
 
 

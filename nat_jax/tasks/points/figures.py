@@ -60,9 +60,13 @@ def overview(runs: Runs) -> Any:
              _colour(runs, label), label)
     one = next(iter(runs.values()))
     ax.axhline(one['threshold'], color=DATA, lw=1, ls=':', label='converged below')
-    ax.set(xlabel='step', yscale='log', title='distance (band: sd over seeds)')
-    other.set(xlabel='step', yscale='log', title='change of D between snapshots')
-    for panel in (ax, other):  # the powers of the default formatter are math text
+    ax.set(xlabel='step', title='distance (band: sd over seeds)')
+    other.set(xlabel='step', title='change of D between snapshots')
+    for panel in (ax, other):
+      # A log axis needs a value; D of the objective mmd, for example, has none.
+      if not any((np.asarray(line.get_ydata()) > 0).any() for line in panel.lines):
+        continue
+      panel.set_yscale('log')  # the powers of its default formatter are math text
       panel.yaxis.set_major_formatter(LogFormatter())
       panel.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     ax.legend()

@@ -16,6 +16,7 @@ DIRECTIONS = 64  # projections of the sliced distance
 PAIRS = 10  # pairs of samples of the data, over which the floor is averaged
 MERIT = ('distance_end', 'distance_late', 'fluctuation', 'spread', 'converged',
          'within_5', 'within_2', 'steps_converged')
+COVERAGE = ('modes', 'modes_found', 'good')  # figures of data with modes
 
 
 def wasserstein(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -130,22 +131,25 @@ def coverage(samples: np.ndarray, modes: data.Modes | None) -> dict[str, np.ndar
   """How many modes the samples cover, and which share of the samples is good.
 
   A sample is good if its nearest centre is within `modes.radius`; it counts for the
-  mode of that centre. A mode is covered by 1 % of all samples, and found by one.
+  mode of that centre. A mode is covered by 1 % of all samples, and found by one. A
+  sample that is not finite is not good.
 
   Args:
     samples: [seeds, n, d].
     modes: of the data; None: they are not counted.
 
   Returns:
-    {'modes': covered, 'modes_found': found, 'good': share of good samples}, [seeds]
-    each; {} without modes.
+    {name in `COVERAGE`: [seeds]}: the numbers of modes that are covered and found, and
+    the share of good samples; {} without modes.
   """
   from scipy import spatial
 
   if modes is None:
     return {}
-  distance, nearest = spatial.cKDTree(modes.centres).query(samples)
-  good = distance <= modes.radius
+  finite = np.isfinite(samples).all(-1)
+  distance, nearest = spatial.cKDTree(modes.centres).query(
+      np.where(finite[..., None], samples, 0))
+  good = finite & (distance <= modes.radius)
   counts = np.array([np.bincount(modes.mode[at[near]], minlength=modes.num)
                      for at, near in zip(nearest, good, strict=True)])
   return {'modes': (counts >= SHARE * samples.shape[1]).sum(1).astype(np.float64),

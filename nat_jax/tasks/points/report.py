@@ -24,14 +24,14 @@ KEYS = ('steps', 'samples', 'boundary', 'grid', 'data', 'negative')  # of points
 def tables(groups: Groups) -> list[Table]:
   """Tables of each experiment, and one of the modes that all runs cover.
 
-  Of an experiment with at most `FEW` runs: the figures of merit, and the distance to
-  the data against steps. Of two or more runs with equal seeds the last is tested
-  against the first, with paired tests over seeds. The rows of a table are one family of
-  tests.
+  Of an experiment with at most `FEW` runs, or whose data has no modes: the figures of
+  merit, and the distance to the data against steps. Of two or more runs with equal
+  seeds the last is tested against the first, with paired tests over seeds. The rows of
+  a table are one family of tests.
   """
   found = []
   for runs in _experiments(groups).values():
-    if len(runs) <= FEW:
+    if len(runs) <= FEW or not any(map(_num_modes, runs.values())):
       found += _of_experiment(runs)
   return found + _coverage(_experiments(groups))
 
@@ -52,7 +52,9 @@ def _of_experiment(runs):
           f'below {first["threshold"]:.3f}, {first["threshold"] / first["floor"]:g} '
           f'times that of two samples of {first["num_samples"]} points of the data '
           f'(the floor, {first["floor"]:.4f}).{against}', 'measure', runs, rivals,
-          {METRICS[name].title: (SAMPLES, name) for name in measures.MERIT}),
+          {METRICS[name].title: (SAMPLES, name) for name in (
+              *measures.MERIT,
+              *(measures.COVERAGE if any(map(_num_modes, runs.values())) else ()))}),
       _table(
           f'{first["name"]}: {first["measure"]} from the data against steps.{against}',
           'step', {label: run | {'evals': _distances(run)}
@@ -63,7 +65,7 @@ def _of_experiment(runs):
 def _coverage(experiments):
   """[the table of modes and good samples], a row per variant; [] without modes."""
   counted = {name: {label: run for label, run in runs.items()
-                    if run['evaluation'].get('num_modes')}
+                    if _num_modes(run)}
              for name, runs in experiments.items()}
   counted = {name: runs for name, runs in counted.items() if runs}
   if not counted:
@@ -77,11 +79,16 @@ def _coverage(experiments):
     for row in rows:
       merit = runs[row[0]]['evals'][SAMPLES] if row[0] in runs else {}
       row += [mean_text(merit.get(key) or [], METRICS[key].digits)
-              for key in ('modes', 'modes_found', 'good', 'distance_end')]
+              for key in (*measures.COVERAGE, 'distance_end')]
   return [Table(
       'Modes covered (by 1 % of the samples) and found (by one), share of good samples '
       'and distance from the data at the end: mean ± sample standard deviation over '
       'seeds.', header, rows)]
+
+
+def _num_modes(run):
+  """The number of modes of the data of a run; 0: they are not counted."""
+  return run['evaluation'].get('num_modes', 0)
 
 
 def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
