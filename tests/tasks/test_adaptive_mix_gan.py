@@ -178,6 +178,7 @@ def test_devices_agree(one_step):
 DISCRIMINATORS = {  # name -> shape of images, size; a row for each of the table
     'dcgan_discriminator': ((28, 28, 1), {'width': 1}),
     'mlp_discriminator': (SHAPE, {'widths': (8,), 'norm': 'spectral'}),
+    'resnet_discriminator': ((32, 32, 1), {'width': 1}),
     'toy_discriminator': ((2,), {'widths': (8,)}),
 }
 
