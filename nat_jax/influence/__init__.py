@@ -28,6 +28,9 @@ from nat_jax.tasks.points import measures
 
 METHODS = ('exact', 'tracin')
 MEMORY = 2.0  # GB for training states
+NOT_SEPARABLE = (
+    'has BatchNorm, which normalises an example by the others of its batch: the effect '
+    'of one example is not separable, and its exact influence not defined.')
 MEANING = (
     'value: by how much the metric would be worse if the example had been left out of '
     'every batch, to first order, with the number that means divide by unchanged. '
@@ -167,10 +170,9 @@ def _check_exact(run: Run, memory: float) -> None:
       {name: net.batch_stats for name, net in run.state.nets.items()})
   if any(path[-1].key in ('mean', 'var') for path, _ in stats):
     raise ValueError(
-        f'the network {run.config["model"]["name"]!r} has BatchNorm, which normalises '
-        'an example by the others of its batch: the effect of one example is not '
-        'separable, and its exact influence not defined. Use --method=tracin, or train '
-        'a network without BatchNorm (--config.model.name=mlp, vit_s16)')
+        f'the network {run.config["model"]["name"]!r} {NOT_SEPARABLE} Use '
+        '--method=tracin, or train a network without BatchNorm '
+        '(--config.model.name=mlp, vit_s16)')
   adjoint.plan(run.step, _num_bytes(run.state), memory * adjoint.GB)
 
 
@@ -212,10 +214,9 @@ def _check_networks(run):
     # BatchNorm of a generator normalises what is generated, and no training example.
     if name != 'gen' and any('BatchStatsNorm' in path for path in paths):
       raise ValueError(
-          f'the discriminator {run.config["discriminator"]["name"]!r} has BatchNorm, '
-          'which normalises an example by the others of its batch: the effect of one '
-          'example is not separable, and its exact influence not defined. Train one '
-          'without (--config.discriminator.batch_norm=False, or mlp_discriminator)')
+          f'the discriminator {run.config["discriminator"]["name"]!r} {NOT_SEPARABLE} '
+          'Train one without (--config.discriminator.batch_norm=False, or '
+          'mlp_discriminator)')
 
 
 def _num_bytes(state):

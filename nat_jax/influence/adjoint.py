@@ -1,8 +1,9 @@
 """The exact derivative of a result of a training by the weights of its examples.
 
     replay = make_replay(config, inputs, trainer, mesh)
-    state = replay.last(start, num)                     # the training once more
-    slopes = trace_back(replay, start, num, cotangent, budget, add)
+    for step in range(num):                             # the training once more
+      state = replay.advance(state, step)
+    trace_back(replay, start, 0, num, cotangent, width, add)
 
 A step is a pure function of the state, and the stream a pure function of the step, so
 that a training can be repeated from its start. `trace_back` applies the transposed

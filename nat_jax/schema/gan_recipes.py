@@ -136,12 +136,7 @@ def dcgan(
           negatives=negatives if count else {},
           negatives_per_batch=count,
       ),
-      measures=dict(
-          num_samples=size['num_samples'],
-          features=_checkpoint(classifier),
-          independent=_checkpoint(independent) if independent else {},
-      ),
-      run={key: size[key] for key in RUN_KEYS},
+      **_evaluated(size, classifier, independent),
   )
 
 
@@ -210,6 +205,13 @@ def resnet(
           negatives=negatives if count else {},
           negatives_per_batch=count,
       ),
+      **_evaluated(size, classifier, independent),
+  )
+
+
+def _evaluated(size, classifier, independent):
+  """The groups `measures` and `run` of a form, `FULL` or `SMALL`."""
+  return dict(
       measures=dict(
           num_samples=size['num_samples'],
           features=_checkpoint(classifier),
