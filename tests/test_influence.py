@@ -12,10 +12,12 @@ from scipy import stats
 
 from nat_jax import data, influence, metrics, runs, train
 from nat_jax.commands import influence as command
-from nat_jax.influence import adjoint, samples, targets
+from nat_jax.influence import adjoint, gans, samples, targets
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
+from nat_jax.tasks.classify import inputs as inputs_lib
+from nat_jax.tasks.points import measures
 
 STEPS, POSITIVES, NEGATIVES = 30, 24, 12
 NAMES = ('validation', 'others')
@@ -80,7 +82,7 @@ def retrain(workdir):
     return {name: run.trainer.heads['logits'](state, shown.arrays.image)
             for name, shown in sets.items()}
 
-  sets = influence.inputs_lib.load_evals(run.config, {}, ['validation'])
+  sets = inputs_lib.load_evals(run.config, {}, ['validation'])
   trained = jax.jit(jax.vmap(training))
 
   def values(weights):
@@ -429,15 +431,15 @@ def test_mistakes_of_gans_of_images(gan, tmp_path, monkeypatch):
       ({'loss': {'name': 'cat_gan'}}, "loss='cat_gan' compares.*not separable"),
       ({'discriminator': {'kernels': 3}}, 'kernels=3 compares.*kernels 0')):
     with pytest.raises(ValueError, match=message):
-      influence._check_losses({**run.config, **changes})
+      gans.check_losses({**run.config, **changes})
   spectral = net.replace(batch_stats={'Dense_0': {'u': np.ones(3)}})
   with pytest.raises(ValueError, match='discriminator has spectral norm'):
-    influence._check_networks(run._replace(state=run.state.replace(
+    gans.check_networks(run._replace(state=run.state.replace(
         nets={**run.state.nets, 'disc': spectral})))
   run = run._replace(state=run.state.replace(
       nets={**run.state.nets, 'disc': coupled}))
   with pytest.raises(ValueError, match='discriminator.*BatchNorm.*not separable'):
-    influence._check_exact(run, 1.0)
+    gans.check(run)
 
 
 @pytest.mark.slow
@@ -463,7 +465,7 @@ def test_points_of_a_gan_against_true_leave_one_out(tmp_path, monkeypatch):
   index = [inputs.stream.index(step) for step in range(steps)]
   index = jax.tree.map(lambda *rows: np.stack(rows), *index)
   batches = data.gather(inputs.pool, index)
-  held_out = influence.measures.hold_out(run.config['data'], 60).points.astype('f4')
+  held_out = measures.hold_out(run.config['data'], 60).points.astype('f4')
   z = np.random.default_rng(0).standard_normal((60, 1)).astype('f4')
 
   def training(weights):

@@ -85,7 +85,7 @@ def write(workdir: str, found: Influence, top: int = TOP) -> dict[str, Any]:
 
 def has_files(found: Influence) -> bool:
   """Whether rows can be dropped from the training data of this run, as from sources."""
-  return found.config['task'] != 'points'
+  return 'drop' in found.config['data']
 
 
 def _check(top):

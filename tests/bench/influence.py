@@ -33,6 +33,7 @@ from steps import machine
 
 from nat_jax import data, influence, runs, train
 from nat_jax.commands import config_file
+from nat_jax.influence import classifiers
 from nat_jax.runtime import parallel
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import inputs
@@ -94,7 +95,7 @@ def leave_one_out(workdir, rows):
     # Not quite 0, so that the numbers that means divide by stay.
     weight = np.where(index == row, np.float32(1e-12), batches['weight'])
     state, _ = update(parallel.copy(start), {}, (), {**batches, 'weight': weight})
-    return influence.differentiate(run, state, target, shown)[0]
+    return classifiers.differentiate(run, state, target, shown)[0]
 
   return np.array([metric(row) for row in rows]) - metric(-2)
 
