@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pathlib
 import shutil
 import signal
 
@@ -18,6 +19,11 @@ if jax.__version_info__ < (0, 11):
 # etils reads it once, when the first path is made. With TensorFlow, which tests of tfds
 # need, test_store.py's stand-in for an object store would be passed over.
 os.environ['EPATH_USE_TF'] = '0'
+# Tests write many files, and what is saved is synchronised with the disk: in memory,
+# where there is room, they do not wait for it.
+MEMORY_FOLDER = pathlib.Path('/dev/shm')
+if os.access(MEMORY_FOLDER, os.W_OK) and shutil.disk_usage(MEMORY_FOLDER).free > 4e9:
+  os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', str(MEMORY_FOLDER))
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
