@@ -226,6 +226,7 @@ def test_run_without_a_calibration_part(tmp_path):
     calibrate.calibrate(str(tmp_path / 'run'))
 
 
+@pytest.mark.slow
 def test_gan(tmp_path):
   source = toy.fake(0, num=32)
   train.train(presets.experiment(

@@ -381,6 +381,7 @@ def test_weights_of_timm_that_do_not_go(resnet18, tmp_path, monkeypatch):
 # The guide.
 
 
+@pytest.mark.slow
 def test_the_guide(tmp_path, monkeypatch, capsys):
   """Its commands, with the stand-in, few updates and no plain classifier."""
   page = pathlib.Path(toy.ROOT, 'docs', 'embeddings.md').read_text()

@@ -162,6 +162,7 @@ def make_gan(evals):
       run=dict(log_every=6, eval_every=3, checkpoint_every=6, tensorboard=False))
 
 
+@pytest.mark.slow
 def test_a_gan_shows_samples_more_often_than_it_measures_them(tmp_path):
   evaluation = train.train(make_gan({
       'samples': {'type': 'samples', 'every': 0}, 'look': {'type': 'sheet', 'every': 2},

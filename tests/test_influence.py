@@ -188,6 +188,7 @@ def mislabelled(tmp_path_factory):
   return str(folder / 'run'), rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', influence.METHODS)
 def test_mislabelled_positives_are_the_most_harmful(mislabelled, method):
   workdir, wrong = mislabelled
@@ -311,6 +312,7 @@ def test_mistakes(changes, arguments, message, workdir, tmp_path, monkeypatch):
   assert written() == before
 
 
+@pytest.mark.slow
 def test_tracin_takes_networks_with_batch_norm(tmp_path, monkeypatch, capsys):
   path = str(tmp_path / 'run')
   train.train(make_config(steps=6, model=BATCH_NORM), path)
@@ -379,6 +381,7 @@ def gan(tmp_path_factory):
   return str(folder / 'run')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('of', samples.METRICS)
 def test_images_of_a_gan_against_differences(gan, of):
   """The metric after trainings whose examples have slightly other weights."""

@@ -110,9 +110,10 @@ def generated(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name, own', [
-    ('nat/cifar10.py:nat_small', 'cifar100'), ('nat/cifar10.py:ilsvrc', 'ilsvrc'),
-    ('nat/svhn.py:nat', 'cifar100'), ('nat/mnist.py:letters_small', 'letters'),
-    ('at/cifar10.py:teacher_nat', 'cifar100')])
+    ('nat/mnist.py:letters_small', 'letters'),
+    *(pytest.param(name, own, marks=pytest.mark.slow) for name, own in (
+        ('nat/cifar10.py:nat_small', 'cifar100'), ('nat/cifar10.py:ilsvrc', 'ilsvrc'),
+        ('nat/svhn.py:nat', 'cifar100'), ('at/cifar10.py:teacher_nat', 'cifar100')))])
 def test_images_of_the_recipes_are_parted(name, own, generated, monkeypatch):
   """Nine tenths are trained on, a twentieth each is held out; none is in two parts."""
   monkeypatch.setenv('NAT_JAX_CACHE', generated)

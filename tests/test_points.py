@@ -91,6 +91,7 @@ def test_a_seed_is_the_same_alone_and_among_others(folder, tmp_path):
     assert np.abs(both[name][0] - both[name][2]).max() > 1e-2  # it learns
 
 
+@pytest.mark.slow
 def test_negatives_are_pushed_below_one_half(folder):
   found = arrays(folder / 'nat')
   boundary = found['boundary'][-1].astype(float).mean(0)
@@ -254,6 +255,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(in_the_plane, tmp_path, monkey
     np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_kept(folder, capsys):
   workdir = folder / 'nat'
   other = variant_beside(workdir, '$_$')  # is no mathematics

@@ -150,6 +150,7 @@ def folder(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 def test_conditional_samples_are_of_all_classes_and_so_is_every_fifth(folder):
   run = runs.restore(str(folder / 'g8_acgan'))
   z = np.zeros((400, 2), np.float32)  # only the class tells samples apart

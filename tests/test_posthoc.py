@@ -221,6 +221,7 @@ def test_time_left_follows_the_speed_of_the_program(monkeypatch, capsys):
       'test: 10 of 40 images  ETA 1:30']
 
 
+@pytest.mark.slow
 def test_the_share_of_odin_is_shown(workdir, capsys):
   found = posthoc.posthoc(workdir, scores=['odin'], per_set=10)
   assert 'odin takes 3 passes' in capsys.readouterr().out

@@ -173,6 +173,7 @@ def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
   assert_same_records(tmp_path / 'whole', tmp_path / 'stopped')
 
 
+@pytest.mark.slow
 def test_resumed_on_fewer_devices(stop_at, done, tmp_path, monkeypatch):
   """8, then 4, then 1: the state that was saved, bit for bit; it goes on to one end."""
   restored, make_mesh = [], parallel.make_mesh
@@ -701,6 +702,7 @@ def test_divergence_before_any_checkpoint(tmp_path):
   assert checkpoint.list_steps(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('figure, choose', [('accuracy', max), ('ece', min)])
 def test_best_checkpoint_stays_beside_the_newest(figure, choose, tmp_path):
   """The learning rate becomes absurd: the best is early, and is not thrown away."""

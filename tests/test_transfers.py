@@ -29,7 +29,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.slow) if name in ('gan', 'points') else name
+    for name in CONFIGS])
 def test_updates_transfer_nothing_implicitly(name, tmp_path, monkeypatch):
   """The batches of a call are put on the device explicitly, and nothing else is."""
   made, guarded = feed.make_feed, []

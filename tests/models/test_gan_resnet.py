@@ -208,6 +208,7 @@ def batch():
 jitted = functools.cache(lambda: jax.jit(forward))
 
 
+@pytest.mark.slow
 def test_every_layer_has_spectral_norm_1_after_enough_updates():
   """Each kernel has its u, and |W u| ends at the largest singular value of W."""
   variables = networks()[1]
@@ -228,6 +229,7 @@ def test_every_layer_has_spectral_norm_1_after_enough_updates():
       np.testing.assert_allclose(np.linalg.norm(used, 2), 1, rtol=0.01, err_msg=path)
 
 
+@pytest.mark.slow
 def test_devices_and_empty_slots():
   """pmap over 4 devices is jit on one; empty slots change nothing; classes do."""
   variables = networks()[1]

@@ -21,6 +21,7 @@ def draws(key):
           for i, (name, draw) in enumerate(kinds.items())}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('as_users_compile')
 def test_state_has_the_bits_of_full_optimisation():
   """Level 1 of LLVM, at which the program that runs once is compiled, changes none."""

@@ -29,6 +29,7 @@ def make_batch(seed=0):
   return toy.make_batch(SHAPE, seed=seed)
 
 
+@pytest.mark.slow
 def test_devices_agree():
   """Under pmap a partner may be on another device: its features are gathered."""
   trainer = make_trainer(

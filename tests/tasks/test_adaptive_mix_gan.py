@@ -153,6 +153,7 @@ def test_partners_are_a_circle_of_the_filled_slots():
     assert place == 0 and seen == {0, 1, 2, 4, 5, 6, 7}
 
 
+@pytest.mark.slow
 def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
   """With s = 1; input noise and dropout of x and x' are equal."""
   monkeypatch.setattr(
@@ -167,6 +168,7 @@ def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
   toy.assert_figures_close(mixed.figures(figures), plain.figures(others), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_devices_agree(one_step):
   """Under pmap a partner may be on another device: image and outputs are gathered."""
   _, trainer, _, _, expected, figures = one_step

@@ -67,6 +67,7 @@ def student():
   return models.SmallConv(NUM_CLASSES, widths=(4,))
 
 
+@pytest.mark.slow
 def test_devices_agree_and_every_network_learns(student):
   trainer = advgan.TRAINERS['advgan'](**settings(student=student))
   items = jax.tree.map(lambda *x: np.stack(x), make_batch(0), make_batch(1))

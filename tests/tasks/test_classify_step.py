@@ -56,8 +56,9 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize('name, num_devices, mode, scan', [
     ('nat', 8, 'jit', False), ('nat', 8, 'pmap', False), ('nat', 1, 'jit', True),
-    ('nat', 8, 'pmap', True), ('outlier_exposure', 8, 'pmap', False),
-    ('background', 8, 'jit', True)])
+    *(pytest.param(*some, marks=pytest.mark.slow) for some in (
+        ('nat', 8, 'pmap', True), ('outlier_exposure', 8, 'pmap', False),
+        ('background', 8, 'jit', True)))])
 def test_devices_agree(name, num_devices, mode, scan):
   expected, expected_metrics = on_one_device(name)
   state, metrics = run(name, num_devices, mode, scan)

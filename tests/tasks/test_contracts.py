@@ -60,9 +60,8 @@ def run(name, num_devices, mode):
 
 # Under jit XLA itself sees to it that devices agree: one trainer, that of most sums.
 @pytest.mark.parametrize(
-    'name, mode', [('third network', 'jit'), ('third network', 'pmap'), *(
-        pytest.param(name, 'pmap', marks=pytest.mark.slow)
-        for name in TRAINERS if name != 'third network')])
+    'name, mode', [('third network', 'jit'), *(
+        pytest.param(name, 'pmap', marks=pytest.mark.slow) for name in TRAINERS)])
 def test_devices_agree_and_every_network_learns(name, mode):
   start, expected, figures = run(name, 1, 'jit')
   _, state, others = run(name, 8, mode)
@@ -182,7 +181,8 @@ def test_stacked_generators_take_turns():
     generator.apply({'params': params}, z[:5])
 
 
-@pytest.mark.parametrize('kind', ['classifier', 'gan'])
+@pytest.mark.parametrize(
+    'kind', ['classifier', pytest.param('gan', marks=pytest.mark.slow)])
 def test_a_training_is_differentiable_in_the_weights_of_its_examples(kind):
   """The influence of every example, against central differences; BatchNorm is off the
   path, since a weight only masks it."""

@@ -62,9 +62,9 @@ def on_one_device(name):
 
 
 @pytest.mark.parametrize('name, num_devices, mode, scan', [
-    ('nat', 8, 'jit', False), ('nat', 8, 'pmap', True),
-    ('projection', 8, 'pmap', False),
-    pytest.param('apart', 8, 'pmap', False, marks=pytest.mark.slow)])
+    ('nat', 8, 'jit', False),
+    *(pytest.param(name, 8, 'pmap', name == 'nat', marks=pytest.mark.slow)
+      for name in ('nat', 'projection', 'apart'))])
 def test_devices_agree(name, num_devices, mode, scan):
   _, expected, expected_metrics = on_one_device(name)
   trainer, state, metrics = run(name, num_devices, mode, scan)

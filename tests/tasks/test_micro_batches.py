@@ -109,9 +109,9 @@ def run(kind, name, num, num_devices, mode):
 
 @pytest.mark.parametrize('kind, name, num, num_devices, mode', [
     ('classifier', 'nat', NUM, 1, 'jit'), ('classifier', 'mix', NUM, 8, 'pmap'),
-    ('classifier', 'mine', NUM, 8, 'jit'), ('gan', 'joint', NUM, 8, 'pmap'),
-    ('gan', 'apart', 2, 1, 'jit'),
-    pytest.param('gan', 'apart', NUM, 8, 'jit', marks=pytest.mark.slow)])
+    *(pytest.param(*some, marks=pytest.mark.slow) for some in (
+        ('classifier', 'mine', NUM, 8, 'jit'), ('gan', 'joint', NUM, 8, 'pmap'),
+        ('gan', 'apart', 2, 1, 'jit'), ('gan', 'apart', NUM, 8, 'jit')))])
 def test_updates_are_those_of_the_whole_batch(kind, name, num, num_devices, mode):
   trainer, expected, expected_metrics = run(kind, name, 1, 1, 'jit')
   _, state, metrics = run(kind, name, num, num_devices, mode)
@@ -131,7 +131,8 @@ def make_small(num, **settings):
       **settings}))
 
 
-@pytest.mark.parametrize('num_devices, mode', [(1, 'jit'), (8, 'pmap')])
+@pytest.mark.parametrize('num_devices, mode', [
+    (1, 'jit'), pytest.param(8, 'pmap', marks=pytest.mark.slow)])
 def test_parts_have_statistics_of_their_own(num_devices, mode):
   """Against a loop over the parts: sums of gradients, running statistics in turn."""
   batch = toy.make_batch(SHAPE, 64)
@@ -168,7 +169,8 @@ def test_parts_have_statistics_of_their_own(num_devices, mode):
   np.testing.assert_allclose(metrics.compute()['loss'], loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize('num_devices', [1, 8])
+@pytest.mark.parametrize(
+    'num_devices', [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_only_the_activations_of_a_part_take_memory(num_devices):
   shape = (32, 32, 3)
   mesh = parallel.make_mesh(jax.devices()[:num_devices])

@@ -28,6 +28,7 @@ def make_batch(seed=0):
   return toy.make_batch(SHAPE, seed=seed)
 
 
+@pytest.mark.slow
 def test_devices_agree():
   """Random turns and mixed negatives, by one program for one device and by pmap."""
   trainer = make_trainer(views=1, treat=classify.TREATMENTS['mix']())

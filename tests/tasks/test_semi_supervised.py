@@ -118,6 +118,7 @@ def make_items(seed=0, steps=2):
           'unlabelled': batch(np.random.default_rng(seed), 16, False)}
 
 
+@pytest.mark.slow
 def test_devices_agree():
   trainer = make_trainer()
   state, metrics, start = toy.run_on_devices(trainer, 1, 'jit', make_items())
