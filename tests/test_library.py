@@ -407,10 +407,14 @@ def test_the_file_itself_is_a_program(clf, images, exported, monkeypatch, capsys
   (tmp_path / 'bad.png').write_text('')
   run_zip(monkeypatch, exported, tmp_path, tmp_path / 'bad.png', '--help')
   assert capsys.readouterr().out.startswith('usage: python load.py model.zip PICTURE')
-  run_zip(monkeypatch, exported, tmp_path)
+  with pytest.raises(SystemExit, match='1'):
+    run_zip(monkeypatch, exported, tmp_path)
   assert capsys.readouterr().out == (
       f'{tmp_path}: a folder; name its pictures, such as {tmp_path}/*\n')
-  run_zip(monkeypatch, exported, tmp_path / 'a.png', tmp_path / 'bad.png')
+  run_zip(monkeypatch, exported, tmp_path / 'a.png')
+  capsys.readouterr()
+  with pytest.raises(SystemExit, match='1'):
+    run_zip(monkeypatch, exported, tmp_path / 'a.png', tmp_path / 'bad.png')
   found = clf.predict(images[:1])
   one, other = capsys.readouterr().out.splitlines()
   likeliest = clf.classes_[found.probabilities[0].argmax()]

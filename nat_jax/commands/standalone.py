@@ -104,6 +104,9 @@ def main(argv: Sequence[str]) -> None:
 
   Args:
     argv: path of the export, and the pictures.
+
+  Raises:
+    SystemExit: with status 1 after all lines, if a picture cannot be classified.
   """
   usage = f'usage: python load.py model.zip PICTURE ...\n\n{__doc__}'
   if not argv:
@@ -115,14 +118,17 @@ def main(argv: Sequence[str]) -> None:
   model = load(path)
   if not pictures:
     print(f'largest difference from the golden results: {difference(model):.2g}')
+  failed = 0
   for picture in pictures:
     if os.path.isdir(picture):
       print(f'{picture}: a folder; name its pictures, such as {picture}/*')
+      failed += 1
       continue
     try:
       found = model.predict([picture])
     except Exception as error:  # for a damaged file Pillow raises nearly any exception
       print(f'{picture}: unreadable ({error})')
+      failed += 1
       continue
     classes, probabilities = model.meta['classes'], found['probabilities'][0]
     label = found['label'][0]
@@ -130,6 +136,8 @@ def main(argv: Sequence[str]) -> None:
     order = np.argsort(-probabilities, kind='stable')[:3]
     print(f'{picture}: {answer} ('
           + ', '.join(f'{classes[k]} {probabilities[k]:.3f}' for k in order) + ')')
+  if failed:
+    sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -28,6 +28,7 @@ PARTS = ('train', 'validation', 'calibration', 'test')
 SHARES = {'train': 0.6, 'validation': 0.1, 'calibration': 0.1, 'test': 0.2}
 COLUMNS = ('path', 'label', 'split', 'group')  # the first two are needed
 NEGATIVE = -1  # label of negatives
+LISTED = 5  # lines of further mistakes that an error names
 
 
 class Table(NamedTuple):
@@ -211,35 +212,48 @@ def _check_columns(path, columns):
 
 
 def _check_files(path, rows, files, lines):
-  first = {}
+  first, mistakes = {}, []
   for row, file, line in zip(rows, files, lines, strict=True):
-    if not row['path']:
-      raise ValueError(f'{path}, line {line}: there is no path')
-    if not os.path.isfile(file):
-      raise ValueError(
-          f'{path}, line {line}: there is no file {file!r}; paths are relative to the '
-          'folder of the table')
     same = os.path.normpath(file)
-    if same in first:
-      raise ValueError(
-          f'{path}, line {line}: {row["path"]} is in line {first[same]} already; '
-          'remove one of the two')
-    first[same] = line
+    if not row['path']:
+      mistakes.append((line, 'there is no path'))
+    elif not os.path.isfile(file):
+      mistakes.append((line, f'there is no file {file!r}; paths are relative to the '
+                       'folder of the table'))
+    elif same in first:
+      mistakes.append((line, f'{row["path"]} is in line {first[same]} already; remove '
+                       'one of the two'))
+    first.setdefault(same, line)
+  _refuse(path, mistakes)
 
 
 def _check_parts(path, part, groups, lines):
-  first = {}
+  first, mistakes = {}, []
   for name, group, line in zip(part, groups, lines, strict=True):
-    if name not in PARTS:
-      raise ValueError(
-          f'{path}, line {line}: {names_lib.unknown("split", name, PARTS)}; fill in '
-          'the column split in each row, or leave it out')
     other, before = first.setdefault(group, (name, line))
-    if other != name:
-      raise ValueError(
-          f'{path}, line {line}: the group {group!r} is in the split {name!r} here and '
-          f'in {other!r} in line {before}; pictures of a group must be in one split: '
-          'correct it, or leave the column split out')
+    if name not in PARTS:
+      mistakes.append((
+          line, f'{names_lib.unknown("split", name, PARTS)}; fill in the column split '
+          'in each row, or leave it out'))
+    elif other != name:
+      mistakes.append((
+          line, f'the group {group!r} is in the split {name!r} here and in '
+          f'{other!r} in line {before}; pictures of a group must be in one split: '
+          'correct it, or leave the column split out'))
+  _refuse(path, mistakes)
+
+
+def _refuse(path, mistakes):
+  """Raises ValueError for the first mistake, (line, text), and the lines of others."""
+  if not mistakes:
+    return
+  (line, text), *others = mistakes
+  if others:
+    listed = ', '.join(str(line) for line, _ in others[:LISTED])
+    more = f' and {len(others) - LISTED} more' if len(others) > LISTED else ''
+    text += (f'. Mistakes are also in line {listed}' if len(others) == 1 else
+             f'. Mistakes are also in lines {listed}{more}')
+  raise ValueError(f'{path}, line {line}: {text}')
 
 
 def _check_classes(path, names, label, part, groups, lines):

@@ -24,6 +24,7 @@ Paragraph = tuple[str, list[str]]
 ACCEPTED = 'fpr95_id_positive'  # negatives accepted where 95 % of positives are
 MOST = 4  # groups that have a paragraph each
 WIDE = 0.3  # of an interval; a share that is known less exactly is not put in words
+ENOUGH = 40  # images: no interval of a share of so many is wider
 REFUSED = ((0.05, 'almost all of'), (0.25, 'most of'), (0.5, 'more than half of'),
            (0.8, 'less than half of'))
 
@@ -119,7 +120,8 @@ def _headline(label, runs):
         [f'{words} {joined(by_words[words])}' for words in order if words in by_words]
     ) + '.'
   if unsure:
-    text += f' Of {joined(unsure)} there are too few images to say.'
+    text += (f' Of {joined(unsure)} there are too few images to say: test {ENOUGH} or '
+             'more.')
   return text
 
 
