@@ -273,6 +273,8 @@ class Task(NamedTuple):
     sampler: Run on one device of this process -> function (num, seed) -> examples that
       it generates: uint8 [num, h, w, c], or float32 vectors [num, d]; None: its runs
       generate nothing. A seed is a whole number or a sequence of them.
+    predict: (Run, its workdir, files that the user names, path to write to or None) ->
+      text on what it wrote, for --mode=predict; None: the mode classifies pictures.
   """
 
   title: str
@@ -285,6 +287,7 @@ class Task(NamedTuple):
   resolve: Callable[..., dict[str, Any]] = lambda config, others: config
   verdict: Callable[..., list[tuple[str, list[str]]]] = lambda groups: []
   sampler: Callable[[Run], Callable[..., np.ndarray]] | None = None
+  predict: Callable[[Run, str, Sequence[str], str | None], str] | None = None
 
 
 def figures(metrics: clu_metrics.Collection) -> dict[str, float]:

@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 from scipy import special
 
-from nat_jax import classifier, metrics, schema
+from nat_jax import classifier, metrics, runs, schema
 from nat_jax.classifier import Classifier
 from nat_jax.commands import calibrate, flags, predictions
 from nat_jax.commands.predictions import ACCEPTED, UNREADABLE
@@ -28,6 +28,7 @@ from nat_jax.data import picture_paths
 from nat_jax.metrics import selective
 from nat_jax.reports import figures, pictures
 from nat_jax.runtime import results, writers
+from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import rule
 from nat_jax.tasks.classify.rule import NONE
 
@@ -396,6 +397,11 @@ def run(argv: Sequence[str] = ()) -> None:
   images = [*(flags.IMAGES.value or ()), *argv]
   if not images:
     flags.needed(flags.IMAGES, 'predict')
+  of_task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']].predict
+  if of_task is not None:
+    restored = runs.restore(workdir, flags.STEP.value)
+    print(of_task(restored, workdir, images, flags.OUT.value))
+    return
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
       TOP if flags.TOP.value is None else flags.TOP.value, flags.SHEET.value,
