@@ -52,7 +52,8 @@ def scenes(num, seed, num_rare=None, kinds=('blank', 'noise')):
 def sources(folder):
   """(source of the training pairs, evaluation sets)."""
   if folder:
-    train, test = ({'name': 'masks', 'path': os.path.join(os.path.abspath(folder), part)}
+    root = os.path.abspath(folder)
+    train, test = ({'name': 'masks', 'path': os.path.join(root, part)}
                    for part in ('train', 'test'))
     return train, {'test': {'source': test}}
   evals = {'test': {'source': scenes(1000, 10_001), 'seen': True},

@@ -3,8 +3,8 @@
     pairs = scenes(num=60, num_rare=3, kinds=('blank', 'noise'), seed=0)
     pairs.image.shape, pairs.mask.shape              # (60, 16, 16, 3), (60, 16, 16)
 
-'ground' with 'water' and 'leaf' on it. In a few scenes there is a patch of 'weave', a
-checkerboard with the mean colour of 'leaf'. In half of the scenes a rectangle shows
+'ground' with 'water' and 'leaf' on it. In a few scenes there is a patch of 'gravel',
+light and dark pixels with the mean colour of 'leaf'. In half of the scenes a rectangle shows
 something that is of no class: the void.
 """
 
@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from nat_jax import names as names_lib
-from nat_jax.data.memory import check_memory
 from nat_jax.data.masks import VOID, Pairs
+from nat_jax.data.memory import check_memory
 
 SIDE = 16
-NAMES = ('ground', 'water', 'leaf', 'weave')
-GROUND, WATER, LEAF, WEAVE = range(len(NAMES))
-COLOURS = np.array([(120, 105, 90), (80, 105, 150), (95, 130, 85), (95, 130, 85)])
-CONTRAST = 40  # of the checkerboard of 'weave', around its mean colour
-SPREAD, NOISE = 14, 14  # standard deviations: of an object's colour, of a pixel's
+NAMES = ('ground', 'water', 'leaf', 'gravel')
+GROUND, WATER, LEAF, GRAVEL = range(len(NAMES))
+COLOURS = np.array([(130, 100, 70), (50, 100, 190), (80, 150, 60), (80, 150, 60)])
+CONTRAST = 65  # standard deviation of the brightness of the stones of 'gravel'
+SPREAD, NOISE = 28, 28  # standard deviations: of an object's colour, of a pixel's
 
 
 def blank(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def scenes(
 
   Args:
     num: number of scenes.
-    num_rare: number of them that show 'weave'.
+    num_rare: number of them that show 'gravel'.
     kinds: what the void shows, names in `KINDS`, each equally often.
     seed: of all random numbers.
     num_classes: must be 4.
@@ -102,10 +102,9 @@ def _scene(rng: np.random.Generator, rare: bool, kinds: Sequence[str]) -> Any:
     image[inside] = COLOURS[label] + rng.normal(0, SPREAD, 3)
   if rare:
     place = _rectangle(rng, 5, 8)
-    board = np.where((rows + columns + rng.integers(2)) % 2, CONTRAST, -CONTRAST)
-    colour = COLOURS[WEAVE] + rng.normal(0, SPREAD, 3)
-    mask[place] = WEAVE
-    image[place] = (colour + board[..., None])[place]
+    mask[place] = GRAVEL
+    stones = rng.normal(0, CONTRAST, (*mask[place].shape, 1))
+    image[place] = COLOURS[GRAVEL] + rng.normal(0, SPREAD, 3) + stones
   image += rng.normal(0, NOISE, image.shape)
   if kinds and rng.random() < 0.5:
     place = _rectangle(rng, 4, 7)

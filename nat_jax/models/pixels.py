@@ -19,9 +19,12 @@ from nat_jax.models import layers
 class UNet(nn.Module):
   """Two 3x3 convolutions at each resolution, on the way down and on the way up.
 
-  On the way down a maximum pool halves the picture; on the way up each map is enlarged
-  to the size of the map of the way down, and joined with it. Pictures may have any
-  size.
+  On the way down a maximum pool halves the picture; on the way up a transposed 2x2
+  convolution doubles the map, which is cropped to the size of the map of the way down
+  and joined with it. Pictures may have any size.
+
+  The transposed convolution matters to a generator: without it the output of a constant
+  input is constant, and only noise could make a regular texture.
 
   Attributes:
     num_outputs: channels of the output.
@@ -43,7 +46,9 @@ class UNet(nn.Module):
       x = _twice(x, width)
       seen.append(x)
     for width, skip in zip(self.widths[-2::-1], seen[-2::-1], strict=True):
-      x = jax.image.resize(x, (*skip.shape[:3], x.shape[3]), 'nearest')
+      _, h, w, _ = skip.shape
+      x = nn.ConvTranspose(width, (2, 2), (2, 2), kernel_init=layers.he_init)(x)
+      x = x[:, :h, :w]
       x = _twice(jnp.concatenate([x, skip], -1), width)
     return nn.Conv(self.num_outputs, (1, 1), kernel_init=layers.torch_init)(x)
 

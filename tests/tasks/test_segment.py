@@ -13,10 +13,9 @@ import toy
 from PIL import Image
 
 from nat_jax import data, losses, models, runs, train
-from nat_jax.commands import predict, report
+from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import segmentation
-from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import segment
 from nat_jax.tasks.segment import build, step
@@ -166,7 +165,8 @@ def test_an_update_is_that_of_the_formulas():
     # Pictures of the head are rounded to 8 bits.
     close = dict(rtol=2e-3, atol=2e-4) if name == 'segmenter' else dict(
         rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(trainer.figures(found)[figure], value, rtol=close['rtol'])
+    np.testing.assert_allclose(
+        trainer.figures(found)[figure], value, rtol=close['rtol'])
     toy.assert_trees_close(
         after.nets[name].params, jax.tree.map(lambda p, g: p - RATE * g, before, slope),
         **close)
@@ -245,7 +245,7 @@ def test_sets_of_a_batch():
   config = runs.resolve(small('gan', trainer__synthetic_from=1))
   inputs = build.load(config)
   pairs = build.load_training(config)
-  assert config['rare'] == [3] and inputs.class_names[3] == 'weave'
+  assert config['rare'] == [3] and inputs.class_names[3] == 'gravel'
   rare = (pairs.mask == 3).any((1, 2))
   assert rare.sum() == 3 and inputs.shape == (16, 16, 4)
   taken = {'real': [], 'base': []}
@@ -281,10 +281,11 @@ def test_balanced_factors():
     (dict(rare=(4,)), ['rare=[4]', '0..3']),
     (dict(generator={}), ['discriminator={}']),
     (dict(data__pasted_per_batch=0), ['pasted_per_batch=0', 'generator={}']),
-    (dict(segmenter={'name': 'patch_discriminator'}), ['segmenter', '16 x 16', '8 x 8']),
+    (dict(segmenter={'name': 'patch_discriminator'}),
+     ['segmenter', '16 x 16', '8 x 8']),
     (dict(segmenter={'name': 'unet', 'widths': ()}), ['segmenter.widths']),
     (dict(loss={'name': 'background'}), ['loss', 'background']),
-    (dict(data__pairs__num_rare=0), ['weave', 'training masks']),
+    (dict(data__pairs__num_rare=0), ['gravel', 'training masks']),
     (dict(data__pairs__kinds=('fog',)), ["'fog'", 'stripes']),
     (dict(num_classes=5), ['num_classes=5', '4']),
     (dict(data__class_weights=(1, 2)), ['class_weights', '4', '2']),
@@ -340,8 +341,8 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   for name, array in toy.arrays(whole / 'examples' / 'synthetic.npz').items():
     np.testing.assert_array_equal(array, before[name])
   text = report.tables([str(whole)])
-  for words in ('mIoU', 'not the pixel accuracy', 'weave', 'stripes (void: not seen)',
-                'Rare: weave', f'{evaluation["evals"]["test"]["miou"]:.3f}'):
+  for words in ('mIoU', 'not the pixel accuracy', 'gravel', 'stripes (void: not seen)',
+                'Rare: gravel', f'{evaluation["evals"]["test"]["miou"]:.3f}'):
     assert words in text, words
   page = pathlib.Path(report.write([str(whole)], str(tmp_path / 'report')))
   for name in ('predictions', 'synthetic'):
@@ -413,7 +414,6 @@ def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
   with pytest.raises(ValueError, match="different names.*'a' twice"):
     segment.TASK.predict(run, str(workdir), [str(tmp_path / 'new')])
   assert not (workdir / 'predictions').exists()
-  assert predict.PREDICTIONS  # the mode of classifiers is another one
 
 
 def test_a_run_of_folders(tmp_path):

@@ -108,10 +108,11 @@ def measure(
   classes, size = config['num_classes'], config['eval_batch_size']
   counts, inside, outside = 0, [], []
   for start in range(0, len(pairs.mask), size):
-    mask = pairs.mask[start:start + size]
-    prediction, confidence = np.moveaxis(predict(pairs.image[start:start + size]), -1, 0)
-    prediction = prediction.astype(np.int32)
-    counts = counts + segmentation.confusion(prediction, mask, classes)
+    rows = slice(start, start + size)
+    mask = pairs.mask[rows]
+    prediction, confidence = np.moveaxis(predict(pairs.image[rows]), -1, 0)
+    counts = counts + segmentation.confusion(
+        prediction.astype(np.int32), mask, classes)
     inside.append(confidence[mask != data.VOID])
     outside.append(confidence[mask == data.VOID])
   entry, iou = config['evals'][name], segmentation.intersection_over_union(counts)

@@ -43,8 +43,9 @@ def predict(
     run: a restored segmenter.
     workdir: of the run.
     named: files, folders, patterns, lists; see `data.picture_paths`.
-    out: folder to write to; None: predictions/ in the workdir. Each picture makes masks/NAME.png, the predicted classes,
-      and confidence/NAME.png, grey, the maximum probability times 255.
+    out: folder to write to; None: predictions/ in the workdir. Each picture makes
+      masks/NAME.png, the predicted classes, and confidence/NAME.png, grey, the maximum
+      probability times 255.
 
   Returns:
     What was written, as text.

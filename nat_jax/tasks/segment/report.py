@@ -55,9 +55,9 @@ def tables(groups: Groups) -> list[Table]:
           f'left out. Rare: {joined(rare) or "no class"}.', found,
           {first: {'eval': first}}, columns | classes, labels(groups)),
       arrange(
-          f'All evaluation sets. PAR.8 and NCR.8 of the void: the share of the pixels '
-          f'with a class, and of the void, with a maximum probability above '
-          f'{THRESHOLD}. Seen: whether the kind of void is among the training pictures.',
+          'All evaluation sets. PAR.8 and void NCR.8: the share of the pixels with a '
+          f'class, and of the void, with a maximum probability above {THRESHOLD}. '
+          'Seen: whether training pictures show void of this kind.',
           found, sets, columns | confident, labels(groups), corner='set')]
 
 

@@ -1,7 +1,7 @@
 """The training step of a segmenter with pictures that are made of pasted masks.
 
     trainer = segment(segmenter=..., generator=..., discriminator=..., ...)
-    state, metrics = trainer.step(state, {}, {'real': batch, 'base': ..., 'region': ...})
+    state, metrics = trainer.step(state, {}, {'real': batch, ...})
 
 The last channel of a batch's images is the mask. Masks with a region of a rare class
 pasted in become pictures by a generator, or by pasting the pixels of the region too.
@@ -291,7 +291,7 @@ def pasted(batch: dict[str, Any], key: jax.Array, axis: Axis) -> dict[str, jax.A
     region = jnp.where(jax.random.bernoulli(mirror_key), region[:, ::-1], region)
     for dim, place_key in enumerate(place_keys):
       inside = (region[..., -1] != data.VOID).any(1 - dim)
-      first, size = inside.argmax(), len(inside)
+      first = inside.argmax()
       room = first + inside[::-1].argmax() + 1  # places of a region of this length
       place = (jax.random.uniform(place_key) * room).astype(int)
       region = jnp.roll(region, place - first, dim)
