@@ -29,7 +29,7 @@ from nat_jax.schema import presets
 
 STEPS = 600
 GENERATOR = {'name': 'unet', 'widths': (16, 32)}
-DISCRIMINATOR = {'name': 'patch_discriminator', 'widths': (16, 32)}
+DISCRIMINATOR = {'name': 'patch_discriminator', 'widths': (32, 32)}
 GAN = dict(generator=GENERATOR, discriminator=DISCRIMINATOR)
 NAT = dict(loss={'name': 'nat'})
 VARIANTS = {  # -> differences of the config, settings of `data`
@@ -76,12 +76,12 @@ def get_config(variant='gan'):
       name=os.path.basename(os.path.abspath(folder)) if folder else 'scenes',
       variant=base,
       trainer=dict(
-          name='segment', adversarial_weight=1.0, l1_weight=10.0,
+          name='segment', adversarial_weight=3.0, l1_weight=10.0,
           synthetic_from=STEPS // 3 if 'generator' in differences else 0),
       steps=STEPS,
       segmenter={'name': 'unet', 'widths': (8, 16)},
       schedule={'name': 'linear', 'learning_rate': 3e-3},
-      gan_schedule={'name': 'linear', 'learning_rate': 1e-3},
+      gan_schedule={'name': 'linear', 'learning_rate': 2e-3},
       data=dict(pairs=pairs, **settings),
       evals=evals,
       run=dict(log_every=100, checkpoint_every=200),

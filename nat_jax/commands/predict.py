@@ -399,6 +399,13 @@ def run(argv: Sequence[str] = ()) -> None:
     flags.needed(flags.IMAGES, 'predict')
   of_task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']].predict
   if of_task is not None:
+    given = [one.name for one in (
+        flags.THRESHOLD, flags.TOP, flags.SHEET, flags.SHARE, flags.STRICT)
+             if one.present]
+    if given:
+      raise ValueError(
+          f'--{given[0]} is for classifiers, and {workdir} holds another run; leave it '
+          'out')
     restored = runs.restore(workdir, flags.STEP.value)
     print(of_task(restored, workdir, images, flags.OUT.value))
     return

@@ -3,9 +3,9 @@
     pairs = scenes(num=60, num_rare=3, kinds=('blank', 'noise'), seed=0)
     pairs.image.shape, pairs.mask.shape              # (60, 16, 16, 3), (60, 16, 16)
 
-'ground' with 'water' and 'leaf' on it. In a few scenes there is a patch of 'gravel',
-light and dark pixels with the mean colour of 'leaf'. In half of the scenes a rectangle shows
-something that is of no class: the void.
+'ground' with 'water' and 'leaf' on it. In a few scenes there is a patch of 'gravel':
+stones of random brightness with the mean colour of 'leaf'. In half of the scenes a
+rectangle shows something that is of no class: the void.
 """
 
 from collections.abc import Callable, Sequence

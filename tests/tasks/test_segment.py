@@ -340,7 +340,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   assert json.loads((whole / 'eval.json').read_text()) == evaluation
   for name, array in toy.arrays(whole / 'examples' / 'synthetic.npz').items():
     np.testing.assert_array_equal(array, before[name])
-  text = report.tables([str(whole)])
+  text = ' '.join(report.tables([str(whole)]).split())
   for words in ('mIoU', 'not the pixel accuracy', 'gravel', 'stripes (void: not seen)',
                 'Rare: gravel', f'{evaluation["evals"]["test"]["miou"]:.3f}'):
     assert words in text, words
@@ -399,6 +399,9 @@ def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
                f'--images={tmp_path / "new"}', f'--out={tmp_path / "out"}')
   shown = capsys.readouterr().out
   assert '2 pictures segmented' in shown and 'bad.png' in shown and 'ground' in shown
+  with pytest.raises(SystemExit, match='--top is for classifiers'):
+    toy.run_main(monkeypatch, '--mode=predict', f'--workdir={workdir}', '--top=2',
+                 f'--images={tmp_path / "new"}')
   run = runs.restore(str(workdir))
   for name, picture in pictures.items():
     p = np.asarray(jax.nn.softmax(run.trainer.heads['logits'](
