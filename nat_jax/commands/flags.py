@@ -40,8 +40,8 @@ PER_SET = flags.DEFINE_integer(
     'ones (default: all).', lower_bound=1)
 OUT = flags.DEFINE_string(
     'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
-    'predictions.csv in the workdir), of segmenters a folder; export: .zip (default: model.zip in the '
-    'workdir); embed: .npz.')
+    'predictions.csv in the workdir), of segmenters a folder; export: .zip (default: '
+    'model.zip in the workdir); embed: .npz.')
 BACKBONE = flags.DEFINE_string(
     'backbone', None, 'embed: pretrained network, such as timm:resnet50.a1_in1k, or '
     'with a file of its weights timm:resnet50.a1_in1k@model.safetensors.')
