@@ -69,7 +69,7 @@ def main():
           for name, entry in first['evals'].items() if name != 'validation'}
   print(f'{machine()}; seeds 0 to {args.seeds - 1}\n')
   print(f'| variant | {" | ".join(COLUMNS)} |\n|---|{"---|" * len(COLUMNS)}')
-  began = time.monotonic()
+  began, used = time.monotonic(), time.process_time()
   for variant in args.variants.split(','):
     rows, built = [], None
     for seed in range(args.seeds):
@@ -84,7 +84,8 @@ def main():
     cells = (f'{mean:.3f} ± {spread:.3f}' for mean, spread in zip(
         np.mean(rows, 0), np.std(rows, 0, ddof=1), strict=True))
     print(f'| {variant} | {" | ".join(cells)} |', flush=True)
-  print(f'\n{time.monotonic() - began:.0f} s')
+  print(f'\n{time.monotonic() - began:.0f} s, processor time '
+        f'{time.process_time() - used:.0f} s')
 
 
 if __name__ == '__main__':

@@ -115,6 +115,8 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
         for name in (first, SYNTHETIC))
     if shown is not None:
       if not sheets:
+        num = run['num_classes']
+        sheets['classes'] = colours[:num].reshape(num, 1, 1, 3), run['class_names']
         sheets[f'pictures of {first}'] = _sheet(shown['image'])
         sheets['masks (void: black)'] = _sheet(colours[shown['mask']])
       sheets[f'predicted by {label}'] = _sheet(colours[shown['prediction']])
