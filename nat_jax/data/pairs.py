@@ -71,5 +71,5 @@ def regions(pairs: Pairs, classes: Sequence[int]) -> Pairs:
   if not cut:
     raise ValueError(
         f'there is no region of the classes {list(classes)} in the training masks; '
-        'data.rare names the classes whose regions are pasted')
+        'set `rare` to the classes whose regions are to be pasted')
   return Pairs(pairs.image[rows], np.stack(cut), pairs.names)

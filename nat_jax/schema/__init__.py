@@ -364,6 +364,7 @@ SEGMENT: dict[str, Any] = dict(  # segmenters of pictures with rare classes
     data=dict(
         pairs={'name': 'scenes'},  # pictures with masks: nat_jax.data.PAIRS
         void=255,  # number of the pixels of no class in masks, no class itself
+        image_size=0,  # as for classifiers, of pictures and masks
         batch_size=16,  # real pairs per batch
         pasted_per_batch=0,  # synthetic pairs per batch
         # Of the batch_size real pairs that train the generator, the share with a rare
