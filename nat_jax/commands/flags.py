@@ -1,5 +1,7 @@
 """The flags of all modes, and the exceptions that are users' mistakes. No JAX."""
 
+from collections.abc import Sequence
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -128,3 +130,10 @@ def needed(flag: flags.FlagHolder, mode: str) -> str:
   if not flag.value:
     raise ValueError(f'--mode={mode} needs --{flag.name}')
   return flag.value
+
+
+def refuse(given: Sequence[flags.FlagHolder], where: str) -> None:
+  """Raises ValueError if one of the flags `given` was set, which `where` lacks."""
+  for flag in given:
+    if flags.FLAGS[flag.name].present:
+      raise ValueError(f'{where} has no --{flag.name}; leave it out')

@@ -38,6 +38,8 @@ POOR = 0.5  # share of a negative set above which accepting it deserves a warnin
 REPORT_EVERY = 10.0  # seconds between two lines of progress
 SHEET = 16  # pictures of each kind on a sheet
 TOP = 3  # classes in a row
+# Flags that a task with a `predict` of its own does not have.
+OF_PICTURES = (flags.THRESHOLD, flags.TOP, flags.SHEET, flags.SHARE, flags.STRICT)
 
 
 class Promise(NamedTuple):
@@ -392,27 +394,23 @@ class Chosen:
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=predict: classifies pictures and prints a summary."""
+  """--mode=predict: classifies pictures and prints a summary; or what the task does."""
   workdir = flags.needed(flags.WORKDIR, 'predict')
   images = [*(flags.IMAGES.value or ()), *argv]
   if not images:
     flags.needed(flags.IMAGES, 'predict')
-  of_task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']].predict
-  if of_task is not None:
-    given = [one.name for one in (
-        flags.THRESHOLD, flags.TOP, flags.SHEET, flags.SHARE, flags.STRICT)
-             if one.present]
-    if given:
-      raise ValueError(
-          f'--{given[0]} is for classifiers, and {workdir} holds another run; leave it '
-          'out')
+  rule.check_threshold(flags.THRESHOLD.value)
+  share = _share(flags.SHARE.value)
+  task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']]
+  if task.predict is not None:
+    flags.refuse(OF_PICTURES, f'--mode=predict of {task.title}')
     restored = runs.restore(workdir, flags.STEP.value)
-    print(of_task(restored, workdir, images, flags.OUT.value))
+    print(task.predict(restored, workdir, images, flags.OUT.value))
     return
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
       TOP if flags.TOP.value is None else flags.TOP.value, flags.SHEET.value,
-      share=_share(flags.SHARE.value))
+      share=share)
   print(text(found))
   print(f'written: {found.path}')
   unreadable = found.total(UNREADABLE)

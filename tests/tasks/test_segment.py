@@ -413,7 +413,7 @@ def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
                f'--images={tmp_path / "new"}', f'--out={tmp_path / "out"}')
   shown = capsys.readouterr().out
   assert '2 pictures segmented' in shown and 'bad.png' in shown and 'ground' in shown
-  with pytest.raises(SystemExit, match='--top is for classifiers'):
+  with pytest.raises(SystemExit, match='of segmenters has no --top'):
     toy.run_main(monkeypatch, '--mode=predict', f'--workdir={workdir}', '--top=2',
                  f'--images={tmp_path / "new"}')
   run = runs.restore(str(workdir))
