@@ -6,8 +6,9 @@
 The last channel of a batch's images is the mask. Masks with a region of a rare class
 pasted in become pictures by a generator, or by pasting the pixels of the region too.
 
-Reference: Liu et al., "Pixel-level augmentation of unbalanced labels with a conditional
-GAN" (arXiv:1811.00174); Isola et al., "pix2pix", CVPR 2017.
+Reference: Liu et al., arXiv:1811.00174 (synthetic pairs of pasted masks); Isola, Zhu,
+Zhou, Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR
+2017 (the losses of the generator and the discriminator).
 """
 
 import functools
