@@ -52,7 +52,7 @@ def _with_argument(spec, key, value):
   if not isinstance(spec, dict):
     return spec
   spec = {name: _with_argument(part, key, value) for name, part in spec.items()}
-  source = data.SOURCES.get(spec.get('name'))
+  source = {**data.SOURCES, **data.PAIRS}.get(spec.get('name'))
   takes = source is not None and key in inspect.signature(source).parameters
   lacks = spec.get(key) is None or spec.get(key) is False
   return {**spec, key: value} if takes and lacks else spec

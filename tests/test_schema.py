@@ -12,7 +12,15 @@ import pytest
 from nat_jax import data, losses, models, runs, schema
 from nat_jax.runtime import feed, optim, parallel
 from nat_jax.schema import bounds, presets
-from nat_jax.tasks import advgan, classify, gaan, gan, generated, semi_supervised
+from nat_jax.tasks import (
+    advgan,
+    classify,
+    gaan,
+    gan,
+    generated,
+    segment,
+    semi_supervised,
+)
 from nat_jax.tasks.classify import inputs
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.points import step as points
@@ -47,13 +55,15 @@ IMAGE = {'image_shape', 'num_classes', 'num_outputs', 'axis_name'}
 SECTIONS = {
     'trainer': (
         classify.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | semi_supervised.TRAINERS
+        | segment.TRAINERS
         | {f'gan: {name}': fn for name, fn in gan.TRAINERS.items()}
         | {'points': points.TRAINERS['gaan']}, IMAGE | {
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
             'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',
-            'networks', 'supervised'}),
+            'networks', 'supervised', 'segmenter', 'class_weights', 'gan_tx'}),
     'target': (advgan.TARGETS, {'others'}),
+    'pixel_model': (models.PIXEL_MODELS, {'num_outputs', 'parent', 'name'}),
     'model': (models.MODELS, IMAGE),
     'generator': (models.GENERATORS, IMAGE | {'table'}),
     'discriminator': (models.DISCRIMINATORS, IMAGE),
@@ -63,8 +73,9 @@ SECTIONS = {
     'treatment': (classify.TREATMENTS, set()),
     'augment': (data.AUGMENTS, set()),
     'corruption': (data.CORRUPTIONS, {'images', 'numbers'}),
-    'source': (data.SOURCES | data.SYNTHETIC | generated.FROM_RUNS,
-               {'like', 'settings', 'others'}),
+    'source': (data.SOURCES | data.SYNTHETIC | generated.FROM_RUNS
+               | {f'masks: {name}': fn for name, fn in data.PAIRS.items()},
+               {'like', 'settings', 'others', 'void'}),
     'features': (features.FEATURES, {'mesh', 'image_shape', 'others'}),
     'penalty': (losses.PENALTIES, set()),
     'points': (data.POINTS, set()),

@@ -1,5 +1,7 @@
 """The flags of all modes, and the exceptions that are users' mistakes. No JAX."""
 
+from collections.abc import Sequence
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -40,8 +42,8 @@ PER_SET = flags.DEFINE_integer(
     'ones (default: all).', lower_bound=1)
 OUT = flags.DEFINE_string(
     'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
-    'predictions.csv in the workdir); export: .zip (default: model.zip in the '
-    'workdir); embed: .npz.')
+    'predictions.csv in the workdir), of segmenters a folder; export: .zip (default: '
+    'model.zip in the workdir); embed: .npz.')
 BACKBONE = flags.DEFINE_string(
     'backbone', None, 'embed: pretrained network, such as timm:resnet50.a1_in1k, or '
     'with a file of its weights timm:resnet50.a1_in1k@model.safetensors.')
@@ -128,3 +130,10 @@ def needed(flag: flags.FlagHolder, mode: str) -> str:
   if not flag.value:
     raise ValueError(f'--mode={mode} needs --{flag.name}')
   return flag.value
+
+
+def refuse(given: Sequence[flags.FlagHolder], where: str) -> None:
+  """Raises ValueError if one of the flags `given` was set, which `where` lacks."""
+  for flag in given:
+    if flags.FLAGS[flag.name].present:
+      raise ValueError(f'{where} has no --{flag.name}; leave it out')

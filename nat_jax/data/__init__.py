@@ -27,6 +27,7 @@ from nat_jax.data.folder_source import (
     list_pictures,
     read_pictures,
 )
+from nat_jax.data.masks import VOID, Pairs, check_training, check_void
 from nat_jax.data.memory import check_memory
 from nat_jax.data.near_duplicates import nearest, perceptual_hashes
 from nat_jax.data.negatives import (
@@ -40,6 +41,7 @@ from nat_jax.data.negatives import (
     uniform_noise,
 )
 from nat_jax.data.overlap import count_overlaps
+from nat_jax.data.pairs import PAIRS, class_counts, load_pairs, rare_classes, regions
 from nat_jax.data.points import POINTS, Modes, Points
 from nat_jax.data.pool import Pool, class_weights, gather, make_pool
 from nat_jax.data.rows import Images, Rows
@@ -57,6 +59,8 @@ from nat_jax.data.table_source import table
 from nat_jax.data.tfds_source import from_tfds
 
 __all__ = [
+    'PAIRS', 'VOID', 'Pairs', 'check_training', 'check_void', 'class_counts',
+    'load_pairs', 'rare_classes', 'regions',
     'AUGMENTS', 'CORRUPTIONS', 'POINTS', 'SOURCES', 'STRENGTHS', 'SYNTHETIC', 'Arrays',
     'Images', 'Modes', 'Points', 'Pool', 'Rows', 'Stream', 'apart', 'arrays', 'blobs',
     'breast_cancer', 'cache_folder', 'cache_root', 'check_memory', 'class_weights',

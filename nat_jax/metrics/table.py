@@ -46,6 +46,12 @@ METRICS = {
     'confident_errors': Metric('confident errors', 3),
     'accepted_errors': Metric('accepted errors', 3),
     'change': Metric('mean change', 3),
+    # Segmenters.
+    'miou': Metric('mIoU', 3, 'higher'),
+    'iou': Metric('IoU', 3, 'higher'),
+    'rare_iou': Metric('rare IoU', 3, 'higher'),
+    'pixel_accuracy': Metric('pixel accuracy', 3, 'higher'),
+    'void_ncr': Metric('NCR of the void', 3, 'lower', True),
     # Generated images.
     'inception_score': Metric('IS', 2, 'higher'),
     'am_score': Metric('AM score', 3, 'lower'),

@@ -36,6 +36,7 @@ from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from nat_jax.models.fast import Fast
 from nat_jax.models.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from nat_jax.models.layers import BatchNorm
+from nat_jax.models.pixels import PatchDiscriminator, UNet
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
 from nat_jax.models.stacked import stacked
@@ -74,8 +75,10 @@ DISCRIMINATORS = {
     'resnet_discriminator': ResNetDiscriminator,
     'toy_discriminator': ToyDiscriminator,
 }
+PIXEL_MODELS = {'patch_discriminator': PatchDiscriminator, 'unet': UNet}
 
 __all__ = [
+    'PIXEL_MODELS', 'PatchDiscriminator', 'UNet',
     'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
     'BigGANGenerator', 'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator',
     'Fast', 'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet',

@@ -41,7 +41,7 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
 def _data(settings, counts):
   """(term, text) of the training data; `counts`: their numbers of examples, or {}."""
   if 'positives' not in settings:  # GANs of points, detectors of outliers
-    source = settings.get('examples', settings)
+    source = settings.get('examples', settings.get('pairs', settings))
     return [('Data', source_text(source))] if settings else []
   rows = [('Trained on', source_text(settings['positives'])
            + _number(counts.get('positives'), ' images'))]

@@ -331,8 +331,58 @@ SEMI_SUPERVISED: dict[str, Any] = dict(  # classifiers with few labelled example
     compare_with='',
     run=RUN,
 )
+
+SEGMENT: dict[str, Any] = dict(  # segmenters of pictures with rare classes
+    task='segment',
+    name='experiment',
+    variant='',
+    trainer=dict(
+        name='segment',  # nat_jax.tasks.segment.TRAINERS
+        # Of the terms of the generator's loss: the discriminator's, and the distance.
+        adversarial_weight=1.0,
+        l1_weight=10.0,
+        synthetic_from=0,  # update from which on the segmenter sees synthetic pairs
+    ),
+    seed=0,
+    steps=1000,  # number of updates
+    num_classes=4,
+    segmenter={'name': 'unet'},  # nat_jax.models.PIXEL_MODELS
+    # From masks with pasted regions to pictures, nat_jax.models.PIXEL_MODELS; {}: the
+    # pixels of the regions are pasted too.
+    generator={},
+    discriminator={},  # of pairs, nat_jax.models.PIXEL_MODELS; {}: none
+    # Of pixels, for which the void is a negative: nat_jax.losses.OBJECTIVES.
+    loss={'name': 'cross_entropy'},
+    optimizer={'name': 'adam', 'b1': 0.9, 'b2': 0.999},  # of the segmenter
+    schedule={'name': 'linear', 'learning_rate': 1e-3},
+    gan_optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},  # of the other networks
+    gan_schedule={},  # {}: `schedule`
+    grad_clip=0.0,  # of the segmenter
+    # Classes whose regions are pasted; (): those with less than a fifth of the mean
+    # number of pixels of a class in the training masks.
+    rare=(),
+    data=dict(
+        pairs={'name': 'scenes'},  # pictures with masks: nat_jax.data.PAIRS
+        void=255,  # number of the pixels of no class in masks, no class itself
+        image_size=0,  # as for classifiers, of pictures and masks
+        batch_size=16,  # real pairs per batch
+        pasted_per_batch=0,  # synthetic pairs per batch
+        # Of the batch_size real pairs that train the generator, the share with a rare
+        # class.
+        rare_share=0.5,
+        class_weights='',  # of pixels, as of images for classifiers
+    ),
+    # name -> {'source': one of nat_jax.data.PAIRS, 'seen': whether training pictures
+    #   show void of this kind, 'part': PARTS, 'every': updates; 0: at the end only}
+    evals={},
+    reference='test',  # the set of the table of classes, the figure and the verdict
+    eval_batch_size=64,
+    compare_with='',
+    run=RUN,
+)
 DEFAULTS = {'advgan': ADVGAN, 'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN,
-            'outliers': OUTLIERS, 'points': POINTS, 'semi_supervised': SEMI_SUPERVISED}
+            'outliers': OUTLIERS, 'points': POINTS, 'semi_supervised': SEMI_SUPERVISED,
+            'segment': SEGMENT}
 GROUPS = ('data', 'measures', 'run')
 
 
@@ -494,6 +544,7 @@ def _upgrade_points(config):
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
 # Keys of evaluation sets.
 SET_KEYS = ('source', 'positive', 'seen', 'part', 'corrupt', *EVAL_KEYS)
+MASK_KEYS = ('source', 'seen', 'part', 'every')  # of entries of a segmenter
 ATTACK_KEYS = ('source', 'classifier', *EVAL_KEYS)  # of entries of an attack
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 ACCURACY_NCR = 'accuracy_ncr'  # default `type` of an entry of `evals` with a source
@@ -524,6 +575,8 @@ def check_config(config: dict[str, Any]) -> None:
     if key in groups(base):
       for inner in base[key]:
         _check_value(f'{key}.{inner}', config[key][inner])
+    elif key == 'evals' and 'segmenter' in base:
+      _check_entries(key, config[key], MASK_KEYS)
     elif key == 'evals' and 'reference' not in base:
       _check_entries(
           key, config[key], ATTACK_KEYS if 'target' in base else EVAL_KEYS)

@@ -173,6 +173,18 @@ BOUNDS: dict[str, Bound] = {
     'neighbours': COUNT,
     'lof_neighbours': COUNT,
 
+    # Segmenters.
+    'rare': listed(whole('[0, 254]'), most=255),
+    'data.void': whole('[0, 255]'),
+    'data.pasted_per_batch': whole('[0, 1e6]'),
+    'data.rare_share': number('[0, 1]'),
+    'trainer.l1_weight': WEIGHT,
+    'trainer.synthetic_from': PERIOD,
+    'source.names': listed(NAME, most=255),
+    'source.num_rare': whole('[0, 1e9]'),
+    'source.kinds': listed(NAME),
+    'pixel_model.widths': listed(WIDTH, 1, 64),
+
     # Arguments of specs, as 'kind of spec'.'argument', for all names of that kind.
     'trainer.threshold': number('[0, 1]'),
     'trainer.teacher': TEXT,
@@ -369,6 +381,10 @@ SPECS = {
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
     'gan_loss': 'loss',
+    'gan_optimizer': 'optimizer',
+    'gan_schedule': 'schedule',
+    'segmenter': 'pixel_model',
+    'data.pairs': 'source',
     'encoder': 'model',
     'perturber': 'model',
     'student': 'model',
@@ -390,7 +406,8 @@ SPECS = {
     'measures.independent': 'features',
 }
 OPTIONAL = ('disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
-            'measures.reference', 'measures.independent')  # specs that may be {}
+            'measures.reference', 'measures.independent',
+            'gan_schedule', 'generator', 'discriminator')  # specs that may be {}
 
 
 def check(path: str, key: str, value: Any) -> None:

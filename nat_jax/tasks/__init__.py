@@ -12,9 +12,11 @@ from nat_jax.tasks import (
     gan,
     outliers,
     points,
+    segment,
     semi_supervised,
 )
 
 TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
          'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK,
-         'semi_supervised': semi_supervised.TASK}
+         'semi_supervised': semi_supervised.TASK,
+         'segment': segment.TASK}
