@@ -285,6 +285,7 @@ class Task(NamedTuple):
   resolve: Callable[..., dict[str, Any]] = lambda config, others: config
   verdict: Callable[..., list[tuple[str, list[str]]]] = lambda groups: []
   sampler: Callable[[Run], Callable[..., np.ndarray]] | None = None
+  predict: Callable[[Run, str, Sequence[str], str | None], str] | None = None
 
 
 def figures(metrics: clu_metrics.Collection) -> dict[str, float]:

@@ -173,6 +173,26 @@ BOUNDS: dict[str, Bound] = {
     'neighbours': COUNT,
     'lof_neighbours': COUNT,
 
+    # Detectors of anomalies in time series.
+    'latent': WIDTH,
+    'width': WIDTH,
+    'gen_updates': whole('[1, 100]'),  # each is unrolled in the compiled step
+    'data.validation': number('(0, 1)'),
+    'data.time': TEXT,
+    'data.time_format': TEXT,
+    'data.fill': whole('[0, 1e4]'),
+    'data.columns': listed(TEXT, most=65536),
+    'data.window': whole('[2, 1e5]'),
+    'data.stride': COUNT,
+    'data.negative_kinds': listed(NAME),
+    'data.negative_share': number('[0, 10]'),
+    'measures.stride': COUNT,
+    'measures.inversion_steps': whole('[1, 1e5]'),
+    'measures.inversion_rate': number('(0, 1e3]'),
+    'measures.disc_weight': number('[0, 1]'),
+    'measures.false_alarm_rate': number('(0, 1)'),
+    'measures.pca_components': COUNT,
+
     # Arguments of specs, as 'kind of spec'.'argument', for all names of that kind.
     'trainer.threshold': number('[0, 1]'),
     'trainer.teacher': TEXT,
@@ -298,6 +318,16 @@ BOUNDS: dict[str, Bound] = {
     'source.data_dir': either(TEXT, NONE),
     'source.cache_dir': either(TEXT, NONE),
 
+    'series.num': whole('[2, 1e9]'),
+    'series.segments': PERIOD,
+    'series.start': PERIOD,
+    'series.noise': number('[0, 1e3]'),
+    'series.seed': SEED,
+    'series.path': TEXT,
+    'series.label': TEXT,
+    'series.normal': TEXT,
+    'series.header': whole('[0, 1e6]'),
+
     'corruption.strength': whole('[1, 5]'),
     'corruption.num': whole('[0, 1e9]'),
     'corruption.seed': SEED,
@@ -368,6 +398,9 @@ SPECS = {
         'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
+    'disc_optimizer': 'optimizer',
+    'data.series': 'series',
+    'data.test': 'series',
     'gan_loss': 'loss',
     'encoder': 'model',
     'perturber': 'model',
@@ -389,7 +422,8 @@ SPECS = {
     'measures.features': 'features',
     'measures.independent': 'features',
 }
-OPTIONAL = ('disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
+OPTIONAL = ('disc_optimizer', 'data.test',
+            'disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
             'measures.reference', 'measures.independent')  # specs that may be {}
 
 

@@ -1,4 +1,4 @@
-"""The tasks, families of runs: classifiers, GANs, detectors of outliers, attacks.
+"""The tasks, families of runs: classifiers, GANs, detectors of outliers, attacks ...
 
     task = TASKS[config['task']]           # a nat_jax.task.Task
 
@@ -13,8 +13,10 @@ from nat_jax.tasks import (
     outliers,
     points,
     semi_supervised,
+    time_series,
 )
 
 TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
          'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK,
-         'semi_supervised': semi_supervised.TASK}
+         'semi_supervised': semi_supervised.TASK,
+         'time_series': time_series.TASK}
