@@ -1,5 +1,7 @@
 """The flags of all modes, and the exceptions that are users' mistakes. No JAX."""
 
+from collections.abc import Sequence
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -26,7 +28,7 @@ PROFILE = flags.DEFINE_integer(
 IMAGES = flags.DEFINE_multi_string(
     'images', None, 'predict, embed: a picture, a folder, a quoted pattern, @FILE with '
     'a path on each line, or - for such a list on standard input; may be repeated, and '
-    'pictures may also follow the flags.')
+    'pictures may also follow the flags. Of a detector of anomalies: a CSV file.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict, export, serve: below this maximum probability the '
     'answer is "none of these" (default: the rule of --mode=calibrate, or else the '
@@ -128,3 +130,10 @@ def needed(flag: flags.FlagHolder, mode: str) -> str:
   if not flag.value:
     raise ValueError(f'--mode={mode} needs --{flag.name}')
   return flag.value
+
+
+def refuse(given: Sequence[flags.FlagHolder], where: str) -> None:
+  """Raises ValueError if one of the flags `given` was set, which `where` lacks."""
+  for flag in given:
+    if flags.FLAGS[flag.name].present:
+      raise ValueError(f'{where} has no --{flag.name}; leave it out')

@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 from scipy import special
 
-from nat_jax import classifier, metrics, schema
+from nat_jax import classifier, metrics, runs, schema
 from nat_jax.classifier import Classifier
 from nat_jax.commands import calibrate, flags, predictions
 from nat_jax.commands.predictions import ACCEPTED, UNREADABLE
@@ -28,6 +28,7 @@ from nat_jax.data import picture_paths
 from nat_jax.metrics import selective
 from nat_jax.reports import figures, pictures
 from nat_jax.runtime import results, writers
+from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import rule
 from nat_jax.tasks.classify.rule import NONE
 
@@ -37,6 +38,8 @@ POOR = 0.5  # share of a negative set above which accepting it deserves a warnin
 REPORT_EVERY = 10.0  # seconds between two lines of progress
 SHEET = 16  # pictures of each kind on a sheet
 TOP = 3  # classes in a row
+# Flags that a task with a `predict` of its own does not have.
+OF_PICTURES = (flags.THRESHOLD, flags.TOP, flags.SHEET, flags.SHARE, flags.STRICT)
 
 
 class Promise(NamedTuple):
@@ -391,11 +394,17 @@ class Chosen:
 
 
 def run(argv: Sequence[str] = ()) -> None:
-  """--mode=predict: classifies pictures and prints a summary."""
+  """--mode=predict: classifies pictures and prints a summary; or what the task does."""
   workdir = flags.needed(flags.WORKDIR, 'predict')
   images = [*(flags.IMAGES.value or ()), *argv]
   if not images:
     flags.needed(flags.IMAGES, 'predict')
+  task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']]
+  if task.predict is not None:
+    flags.refuse(OF_PICTURES, f'--mode=predict of {task.title}')
+    restored = runs.restore(workdir, flags.STEP.value)
+    print(task.predict(restored, workdir, images, flags.OUT.value))
+    return
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
       TOP if flags.TOP.value is None else flags.TOP.value, flags.SHEET.value,

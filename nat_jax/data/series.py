@@ -241,8 +241,9 @@ def _numbers(path, column, lines):
   if len(wrong):
     raise ValueError(
         f'{path}, line {lines[wrong[0]]}: the column {column.name!r} must hold finite '
-        f'numbers, got {column.iloc[wrong[0]]!r}. Correct the cell, or name the '
-        'sensors in data.columns to leave this column out')
+        f'numbers, got {column.iloc[wrong[0]]!r}. Correct the cell; or set label to '
+        'the name of the column if it holds labels; or name the sensors in '
+        'data.columns, to leave it out')
   return found
 
 

@@ -44,6 +44,7 @@ METRICS = {
     # Anomalies in time series; also precision and recall, below.
     'f1': Metric('F1', 3, 'higher'),
     'false_alarms': Metric('false alarms', 3, 'lower'),
+    'false_alarms_apart': Metric('false alarms apart', 3, 'lower'),
     'kind_auroc': Metric('AUROC by kind', 3, 'higher'),
     # Attacks on classifiers, of pictures that were classified correctly.
     'success': Metric('success', 3),

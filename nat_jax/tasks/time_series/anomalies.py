@@ -25,7 +25,11 @@ def stuck(key: jax.Array, window: jax.Array) -> jax.Array:
 
 def swapped(key: jax.Array, window: jax.Array) -> jax.Array:
   """Two sensors are exchanged."""
-  pair = jax.random.choice(key, window.shape[1], (2,), replace=False)
+  first, further = jax.random.split(key)
+  num = window.shape[1]
+  one = jax.random.randint(first, (), 0, num)
+  other = (one + jax.random.randint(further, (), 1, num)) % num
+  pair = jnp.stack([one, other])
   return window.at[:, pair].set(window[:, pair[::-1]])
 
 

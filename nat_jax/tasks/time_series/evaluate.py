@@ -21,7 +21,7 @@ from nat_jax.tasks.time_series import inputs, score
 
 # Names of evaluations: the DR score, its parts, and what they are compared with.
 DR, RESIDUAL, UNREAL = 'dr', 'residual', 'one_minus_d'
-UNTRAINED, PCA = 'untrained_dr', 'pca'
+UNTRAINED, PCA = f'untrained_{DR}', 'pca'
 TEST = f'{results.SCORES}/test'
 RULE = 'rule'  # key of eval.json: standardisation and threshold of the DR score
 
@@ -58,7 +58,7 @@ def make_evaluator(
     rule, found = of_state(state)
     if final:
       start = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
-      found[UNTRAINED] = of_state(start)[1][DR]
+      found |= {f'untrained_{name}': one for name, one in of_state(start)[1].items()}
       residual = score.fit_pca(parts.train, config)
       found[PCA] = [
           residual(values) for values in (parts.validation, *_test_values(parts))]
@@ -117,9 +117,11 @@ def measure(found, test, config: Mapping[str, Any]) -> dict[str, Any]:
     'threshold', at which the share `measures.false_alarm_rate` of the validation part
     is flagged; with a test series 'n' and the share 'flagged'; with labels 'auroc' and
     'aupr_out', and at the threshold 'f1', 'precision', 'recall', 'false_alarms' (share
-    of normal time steps) and, of each kind of anomalies against normal time steps,
-    'kind_auroc'.
+    of normal time steps), 'false_alarms_apart' (share of those that are more than a
+    window away from every anomaly; missing where there are none) and, of each kind of
+    anomalies against normal time steps, 'kind_auroc'.
   """
+  from scipy import ndimage
   from sklearn import metrics as sk
 
   threshold = score.threshold(found[0], config)
@@ -138,6 +140,9 @@ def measure(found, test, config: Mapping[str, Any]) -> dict[str, Any]:
   of_all = detection(is_anomaly)
   precision, recall, f1, _ = sk.precision_recall_fscore_support(
       is_anomaly, flagged, average='binary', zero_division=0)
+  apart = ~ndimage.binary_dilation(is_anomaly, iterations=config['data']['window'])
+  if apart.any():
+    figures['false_alarms_apart'] = float(flagged[apart].mean())
   return figures | {
       'auroc': of_all['auroc'], 'aupr_out': of_all['aupr_out'], 'f1': float(f1),
       'precision': float(precision), 'recall': float(recall),

@@ -24,7 +24,7 @@ from nat_jax.tasks.time_series.evaluate import (
 
 TITLES = {DR: 'DR', RESIDUAL: 'R alone', UNREAL: '1 - D alone',
           UNTRAINED: 'DR, untrained networks', PCA: 'PCA of windows'}
-COLUMNS = ('auroc', 'f1', 'precision', 'recall', 'false_alarms')
+COLUMNS = ('auroc', 'f1', 'precision', 'recall', 'false_alarms', 'false_alarms_apart')
 CLOSE = 0.01  # AUROC that differ by less are called equal
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -51,8 +51,9 @@ def tables(groups: Groups) -> list[Table]:
   about = 'mean ± sample standard deviation over seeds'
   return [
       Table(f'Scores of time steps. F1, precision, recall and false alarms (share of '
-            f'normal time steps) are at the threshold that {aim:.1%} of normal '
-            f'validation data exceed, without point adjustment; {about}.',
+            f'normal time steps; apart: more than a window away from anomalies) are at '
+            f'the threshold that {aim:.1%} of normal validation data exceed, without '
+            f'point adjustment; {about}.',
             ['score', *(METRICS[name].title for name in COLUMNS)],
             [[head, *(found.get((group, name, one, ''), '-') for one in COLUMNS)]
              for head, group, name in rows]),
@@ -93,7 +94,8 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
     sentences.append(
         f'At the threshold for false alarms in {percent(aim)} of normal time steps, '
         f'the F1 is {mean_text(_values(runs, DR, "f1"), 3)} and false alarms are '
-        f'{percent(alarms)}.')
+        f'{percent(alarms)}. Many are within a window of an anomaly, whose scores are '
+        'averages over windows that it is in.')
     said.append((f'{label}: AUROC of the DR score {mean_text(values[DR], 3)}.',
                  [*sentences, _negatives(runs[0])]))
   return said
@@ -115,9 +117,10 @@ def _negatives(run):
   if not settings['negative_share'] or run['config']['negative_weight'] == 0:
     return 'No negatives in training.'
   shown = run['evaluation'].get('kinds', [])[1:]
-  unseen = [kind for kind in shown if kind not in settings['negative_kinds']]
-  return (f'Negatives in training: {joined(settings["negative_kinds"])}. Kinds of the '
-          f'test series that are not among them: {joined(unseen) or "none"}.')
+  seen = [kind for kind in shown if kind in settings['negative_kinds']]
+  return (f'Negatives in training: {joined(settings["negative_kinds"])}. Anomalies of '
+          f'the test series: {joined(shown)}; of these names, negatives in training '
+          f'have {joined(seen) or "none"}.')
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
