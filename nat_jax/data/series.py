@@ -9,6 +9,7 @@ where a series may be `fill`ed.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -194,13 +195,17 @@ def _read(path, header, texts):
   """The data frame of a file, in which the columns `texts` are text."""
   import pandas
 
-  settings = dict(skiprows=header, encoding='utf-8-sig', skip_blank_lines=False)
+  settings = dict(skiprows=header, encoding='utf-8-sig', skip_blank_lines=False,
+                  index_col=False)
+  errors = pandas.errors
   try:
-    given = list(pandas.read_csv(path, nrows=0, **settings).columns)
-    frame = pandas.read_csv(path, low_memory=False, **settings, dtype={
-        name: str for name in given if name.strip() in texts})
-  except (UnicodeDecodeError, pandas.errors.EmptyDataError,
-          pandas.errors.ParserError) as error:
+    with warnings.catch_warnings():  # a warning where all rows have too many cells
+      warnings.simplefilter('error', errors.ParserWarning)
+      given = list(pandas.read_csv(path, nrows=0, **settings).columns)
+      frame = pandas.read_csv(path, low_memory=False, **settings, dtype={
+          name: str for name in given if name.strip() in texts})
+  except (UnicodeDecodeError, errors.EmptyDataError, errors.ParserError,
+          errors.ParserWarning) as error:
     raise ValueError(
         f'{path} must be a CSV file in UTF-8, with a line of column names and a row '
         f'for each time step ({str(error).strip()})') from None
@@ -252,7 +257,7 @@ def _time_steps(path, column, lines, reading):
   import pandas
 
   seconds = pandas.to_numeric(column, errors='coerce')
-  if reading.time_format or seconds.isna().any():
+  if reading.time_format or seconds.isna().iloc[0]:
     dates = pandas.to_datetime(
         column, format=reading.time_format or 'ISO8601', errors='coerce', utc=True)
     seconds = (dates - dates.min()).dt.total_seconds()
