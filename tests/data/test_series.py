@@ -111,7 +111,7 @@ def test_short_gaps_are_interpolated(tmp_path):
 
 
 @pytest.mark.parametrize('text, reading, label, named', [
-    ('time,a\n0,1\n1,\n2,3', {}, '', "line 3: the column 'a' has no value.*data.fill=1"),
+    ('time,a\n0,1\n1,\n2,3', {}, '', "line 3: the column 'a' has no value.*fill=1"),
     ('time,a\n0,1\n\n2,3', {'fill': 5}, '', "line 3: the column of time.*got ''"),
     ('time,a\n0,1\n1,2\n3,3\n4,4', {}, '', 'line 4: 1 time steps are missing'),
     ('time,a\n0,1\n1,2\n1,3', {}, '', 'line 4: time does not increase.*Sort'),

@@ -59,8 +59,8 @@ def corrupt(kinds: Sequence[str], keys: jax.Array, windows: jax.Array) -> jax.Ar
   makers = [ANOMALIES[kind] for kind in kinds]
 
   def one(key, window):
-    choice, how = jax.random.split(key)
-    chosen = jax.random.randint(choice, (), 0, len(makers))
-    return jax.lax.switch(chosen, makers, how, window)
+    choice, *each = jax.random.split(key, 1 + len(makers))
+    made = [make(k, window) for make, k in zip(makers, each, strict=True)]
+    return jnp.stack(made)[jax.random.randint(choice, (), 0, len(makers))]
 
   return jax.vmap(one)(keys, windows)
