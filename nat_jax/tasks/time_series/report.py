@@ -64,12 +64,15 @@ def tables(groups: Groups) -> list[Table]:
 
 
 def _rows(groups, found):
-  """(head, group, name of the score); the PCA is of the first group alone."""
+  """(head, group, name of the score); a PCA that is the same as the first once."""
   heads = {group: f'{head}: ' if len(groups) > 1 else ''
            for group, head in labels(groups).items()}
+  first = next(iter(groups))
   rows = [(head + TITLES[name], group, name) for group, head in heads.items()
           for name in (DR, RESIDUAL, UNREAL, UNTRAINED)]
-  rows.append((TITLES[PCA], next(iter(groups)), PCA))
+  rows += [(head + TITLES[PCA], group, PCA) for group, head in heads.items()
+           if group == first or any(found.get((group, PCA, one, '')) != found.get(
+               (first, PCA, one, '')) for one in COLUMNS)]
   return [row for row in rows if (*row[1:], 'auroc', '') in found]
 
 
@@ -90,12 +93,14 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
         _compared(TITLES[name], statistics.fmean(values[name]), own)
         for name in (PCA, UNTRAINED, RESIDUAL, UNREAL) if values[name]]
     aim = runs[0]['config']['measures']['false_alarm_rate']
-    alarms = statistics.fmean(_values(runs, DR, 'false_alarms'))
+    alarms, apart = (_values(runs, DR, name)
+                     for name in ('false_alarms', 'false_alarms_apart'))
     sentences.append(
         f'At the threshold for false alarms in {percent(aim)} of normal time steps, '
         f'the F1 is {mean_text(_values(runs, DR, "f1"), 3)} and false alarms are '
-        f'{percent(alarms)}. Many are within a window of an anomaly, whose scores are '
-        'averages over windows that it is in.')
+        f'{percent(statistics.fmean(alarms))}'
+        + (f', {percent(statistics.fmean(apart))} of those more than a window away '
+           'from every anomaly.' if apart else '.'))
     said.append((f'{label}: AUROC of the DR score {mean_text(values[DR], 3)}.',
                  [*sentences, _negatives(runs[0])]))
   return said
