@@ -399,6 +399,8 @@ def run(argv: Sequence[str] = ()) -> None:
   images = [*(flags.IMAGES.value or ()), *argv]
   if not images:
     flags.needed(flags.IMAGES, 'predict')
+  rule.check_threshold(flags.THRESHOLD.value)
+  share = _share(flags.SHARE.value)
   task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']]
   if task.predict is not None:
     flags.refuse(OF_PICTURES, f'--mode=predict of {task.title}')
@@ -408,7 +410,7 @@ def run(argv: Sequence[str] = ()) -> None:
   found = predict(
       workdir, images, flags.STEP.value, flags.THRESHOLD.value, flags.OUT.value,
       TOP if flags.TOP.value is None else flags.TOP.value, flags.SHEET.value,
-      share=_share(flags.SHARE.value))
+      share=share)
   print(text(found))
   print(f'written: {found.path}')
   unreadable = found.total(UNREADABLE)
