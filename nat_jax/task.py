@@ -273,6 +273,9 @@ class Task(NamedTuple):
     sampler: Run on one device of this process -> function (num, seed) -> examples that
       it generates: uint8 [num, h, w, c], or float32 vectors [num, d]; None: its runs
       generate nothing. A seed is a whole number or a sequence of them.
+    predict: (Run, workdir, paths of files, path to write to or None) -> a summary: what
+      --mode=predict does with files that are no pictures. None: it classifies pictures,
+      or the task has no such mode.
   """
 
   title: str

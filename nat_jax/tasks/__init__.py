@@ -1,4 +1,4 @@
-"""The tasks, families of runs: classifiers, GANs, detectors of outliers, attacks ...
+"""The tasks, families of runs: classifiers, GANs, detectors of outliers, attacks.
 
     task = TASKS[config['task']]           # a nat_jax.task.Task
 
