@@ -220,7 +220,7 @@ def _read(path, header, texts):
           f'{path}: {names_lib.unknown("column", name, frame.columns)}. Set {key} to '
           'the name of the column')
   filled = np.flatnonzero(frame.notna().any(axis=1))
-  frame = frame[:filled[-1] + 1 if len(filled) else 0]  # no empty lines at the end
+  frame = frame[:filled[-1] + 1 if len(filled) else 0].copy()  # no empty last lines
   if len(frame) < 2:
     raise ValueError(f'{path} must have 2 rows or more, got {len(frame)}')
   for name in filter(None, texts):
@@ -287,8 +287,8 @@ def _time_steps(path, column, lines, reading):
   if steps.max() - 1 > reading.fill:
     k = int(np.argmax(steps - 1 > reading.fill))
     refuse(k, f'{steps[k] - 1} time steps are missing',
-           f'Add the rows; or set data.fill={steps[k] - 1} to interpolate gaps of up '
-           'to so many steps; or split the file there')
+           f'Add the rows; or train with --config.data.fill={steps[k] - 1}, which '
+           'interpolates gaps of up to so many steps; or split the file there')
   return steps
 
 
@@ -302,8 +302,8 @@ def _check_missing(path, values, lines, columns, fill):
       c = int(np.argmax(run > fill))
       raise ValueError(
           f'{path}, line {lines[k]}: the column {columns[c]!r} has no value. Fill the '
-          f'cell; or set data.fill={max(fill + 1, 1)} or more to interpolate so many '
-          'successive time steps')
+          f'cell; or train with --config.data.fill={fill + 1} or more, which '
+          'interpolates so many successive time steps')
 
 
 def _labels(path, column, lines, normal):
