@@ -518,7 +518,7 @@ def test_batches_are_windows_of_the_training_part():
 
 
 @pytest.mark.slow
-def test_the_smallest_honest_experiment(tmp_path, as_users_compile):
+def test_the_smallest_honest_experiment(tmp_path, one_device, as_users_compile):
   """Seed 0 of configs/time_series.py:madgan: what the parts of the score add."""
   config = toy.config_file('time_series.py')('madgan')
   found = train.train(config, str(tmp_path / 'run'))['evals']
