@@ -36,7 +36,7 @@ def make_config(**changes):
   return presets.experiment(**dict(
       task='time_series', name='toy', variant='nat', steps=6, latent=2, width=4,
       measures=dict(stride=4, inversion_steps=5, pca_components=3),
-      run=dict(log_every=3, checkpoint_every=3, updates_per_call=3,
+      run=dict(log_every=3, checkpoint_every=3, eval_every=3, updates_per_call=3,
                tensorboard=False)) | changes)
 
 
@@ -311,6 +311,10 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   assert (whole / 'eval.json').read_bytes() == (cut / 'eval.json').read_bytes()
   evaluate_run(str(whole))
   assert json.loads((whole / 'eval.json').read_text()) == evaluation
+  during = toy.evaluations(whole)
+  assert during[6] == evaluation['evals']
+  assert set(during[3]) == {'dr', 'residual', 'one_minus_d'}
+  assert during[3]['dr'] != during[6]['dr']
   text = ' '.join(report.tables([str(whole)]).split())
   for name in ('dr', 'residual', 'one_minus_d', 'untrained_dr', 'pca'):
     assert f'{evaluation["evals"][name]["auroc"]:.3f}' in text
