@@ -13,6 +13,8 @@ Choose temperature and threshold on the positives held out for calibration:
   python -m nat_jax.main --mode=calibrate --workdir runs/digits --accept 0.95
 Classify pictures (folders, files, patterns, lists); --out=FILE.jsonl, .parquet:
   python -m nat_jax.main --mode=predict --workdir runs/digits --images photos/
+Score and flag the time steps of a series, with a detector of anomalies:
+  python -m nat_jax.main --mode=predict --workdir runs/series today.csv [--out=FILE.csv]
 Export a classifier as one file that runs without this package; --out=FILE.zip:
   python -m nat_jax.main --mode=export --workdir runs/digits
 Show a page on which pictures can be tried, and a JSON interface (extra `serve`):

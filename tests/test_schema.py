@@ -79,6 +79,7 @@ SECTIONS = {
     'features': (features.FEATURES, {'mesh', 'image_shape', 'others'}),
     'penalty': (losses.PENALTIES, set()),
     'points': (data.POINTS, set()),
+    'series': (data.SERIES, {'reading'}),
     'noise': ({'grid': points.GridNoise},
               {'generator', 'axis_name', 'parent', 'name'}),
 }

@@ -44,7 +44,8 @@ RANKS = {
 PLACES = {
     'matplotlib': {
         'reports/figures.py', 'reports/pictures.py', 'tasks/gan/figures.py',
-        'tasks/points/figures.py'},
+        'tasks/points/figures.py',
+        'tasks/time_series/figures.py'},
     'orbax': {'runtime/checkpoint.py'},
     'clu.metric_writers': set(),  # imports TensorFlow
     'tensorboard': {'runtime/writers.py'},
@@ -194,10 +195,8 @@ def trainers(tmp_path):
   """(name, resolved config, shape of its images, trainer) of every variant."""
   for name, config in all_configs(own_data(tmp_path)):
     config = config.to_dict()
-    # tests/test_points.py, tests/tasks/test_outliers.py, tests/tasks/test_advgan.py
-    if config['task'] == 'segment':  # tests/tasks/test_segment.py
-      continue
-    if config['task'] in ('points', 'outliers', 'advgan'):
+    # Tested in tests/test_points.py and tests/tasks/test_TASK.py.
+    if config['task'] in ('points', 'outliers', 'advgan', 'segment', 'time_series'):
       continue
     if 'teacher' in config['trainer']:  # which is another run: not here
       config['trainer'] = {'name': 'supervised'}
@@ -377,6 +376,11 @@ EXAMPLES = {
         discriminator={'name': 'patch_discriminator', 'widths': (2,)},
         data=dict(batch_size=8, pasted_per_batch=8),
         evals={'test': {'source': {'name': 'scenes', 'num': 20}}}),
+    'time_series': dict(
+        task='time_series', latent=1, width=2,
+        data=dict(series={'name': 'sines', 'num': 60}, window=6, negative_share=1.0,
+                  batch_size=8, test={'name': 'sines', 'num': 50, 'segments': 1}),
+        measures=dict(inversion_steps=1, pca_components=2)),
 }
 
 

@@ -6,7 +6,8 @@
   evaluate   evaluates a checkpoint on every evaluation set
   calibrate  chooses temperature and threshold of a checkpoint on the calibration part
   embed      makes vectors of pictures with a pretrained network
-  predict    classifies pictures, or answers "none of these" (predictions: its rows)
+  predict    classifies pictures, or answers "none of these" (predictions: its rows);
+             scores the time steps of a series
   export     writes a classifier as one file that runs without this package (card: its
              model card; standalone: the program that travels with it)
   serve      a page and a JSON interface of a classifier, for a browser

@@ -28,7 +28,7 @@ PROFILE = flags.DEFINE_integer(
 IMAGES = flags.DEFINE_multi_string(
     'images', None, 'predict, embed: a picture, a folder, a quoted pattern, @FILE with '
     'a path on each line, or - for such a list on standard input; may be repeated, and '
-    'pictures may also follow the flags.')
+    'pictures may also follow the flags. Of a detector of anomalies: a CSV file.')
 THRESHOLD = flags.DEFINE_float(
     'threshold', None, 'predict, export, serve: below this maximum probability the '
     'answer is "none of these" (default: the rule of --mode=calibrate, or else the '

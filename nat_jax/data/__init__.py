@@ -45,6 +45,7 @@ from nat_jax.data.pairs import PAIRS, class_counts, load_pairs, rare_classes, re
 from nat_jax.data.points import POINTS, Modes, Points
 from nat_jax.data.pool import Pool, class_weights, gather, make_pool
 from nat_jax.data.rows import Images, Rows
+from nat_jax.data.series import SERIES, Reading, Series, load_series, windows
 from nat_jax.data.sources import (
     Arrays,
     breast_cancer,
@@ -70,6 +71,7 @@ __all__ = [
     'perceptual_hashes', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
     'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
     'take_classes', 'take_split', 'uniform_noise', 'write_cache',
+    'SERIES', 'Reading', 'Series', 'load_series', 'windows',
 ]
 
 # Called with the arguments of the spec.

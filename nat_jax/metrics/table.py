@@ -41,6 +41,11 @@ METRICS = {
     'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
     'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
     'below_half': Metric('share with D < 1/2', 3),
+    # Anomalies in time series; also precision and recall, below.
+    'f1': Metric('F1', 3, 'higher'),
+    'false_alarms': Metric('false alarms', 3, 'lower'),
+    'false_alarms_apart': Metric('false alarms apart', 3, 'lower'),
+    'kind_auroc': Metric('AUROC by kind', 3, 'higher'),
     # Attacks on classifiers, of pictures that were classified correctly.
     'success': Metric('success', 3),
     'confident_errors': Metric('confident errors', 3),

@@ -37,6 +37,7 @@ from nat_jax.models.fast import Fast
 from nat_jax.models.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from nat_jax.models.layers import BatchNorm
 from nat_jax.models.pixels import PatchDiscriminator, UNet
+from nat_jax.models.recurrent import LSTM
 from nat_jax.models.resnet import ResNet, resnet, resnet18
 from nat_jax.models.small import MLP, SmallConv
 from nat_jax.models.stacked import stacked
@@ -85,4 +86,5 @@ __all__ = [
     'ResNetDiscriminator', 'ResNetGenerator', 'SmallConv', 'ToyDiscriminator',
     'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
     'wide_resnet',
+    'LSTM',
 ]

@@ -22,7 +22,7 @@ from nat_jax.runtime import workdir as workdirs
 Run = dict[str, Any]
 
 # Variants that other variants are compared with; they come first in reports.
-FIRST = ('baseline', 'am', 'gan', 'gan_wide')
+FIRST = ('baseline', 'am', 'gan', 'gan_wide', 'madgan')
 NOT_THE_EXPERIMENT = ('seed', 'run', 'compare_with')  # may differ within a group
 GROUPS = ('trainer', 'loss', 'model', 'generator', 'discriminator', 'data')
 

@@ -331,7 +331,6 @@ SEMI_SUPERVISED: dict[str, Any] = dict(  # classifiers with few labelled example
     compare_with='',
     run=RUN,
 )
-
 SEGMENT: dict[str, Any] = dict(  # segmenters of pictures with rare classes
     task='segment',
     name='experiment',
@@ -380,9 +379,61 @@ SEGMENT: dict[str, Any] = dict(  # segmenters of pictures with rare classes
     compare_with='',
     run=RUN,
 )
+TIME_SERIES: dict[str, Any] = dict(  # detectors of anomalies in time series: MAD-GAN
+    task='time_series',
+    name='experiment',
+    variant='',
+    seed=0,
+    steps=4000,  # number of updates of the discriminator
+    latent=6,  # numbers of noise per time step
+    width=24,  # LSTM cells of each network
+    gen_updates=1,  # of the generator per update of the discriminator
+    # Of the negatives' mean; None: joint mean with generated windows; 0: left out.
+    negative_weight=None,
+    optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.999},
+    disc_optimizer={},  # of the discriminator; {}: `optimizer`
+    schedule={'name': 'constant', 'learning_rate': 1e-3},
+    disc_schedule={},  # of the discriminator; {}: `schedule`
+    data=dict(
+        # Normal, nat_jax.data.SERIES; its last part `validation` is not trained on.
+        series={'name': 'sines', 'num': 8000},
+        validation=0.25,  # share of `series` for standardisation and threshold
+        test={'name': 'sines', 'num': 3000, 'segments': 12, 'start': 8000},  # {}: none
+        time='time',  # name of the column of time in CSV files
+        time_format='',  # of strptime; '': numbers, or dates of ISO 8601
+        # Most successive time steps without a row or a value that are interpolated; 0:
+        # a file with such steps is refused.
+        fill=0,
+        columns=(),  # names of the sensors; (): all columns but those of time and label
+        # Per sensor, what is scaled to -1 and to 1; (): the smallest and the largest
+        # value of the training part.
+        low=(),
+        high=(),
+        window=30,  # time steps
+        stride=1,  # time steps between the beginnings of training windows
+        batch_size=64,  # windows; the whole set if it is smaller
+        # Negatives are training windows that are made anomalous in one of these ways:
+        # nat_jax.tasks.time_series.ANOMALIES.
+        negative_kinds=('stuck', 'swapped', 'warped'),
+        negative_share=0.0,  # number of negatives per batch / batch_size; 0: none
+    ),
+    measures=dict(
+        stride=5,  # time steps between the beginnings of windows whose scores are taken
+        inversion_steps=150,  # of Adam, for the noise that reproduces a window best
+        inversion_rate=0.1,  # its learning rate
+        # lambda of the DR score (1 - lambda) residual + lambda (1 - D), both
+        # standardised on the validation part.
+        disc_weight=0.5,
+        # Share of the time steps of the validation part above the threshold.
+        false_alarm_rate=0.01,
+        pca_components=8,  # of the baseline, a PCA of training windows
+    ),
+    compare_with='',
+    run={**RUN, 'log_every': 500, 'checkpoint_every': 1000},
+)
 DEFAULTS = {'advgan': ADVGAN, 'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN,
             'outliers': OUTLIERS, 'points': POINTS, 'semi_supervised': SEMI_SUPERVISED,
-            'segment': SEGMENT}
+            'segment': SEGMENT, 'time_series': TIME_SERIES}
 GROUPS = ('data', 'measures', 'run')
 
 

@@ -185,6 +185,26 @@ BOUNDS: dict[str, Bound] = {
     'source.kinds': listed(NAME),
     'pixel_model.widths': listed(WIDTH, 1, 64),
 
+    # Detectors of anomalies in time series.
+    'latent': WIDTH,
+    'width': WIDTH,
+    'gen_updates': whole('[1, 100]'),  # each is unrolled in the compiled step
+    'data.validation': number('(0, 1)'),
+    'data.time': TEXT,
+    'data.time_format': TEXT,
+    'data.fill': whole('[0, 1e4]'),
+    'data.columns': listed(TEXT, most=65536),
+    'data.window': whole('[2, 1e5]'),
+    'data.stride': COUNT,
+    'data.negative_kinds': listed(NAME),
+    'data.negative_share': number('[0, 10]'),
+    'measures.stride': COUNT,
+    'measures.inversion_steps': whole('[1, 1e5]'),
+    'measures.inversion_rate': number('(0, 1e3]'),
+    'measures.disc_weight': number('[0, 1]'),
+    'measures.false_alarm_rate': number('(0, 1)'),
+    'measures.pca_components': COUNT,
+
     # Arguments of specs, as 'kind of spec'.'argument', for all names of that kind.
     'trainer.threshold': number('[0, 1]'),
     'trainer.teacher': TEXT,
@@ -310,6 +330,16 @@ BOUNDS: dict[str, Bound] = {
     'source.data_dir': either(TEXT, NONE),
     'source.cache_dir': either(TEXT, NONE),
 
+    'series.num': whole('[2, 1e9]'),
+    'series.segments': PERIOD,
+    'series.start': PERIOD,
+    'series.noise': number('[0, 1e3]'),
+    'series.seed': SEED,
+    'series.path': TEXT,
+    'series.label': TEXT,
+    'series.normal': TEXT,
+    'series.header': whole('[0, 1e6]'),
+
     'corruption.strength': whole('[1, 5]'),
     'corruption.num': whole('[0, 1e9]'),
     'corruption.seed': SEED,
@@ -380,6 +410,9 @@ SPECS = {
         'trainer', 'model', 'loss', 'optimizer', 'schedule', 'generator',
         'discriminator', 'noise')},
     'disc_schedule': 'schedule',
+    'disc_optimizer': 'optimizer',
+    'data.series': 'series',
+    'data.test': 'series',
     'gan_loss': 'loss',
     'gan_optimizer': 'optimizer',
     'gan_schedule': 'schedule',
@@ -405,9 +438,9 @@ SPECS = {
     'measures.features': 'features',
     'measures.independent': 'features',
 }
-OPTIONAL = ('disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
-            'measures.reference', 'measures.independent',
-            'gan_schedule', 'generator', 'discriminator')  # specs that may be {}
+OPTIONAL = ('disc_optimizer', 'data.test', 'gan_schedule', 'generator', 'discriminator',
+            'disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
+            'measures.reference', 'measures.independent')  # specs that may be {}
 
 
 def check(path: str, key: str, value: Any) -> None:

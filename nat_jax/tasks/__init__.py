@@ -14,9 +14,10 @@ from nat_jax.tasks import (
     points,
     segment,
     semi_supervised,
+    time_series,
 )
 
 TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
          'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK,
          'semi_supervised': semi_supervised.TASK,
-         'segment': segment.TASK}
+         'segment': segment.TASK, 'time_series': time_series.TASK}
