@@ -55,6 +55,7 @@ from nat_jax.data.sources import (
 from nat_jax.data.stream import Stream, apart, make_stream
 from nat_jax.data.table_source import table
 from nat_jax.data.tfds_source import from_tfds
+from nat_jax.data.zero_shot import ZERO_SHOT, ZeroShot, check_zero_shot
 
 __all__ = [
     'AUGMENTS', 'CORRUPTIONS', 'POINTS', 'SOURCES', 'STRENGTHS', 'SYNTHETIC', 'Arrays',
@@ -66,6 +67,7 @@ __all__ = [
     'perceptual_hashes', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
     'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
     'take_classes', 'take_split', 'uniform_noise', 'write_cache',
+    'ZERO_SHOT', 'ZeroShot', 'check_zero_shot',
 ]
 
 # Called with the arguments of the spec.

@@ -13,8 +13,10 @@ from nat_jax.tasks import (
     outliers,
     points,
     semi_supervised,
+    zero_shot,
 )
 
 TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
          'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK,
-         'semi_supervised': semi_supervised.TASK}
+         'semi_supervised': semi_supervised.TASK,
+         'zero_shot': zero_shot.TASK}
