@@ -163,7 +163,7 @@ def mat(path: str, validation: float = 0.1, held_out: float = 0.25,
                       'test_unseen_loc') if key in found}
   for key, one in rows.items():
     _check_rows(f'{folder}: {key}', one, len(label), first=1)
-  with np.errstate(invalid='ignore', divide='ignore'):  # `check_zero_shot` names such a class
+  with np.errstate(invalid='ignore', divide='ignore'):  # the check names such a class
     embedding = (embedding / np.linalg.norm(embedding, axis=0)).T
   rng, trained = np.random.default_rng(seed), rows['trainval_loc']
   seen = np.unique(label[trained])

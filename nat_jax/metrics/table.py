@@ -41,6 +41,13 @@ METRICS = {
     'fpr95_id_positive': Metric('FPR95 (ID-positive)', 3, 'lower'),
     'fpr95_ood_positive': Metric('FPR95 (OOD-positive)', 3, 'lower'),
     'below_half': Metric('share with D < 1/2', 3),
+    # Classifiers of seen and unseen classes.
+    'accuracy_unseen': Metric('U', 3, 'higher'),
+    'accuracy_seen': Metric('S', 3, 'higher'),
+    'harmonic_mean': Metric('H', 3, 'higher'),
+    'accuracy_unseen_only': Metric('U, unseen candidates only', 3, 'higher'),
+    'constant': Metric('constant', 3),
+    'validation_harmonic_mean': Metric('H on validation', 3, 'higher'),
     # Attacks on classifiers, of pictures that were classified correctly.
     'success': Metric('success', 3),
     'confident_errors': Metric('confident errors', 3),
