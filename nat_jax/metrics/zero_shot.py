@@ -5,6 +5,7 @@
     figures['accuracy_unseen'], figures['accuracy_seen'], figures['harmonic_mean']
 """
 
+import math
 from typing import Any
 
 import chex
@@ -58,14 +59,20 @@ def generalised(
   chex.assert_shape(scores, (len(label), len(seen)))
   of_class = class_accuracies(
       label, (scores - constant * seen).argmax(1), len(seen))
-  unseen, known = (float(np.nanmean(of_class[which])) for which in (~seen, seen))
+  unseen, known = (_mean(of_class[which]) for which in (~seen, seen))
   rows = ~seen[label]
   alone = class_accuracies(
       label[rows], np.where(seen, -np.inf, scores[rows]).argmax(1), len(seen))
   return {'accuracy_unseen': unseen, 'accuracy_seen': known,
           'harmonic_mean': harmonic(unseen, known),
-          'accuracy_unseen_only': float(np.nanmean(alone[~seen])),
+          'accuracy_unseen_only': _mean(alone[~seen]),
           'class_accuracies': of_class.tolist()}
+
+
+def _mean(values):
+  """The mean of the values that are not NaN; NaN if there are none."""
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if len(known) else math.nan
 
 
 def choose_constant(

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from nat_jax import data, metrics
+from nat_jax import data, metrics, names
 from nat_jax.runtime import results, writers
-from nat_jax.task import Evaluator, Inputs, Others, Trainer
+from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks.zero_shot import build, scores
 from nat_jax.tasks.zero_shot.scores import View
 from nat_jax.tasks.zero_shot.step import COPIES, MODEL, TWIN
@@ -73,8 +73,8 @@ def make_evaluator(
       config, trainer, mesh, COPIES.index(name), examples, view)
       for name, view in views.items()}
 
-  def run(state, names, final):
-    del names
+  def run(state, asked, final):
+    del asked
     found = {name: score_of[name](state) for name in views}
     of_all = {name: of_copy for name, (of_copy, _) in found.items()}
     if final:
@@ -180,3 +180,36 @@ def summary(figures: Mapping[str, Any]) -> str:
       parts.append(f'{method} {one["harmonic_mean"]:.3f}')
   calibrated = any(name.endswith(CALIBRATED) for name in figures)
   return f'H{" (calibrated)" * calibrated}: ' + '  '.join(parts)
+
+
+def predict(
+    run: Run, features: np.ndarray, method: str = scores.DISCRIMINATOR,
+    constant: float = 0.0,
+) -> np.ndarray:
+  """The class of each of new feature vectors, int [n], a place in `run.class_names`.
+
+  Args:
+    run: of the task 'zero_shot', from `runs.restore`; its source is read again.
+    features: [n, d], of the network that made those of the source.
+    method: one of `scores.NETWORKS`.
+    constant: of calibrated stacking, as in eval.json; 0: none.
+
+  Raises:
+    ValueError: another method, or other features than the source has.
+  """
+  if method not in scores.NETWORKS:
+    raise ValueError(names.unknown('method', method, scores.NETWORKS))
+  features = np.asarray(features, np.float32)
+  if features.shape[1:] != run.shape or not np.isfinite(features).all():
+    raise ValueError(
+        f'expected finite features [n, {run.shape[0]}], as in the source of the run, '
+        f'got the shape {list(features.shape)}')
+  examples = build.load_examples(run.config)
+  view = views_of(examples, run.config['calibrate'])[MODEL]
+  rows = len(examples.label) + np.arange(len(features))
+  examples = examples._replace(feature=np.concatenate([examples.feature, features]))
+  found, _ = scores.network_scores(
+      run.config, run.trainer, run.mesh, 0, examples, view._replace(rows=rows))(
+          run.state)
+  seen = seen_of(examples, view)
+  return view.candidates[(found[method] - constant * seen).argmax(1)]

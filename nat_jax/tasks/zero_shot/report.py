@@ -93,8 +93,9 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
 
     title = TITLES[best.removesuffix(CALIBRATED)] + (', calibrated' if end else '')
     sentences = [
-        f'Of the classes without training examples {text(best, "accuracy_unseen")} are '
-        f'recognised (U), of the others {text(best, "accuracy_seen")} (S).',
+        'The accuracy on classes without training examples is '
+        f'{text(best, "accuracy_unseen")} (U), on the others '
+        f'{text(best, "accuracy_seen")} (S).',
         'Of the three ways to classify by the networks it has the largest H on '
         f'validation rows, {text(best, "validation_harmonic_mean")}.' if end else
         'Nothing is calibrated, so that no method was chosen.']
