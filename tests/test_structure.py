@@ -372,6 +372,10 @@ EXAMPLES = {
     'outliers': dict(
         task='outliers', num_generators=2, freeze_after=1,
         data=dict(examples={'name': 'breast_cancer', 'outliers': 9})),
+    'zero_shot': dict(
+        task='zero_shot', num_generated=2, data=dict(source={
+            'name': 'attributes', 'num_classes': 6, 'num_unseen': 2, 'num_held_out': 2,
+            'num_features': 4, 'per_class': 5})),
 }
 
 

@@ -13,14 +13,14 @@ from nat_jax.reports import figures
 
 NAMED = 30  # most classes whose names are written
 CLASSES = 5  # most classes in a projection
-COLOURS = ('#0072B2', '#D55E00')  # of the methods
+COLOURS = ('#0072B2', '#009E73', '#D55E00')  # of the methods
 
 
 class Bars(NamedTuple):
   """The accuracies of all classes of a run.
 
   Attributes:
-    accuracy: method -> float [k]; one or two methods.
+    accuracy: method -> float [k], of at most three methods, the same for all runs.
     seen: bool [k].
     names: of the classes.
   """
@@ -63,7 +63,7 @@ def class_accuracies(of_runs: Mapping[str, Bars]) -> Any:
         ax.set_xlabel(f'{len(order)} classes')
       ax.grid(axis='x', visible=False)
     handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc='outside upper center', ncols=2)
+    figure.legend(*handles, loc='outside upper center', ncols=2, fontsize=8.5)
   return figure
 
 

@@ -23,6 +23,7 @@ TITLES = {  # of the methods
     'regressor': 'regressor, nearest embedding',
     'generated': 'generated features, nearest neighbour',
     'ridge': 'ridge regression, nearest embedding'}
+DRAWN = ('discriminator', 'generated', 'ridge')  # methods in the figure of classes
 COLUMNS = ('accuracy_unseen', 'accuracy_seen', 'harmonic_mean', 'accuracy_unseen_only',
            'constant', 'validation_harmonic_mean')
 
@@ -126,18 +127,23 @@ def _values(runs, name, metric):
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   """Yields (file name, caption, note on what is missing or '', figure or None)."""
-  bars = {}
+  bars, clouds = {}, {}
+  end = CALIBRATED if all(
+      DISCRIMINATOR + CALIBRATED in run['evals'] for runs in groups.values()
+      for run in runs) else ''
   for label, runs in groups.items():
-    best, first = best_method(runs), runs[0]['evaluation']
-    end = CALIBRATED if best.endswith(CALIBRATED) else ''
+    first = runs[0]['evaluation']
     bars[label] = plots.Bars(
-        {TITLES[name.removesuffix(CALIBRATED)]: _class_means(runs, name)
-         for name in (best, RIDGE + end) if all(name in one['evals'] for one in runs)},
+        {TITLES[name]: _class_means(runs, name + end) for name in DRAWN
+         if all(name + end in one['evals'] for one in runs)},
         first['seen'], first['class_names'])
-  yield ('class_accuracies', 'Accuracy of every class: seen classes on the left, and '
-         'unseen ones on the right', '', plots.class_accuracies(bars))
-  clouds = {}
+  yield ('class_accuracies', 'Accuracy of every class, seen classes on the left and '
+         f'unseen ones on the right{", calibrated" if end else ""}', '',
+         plots.class_accuracies(bars))
+  known = next(iter(groups.values()))[0]['evaluation']
   for label, runs in groups.items():
+    if runs[0]['evaluation']['class_names'] != known['class_names']:
+      continue
     found = results.read_arrays(
         runs[0]['workdir'], FEATURES, runs[0]['step'],
         ['feature', 'label', 'generated'])
@@ -146,8 +152,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   yield ('features', 'Features of the first unseen classes in the plane of their first '
          'two principal components: test rows, and features that the decoder made of '
          'the embedding', '' if clouds else f'Left out: no run has {FEATURES}.npz.',
-         plots.projections(clouds, next(iter(groups.values()))[0]['evaluation'])
-         if clouds else None)
+         plots.projections(clouds, known) if clouds else None)
 
 
 def _class_means(runs, name):
