@@ -12,7 +12,15 @@ import pytest
 from nat_jax import data, losses, models, runs, schema
 from nat_jax.runtime import feed, optim, parallel
 from nat_jax.schema import bounds, presets
-from nat_jax.tasks import advgan, classify, gaan, gan, generated, semi_supervised
+from nat_jax.tasks import (
+    advgan,
+    classify,
+    gaan,
+    gan,
+    generated,
+    semi_supervised,
+    zero_shot,
+)
 from nat_jax.tasks.classify import inputs
 from nat_jax.tasks.gan import features
 from nat_jax.tasks.points import step as points
@@ -48,7 +56,9 @@ SECTIONS = {
     'trainer': (
         classify.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | semi_supervised.TRAINERS
         | {f'gan: {name}': fn for name, fn in gan.TRAINERS.items()}
-        | {'points': points.TRAINERS['gaan']}, IMAGE | {
+        | {'points': points.TRAINERS['gaan']}
+        | zero_shot.TRAINERS, IMAGE | {
+            'decoder', 'regressor', 'latent', 'shape', 'num_copies', 'frozen',
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
             'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',
@@ -68,6 +78,7 @@ SECTIONS = {
     'features': (features.FEATURES, {'mesh', 'image_shape', 'others'}),
     'penalty': (losses.PENALTIES, set()),
     'points': (data.POINTS, set()),
+    'zero_shot': (data.ZERO_SHOT, set()),
     'noise': ({'grid': points.GridNoise},
               {'generator', 'axis_name', 'parent', 'name'}),
 }

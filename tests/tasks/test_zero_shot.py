@@ -360,6 +360,7 @@ def test_every_variant_builds():
 @pytest.mark.parametrize('changes, named', [
     (dict(source={'name': 'x'}), "zero-shot source 'x'.*attributes, mat"),
     (dict(source=SMALL | {'num_unseen': 6}), 'num_unseen=6'),
+    (dict(source=SMALL | {'num_held_out': 0}), 'held out.*has none.*calibrate=False'),
     (dict(trainer={'output': 'tanh'}), "trainer.output 'tanh'.*relu, linear"),
     (dict(trainer={'mismatch_weight': -1.0}), 'trainer.mismatch_weight must be'),
     (dict(trainer={'theta': 1.0}), 'theta'),

@@ -24,18 +24,24 @@ def load_examples(config: Mapping[str, Any]) -> data.ZeroShot:
   """Loads and checks the examples of a config.
 
   Raises:
-    ValueError: a mistake in the source; features that the decoder cannot make; or other
-      content than when the config was resolved.
+    ValueError: a mistake in the source; features that the decoder cannot make; no
+      held-out classes to calibrate with; or other content than when the config was
+      resolved.
   """
   settings = config['data']
   examples = registry.build(
       data.ZERO_SHOT, settings['source'], what='zero-shot source')
   data.check_zero_shot(examples)
+  if config['calibrate'] and not len(examples.held_out):
+    raise ValueError(
+        'calibrate=True needs seen classes that are held out, and the source '
+        f'{settings["source"]} has none; set its num_held_out or held_out, or '
+        'calibrate=False')
   lowest, output = examples.feature.min(), config['trainer'].get('output', 'relu')
   if lowest < 0 and output == 'relu':
     raise ValueError(
         'the decoder ends in a ReLU, so that features must not be negative, and the '
-        f'smallest is {lowest:.3g}; set trainer.output to \'linear\', or take features '
+        f"smallest is {lowest:.3g}; set trainer.output to 'linear', or take features "
         'from behind a ReLU')
   if settings['crc32'] not in (None, checksum(examples)):
     raise ValueError(
