@@ -20,6 +20,7 @@ from nat_jax.tasks import (
     generated,
     segment,
     semi_supervised,
+    zero_shot,
 )
 from nat_jax.tasks.classify import inputs
 from nat_jax.tasks.gan import features
@@ -57,7 +58,9 @@ SECTIONS = {
         classify.TRAINERS | gaan.TRAINERS | advgan.TRAINERS | semi_supervised.TRAINERS
         | segment.TRAINERS
         | {f'gan: {name}': fn for name, fn in gan.TRAINERS.items()}
-        | {'points': points.TRAINERS['gaan']}, IMAGE | {
+        | {'points': points.TRAINERS['gaan']}
+        | zero_shot.TRAINERS, IMAGE | {
+            'decoder', 'regressor', 'latent', 'shape', 'num_copies', 'frozen',
             'model', 'objective', 'tx', 'gen_tx', 'disc_tx', 'generator',
             'discriminator', 'augment', 'normalise', 'treat', 'ema_decay', 'student',
             'penalties', 'enc_tx', 'micro_batches', 'target', 'student_tx',
@@ -80,6 +83,7 @@ SECTIONS = {
     'penalty': (losses.PENALTIES, set()),
     'points': (data.POINTS, set()),
     'series': (data.SERIES, {'reading'}),
+    'zero_shot': (data.ZERO_SHOT, set()),
     'noise': ({'grid': points.GridNoise},
               {'generator', 'axis_name', 'parent', 'name'}),
 }

@@ -45,7 +45,7 @@ PLACES = {
     'matplotlib': {
         'reports/figures.py', 'reports/pictures.py', 'tasks/gan/figures.py',
         'tasks/points/figures.py',
-        'tasks/time_series/figures.py'},
+        'tasks/time_series/figures.py', 'tasks/zero_shot/figures.py'},
     'orbax': {'runtime/checkpoint.py'},
     'clu.metric_writers': set(),  # imports TensorFlow
     'tensorboard': {'runtime/writers.py'},
@@ -196,7 +196,8 @@ def trainers(tmp_path):
   for name, config in all_configs(own_data(tmp_path)):
     config = config.to_dict()
     # Tested in tests/test_points.py and tests/tasks/test_TASK.py.
-    if config['task'] in ('points', 'outliers', 'advgan', 'segment', 'time_series'):
+    if config['task'] in ('points', 'outliers', 'advgan', 'segment', 'time_series',
+                          'zero_shot'):
       continue
     if 'teacher' in config['trainer']:  # which is another run: not here
       config['trainer'] = {'name': 'supervised'}
@@ -381,6 +382,10 @@ EXAMPLES = {
         data=dict(series={'name': 'sines', 'num': 60}, window=6, negative_share=1.0,
                   batch_size=8, test={'name': 'sines', 'num': 50, 'segments': 1}),
         measures=dict(inversion_steps=1, pca_components=2)),
+    'zero_shot': dict(
+        task='zero_shot', num_generated=2, data=dict(source={
+            'name': 'attributes', 'num_classes': 6, 'num_unseen': 2, 'num_held_out': 2,
+            'num_features': 4, 'per_class': 5})),
 }
 
 

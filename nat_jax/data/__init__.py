@@ -58,6 +58,7 @@ from nat_jax.data.sources import (
 from nat_jax.data.stream import Stream, apart, make_stream
 from nat_jax.data.table_source import table
 from nat_jax.data.tfds_source import from_tfds
+from nat_jax.data.zero_shot import ZERO_SHOT, ZeroShot, check_zero_shot
 
 __all__ = [
     'PAIRS', 'VOID', 'Pairs', 'check_training', 'check_void', 'class_counts',
@@ -72,6 +73,7 @@ __all__ = [
     'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
     'take_classes', 'take_split', 'uniform_noise', 'write_cache',
     'SERIES', 'Reading', 'Series', 'load_series', 'windows',
+    'ZERO_SHOT', 'ZeroShot', 'check_zero_shot',
 ]
 
 # Called with the arguments of the spec.

@@ -29,6 +29,7 @@ from nat_jax.losses.objectives import (
     nat,
     outlier_exposure,
 )
+from nat_jax.losses.pairs import mean_square, pair_discriminator_loss, vae_loss
 from nat_jax.losses.penalties import PENALTIES, Penalty
 
 GAN_OBJECTIVES = {**PER_SET, **BATCH}
@@ -64,6 +65,9 @@ __all__ = [
     'nat_loss',
     'outlier_exposure',
     'uniform_kl',
+    'mean_square',
+    'pair_discriminator_loss',
+    'vae_loss',
 ]
 
 

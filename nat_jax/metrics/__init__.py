@@ -59,6 +59,7 @@ from nat_jax.metrics.table import (
     directions,
     lower_is_better,
 )
+from nat_jax.metrics.zero_shot import choose_constant, class_accuracies, generalised
 
 __all__ = [
     'METRICS',
@@ -101,4 +102,7 @@ __all__ = [
     'scores_from_logits',
     'selective',
     'threshold_at_recall',
+    'choose_constant',
+    'class_accuracies',
+    'generalised',
 ]

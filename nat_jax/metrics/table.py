@@ -46,6 +46,13 @@ METRICS = {
     'false_alarms': Metric('false alarms', 3, 'lower'),
     'false_alarms_apart': Metric('false alarms apart', 3, 'lower'),
     'kind_auroc': Metric('AUROC by kind', 3, 'higher'),
+    # Classifiers of seen and unseen classes.
+    'accuracy_unseen': Metric('U', 3, 'higher'),
+    'accuracy_seen': Metric('S', 3, 'higher'),
+    'harmonic_mean': Metric('H', 3, 'higher'),
+    'accuracy_unseen_only': Metric('U, unseen candidates only', 3, 'higher'),
+    'constant': Metric('constant', 3),
+    'validation_harmonic_mean': Metric('H on validation', 3, 'higher'),
     # Attacks on classifiers, of pictures that were classified correctly.
     'success': Metric('success', 3),
     'confident_errors': Metric('confident errors', 3),

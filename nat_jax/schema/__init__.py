@@ -431,9 +431,51 @@ TIME_SERIES: dict[str, Any] = dict(  # detectors of anomalies in time series: MA
     compare_with='',
     run={**RUN, 'log_every': 500, 'checkpoint_every': 1000},
 )
+ZERO_SHOT: dict[str, Any] = dict(  # classifiers of classes without examples: GDAN
+    task='zero_shot',
+    name='experiment',
+    variant='',
+    trainer=dict(
+        name='gdan',  # nat_jax.tasks.zero_shot.TRAINERS
+        # Factor of the discriminator's loss on pairs of an example and the embedding of
+        # another seen class; 0: no such negatives.
+        mismatch_weight=1.0,
+        adversarial_weight=1.0,  # of the decoder's adversarial loss
+        cycle_weight=0.1,  # theta_1: of both cycles
+        regression_weight=0.1,  # theta_2: of the regressor's error
+        dual_weight=0.1,  # theta_3: of pairs with an embedding that is regressed
+        kl_weight=1.0,  # of the CVAE's KL divergence
+        output='relu',  # what the decoder ends in; 'linear': features may be negative
+        pretrain=0,  # number of the first updates, in which only the CVAE is trained
+    ),
+    seed=0,
+    steps=4000,  # number of updates
+    latent=16,  # size of the code of the CVAE
+    num_attributes=0,  # size of an embedding; 0: that of the source
+    # Whether networks are also trained without the held-out classes, by which the
+    # constants of calibrated stacking are chosen; False: nothing is calibrated.
+    calibrate=True,
+    # nat_jax.models.DISCRIMINATORS, without batch statistics.
+    encoder={'name': 'toy_discriminator', 'widths': (128,)},
+    decoder={'name': 'toy_discriminator', 'widths': (128,)},
+    regressor={'name': 'toy_discriminator', 'widths': (128,)},
+    discriminator={'name': 'toy_discriminator', 'widths': (128,)},
+    optimizer={'name': 'adam'},  # of all networks
+    schedule={'name': 'constant', 'learning_rate': 1e-3},
+    disc_schedule={},  # of the discriminator; {}: `schedule`
+    data=dict(
+        source={'name': 'attributes'},  # nat_jax.data.ZERO_SHOT
+        crc32=None,  # checksum of the source's content; the program sets it
+        batch_size=64,
+    ),
+    num_generated=300,  # features of each unseen class, for nearest neighbours
+    eval_batch_size=512,
+    compare_with='',
+    run=RUN,
+)
 DEFAULTS = {'advgan': ADVGAN, 'classify': CLASSIFY, 'gan': GAN, 'gaan': GAAN,
             'outliers': OUTLIERS, 'points': POINTS, 'semi_supervised': SEMI_SUPERVISED,
-            'segment': SEGMENT, 'time_series': TIME_SERIES}
+            'segment': SEGMENT, 'time_series': TIME_SERIES, 'zero_shot': ZERO_SHOT}
 GROUPS = ('data', 'measures', 'run')
 
 

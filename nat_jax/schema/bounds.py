@@ -205,6 +205,12 @@ BOUNDS: dict[str, Bound] = {
     'measures.false_alarm_rate': number('(0, 1)'),
     'measures.pca_components': COUNT,
 
+    # Zero-shot classifiers.
+    'num_attributes': whole('[0, 65536]'),
+    'calibrate': FLAG,
+    'num_generated': COUNT,
+    'data.crc32': either(whole('[0, 4294967295]'), NONE),
+
     # Arguments of specs, as 'kind of spec'.'argument', for all names of that kind.
     'trainer.threshold': number('[0, 1]'),
     'trainer.teacher': TEXT,
@@ -240,6 +246,14 @@ BOUNDS: dict[str, Bound] = {
     'trainer.extra_loss': PROGRAM,
     'trainer.extra_on': PROGRAM,
     'trainer.metrics': PROGRAM,
+
+    'trainer.mismatch_weight': WEIGHT,
+    'trainer.cycle_weight': WEIGHT,
+    'trainer.regression_weight': WEIGHT,
+    'trainer.dual_weight': WEIGHT,
+    'trainer.kl_weight': WEIGHT,
+    'trainer.output': NAME,
+    'trainer.pretrain': PERIOD,
 
     'loss.direction': NAME,
     'loss.weight': WEIGHT,
@@ -399,6 +413,19 @@ BOUNDS: dict[str, Bound] = {
     'points.noise': number('[0, 1e3]'),
     'points.negatives': listed(listed(number('[-1e6, 1e6]'), 2, 2), 1),
     'points.seed': SEED,
+    'zero_shot.num_classes': whole('[3, 1e5]'),
+    'zero_shot.num_unseen': COUNT,
+    'zero_shot.num_held_out': whole('[0, 1e5]'),
+    'zero_shot.num_attributes': whole('[2, 1000]'),
+    'zero_shot.num_features': WIDTH,
+    'zero_shot.per_class': COUNT,
+    'zero_shot.spread': number('[0, 1e3]'),
+    'zero_shot.noise': number('[0, 1e3]'),
+    'zero_shot.seed': SEED,
+    'zero_shot.path': TEXT,
+    'zero_shot.validation': number('(0, 1)'),
+    'zero_shot.held_out': number('(0, 1)'),
+
     'noise.reach': number('(0, 1e6]'),
     'noise.jitter': number('[0, 1e6]'),
 }
@@ -428,6 +455,9 @@ SPECS = {
     'generator.generator': 'generator',
     'data': 'points',
     'data.examples': 'source',
+    'data.source': 'zero_shot',
+    'decoder': 'discriminator',
+    'regressor': 'discriminator',
     'data.positives': 'source',
     'data.negatives.*.source': 'source',
     'data.augment.*': 'augment',

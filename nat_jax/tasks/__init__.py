@@ -15,9 +15,11 @@ from nat_jax.tasks import (
     segment,
     semi_supervised,
     time_series,
+    zero_shot,
 )
 
 TASKS = {'advgan': advgan.TASK, 'classify': classify.TASK, 'gan': gan.TASK,
          'gaan': gaan.TASK, 'outliers': outliers.TASK, 'points': points.TASK,
          'semi_supervised': semi_supervised.TASK,
-         'segment': segment.TASK, 'time_series': time_series.TASK}
+         'segment': segment.TASK, 'time_series': time_series.TASK,
+         'zero_shot': zero_shot.TASK}

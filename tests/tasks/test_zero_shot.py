@@ -1,0 +1,431 @@
+"""Zero-shot classifiers: the update, what leaks, runs from their config to a report."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from scipy import io
+from sklearn import linear_model
+
+from nat_jax import data, metrics, models, runs, train
+from nat_jax.commands import report
+from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.runtime import optim, parallel
+from nat_jax.schema import presets
+from nat_jax.task import GLOBAL
+from nat_jax.tasks import zero_shot
+from nat_jax.tasks.zero_shot import build, evaluate, step
+
+D, A, LATENT, N = 5, 3, 2, 14
+SMALL = {'name': 'attributes', 'num_classes': 9, 'num_unseen': 3, 'num_held_out': 2,
+         'num_attributes': 6, 'num_features': 12, 'per_class': 10}
+WEIGHTS = dict(mismatch_weight=0.7, adversarial_weight=0.9, cycle_weight=0.3,
+               regression_weight=0.2, dual_weight=0.4, kl_weight=0.5)
+CLASSES = np.array([[True] * 4, [True, True, False, True]])
+
+
+@pytest.fixture(scope='module', autouse=True)
+def on_one_device():
+  """Runs are trained on one device, whose programs are compiled in half the time."""
+  make_mesh = parallel.make_mesh
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
+        devices or jax.devices()[:1]))
+    yield
+
+
+def make_config(source=SMALL, trainer=(), **changes):
+  nets = {name: {'name': 'toy_discriminator', 'widths': (8,)} for name in (
+      'encoder', 'decoder', 'regressor', 'discriminator')}
+  return presets.experiment(**dict(
+      task='zero_shot', name='toy', variant='gdan', steps=6, latent=LATENT,
+      trainer={'name': 'gdan', **dict(trainer)}, num_generated=20, **nets,
+      data=dict(source=dict(source), batch_size=16),
+      run=dict(log_every=3, checkpoint_every=3, updates_per_call=3,
+               tensorboard=False)) | changes)
+
+
+def make_trainer(**settings):
+  sizes = {'encoder': (D, 2 * LATENT), 'decoder': (A + LATENT, D), 'regressor': (D, A),
+           'discriminator': (D + A, 1)}
+  rate = optim.make_schedule({'name': 'constant', 'learning_rate': 0.1}, 9)
+  tx = optim.make_optimizer({'name': 'sgd', 'momentum': 0.0}, rate)
+  embedding = np.random.default_rng(0).normal(size=(4, A)).astype(np.float32)
+  return step.gdan(**{
+      **{name: models.ToyDiscriminator(
+          image_shape=(inputs,), num_outputs=outputs, widths=(6,))
+         for name, (inputs, outputs) in sizes.items()},
+      'tx': tx, 'disc_tx': tx, 'latent': LATENT, 'shape': (D, A), 'num_copies': 2,
+      'frozen': lambda: {'embedding': embedding, 'classes': CLASSES},
+      **WEIGHTS, **settings})
+
+
+def make_items(num, slots):
+  """Batches of both copies, of which the last slots are empty."""
+  rng, weight = np.random.default_rng(1), np.zeros((num, slots), np.float32)
+  weight[:, :N] = 1
+  label = rng.integers(4, size=(num, slots)).astype(np.int32)
+  twin = np.where(label == 2, 3, label)
+  return {name: {'image': rng.random((num, slots, D), np.float32),
+                 'label': np.where(weight > 0, of, -1).astype(np.int32),
+                 'weight': weight} for name, of in (('model', label), ('twin', twin))}
+
+
+def test_other_classes_are_drawn_uniformly_from_those_of_the_copy():
+  keys = jax.random.split(jax.random.key(0), 3000)
+  label = jnp.arange(3000) % 2
+  found = np.asarray(step.other_classes(keys, label, CLASSES[1]))
+  for own, others in ((0, (1, 3)), (1, (0, 3))):
+    counts = np.bincount(found[label == own], minlength=4)
+    assert counts[[own, 2]].tolist() == [0, 0]
+    np.testing.assert_allclose(counts[list(others)], 750, atol=90)  # 4.6 sd
+
+
+def dense(params, x):
+  hidden, out = params['Dense_0'], params['Dense_1']
+  x = jax.nn.relu(x @ hidden['kernel'] + hidden['bias'][None])
+  return x @ out['kernel'] + out['bias'][None]
+
+
+@pytest.mark.parametrize('copy, name', [*enumerate(step.COPIES)])
+def test_an_update_is_that_of_the_formulas(copy, name):
+  trainer, w = make_trainer(), WEIGHTS
+  batch = jax.tree.map(lambda x: x[0], make_items(1, 16))
+  frozen = trainer.frozen()
+  before = trainer.init(jax.random.key(0))
+  after, found = jax.jit(trainer.step)(before, frozen, batch)
+  one = {net: jax.tree.map(lambda x: x[copy], before.nets[net].params)
+         for net in before.nets}
+  key = jax.random.split(jax.random.fold_in(before.key, 0), 2)[copy]
+  keys = jax.random.split(key, 3)
+  label, x = batch[name]['label'][:N], batch[name]['image'][:N]
+  s = frozen['embedding'][label]
+  t = frozen['embedding'][step.other_classes(
+      GLOBAL.keys(keys[0], 16), batch[name]['label'], CLASSES[copy])[:N]]
+
+  def made(nets, key):
+    mean, log_variance = jnp.split(dense(nets['encoder'], x), 2, 1)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(
+        step._keys(key, 16, GLOBAL)['code'])[:N]
+    z = mean + jnp.exp(log_variance / 2) * noise
+    return decoded(nets, s, z), z, mean, log_variance
+
+  def decoded(nets, s, z):
+    return jax.nn.relu(dense(nets['decoder'], jnp.concatenate([s, z], 1)))
+
+  def score(params, x, s):
+    return dense(params, jnp.concatenate([x, s], 1))[:, 0]
+
+  def loss_disc(params):
+    fake, regressed = made(one, keys[1])[0], dense(one['regressor'], x)
+    return jnp.mean(
+        (score(params, x, s) - 1) ** 2 + score(params, fake, s) ** 2
+        + w['dual_weight'] * score(params, x, regressed) ** 2
+        + w['mismatch_weight'] * score(params, x, t) ** 2)
+
+  value, slope = jax.jit(jax.value_and_grad(loss_disc))(one['discriminator'])
+  disc = jax.tree.map(lambda p, g: p - 0.1 * g, one['discriminator'], slope)
+
+  def loss_gen(nets):
+    fake, z, mean, log_variance = made(nets, keys[2])
+    kl = (jnp.exp(log_variance) + mean ** 2 - 1 - log_variance).sum(1) / 2
+    regressed = dense(nets['regressor'], x)
+    cycles = (((dense(nets['regressor'], fake) - s) ** 2).mean(1)
+              + ((decoded(nets, regressed, z) - x) ** 2).mean(1))
+    return jnp.mean(
+        ((x - fake) ** 2).sum(1) / 2 + w['kl_weight'] * kl
+        + w['adversarial_weight'] * (score(disc, fake, s) - 1) ** 2
+        + w['cycle_weight'] * cycles
+        + w['regression_weight'] * ((regressed - s) ** 2).mean(1)
+        + w['dual_weight'] * (score(disc, x, regressed) - 1) ** 2)
+
+  nets = {net: one[net] for net in step.GENERATORS}
+  value_gen, slope = jax.jit(jax.value_and_grad(loss_gen))(nets)
+  nets = jax.tree.map(lambda p, g: p - 0.1 * g, nets, slope)
+  for net, expected in (nets | {'discriminator': disc}).items():
+    toy.assert_trees_close(
+        jax.tree.map(lambda x: x[copy], after.nets[net].params), expected,
+        rtol=1e-4, atol=1e-6)
+  if name == step.MODEL:
+    figures = trainer.figures(found)
+    np.testing.assert_allclose(
+        [figures['loss_disc'], figures['loss_gen']], [value, value_gen], rtol=1e-5)
+    assert figures['images'] == N
+
+
+def test_pretraining_is_of_the_autoencoder_alone():
+  """Two updates of which the first is of the CVAE: as without the other losses."""
+  items = make_items(2, 16)
+  late, _, before = toy.run_on_devices(
+      make_trainer(pretrain=9), 1, 'jit', items)
+  alone, _, _ = toy.run_on_devices(make_trainer(
+      **{name: 0.0 for name in WEIGHTS if name != 'kl_weight'}), 1, 'jit', items)
+  for net in ('encoder', 'decoder'):
+    toy.assert_trees_close(
+        late.nets[net].params, alone.nets[net].params, rtol=1e-5, atol=1e-7)
+  for net in ('regressor', 'discriminator'):
+    toy.assert_trees_close(late.nets[net].params, before[net].params, atol=0)
+
+
+@pytest.fixture(scope='module')
+def on_one():
+  items = make_items(2, 16)
+  return items, toy.run_on_devices(make_trainer(), 1, 'jit', items)
+
+
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
+def test_devices_do_not_matter(on_one, mode):
+  items, (one, figures, _) = on_one
+  other, more, _ = toy.run_on_devices(make_trainer(), 8, mode, items)
+  toy.assert_trees_close(one.nets, other.nets, rtol=1e-4, atol=1e-6)
+  read = make_trainer().figures
+  toy.assert_figures_close(read(figures), read(more), rtol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('zero_shot') / 'whole'
+  return workdir, train.train(make_config(), str(workdir))
+
+
+def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
+  whole, evaluation = whole
+  cut = tmp_path / 'cut'
+  shutil.copytree(whole, cut)
+  (cut / 'eval.json').unlink()
+  shutil.rmtree(cut / 'checkpoints' / '6')
+  train.train(make_config(), str(cut))  # from update 3 on
+  for a, b in zip(toy.final_state(whole), toy.final_state(cut), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert (whole / 'eval.json').read_bytes() == (cut / 'eval.json').read_bytes()
+  evaluate_run(str(whole))
+  assert json.loads((whole / 'eval.json').read_text()) == evaluation
+  text = report.tables([str(whole)])
+  for words in ('ridge regression, nearest embedding, calibrated',
+                '6 seen and 3 unseen', 'a baseline without any network', 'One seed'):
+    assert words in text
+  assert f'{evaluation["evals"]["ridge"]["accuracy_seen"]:.3f}' in text
+  report.write([str(whole)], str(tmp_path / 'report'))
+  for name in ('class_accuracies', 'features'):
+    assert (tmp_path / 'report' / 'figures' / f'{name}.png').exists()
+
+
+def test_figures_are_those_of_the_scores(whole):
+  workdir, evaluation = whole
+  saved, examples = toy.arrays(workdir / 'scores' / 'test.npz'), data.ZERO_SHOT[
+      'attributes'](**{key: value for key, value in SMALL.items() if key != 'name'})
+  assert saved['candidate'].tolist() == list(range(9))
+  np.testing.assert_array_equal(
+      saved['row'], np.append(examples.test_seen, examples.test_unseen))
+  seen = np.arange(9) < 6
+  assert evaluation['seen'] == seen.tolist()
+  for method in ('discriminator', 'regressor', 'generated', 'ridge'):
+    for name in (method, f'{method}_calibrated'):
+      figures = evaluation['evals'][name]
+      found = metrics.generalised(
+          saved[method], saved['label'], seen, figures.get('constant', 0.0))
+      assert found == {key: figures[key] for key in found}, name
+  # A score by hand: the nearest of all rows of a seen class that are not test rows.
+  c, x = 4, examples.feature[saved['row']].astype(np.float64)
+  known = np.append(examples.train, examples.validation)
+  known = examples.feature[known[examples.label[known] == c]]
+  distance = np.sqrt(np.square(x[:, None] - known[None]).sum(2)).min(1)
+  np.testing.assert_allclose(saved['generated'][:, c], -distance, atol=1e-4)
+  fits = [linear_model.Ridge(alpha=alpha).fit(
+      examples.feature[rows], examples.embedding[examples.label[rows]])
+          for rows in [np.append(examples.train, examples.validation)]
+          for alpha in (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)]
+  each = [-np.square(fit.predict(x)[:, None] - examples.embedding[None]).sum(2)
+          for fit in fits]
+  assert min(np.abs(one - saved['ridge']).max() for one in each) < 1e-4
+
+
+def test_new_rows_are_classified(whole):
+  workdir, evaluation = whole
+  run, saved = runs.restore(str(workdir)), toy.arrays(workdir / 'scores' / 'test.npz')
+  examples = build.load_examples(run.config)
+  x, seen = examples.feature[saved['row']], np.arange(9) < 6
+  for method in ('discriminator', 'generated'):
+    constant = evaluation['evals'][f'{method}_calibrated']['constant']
+    found = zero_shot.predict(run, x, method, constant)
+    np.testing.assert_array_equal(
+        found, (saved[method] - constant * seen).argmax(1))
+  assert run.class_names[found[0]] == f'class {found[0]}'
+  with pytest.raises(ValueError, match=r'features \[n, 12\].*\[2, 3\]'):
+    zero_shot.predict(run, np.zeros((2, 3)))
+  with pytest.raises(ValueError, match="'ridge'.*discriminator, regressor"):
+    zero_shot.predict(run, x, 'ridge')
+
+
+def changed(monkeypatch, change):
+  """Makes the source 'attributes' give other examples."""
+  made = data.ZERO_SHOT['attributes']
+  monkeypatch.setitem(
+      data.ZERO_SHOT, 'attributes', lambda **spec: change(made(**spec)))
+
+
+def test_nothing_of_unseen_classes_and_of_test_rows_is_used(
+    whole, tmp_path, monkeypatch):
+  """With other embeddings and rows of unseen classes the training has the same bits,
+  and with other test rows the constants that are chosen."""
+  workdir, evaluation = whole
+
+  def change(examples):
+    embedding, feature = examples.embedding.copy(), examples.feature.copy()
+    embedding[6:] += np.arange(3, dtype=np.float32)[:, None] + 1
+    rows = np.append(examples.test_seen, examples.test_unseen)
+    feature[rows] = np.random.default_rng(0).permutation(feature[rows])
+    return examples._replace(embedding=embedding, feature=feature)
+
+  changed(monkeypatch, change)
+  other = train.train(make_config(), str(tmp_path / 'run'))
+  for a, b in zip(toy.final_state(workdir), toy.final_state(tmp_path / 'run'),
+                  strict=True):
+    np.testing.assert_array_equal(a, b)
+  for name, figures in evaluation['evals'].items():
+    for key in ('constant', 'validation_harmonic_mean'):
+      assert other['evals'][name].get(key) == figures.get(key), name
+  assert other['evals']['ridge'] != evaluation['evals']['ridge']
+  frozen = runs.restore(str(tmp_path / 'run')).trainer.frozen()
+  assert len(frozen['embedding']) == 6
+  assert frozen['classes'].tolist() == [[True] * 6, [True] * 4 + [False] * 2]
+
+
+def test_the_twin_has_neither_held_out_classes_nor_validation_rows():
+  config = runs.resolve(make_config())
+  examples, inputs = build.load_examples(config), build.load(config)
+  index = [inputs.stream.index(i) for i in range(9)]
+  twin, model = (np.concatenate([one[name] for one in index])
+                 for name in ('twin', 'model'))
+  expected = examples.train[examples.label[examples.train] < 4]
+  np.testing.assert_array_equal(np.unique(twin), expected)
+  np.testing.assert_array_equal(
+      np.unique(model), np.sort(np.append(examples.train, examples.validation)))
+
+
+def test_a_source_that_has_changed_is_refused(whole, monkeypatch):
+  workdir, _ = whole
+  changed(monkeypatch, lambda one: one._replace(feature=one.feature + 1))
+  with pytest.raises(ValueError, match='has changed since the run was started'):
+    evaluate_run(str(workdir))
+  with pytest.raises(ValueError, match='crc32'):
+    train.train(make_config(), str(workdir))
+
+
+def test_settings_of_the_authors_fit_published_files(tmp_path):
+  """configs/zero_shot.py:official:FOLDER: read, built and traced."""
+  rng, label = np.random.default_rng(0), np.arange(120) % 6
+  rows = np.arange(120)
+  parts = {'trainval_loc': (label < 4) & (rows < 90), 'test_unseen_loc': label > 3,
+           'test_seen_loc': (label < 4) & (rows >= 90)}
+  io.savemat(tmp_path / 'res101.mat', {
+      'features': rng.random((7, 120)), 'labels': label[:, None] + 1})
+  io.savemat(tmp_path / 'att_splits.mat', {
+      'att': rng.random((4, 6)),
+      **{key: np.flatnonzero(one)[:, None] + 1 for key, one in parts.items()}})
+  config = toy.config_file('zero_shot.py')(f'official:{tmp_path}')
+  assert config.name == tmp_path.name
+  assert config.encoder.widths == (1200, 600) and config.encoder.dropout == 0.3
+  config = runs.resolve(config)
+  assert config['num_attributes'] == 4
+  inputs, trainer = build.load(config), runs.build_trainer(config, (7,))
+  batch = data.gather(inputs.pool, inputs.stream.index(0))
+  state = jax.eval_shape(trainer.init, jax.random.key(0))
+  after, _ = jax.eval_shape(trainer.step, state, trainer.frozen(), batch)
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  assert state.nets['encoder'].params['Dense_0']['kernel'].shape == (2, 7, 1200)
+
+
+def test_every_variant_builds():
+  get_config = toy.config_file('zero_shot.py')
+  with pytest.raises(ValueError, match="'x'.*gdan, no_mismatch, cvae, official"):
+    get_config('x')
+  found = {name: get_config(name) for name in ('gdan', 'no_mismatch', 'cvae')}
+  for config in found.values():
+    config = runs.resolve(config)
+    assert config['num_attributes'] == 16
+    assert runs.build_trainer(config, (64,)).learning_rate(0) == 1e-3
+  trainer = {name: config.trainer.to_dict() for name, config in found.items()}
+  assert trainer['no_mismatch'] == trainer['gdan'] | {'mismatch_weight': 0.0}
+  assert trainer['cvae'] == trainer['gdan'] | {
+      'adversarial_weight': 0.0, 'cycle_weight': 0.0, 'dual_weight': 0.0}
+  with pytest.raises(ValueError, match='no file .*res101.mat.*path'):
+    runs.resolve(get_config('official'))
+
+
+@pytest.mark.parametrize('changes, named', [
+    (dict(source={'name': 'x'}), "zero-shot source 'x'.*attributes, mat"),
+    (dict(source=SMALL | {'num_unseen': 6}), 'num_unseen=6'),
+    (dict(source=SMALL | {'num_held_out': 0}), 'held out.*has none.*calibrate=False'),
+    (dict(trainer={'output': 'tanh'}), "trainer.output 'tanh'.*relu, linear"),
+    (dict(trainer={'mismatch_weight': -1.0}), 'trainer.mismatch_weight must be'),
+    (dict(trainer={'theta': 1.0}), 'theta'),
+    (dict(regressor={'name': 'mlp_discriminator', 'batch_norm': True}),
+     'network regressor whose output .*batch_norm=False'),
+    (dict(num_generated=0), 'num_generated')])
+def test_mistakes(changes, named, tmp_path):
+  with pytest.raises((ValueError, TypeError), match=named):
+    train.train(make_config(**changes), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_negative_features_need_a_linear_decoder(tmp_path, monkeypatch):
+  changed(monkeypatch, lambda one: one._replace(feature=one.feature - 1))
+  with pytest.raises(ValueError, match="smallest is -1.*trainer.output to 'linear'"):
+    train.train(make_config(), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+  config = runs.resolve(make_config(trainer={'output': 'linear'}))
+  trainer = runs.build_trainer(config, (12,))
+  codes = np.random.default_rng(0).normal(size=(9, 6 + LATENT)).astype(np.float32)
+  state = trainer.init(jax.random.key(0))
+  assert trainer.heads['made'](state, codes, 0).min() < 0
+  assert make_trainer().heads['made'](
+      make_trainer().init(jax.random.key(0)), codes[:, :A + LATENT], 1).min() == 0
+
+
+def by_pairs(weight):
+  """Figures of argmax D(x, s) after 200 updates, with a weight of mismatched pairs."""
+  config = runs.resolve(make_config(
+      {'name': 'attributes'}, {'mismatch_weight': weight}, calibrate=False, steps=200,
+      **{net: {'name': 'toy_discriminator', 'widths': (64,)} for net in (
+          'encoder', 'decoder', 'regressor', 'discriminator')}))
+  inputs, trainer = build.load(config), runs.build_trainer(config, (64,))
+  items = data.gather(inputs.pool, jax.tree.map(
+      lambda *rows: np.stack(rows), *map(inputs.stream.index, range(200))))
+  state, *_ = toy.run_on_devices(trainer, 1, 'jit', items, scan=True)
+  examples = build.load_examples(config)
+  view = evaluate.views_of(examples, False)['model']
+  scores = trainer.heads['pairs'](
+      state, examples.feature[view.rows], examples.embedding, 0)
+  return metrics.generalised(
+      np.asarray(scores), examples.label[view.rows], np.arange(20) < 15)
+
+
+def test_mismatched_negatives_beat_none():
+  """Without them the classification by D is no better than chance, .05."""
+  without, found = by_pairs(0.0), by_pairs(1.0)
+  assert found['harmonic_mean'] > without['harmonic_mean'] + 0.2, (found, without)
+  assert without['accuracy_unseen_only'] < 0.3, without  # of 5 classes
+
+
+def test_without_a_twin_nothing_is_calibrated(whole):
+  workdir, evaluation = whole
+  config = runs.resolve(make_config(calibrate=False))
+  examples = build.load_examples(config)
+  assert build.frozen(examples, False)['classes'].tolist() == [[True] * 6]
+  assert set(build.load(config).stream.index(0)) == {'model'}
+  views = evaluate.views_of(examples, False)
+  saved = toy.arrays(workdir / 'scores' / 'test.npz')
+  of_all = {'model': {'discriminator': saved['discriminator']}}
+  assert evaluate.measure(of_all, examples, views) == {
+      'discriminator': evaluation['evals']['discriminator']}
+  assert set(evaluate.by_ridge(examples, views)) == {'model'}
+  plain = {name: one for name, one in evaluation['evals'].items()
+           if not name.endswith('_calibrated')}
+  (headline, sentences), = zero_shot.TASK.verdict({'toy': [{'evals': plain}]})
+  assert 'argmax D(x, s)' in headline
+  assert 'Nothing is calibrated' in ' '.join(sentences)
