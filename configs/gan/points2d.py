@@ -83,8 +83,9 @@ DIST_BASE = dict(
     optimizer={'name': 'adam', 'b1': 0.8},
     schedule={'name': 'step', 'learning_rate': 1e-3, 'factor': 0.9, 'at': tuple(
         10_000 * i / 7 / DIST_STEPS for i in range(1, 5))},
-    generator={**GENERATOR, 'widths': (128, 128, 128)},
-    discriminator={**DISCRIMINATOR, 'widths': (128, 128, 128)},
+    noise={'name': 'uniform'},
+    generator={**GENERATOR, 'widths': (128, 128, 128), 'initializer': 'he'},
+    discriminator={**DISCRIMINATOR, 'widths': (128, 128, 128), 'initializer': 'he'},
     penalties=DIST_PENALTY,
     run=dict(eval_every=1000, checkpoint_every=1000, log_every=1000),
 )

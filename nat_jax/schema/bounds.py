@@ -333,6 +333,7 @@ BOUNDS: dict[str, Bound] = {
     'generator.width': WIDTH,
     'generator.widths': WIDTHS,
     'generator.activation': NAME,
+    'generator.initializer': NAME,
     'generator.norm': NAME,
     'generator.batch_norm': NAME,
     'generator.attention': whole('[0, 1024]'),

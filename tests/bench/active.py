@@ -1,7 +1,7 @@
 """Do images on which a classifier is unsure teach it? The tables of docs/active_gan.md.
 
     python tests/bench/active.py                         # five seeds
-    python tests/bench/active.py --variants active --steps 500 --seeds 0,1
+    python tests/bench/active.py --variants plain,active --seeds 0,1 --steps 500
 
 GANs of configs/gan/active.py, which learn from 5 digits of each class; a seed chooses
 them. First table: the samples of each variant. Entropy of the GAN's own classifier, and
@@ -84,7 +84,7 @@ def train_gans(configs):
 
 
 def samples_of(config, trainer, states, num):
-  """(uint8 images [r, num, ...], their classes [num], C's probabilities [r, num, K])."""
+  """(uint8 images [r, num, ...], classes [num], C's probabilities [r, num, K])."""
   size, settings = config['measures']['batch_size'], config['data']
   z = np.random.default_rng(0).standard_normal(
       (num, config['generator']['latent']), np.float32)
@@ -166,7 +166,9 @@ def pools_of(variant, reals, images, label, probs):
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--seeds', default='0,1,2,3,4')
-  parser.add_argument('--variants', default='plain,weak,active')
+  parser.add_argument('--variants', default='plain,active,strong,learned,acgan')
+  parser.add_argument('--given', default='plain,active,strong',
+                      help='variants whose samples are given to classifiers')
   parser.add_argument('--samples', type=int, default=1000, help='of each GAN')
   parser.add_argument('--steps', type=int, default=0, help='of the GANs')
   parser.add_argument('--updates', type=int, default=1000, help='of the classifiers')
@@ -186,7 +188,8 @@ def main():
     images, label, probs = samples_of(configs[0], trainer, states, args.samples)
     made[variant] = images, probs, [
         float((true_class(one) == label).mean()) for one in images]
-    pools |= pools_of(variant, reals, images, label, probs)
+    if variant in args.given.split(','):
+      pools |= pools_of(variant, reals, images, label, probs)
     print(f'{variant}: {len(seeds)} GANs in {time.perf_counter() - before:.0f} s',
           flush=True)
   first = next(iter(pools.values()))
@@ -210,8 +213,7 @@ def main():
       for variant, (_, probs, right) in made.items()})
 
   test = data.digits('test')
-  like = data.digits('test')
-  kinds = {kind: outputs(data.load({'name': kind, 'num': 1000}, like=like).image)
+  kinds = {kind: outputs(data.load({'name': kind, 'num': 1000}, like=test).image)
            for kind in UNSEEN}
   tested = outputs(test.image)
   errors = {row: 100 * (probs.argmax(-1) != test.label).mean(-1)

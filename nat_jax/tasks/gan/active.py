@@ -69,7 +69,7 @@ class Setup(NamedTuple):
 
 @registry.arguments(gan_step.Setup)
 def active(
-    *, classifier: Mapping[str, Any], reward: float = 0.5, made_weight: float = 1.0,
+    *, classifier: Mapping[str, Any], reward: float = 0.5, made_weight: float = 0.0,
     **settings: Any,
 ) -> task.Trainer:
   """Returns the trainer `gan` with a classifier C whose uncertainty is G's reward.
@@ -82,15 +82,14 @@ def active(
   accepted images: those whose class y is the most probable one of D's class head. A
   step updates D, G and C, in this order; C as often as D, and with its optimiser.
 
-  C is trained in the same step, because a fixed classifier would reward images beyond a
-  fixed boundary, whether they inform it or not. Images that it has learned are rewarded
-  less.
+  C is trained in the same step, so that the boundary that G is rewarded for
+  approaching is that of the classifier of now and not of an earlier run.
 
   Args:
     classifier: C, a spec of `models.MODELS`.
     reward: weight of r; 0: G has no reward.
     made_weight: weight of accepted generated images in C's loss; 0: C learns from real
-      images alone.
+      images alone. Above 0 C becomes sure of what is generated, and the reward small.
     **settings: attributes of `gan_step.Setup`.
 
   Returns:

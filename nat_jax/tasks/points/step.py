@@ -61,6 +61,32 @@ class GridNoise(nn.Module):
         grid + self.jitter * jax.scipy.stats.norm.cdf(z), labels, mask)
 
 
+class UniformNoise(nn.Module):
+  """A generator of points with noise that is uniform in [-1, 1] in each dimension.
+
+  The noise is 2 F(z) - 1, F the cumulative distribution function of the normal
+  distribution, of normal noise z.
+
+  Attributes:
+    generator: the generator that takes this noise.
+    axis_name: not used.
+  """
+
+  generator: nn.Module
+  axis_name: str | None = None
+
+  @property
+  def latent(self) -> int:
+    return self.generator.latent
+
+  def __call__(
+      self, z: jax.Array, labels: jax.Array | None = None,
+      mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """Returns points [n, d] of normal noise z [n, latent]."""
+    return self.generator(2 * jax.scipy.stats.norm.cdf(z) - 1, labels, mask)
+
+
 def _grid_noise(generator, **kwargs):
   if generator.latent != 1:
     raise ValueError(
@@ -86,7 +112,8 @@ def _gaan(
 
 
 TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
-NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
+NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator,
+          'uniform': UniformNoise}
 
 
 def seeds_of(config: Mapping[str, Any]) -> list[int]:
