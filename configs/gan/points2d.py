@@ -84,7 +84,8 @@ DIST_BASE = dict(
     schedule={'name': 'step', 'learning_rate': 1e-3, 'factor': 0.9, 'at': tuple(
         10_000 * i / 7 / DIST_STEPS for i in range(1, 5))},
     noise={'name': 'uniform'},
-    generator={**GENERATOR, 'widths': (128, 128, 128), 'initializer': 'he'},
+    generator={
+        **GENERATOR, 'widths': (128, 128, 128), 'initializer': 'he', 'bound': 0.55},
     discriminator={**DISCRIMINATOR, 'widths': (128, 128, 128), 'initializer': 'he'},
     penalties=DIST_PENALTY,
     run=dict(eval_every=1000, checkpoint_every=1000, log_every=1000),

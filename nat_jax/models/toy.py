@@ -131,7 +131,7 @@ class MLPDiscriminator(nn.Module):
 
 
 class ToyGenerator(nn.Module):
-  """A generator of points: hidden layers and a linear output.
+  """A generator of points: hidden layers and a linear or bounded output.
 
   Attributes:
     latent: size of z.
@@ -142,6 +142,7 @@ class ToyGenerator(nn.Module):
     norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
     batch_norm: as of `MLPGenerator`.
     initializer: of the weights, 'lecun' or 'he'; not used with norm='weight'.
+    bound: above 0: the points are bound (2 sigmoid(x) - 1) of the output x; 0: x.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
 
@@ -153,6 +154,7 @@ class ToyGenerator(nn.Module):
   norm: str = 'none'
   batch_norm: str = 'none'
   initializer: str = 'lecun'
+  bound: float = 0.0
   axis_name: str | None = None
 
   @nn.compact
@@ -173,6 +175,7 @@ class ToyGenerator(nn.Module):
       x = ACTIVATIONS[self.activation](x)
     x = gan_layers.Dense(
         _dimension(self.image_shape), norm=self.norm, kernel_init=init)(x, True)
+    x = self.bound * jnp.tanh(x / 2) if self.bound else x
     return x[num_reference:]
 
 

@@ -334,6 +334,7 @@ BOUNDS: dict[str, Bound] = {
     'generator.widths': WIDTHS,
     'generator.activation': NAME,
     'generator.initializer': NAME,
+    'generator.bound': number('[0, 1e6]'),
     'generator.norm': NAME,
     'generator.batch_norm': NAME,
     'generator.attention': whole('[0, 1024]'),
