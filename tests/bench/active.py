@@ -166,7 +166,8 @@ def pools_of(variant, reals, images, label, probs):
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--seeds', default='0,1,2,3,4')
-  parser.add_argument('--variants', default='plain,active,strong,excessive,learned,acgan')
+  parser.add_argument(
+      '--variants', default='plain,active,strong,excessive,learned,acgan')
   parser.add_argument('--given', default='plain,active,strong,excessive',
                       help='variants whose samples are given to classifiers')
   parser.add_argument('--samples', type=int, default=1000, help='of each GAN')
