@@ -110,19 +110,9 @@ def generate(
   turns = min(len(classes or [0]), COLUMNS)
   sheet(samples.image[:SHOWN], f'sheet_{tag}', COLUMNS // turns * turns,
         *_classes_shown(gan, Samples(*(x[:SHOWN] for x in samples)), wanted))
-  if interpolate:
-    images = interpolation(gan, samples, first, last, seed)
-    ends = [text for i, j in zip(first, last, strict=True)
-            for text in (f'sample {i}', *[''] * (COLUMNS - 2), f'{j}')]
-    sheet(images, f'interpolation{interpolate}_{tag}', COLUMNS,
-          'interpolations on the sphere, from one sample to another', ends)
-  if truncations:
-    images = truncation_rows(gan, truncations, wanted, seed)
-    texts = [text for value in truncations
-             for text in (f'{value:g}' if value else 'none', *[''] * (COLUMNS - 1))]
-    sheet(images, f'truncations{"-".join(f"{x:g}" for x in truncations)}_{tag}',
-          COLUMNS, 'a row for each truncation of the noise, which is that of the row '
-          'above, shrunk', texts)
+  for name, images, what, captions in _sheets_of_rows(
+      gan, samples, (first, last), truncations, wanted, seed):
+    sheet(images, f'{name}_{tag}', COLUMNS, what, captions)
   line = ''
   if search:
     images, captions, line = search(samples.image)
@@ -136,6 +126,23 @@ def generate(
       write_pictures(samples.image, os.path.splitext(path)[0])
     print(line, end='\n' if line else '')
   return path
+
+
+def _sheets_of_rows(gan, samples, ends, truncations, wanted, seed):
+  """Yields (name, images, what they are, captions) of sheets with COLUMNS columns."""
+  first, last = ends
+  if first:
+    texts = [text for i, j in zip(first, last, strict=True)
+             for text in (f'sample {i}', *[''] * (COLUMNS - 2), f'{j}')]
+    yield (f'interpolation{len(first)}',
+           interpolation(gan, samples, first, last, seed),
+           'interpolations on the sphere, from one sample to another', texts)
+  if truncations:
+    texts = [text for value in truncations
+             for text in (f'{value:g}' if value else 'none', *[''] * (COLUMNS - 1))]
+    yield (f'truncations{"-".join(f"{value:g}" for value in truncations)}',
+           truncation_rows(gan, truncations, wanted, seed),
+           'one noise in all rows, truncated at the number below the row', texts)
 
 
 def write_pictures(images: np.ndarray, folder: str) -> None:
