@@ -1,6 +1,5 @@
 """ActiveGAN: the reward, the update of the classifier, a run from config to report."""
 
-import json
 import shutil
 
 import jax
@@ -10,9 +9,8 @@ import optax
 import pytest
 import toy
 
-from nat_jax import losses, models, runs, train
+from nat_jax import losses, models, train
 from nat_jax.commands import report
-from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import gan
@@ -125,7 +123,9 @@ def test_classifier_learns_from_real_and_from_accepted_images(one_step):
   np.testing.assert_allclose(
       figures['accuracy_classifier'],
       (logits(before.params, real['image']).argmax(1) == real['label']).mean())
-  p = np.asarray(jax.nn.softmax(logits(before.params, images)))
+  head = make_trainer().heads['classifier'](state, images)
+  np.testing.assert_allclose(head, logits(before.params, images), atol=1e-5)
+  p = np.asarray(jax.nn.softmax(head))
   np.testing.assert_allclose(
       figures['entropy'], -(p * np.log(p)).sum(1).mean(), rtol=1e-5)
 
@@ -165,7 +165,7 @@ def make_config(**changes):
                tensorboard=False)), **changes))
 
 
-def test_trained_resumed_evaluated_and_reported(tmp_path):
+def test_trained_resumed_and_reported(tmp_path):
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   evaluation = train.train(make_config(), str(whole))
   assert evaluation['step'] == 6 and np.isfinite(evaluation['evals']['samples']['fid'])
@@ -177,13 +177,7 @@ def test_trained_resumed_evaluated_and_reported(tmp_path):
   train.train(make_config(), str(cut))  # from update 3 on
   for a, b in zip(*map(toy.final_state, (whole, cut)), strict=True):
     np.testing.assert_array_equal(a, b)
-  run = runs.restore(str(whole))
-  assert set(run.state.nets) == {'gen', 'disc', 'classifier'}
-  images = np.zeros((3, *SHAPE), np.uint8)
-  assert run.trainer.heads['classifier'](run.state, images).shape == (3, 4)
-  written = (whole / 'eval.json').read_text()
-  evaluate_run(str(whole))
-  assert json.loads((whole / 'eval.json').read_text()) == json.loads(written)
+  assert (cut / 'eval.json').read_bytes() == (whole / 'eval.json').read_bytes()
   assert 'FID' in report.tables([str(whole), str(cut)])
 
 
