@@ -292,11 +292,50 @@ def test_interpolation_leads_from_sample_to_sample(copy):
   gan = runs.restore(str(copy))
   found = toy.arrays(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
   samples = generate.Samples(found['image'], found['label'], found['z'])
-  images = generate.interpolation(gan, samples, 4, 0).reshape(4, 10, *SHAPE)
+  images = generate.interpolation(
+      gan, samples, [0, 2, 4, 6], [1, 3, 5, 7], 0).reshape(4, 10, *SHAPE)
   # Neighbouring steps are nearer than the ends.
   steps = np.abs(np.diff(images.astype(int), axis=1)).mean((2, 3, 4))
   ends = np.abs(images[:, -1].astype(int) - images[:, 0]).mean((1, 2, 3))
   assert (steps.mean(1) < ends).all()
+
+
+def test_rows_of_interpolations_are_of_all_given_classes():
+  first, last = generate._ends(4, 3, 10)  # the samples are of classes 0 1 2 0 1 2 ...
+  assert (first, last) == ([0, 1, 2, 6], [3, 4, 5, 9])
+  assert generate._ends(3, 1, 6) == ([0, 2, 4], [1, 3, 5])
+  assert generate._ends(0, 3, 1) == ([], [])
+  with pytest.raises(ValueError, match=r'\b4 rows.*\b10\b.*num=9'):
+    generate._ends(4, 3, 9)
+
+
+def test_rows_of_truncations_are_of_one_noise(copy):
+  generate.generate(str(copy), num=4, truncations=(0.5, 0.0))
+  sheet = copy / 'generated' / f'truncations0.5-0_step{STEPS}_seed0_num4.png'
+  width, height = Image.open(sheet).size
+  assert width % 10 == 0 and height > width / 10 * 2  # and text
+  gan, drawn = runs.restore(str(copy)), []
+
+  def record(state, noise):
+    drawn.append(noise['z'][:10])
+    return noise['z'][:, :1].reshape(-1, 1, 1, 1) * np.ones(SHAPE)
+
+  gan = gan._replace(trainer=gan.trainer._replace(heads={'samples': record}))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(generation.parallel, 'wrap_head', lambda head, mesh: head)
+    patch.setattr(generation, 'sampling_batch', lambda config, mesh: 16)
+    images = generate.truncation_rows(gan, [1e-6, 0.5, 0.0], None, 0)
+  assert images.shape == (30, *SHAPE)
+  near, some, every = drawn
+  assert np.abs(near).max() <= 1e-6 and 0.3 < np.abs(some).max() <= 0.5
+  assert np.abs(every).max() > 1.5
+  np.testing.assert_array_equal(  # the order of the columns stays
+      np.argsort(some, 0), np.argsort(every, 0))
+  assert len(np.unique(images)) > 5
+  with pytest.raises(ValueError, match=r'truncation.*\[0, 100\], got -1'):
+    generate.generate(str(copy), truncations=(1.0, -1.0))
+  with pytest.raises(ValueError, match='--truncations.*0.5,1,2,0, got 1,x'):
+    generate._numbers(['1', 'x'])
 
 
 def test_slerp_stays_on_the_sphere():

@@ -12,7 +12,7 @@ import toy
 from PIL import Image
 from scipy import spatial
 
-from nat_jax import data, runs, train
+from nat_jax import data, models, runs, train
 from nat_jax.commands import report
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.points import figures as plots
@@ -61,6 +61,46 @@ def test_sets_of_points_with_modes(name, num_modes, std, num_classes):
   assert np.isin(points.positive, other.positive).mean() < 0.05
 
 
+def test_25_gaussians_of_another_size():
+  large, unit = (data.POINTS['gaussians25'](num=500, **settings)
+                 for settings in ({}, {'spacing': 0.25, 'std': 0.00625}))
+  for name in ('positive', 'negative'):
+    np.testing.assert_allclose(
+        getattr(unit, name), getattr(large, name) / 8, rtol=1e-5, atol=1e-7)
+  np.testing.assert_allclose(unit.modes.centres, large.modes.centres / 8)
+  assert unit.modes.radius == large.modes.radius / 8
+  np.testing.assert_allclose(unit.window, np.divide(large.window, 8))
+
+
+def test_bounded_points_of_uniform_noise():
+  z = np.random.default_rng(0).normal(size=(4000, 2)).astype(np.float32)
+
+  class Same:
+    latent = 2
+
+    def __call__(self, z, labels, mask):
+      return z
+
+  noise = np.asarray(step.UniformNoise(Same())(z))
+  np.testing.assert_allclose(
+      np.quantile(noise, [0, 0.25, 0.5, 0.75, 1], axis=0),
+      np.tile(np.array([[-1], [-0.5], [0], [0.5], [1]]), 2), atol=0.05)
+  nets = {name: models.ToyGenerator(
+      latent=2, image_shape=(2,), widths=(512,), activation='relu', **settings)
+      for name, settings in {
+          'plain': {}, 'he': {'initializer': 'he'},
+          'bounded': {'initializer': 'he', 'bound': 0.5}}.items()}
+  made = {name: np.asarray(net.apply(net.init(jax.random.key(0), z[:1]), z))
+          for name, net in nets.items()}
+  np.testing.assert_allclose(made['bounded'], 1 / (1 + np.exp(-made['he'])) - 0.5,
+                             atol=1e-5)
+  # Two layers, each with twice the variance of its weights.
+  np.testing.assert_allclose(made['he'], 2 * made['plain'], rtol=1e-3, atol=1e-4)
+  with pytest.raises(ValueError, match="initializer.*'he', 'lecun'.*'x'"):
+    models.ToyGenerator(latent=2, image_shape=(2,), initializer='x').init(
+        jax.random.key(0), z)
+
+
 @pytest.mark.parametrize('make, settings', [
     ('gaussians8', {'std': 0.35}), ('gaussians8', {'radius': 0.1}),
     ('gaussians25', {'std': 0.25}), ('swiss_roll', {'noise': 0.4})])
@@ -72,7 +112,8 @@ def test_no_room_for_negatives(make, settings):
 def test_mistakes_in_a_set_of_points():
   for name, wrong in (
       ('gaussians8', {'std': 0.0}), ('gaussians8', {'radius': -2.0}),
-      ('gaussians25', {'num': 0}), ('swiss_roll', {'noise': -1.0})):
+      ('gaussians25', {'num': 0}), ('gaussians25', {'spacing': 0.0}),
+      ('swiss_roll', {'noise': -1.0})):
     with pytest.raises(ValueError, match='points need num'):
       data.POINTS[name](**wrong)
 
@@ -107,14 +148,15 @@ def test_every_row_is_built():
   assert len(rows('swiss')) < len(rows('g8')) < len(rows('g25'))
   ends = {name.partition('_')[2] for name in rows('g25')}
   assert {name.partition('_')[2] for name in rows('g8') + rows('swiss')} < ends
-  for variant in rows('g25'):
+  for variant in rows('g25') + rows('dist'):
     config = runs.resolve(small(variant, num_seeds=1))
     assert step.build(config, (2,), None).heads.keys() == {'samples', 'boundary'}
 
 
-@pytest.mark.parametrize('row', ['projection_cbn', 'egan', 'gaan_gp_5'])
+@pytest.mark.parametrize('row', [
+    'g25_projection_cbn', 'g25_egan', 'g25_gaan_gp_5', 'dist_gaan_fake'])
 def test_rows_with_more_than_a_loss_are_traced(row):
-  config = runs.resolve(small(f'g25_{row}', num_seeds=1))
+  config = runs.resolve(small(row, num_seeds=1))
   inputs = step.load(config)
   trainer = step.build(config, inputs.shape, None)
   batch = data.gather(inputs.pool, inputs.stream.index(0))

@@ -57,7 +57,7 @@ def run_main(monkeypatch, *args):
                'accept', 'score', 'cost_error', 'cost_refusal', 'negative_share', 'out',
                'top', 'sheet', 'strict', 'share', 'threshold', 'host', 'port',
                'rate', 'backbone', 'of', 'method', 'memory', 'truncation', 'mode',
-               'format'):
+               'format', 'truncations'):
     flags.FLAGS[name].unparse()
   main.main(main.parse(sys.argv))
 

@@ -7,12 +7,17 @@ Gaussians on a circle), `g25` (25 Gaussians on a grid) and `swiss` (a Swiss roll
 has no classes). The objectives are the keys of `OBJECTIVES`; those of `CLASSES` learn
 from the number of the Gaussian as class label. docs/gan_objectives.md explains all of
 them, and has the command that trains all and the table of results.
+
+A fourth set, `dist`, is 25 Gaussians in a square of side 1, four seeds: GAAN (Tran,
+Bui, Cheung, ECCV 2018) with the settings of its authors' code for points, and GANs
+without an encoder with equal and with usual settings. Its variants are those of `DIST`.
 """
 
 from nat_jax import names
 from nat_jax.schema import presets
 
-SETS = {'g8': 'gaussians8', 'g25': 'gaussians25', 'swiss': 'swiss_roll'}
+SETS = {'g8': 'gaussians8', 'g25': 'gaussians25', 'swiss': 'swiss_roll',
+        'dist': 'gaussians25'}
 GENERATOR = {
     'name': 'toy_generator', 'latent': 2, 'widths': (64, 64), 'activation': 'relu'}
 DISCRIMINATOR = {'name': 'toy_discriminator', 'widths': (64, 64)}
@@ -66,11 +71,49 @@ COSTLY = {
 }
 NUM_CLASSES = {'g8': 8, 'g25': 25}
 
+# The code of GAAN for points: .1 (|gradient| / sqrt(2) - 1)^2, and a learning rate that
+# is multiplied by .9 every 10,000 updates, of which an iteration makes seven.
+DIST_STEPS = 6000
+DIST_PENALTY = [{'name': 'gradient', 'weight': 0.05, 'target': 2**0.5}]
+DIST_BASE = dict(
+    data={'name': 'gaussians25', 'spacing': 0.24, 'std': 0.006},
+    batch_size=128,
+    steps=DIST_STEPS,
+    num_seeds=4,
+    optimizer={'name': 'adam', 'b1': 0.8},
+    schedule={'name': 'step', 'learning_rate': 1e-3, 'factor': 0.9, 'at': tuple(
+        10_000 * i / 7 / DIST_STEPS for i in range(1, 5))},
+    noise={'name': 'uniform'},
+    generator={
+        **GENERATOR, 'widths': (128, 128, 128), 'initializer': 'he', 'bound': 0.55},
+    discriminator={**DISCRIMINATOR, 'widths': (128, 128, 128), 'initializer': 'he'},
+    penalties=DIST_PENALTY,
+    run=dict(eval_every=1000, checkpoint_every=1000, log_every=1000),
+)
+# Usual settings of a GAN: one update of D, and a smaller constant learning rate.
+USUAL = dict(
+    optimizer={'name': 'adam', 'b1': 0.5},
+    schedule={'name': 'constant', 'learning_rate': 2e-4},
+)
+ENCODER = {'name': 'mlp', 'width': 128, 'depth': 3}
+GAAN = {'name': 'gaan', 'encoder': ENCODER, 'n_critic': 5, 'decoder': True,
+        'space': 'data', 'distance_weight': 0.1}
+DIST = {
+    'gan_usual': dict(penalties=[], **USUAL),
+    'gp_usual': USUAL,
+    'gaan_usual': dict(trainer={'name': 'gaan', 'encoder': ENCODER}, **USUAL),
+    'gp': dict(trainer=FIVE),
+    'gaan_fake': dict(trainer={
+        **GAAN, 'reconstruction': 'fake', 'recon_weight': 0.5}),
+    'gaan_real': dict(trainer=GAAN),
+    'egan': dict(trainer={'name': 'egan', 'diversity': 1.0, 'n_critic': 5}),
+}
 
 ROWS = {
     'g8': OBJECTIVES | CLASSES,
     'g25': OBJECTIVES | CLASSES | COSTLY,
     'swiss': OBJECTIVES,
+    'dist': DIST,
 }
 
 
@@ -96,7 +139,10 @@ def get_config(variant='g8_gan'):
       discriminator=DISCRIMINATOR,
       num_samples=2000,
       run=dict(eval_every=1000, checkpoint_every=3000, log_every=1000),
-  ) | ROWS[points][objective]
+  )
+  if points == 'dist':
+    settings |= dict(name='gaussians25_dist', **DIST_BASE)
+  settings |= ROWS[points][objective]
   if objective.startswith('projection'):
     settings['discriminator'] = {
         **DISCRIMINATOR, 'norm': 'spectral', 'projection': NUM_CLASSES[points]}

@@ -93,10 +93,14 @@ LABELS = flags.DEFINE_list(
     '(default: not selected).')
 SEED = flags.DEFINE_integer('seed', 0, 'generate: seed of the noise.')
 INTERPOLATE = flags.DEFINE_integer(
-    'interpolate', 0, 'generate: number of rows of interpolations between two images.')
+    'interpolate', 0, 'generate: number of rows of interpolations between two images, '
+    'of the given classes in turn where the generator is given classes.')
 TRUNCATION = flags.DEFINE_float(
     'truncation', None, 'generate: numbers of the noise that are farther from 0 are '
     'drawn again; 0: none (default: measures.truncation of the run).')
+TRUNCATIONS = flags.DEFINE_list(
+    'truncations', [], 'generate: draw a sheet of samples of one noise with a row for '
+    'each of these truncations, such as 0.5,1,2,0.')
 NEIGHBOURS = flags.DEFINE_integer(
     'neighbours', 0, 'generate: number of nearest training images shown beside each '
     'image.')

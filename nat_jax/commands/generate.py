@@ -51,6 +51,7 @@ def generate(
     workdir: str, num: int = 64, labels: Sequence[int | str] | None = None,
     seed: int = 0, step: int | None = None, interpolate: int = 0, neighbours: int = 0,
     out: str | None = None, truncation: float | None = None, png: bool = False,
+    truncations: Sequence[float] = (),
 ) -> str:
   """Generates images with a GAN's checkpoint; writes a sheet (.png) and an .npz file.
 
@@ -64,8 +65,9 @@ def generate(
       discriminator predicts each class often enough. None: classes are not selected.
     seed: of the noise.
     step: of the checkpoint; None: the newest.
-    interpolate: number of rows of a sheet, row i an interpolation on the sphere from
-      sample 2i to sample 2i + 1; class labels, where given, are those of sample 2i.
+    interpolate: number of rows of a sheet, each an interpolation on the sphere from one
+      sample to another one, which has the same class where classes are given; the rows
+      are of all given classes in turn.
     neighbours: number of nearest training images, by `measures.features`, that a sheet
       shows beside each of the first samples.
     out: folder to write to; None: generated/ in the workdir.
@@ -73,6 +75,7 @@ def generate(
       None: as in evaluations of the run, `measures.truncation`.
     png: whether to write each image to a PNG of its own too, in a folder that has the
       name of the .npz file, as published programs for IS and FID read them.
+    truncations: of the rows of a further sheet, of `truncation_rows`.
 
   Returns:
     The path of the .npz file; the sheets are in the same folder.
@@ -81,7 +84,7 @@ def generate(
     ValueError: no checkpoint of a GAN, a class that it does not have or hardly ever
       generates, or numbers out of range. Nothing is written.
   """
-  _check_numbers(num, seed, interpolate, neighbours, truncation or 0.0)
+  _check_numbers(num, seed, interpolate, neighbours, [truncation or 0.0, *truncations])
   gan = runs.restore(workdir, step, 'gan')
   if truncation is None:
     truncation = generation.truncation_of(gan.config)
@@ -89,6 +92,7 @@ def generate(
       num * (math.prod(gan.shape) + 4 * gan.config['generator']['latent']),
       f'{num} samples', 'ask for fewer')
   wanted = _wanted(labels, gan)
+  first, last = _ends(interpolate, len(wanted) if _predefined(gan) else 1, num)
   search = neighbours_lib.make_search(
       gan, neighbours, runs.OTHERS) if neighbours else None
   samples = _draw(gan, num, seed, wanted, truncation)
@@ -106,12 +110,9 @@ def generate(
   turns = min(len(classes or [0]), COLUMNS)
   sheet(samples.image[:SHOWN], f'sheet_{tag}', COLUMNS // turns * turns,
         *_classes_shown(gan, Samples(*(x[:SHOWN] for x in samples)), wanted))
-  if interpolate:
-    images = interpolation(gan, samples, interpolate, seed)
-    ends = [text for i in range(interpolate)
-            for text in (f'sample {2 * i}', *[''] * (COLUMNS - 2), f'{2 * i + 1}')]
-    sheet(images, f'interpolation{interpolate}_{tag}', COLUMNS,
-          'interpolations on the sphere, from a sample to the next one', ends)
+  for name, images, what, captions in _sheets_of_rows(
+      gan, samples, (first, last), truncations, wanted, seed):
+    sheet(images, f'{name}_{tag}', COLUMNS, what, captions)
   line = ''
   if search:
     images, captions, line = search(samples.image)
@@ -125,6 +126,23 @@ def generate(
       write_pictures(samples.image, os.path.splitext(path)[0])
     print(line, end='\n' if line else '')
   return path
+
+
+def _sheets_of_rows(gan, samples, ends, truncations, wanted, seed):
+  """Yields (name, images, what they are, captions) of sheets with COLUMNS columns."""
+  first, last = ends
+  if first:
+    texts = [text for i, j in zip(first, last, strict=True)
+             for text in (f'sample {i}', *[''] * (COLUMNS - 2), f'{j}')]
+    yield (f'interpolation{len(first)}',
+           interpolation(gan, samples, first, last, seed),
+           'interpolations on the sphere, from one sample to another', texts)
+  if truncations:
+    texts = [text for value in truncations
+             for text in (f'{value:g}' if value else 'none', *[''] * (COLUMNS - 1))]
+    yield (f'truncations{"-".join(f"{value:g}" for value in truncations)}',
+           truncation_rows(gan, truncations, wanted, seed),
+           'one noise in all rows, truncated at the number below the row', texts)
 
 
 def write_pictures(images: np.ndarray, folder: str) -> None:
@@ -169,27 +187,78 @@ def _classes_shown(gan, samples, wanted):
   return how, [names[label] for label in samples.label.tolist()]
 
 
-def interpolation(gan, samples: Samples, rows: int, seed: int) -> np.ndarray:
-  """Interpolates on the sphere from sample 2i to sample 2i + 1.
+def interpolation(
+    gan, samples: Samples, first: Sequence[int], last: Sequence[int], seed: int
+) -> np.ndarray:
+  """Interpolates on the sphere between samples.
 
   Each column is generated in its own batch, padded with fixed independent noise, so
   that BatchNorm statistics are those of independent samples, as in training.
 
   Args:
     gan: the restored run.
-    samples: at least 2 * rows of them.
-    rows: number of interpolations.
+    samples: that are interpolated.
+    first, last: numbers of the samples at the ends of each row; the class labels, where
+      given, are those of `first`.
     seed: of the padding noise.
 
   Returns:
     uint8 images [rows * COLUMNS, h, w, c], row by row.
   """
   sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
-  first, last = samples.z[0 : 2 * rows : 2], samples.z[1 : 2 * rows : 2]
-  labels = samples.label[0 : 2 * rows : 2] if _predefined(gan) else None
-  images = [sample(gan.state, rows, seed, labels, slerp(first, last, t))
-            for t in np.linspace(0, 1, COLUMNS)]
+  labels = samples.label[first] if _predefined(gan) else None
+  images = [
+      sample(gan.state, len(first), seed, labels,
+             slerp(samples.z[first], samples.z[last], t))
+      for t in np.linspace(0, 1, COLUMNS)]
   return np.stack(images, 1).reshape(-1, *gan.shape)
+
+
+def truncation_rows(
+    gan, truncations: Sequence[float], wanted: np.ndarray | None, seed: int
+) -> np.ndarray:
+  """Samples of one noise, at several truncations.
+
+  Number u of a column, uniform in (0, 1), becomes the quantile u of normal noise that
+  is truncated at the value of the row. Each row is generated in its own batch, padded
+  with noise of the same truncation.
+
+  Args:
+    gan: the restored run.
+    truncations: of each row; 0: none.
+    wanted: classes that a conditional generator is given, in turn over the columns.
+    seed: of the noise.
+
+  Returns:
+    uint8 images [rows * COLUMNS, h, w, c], row by row.
+  """
+  labels = np.resize(wanted, COLUMNS) if _predefined(gan) else None
+  shape = COLUMNS, gan.config['generator']['latent']
+  images = []
+  for value in truncations:
+    config = {**gan.config, 'measures': {**gan.config['measures'], 'truncation': value}}
+    sample = generation.make_sampler(config, gan.trainer, gan.mesh)
+    # An infinite bound makes the quantiles those of normal noise.
+    z = generation.draw_noise(np.random.default_rng(seed), shape, value or math.inf)
+    images.append(sample(gan.state, COLUMNS, seed, labels, z))
+  return np.concatenate(images)
+
+
+def _ends(rows, turns, num):
+  """Numbers of the samples at both ends of each row of interpolations: two lists.
+
+  Samples i and i + turns have one class, if `turns` classes are given in turn.
+
+  Raises:
+    ValueError: there are fewer samples.
+  """
+  first = [2 * turns * (i // turns) + i % turns for i in range(rows)]
+  last = [i + turns for i in first]
+  if rows and last[-1] >= num:
+    raise ValueError(
+        f'{rows} rows of interpolation need two samples each, {last[-1] + 1} in all, '
+        f'got num={num}; ask for more samples with --num')
+  return first, last
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
@@ -289,19 +358,15 @@ def _wanted(labels, gan):
   return np.asarray(list(dict.fromkeys(wanted)))
 
 
-def _check_numbers(num, seed, interpolate, neighbours, truncation):
+def _check_numbers(num, seed, interpolate, neighbours, truncations):
   """Raises ValueError for numbers out of range."""
   for name, value, bound in (
       ('num', num, bounds.whole('[1, 1e7]')), ('seed', seed, bounds.SEED),
       ('interpolate', interpolate, bounds.whole('[0, 1e6]')),
       ('neighbours', neighbours, bounds.whole('[0, 1e6]')),
-      ('truncation', truncation, bounds.BOUNDS['measures.truncation'])):
+      *(('truncation', x, bounds.BOUNDS['measures.truncation']) for x in truncations)):
     if not bound.holds(value):
       raise ValueError(f'{name} must be {bound.what}, got {value}')
-  if 2 * interpolate > num:
-    raise ValueError(
-        f'{interpolate} rows of interpolation need two samples each, '
-        f'{2 * interpolate} in all, got num={num}; ask for more samples with --num')
 
 
 def _class_tag(classes):
@@ -310,6 +375,16 @@ def _class_tag(classes):
     return ''
   text = '-'.join(map(str, classes))
   return f'_labels{text if len(text) <= 40 else zlib.crc32(text.encode())}'
+
+
+def _numbers(texts):
+  """The numbers of --truncations."""
+  try:
+    return [float(text) for text in texts]
+  except ValueError:
+    raise ValueError(
+        f'--truncations must be numbers, such as 0.5,1,2,0, got {",".join(texts)}'
+    ) from None
 
 
 def _predefined(gan):
@@ -323,6 +398,6 @@ def run(argv: Sequence[str] = ()) -> None:
       flags.needed(flags.WORKDIR, 'generate'), flags.NUM.value, flags.LABELS.value,
       flags.SEED.value, flags.STEP.value, flags.INTERPOLATE.value,
       flags.NEIGHBOURS.value, truncation=flags.TRUNCATION.value,
-      png=flags.FORMAT.value == 'png')
+      png=flags.FORMAT.value == 'png', truncations=_numbers(flags.TRUNCATIONS.value))
   if jax.process_index() == 0:
     print(f'written: {path} and the sheets beside it')

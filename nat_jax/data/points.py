@@ -145,7 +145,9 @@ def gaussians8(
   return _mixture(num, centres, std, 1.5 * radius, seed)
 
 
-def gaussians25(num: int = 20_000, std: float = 0.05, seed: int = 0) -> Points:
+def gaussians25(
+    num: int = 20_000, std: float = 0.05, seed: int = 0, spacing: float = 2.0
+) -> Points:
   """25 normal distributions on a square grid -4, -2, ..., 4, whose numbers are classes.
 
   A generated point is good within 4 `std` of a centre. The negatives are uniform over
@@ -155,18 +157,19 @@ def gaussians25(num: int = 20_000, std: float = 0.05, seed: int = 0) -> Points:
     num: number of points of the data, and of negatives.
     std: of each distribution, on each axis.
     seed: of the sample.
+    spacing: distance between neighbouring centres.
 
   Raises:
-    ValueError: num below 1, a std that is not positive or leaves no room for negatives,
-      or more points than fit in memory.
+    ValueError: num below 1, a spacing or std that is not positive, a std that leaves no
+      room for negatives, or more points than fit in memory.
 
   Reference: Srivastava et al., "VEEGAN: Reducing Mode Collapse in GANs using Implicit
   Variational Learning", NeurIPS 2017.
   """
-  _check(num, std)
-  axis = np.arange(-4.0, 5.0, 2.0)
+  _check(num, std, spacing)
+  axis = spacing * np.arange(-2.0, 3.0)
   centres = np.stack([x.ravel() for x in np.meshgrid(axis, axis)], -1)
-  return _mixture(num, centres, std, 5.5, seed)
+  return _mixture(num, centres, std, 2.75 * spacing, seed)
 
 
 def swiss_roll(num: int = 20_000, noise: float = 0.02, seed: int = 0) -> Points:

@@ -190,16 +190,47 @@ def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
   return Arrays(rows.select(arrays.image, chosen), label.astype(np.int32), names)
 
 
-def digits(split: str = 'train', classes: Sequence[int] | None = None) -> Arrays:
+def take_few(arrays: Arrays, per_class: int | None, seed: int) -> Arrays:
+  """Keeps `per_class` random images of each class; None keeps all.
+
+  With one seed, those of a smaller number are among those of a larger one.
+
+  Raises:
+    ValueError: a class has fewer images.
+  """
+  if per_class is None:
+    return arrays
+  counts = np.bincount(arrays.label)
+  least = int(counts.argmin())
+  if not 1 <= per_class <= counts[least]:
+    raise ValueError(
+        f'per_class must be in 1..{counts[least]}, the number of images of class '
+        f'{least} in the split, got {per_class}')
+  order = np.random.default_rng(seed).permutation(len(arrays.label))
+  chosen = np.sort(np.concatenate([
+      order[arrays.label[order] == k][:per_class] for k in range(len(counts))]))
+  return arrays._replace(
+      image=rows.select(arrays.image, chosen), label=arrays.label[chosen])
+
+
+def digits(
+    split: str = 'train', classes: Sequence[int] | None = None,
+    per_class: int | None = None, seed: int = 0,
+) -> Arrays:
   """Scikit-learn's 1,797 handwritten digits, which need no download.
 
   Args:
     split: 'train' (the first 70 % of one fixed shuffle), 'test' (the rest), 'all', or
       slices of these.
     classes: the digits to keep, renumbered by position; None: all.
+    per_class: number of images of each class, chosen at random; None: all.
+    seed: of that choice.
 
   Returns:
     uint8 images [n, 8, 8, 1], scaled from 0..16 to 0..255.
+
+  Raises:
+    ValueError: a split that is not valid, or a class with fewer images.
 
   Reference: https://archive.ics.uci.edu/dataset/80
   """
@@ -215,7 +246,7 @@ def digits(split: str = 'train', classes: Sequence[int] | None = None) -> Arrays
       'train': Arrays(image[:num_train], label[:num_train], names),
       'test': Arrays(image[num_train:], label[num_train:], names),
   }
-  return take_classes(take_split(splits, split), classes)
+  return take_few(take_classes(take_split(splits, split), classes), per_class, seed)
 
 
 def breast_cancer(

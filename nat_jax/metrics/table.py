@@ -77,6 +77,7 @@ METRICS = {
     'recall': Metric('recall', 3, 'higher'),
     'density': Metric('density', 3, 'higher'),
     'coverage': Metric('coverage', 3, 'higher'),
+    'label_fidelity': Metric('label fidelity', 3, 'higher'),
     'independent_inception_score': Metric('IS of samples', 2, 'higher'),
     'reference_independent_inception_score': Metric('IS of real images', 2),
     'class_shares': Metric('class shares', 3),

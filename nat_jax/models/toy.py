@@ -19,6 +19,9 @@ from flax import linen as nn
 from nat_jax.models import gan_layers, gan_noise, layers
 
 ACTIVATIONS = {'relu': nn.relu, 'softplus': nn.softplus}
+# Of the weights of networks of points, with variances 1/n and 2/n for n inputs.
+INITIALIZERS = {
+    'lecun': nn.initializers.lecun_normal(), 'he': nn.initializers.he_normal()}
 
 
 class MLPGenerator(nn.Module):
@@ -128,7 +131,7 @@ class MLPDiscriminator(nn.Module):
 
 
 class ToyGenerator(nn.Module):
-  """A generator of points: hidden layers and a linear output.
+  """A generator of points: hidden layers and a linear or bounded output.
 
   Attributes:
     latent: size of z.
@@ -138,6 +141,8 @@ class ToyGenerator(nn.Module):
     activation: 'softplus' or 'relu'.
     norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
     batch_norm: as of `MLPGenerator`.
+    initializer: of the weights, 'lecun' or 'he'; not used with norm='weight'.
+    bound: above 0: the points are bound (2 sigmoid(x) - 1) of the output x; 0: x.
     axis_name: pmap axis that shares BatchNorm statistics.
   """
 
@@ -148,6 +153,8 @@ class ToyGenerator(nn.Module):
   activation: str = 'softplus'
   norm: str = 'none'
   batch_norm: str = 'none'
+  initializer: str = 'lecun'
+  bound: float = 0.0
   axis_name: str | None = None
 
   @nn.compact
@@ -159,13 +166,16 @@ class ToyGenerator(nn.Module):
     if self.activation not in ACTIVATIONS:
       raise ValueError(
           f'activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}')
+    init = _initializer(self.initializer)
     x, labels, num_reference = gan_layers.conditional_input(self, z, labels)
     for width in self.widths:
-      x = gan_layers.Dense(width, norm=self.norm)(x, True)
+      x = gan_layers.Dense(width, norm=self.norm, kernel_init=init)(x, True)
       x = gan_layers.batch_norm(
           self.batch_norm, x, labels, mask, self.num_classes, x.dtype, self.axis_name)
       x = ACTIVATIONS[self.activation](x)
-    x = gan_layers.Dense(_dimension(self.image_shape), norm=self.norm)(x, True)
+    x = gan_layers.Dense(
+        _dimension(self.image_shape), norm=self.norm, kernel_init=init)(x, True)
+    x = self.bound * jnp.tanh(x / 2) if self.bound else x
     return x[num_reference:]
 
 
@@ -213,6 +223,7 @@ class ToyDiscriminator(nn.Module):
     widths: units of each hidden layer.
     norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
     kernels, projection: as of `MLPDiscriminator`.
+    initializer: of the hidden layers' weights, as of `ToyGenerator`.
     axis_name: pmap axis of the devices that share the batch.
   """
 
@@ -222,6 +233,7 @@ class ToyDiscriminator(nn.Module):
   norm: str = 'none'
   kernels: int = 0
   projection: int = 0
+  initializer: str = 'lecun'
   axis_name: str | None = None
 
   @property
@@ -238,8 +250,9 @@ class ToyDiscriminator(nn.Module):
     """Points [n, d] to outputs [n, num_outputs] and {'features': [n, d']}."""
     del keys  # Nothing is random.
     _dimension(self.image_shape)
+    init = _initializer(self.initializer)
     for width in self.widths:
-      x = nn.relu(gan_layers.Dense(width, norm=self.norm)(x, train))
+      x = nn.relu(gan_layers.Dense(width, norm=self.norm, kernel_init=init)(x, train))
     return _outputs(self, x, mask, labels, train)
 
 
@@ -251,6 +264,13 @@ def _outputs(discriminator, features, mask, labels, train):
             features, mask, train)
   outputs = gan_layers.outputs(discriminator, features, labels, train)
   return outputs, {'features': features}
+
+
+def _initializer(name):
+  if name not in INITIALIZERS:
+    raise ValueError(
+        f'initializer must be one of {sorted(INITIALIZERS)}, got {name!r}')
+  return INITIALIZERS[name]
 
 
 def _dimension(image_shape):

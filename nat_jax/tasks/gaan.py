@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nat_jax import losses, models, registry, task
+from nat_jax import losses, models, names, registry, task
 from nat_jax.runtime import optim
 from nat_jax.task import GLOBAL, Axis, Net, Others, State
 from nat_jax.tasks import gan, updates
@@ -26,6 +26,8 @@ from nat_jax.tasks.gan import metrics as gan_metrics
 from nat_jax.tasks.gan import players
 from nat_jax.tasks.gan import step as gan_step
 
+LABELS = {'real': -1, 'fake': 1}  # -> sign of the logit in the loss -log of a label
+SPACES = ('features', 'data')
 OBJECTIVE = losses.make_gan_objective({'name': 'gan'}, 1)
 
 
@@ -39,6 +41,11 @@ class Setup(NamedTuple):
     enc_tx, gen_tx, disc_tx: the optimisers.
     recon_weight: weight of the reconstructions in D's loss, in [0, 1]; real images have
       the weight 1 - recon_weight.
+    reconstruction: 'real': D takes reconstructions for real, as in the paper and in the
+      authors' code for images; 'fake': for generated, as in their code for points.
+    decoder: whether E's loss updates G too, as in their code for MNIST and for points.
+    space: where E's loss compares: 'features' of D, or 'data', as in their code for
+      points.
     distance_weight: weight of the squared distance term in E's loss.
     n_critic: updates of the discriminator per step.
   """
@@ -57,6 +64,9 @@ class Setup(NamedTuple):
   recon_weight: float = 0.05
   distance_weight: float = 1.0
   n_critic: int = 1
+  reconstruction: str = 'real'
+  decoder: bool = False
+  space: str = 'features'
 
   @property
   def pair(self) -> gan_step.Setup:
@@ -75,9 +85,11 @@ def gaan(**settings: Any) -> task.Trainer:
   dimension d_f and the probability D = sigmoid(logit) of the discriminator, codes of
   dimension d_z and x_r = G(E(x)), the losses are:
   E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
-     - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions.
+     - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions;
+     with space='data' f(x) is x. With `decoder` G is updated by this loss too.
   D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
-     + mean -log(1 - D(G(z))) + penalties.
+     + mean -log(1 - D(G(z))) + penalties; with reconstruction='fake' the second term
+     is recon_weight mean -log(1 - D(x_r)).
   G: |mean D(x) - mean D(G(z))|.
 
   Args:
@@ -85,8 +97,15 @@ def gaan(**settings: Any) -> task.Trainer:
 
   Returns:
     A `Trainer` over a `State` of 'enc', 'gen' and 'disc'.
+
+  Raises:
+    ValueError: an unknown `reconstruction` or `space`.
   """
   setup = Setup(**settings)
+  for key, known in (('reconstruction', LABELS), ('space', SPACES)):
+    value = getattr(setup, key)
+    if value not in known:
+      raise ValueError(names.unknown(f'trainer.{key}', value, known))
   return gan_step.gan(**setup.pair._asdict())._replace(
       init=functools.partial(init, setup), step=functools.partial(step, setup))
 
@@ -96,8 +115,14 @@ def init(setup: Setup, key: jax.Array) -> State:
   state, images = gan_step.init(setup.pair, key), jnp.zeros((2, *setup.image_shape))
   params = setup.encoder.init(
       jax.random.fold_in(key, 3), images, train=False)['params']
+  trained = _autoencoder(params, state.nets['gen'].params, setup.decoder)
   return state.replace(
-      nets=state.nets | {'enc': Net(params, {}, setup.enc_tx.init(params))})
+      nets=state.nets | {'enc': Net(params, {}, setup.enc_tx.init(trained))})
+
+
+def _autoencoder(enc_params, gen_params, decoder):
+  """The parameters that E's loss updates; with `decoder` those of E and of G."""
+  return {'enc': enc_params, 'gen': gen_params} if decoder else enc_params
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
@@ -124,7 +149,7 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     real = players.prepare(
         batch, j, keys[0], axis, setup.augment, setup.normalise)['real']
     if not j:
-      enc = update_enc(setup, enc, gen, disc, real, enc_key, axis)
+      enc, gen = update_enc(setup, enc, gen, disc, real, enc_key, axis)
     disc, seen = update_disc(setup, disc, enc, gen, real, keys[1], axis)
   gen, made = update_gen(setup, gen, disc, real, gen_key, axis)
   state = state.replace(
@@ -134,24 +159,36 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
 
 
 def update_enc(setup, enc, gen, disc, real, key, axis):
-  """Updates the encoder; the generator and the discriminator are constant.
+  """Updates the encoder, with `decoder` the generator too; D is constant.
 
   Returns:
-    The `Net` of the encoder.
+    (the `Net` of the encoder, the `Net` of the generator).
   """
   fake_key, key = jax.random.split(key)
-  fake = players.generate(
-      setup.generator, gen.variables, fake_key, len(real['label']), axis)
+  drawn = players.draw(setup.generator, fake_key, len(real['label']), axis)
+  trained = _autoencoder(enc.params, gen.params, setup.decoder)
 
   def loss_fn(params, batch_stats, _):
-    recon, codes = reconstruct(setup, params, gen.variables, real, axis)
-    seen, _ = _see_apart(
-        setup, disc.variables, {'real': real, 'recon': recon, 'fake': fake}, key, axis)
-    features = {name: one.features['features'] for name, one in seen.items()}
-    loss = encoder_loss(features, codes, fake['z'], setup.distance_weight, axis)
+    enc_params, variables = params, gen.variables
+    if setup.decoder:
+      enc_params, variables = params['enc'], variables | {'params': params['gen']}
+    fake, _ = players.made(setup.generator, variables, drawn, axis)
+    recon, codes = reconstruct(setup, enc_params, variables, real, axis)
+    sets = {'real': real, 'recon': recon, 'fake': fake}
+    if setup.space == 'data':
+      compared = {name: one['image'].reshape(len(codes), -1)
+                  for name, one in sets.items()}
+    else:
+      seen, _ = _see_apart(setup, disc.variables, sets, key, axis)
+      compared = {name: one.features['features'] for name, one in seen.items()}
+    loss = encoder_loss(compared, codes, drawn['z'], setup.distance_weight, axis)
     return loss, batch_stats, ()
 
-  return updates.descend(enc, setup.enc_tx, loss_fn, axis)[0]
+  net, _, _ = updates.descend(
+      Net(trained, {}, enc.opt_state), setup.enc_tx, loss_fn, axis)
+  params = net.params['enc'] if setup.decoder else net.params
+  gen = gen.replace(params=net.params['gen']) if setup.decoder else gen
+  return Net(params, {}, net.opt_state), gen
 
 
 def update_disc(setup, disc, enc, gen, real, key, axis):
@@ -169,11 +206,12 @@ def update_disc(setup, disc, enc, gen, real, key, axis):
       'recon': reconstruct(setup, enc.params, gen.variables, real, axis)[0]}
   penalty_keys = players.penalty_keys(setup.penalties, fake_key, num, axis)
   shares = {'real': 1 - setup.recon_weight, 'fake': 1.0, 'recon': setup.recon_weight}
+  signs = {**LABELS, 'recon': LABELS[setup.reconstruction]}
 
   def loss_fn(params, batch_stats, _):
     variables = {'params': params, 'batch_stats': batch_stats}
     passes, stats = _see_apart(setup, variables, sets, key, axis, updating='real')
-    terms = {name: jax.nn.softplus(one.outputs[:, 0] * (1 if name == 'fake' else -1))
+    terms = {name: jax.nn.softplus(signs[name] * one.outputs[:, 0])
              for name, one in passes.items()}
     loss = sum(shares[name] * terms[name].sum() for name in terms)
     loss += players.penalty_sum(
@@ -217,7 +255,7 @@ def encoder_loss(
   """Returns this device's share of E's loss, a scalar; the formula stands in `gaan`.
 
   Args:
-    features: of the sets 'real', 'recon' and 'fake', [n, d_f] each.
+    features: of the sets 'real', 'recon' and 'fake', [n, d_f] each; or the data.
     codes: E(x), [n, d_z].
     z: noise of the set 'fake', [n, d_z].
     distance_weight: weight of the squared distance term.

@@ -100,6 +100,25 @@ def test_classes_are_kept_and_renumbered_by_position():
       take_classes(arrays, bad)
 
 
+def test_few_digits_of_each_class_are_chosen_by_the_seed_and_nested():
+  two, five, other = (
+      digits(classes=(3, 0, 8), per_class=n, seed=seed)
+      for n, seed in ((2, 1), (5, 1), (5, 2)))
+  np.testing.assert_array_equal(np.bincount(five.label), [5, 5, 5])
+  whole = {image.tobytes(): label for image, label in zip(
+      *digits(classes=(3, 0, 8))[:2], strict=True)}
+
+  def content(arrays):
+    for image, label in zip(arrays.image, arrays.label, strict=True):
+      assert whole[image.tobytes()] == label
+    return {image.tobytes() for image in arrays.image}
+
+  assert content(two) < content(five) != content(other)
+  for wrong in (0, 1000):
+    with pytest.raises(ValueError, match=rf'per_class.*1\.\.1\d\d\b.*got {wrong}'):
+      digits(per_class=wrong)
+
+
 def test_digits():
   train, test, both = digits(), digits('test'), digits('all')
   assert train.image.shape == (1258, 8, 8, 1) and test.image.shape == (539, 8, 8, 1)

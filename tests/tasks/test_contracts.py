@@ -46,6 +46,9 @@ TRAINERS = {
     'penalties': lambda: make_trainer(
         'gan', penalties=[{'name': 'gradient', 'weight': 2.0}, {'name': 'r1'}]),
     'stacked': lambda: make_trainer(generator=STACKED),
+    'reward': lambda: gan.TRAINERS['active'](
+        classifier={'name': 'mlp', 'width': 8, 'depth': 1}, made_weight=0.5,
+        **toy.gan_settings(SHAPE, 'ac_gan', labels='predefined')),
     'third network': make_gaan,
 }
 

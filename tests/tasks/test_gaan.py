@@ -1,16 +1,22 @@
-"""A GAN with an encoder as a family of runs: from its config to its report."""
+"""A GAN with an encoder: forms of its losses; a run from its config to its report."""
 
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import toy
 
-from nat_jax import runs, train
+from nat_jax import models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.schema import presets
+from nat_jax.task import GLOBAL
+from nat_jax.tasks import gaan
+from nat_jax.tasks.gan import players
 
 FAKE = {'name': 'fake', 'num': 40, 'shape': (4, 4, 1)}
 
@@ -53,6 +59,10 @@ def test_trained_resumed_evaluated_and_reported(tmp_path):
     (dict(encoder={'name': 'nought'}), ['encoder', 'nought', 'mlp']),
     (dict(trainer={'name': 'gaan', 'recon_weight': 2.0}),
      ['trainer.recon_weight', '2.0']),
+    (dict(trainer={'name': 'gaan', 'reconstruction': 'x'}),
+     ['trainer.reconstruction', "'x'", 'real, fake']),
+    (dict(trainer={'name': 'gaan', 'space': 'x'}),
+     ['trainer.space', "'x'", 'features, data']),
     (dict(trainer={'name': 'gaan', 'joint': True}), ['joint', 'recon_weight']),
     (dict(data=dict(positives=FAKE, batch_size=8, negatives_per_batch=2, negatives={
         'more': {'source': FAKE}})), ['data.negatives', 'more'])])
@@ -61,3 +71,76 @@ def test_mistakes(changes, named, tmp_path):
     train.train(make_config(**changes), str(tmp_path / 'run'))
   assert all(text in str(error.value) for text in named)
   assert not (tmp_path / 'run').exists()
+
+
+POINTS, RATE, SHARE = (2,), 0.5, 0.3
+
+
+@pytest.fixture(scope='module')
+def official():
+  """(setup, nets, real points) with the losses of the authors' code for points."""
+  setup = gaan.Setup(
+      encoder=models.MLP(num_outputs=3, width=8, depth=1),
+      generator=models.ToyGenerator(latent=3, image_shape=POINTS, widths=(8,)),
+      discriminator=models.ToyDiscriminator(image_shape=POINTS, widths=(8,)),
+      enc_tx=optax.sgd(RATE), gen_tx=optax.sgd(RATE), disc_tx=optax.sgd(RATE),
+      image_shape=POINTS, augment=toy.same, normalise=toy.same, recon_weight=SHARE,
+      distance_weight=0.4, reconstruction='fake', decoder=True, space='data')
+  nets = jax.jit(lambda key: gaan.init(setup, key))(jax.random.key(0)).nets
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.float32)
+  real = {'image': x, 'label': jnp.zeros(16, jnp.int32), 'weight': jnp.ones(16)}
+  return setup, nets, real
+
+
+def assert_descended(before, after, gradient):
+  toy.assert_trees_close(
+      after, jax.tree.map(lambda p, g: p - RATE * g, before, gradient), atol=1e-5)
+
+
+def test_autoencoder_of_points_learns_the_distance_in_the_data(official):
+  setup, nets, real = official
+  enc, gen = gaan.update_enc(
+      setup, nets['enc'], nets['gen'], nets['disc'], real, jax.random.key(7), GLOBAL)
+  z = players.draw(
+      setup.generator, jax.random.split(jax.random.key(7))[0], 16, GLOBAL)['z']
+
+  def loss(params):
+    codes, _ = setup.encoder.apply({'params': params['enc']}, real['image'], False)
+    made, again = (setup.generator.apply({'params': params['gen']}, one)
+                   for one in (z, codes))
+    distance = (again - made).mean() - (3 / 2) ** 0.5 * (codes - z).mean()
+    return jnp.square(real['image'] - again).mean() + 0.4 * jnp.square(distance)
+
+  before = {name: nets[name].params for name in ('enc', 'gen')}
+  assert_descended(
+      before, {'enc': enc.params, 'gen': gen.params}, jax.grad(loss)(before))
+  alone = setup._replace(decoder=False)
+  _, same = gaan.update_enc(
+      alone, nets['enc'].replace(opt_state=setup.enc_tx.init(nets['enc'].params)),
+      nets['gen'], nets['disc'], real, jax.random.key(7), GLOBAL)
+  assert same is nets['gen']
+
+
+@pytest.mark.parametrize('label', ['real', 'fake'])
+def test_discriminator_takes_reconstructions_for_their_label(official, label):
+  setup, nets, real = official
+  disc, _ = gaan.update_disc(
+      setup._replace(reconstruction=label), nets['disc'], nets['enc'], nets['gen'],
+      real, jax.random.key(8), GLOBAL)
+  fake = players.generate(
+      setup.generator, nets['gen'].variables,
+      jax.random.split(jax.random.key(8))[0], 16, GLOBAL)
+  codes, _ = setup.encoder.apply(
+      {'params': nets['enc'].params}, real['image'], train=False)
+  again = setup.generator.apply(nets['gen'].variables, codes)
+
+  def loss(params):
+    on_real, on_fake, on_again = (
+        jax.nn.sigmoid(setup.discriminator.apply({'params': params}, one)[0][:, 0])
+        for one in (real['image'], fake['image'], again))
+    right = on_again if label == 'real' else 1 - on_again
+    return -((1 - SHARE) * jnp.log(on_real).mean() + SHARE * jnp.log(right).mean()
+             + jnp.log(1 - on_fake).mean())
+
+  assert_descended(
+      nets['disc'].params, disc.params, jax.grad(loss)(nets['disc'].params))

@@ -3,6 +3,7 @@
   build       the images and the trainer of a config; the table of trainers
   step        n updates of the discriminator, one of the generator
   evolution   E-GAN: several updated copies of the generator, of which one stays
+  active      a classifier, of whose uncertainty the generator's reward is made
   adaptive_mix  mixed images, of which D's features are to be those of both, mixed
   players     the parts of such steps: samples, passes, penalties
   metrics     training metrics, among them signs of mode collapse

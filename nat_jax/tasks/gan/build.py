@@ -11,11 +11,12 @@ from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others, Trainer
 from nat_jax.tasks import images
+from nat_jax.tasks.gan.active import active
 from nat_jax.tasks.gan.adaptive_mix import adaptive_mix
 from nat_jax.tasks.gan.evolution import egan
 from nat_jax.tasks.gan.step import gan
 
-TRAINERS = {'gan': gan, 'egan': egan, 'adaptive_mix': adaptive_mix}
+TRAINERS = {'gan': gan, 'egan': egan, 'adaptive_mix': adaptive_mix, 'active': active}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:

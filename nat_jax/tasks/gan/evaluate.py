@@ -221,8 +221,9 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
     if extractor.num_classes:
       figures['reference_class_shares'] = metrics.class_histogram(
           real['labels'], extractor.num_classes).tolist()
-    for part, more in zip((figures, conventions), independent(images), strict=True):
-      part.update(more)
+    for more in (independent(images), _label_fidelity(config, found)):
+      for part, some in zip((figures, conventions), more, strict=True):
+        part.update(some)
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
     figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
     return figures, (
@@ -265,6 +266,19 @@ def _independent(settings, real, image_shape, mesh, others):
   of_real = score(real)
   return lambda images: (
       {name: score(images), f'reference_{name}': of_real}, {name: extractor.convention})
+
+
+def _label_fidelity(config, found):
+  """(figures, conventions) of samples of given classes, all of them in turn."""
+  num_classes = config['num_classes']
+  if config['trainer'].get('labels') != 'predefined' or (
+      found.get('probs', np.zeros((0, 0))).shape[1] != num_classes):
+    return {}, {}
+  labels = _classes(found)
+  right = labels == np.arange(len(labels)) % num_classes
+  return {'label_fidelity': float(right.mean())}, {
+      'label_fidelity': 'Share of samples that the evaluation classifier assigns to '
+      'the class that the generator was given.'}
 
 
 SUMMARY = ('inception_score', 'am_score', 'fid', 'kid', 'precision', 'recall')

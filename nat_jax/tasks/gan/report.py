@@ -171,7 +171,9 @@ def _more_measures(found, groups) -> Iterator[Table]:
       ('Precision and density: how close samples are to real images. Recall and '
        'coverage: how many real images have samples close to them.', MANIFOLD),
       ('Inception Score by a classifier of other labels, which the discriminator was '
-       'not trained on.', INDEPENDENT)):
+       'not trained on.', INDEPENDENT),
+      ('Label fidelity: share of samples that the evaluation classifier assigns to the '
+       'class that the generator was given.', ('label_fidelity',))):
     there = found[found.metric.isin(names) & found.value.notna()].metric.unique()
     names = [name for name in names if name in there]
     if names:

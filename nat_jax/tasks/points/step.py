@@ -61,6 +61,32 @@ class GridNoise(nn.Module):
         grid + self.jitter * jax.scipy.stats.norm.cdf(z), labels, mask)
 
 
+class UniformNoise(nn.Module):
+  """A generator of points with noise that is uniform in [-1, 1] in each dimension.
+
+  The noise is 2 F(z) - 1, F the cumulative distribution function of the normal
+  distribution, of normal noise z.
+
+  Attributes:
+    generator: the generator that takes this noise.
+    axis_name: not used.
+  """
+
+  generator: nn.Module
+  axis_name: str | None = None
+
+  @property
+  def latent(self) -> int:
+    return self.generator.latent
+
+  def __call__(
+      self, z: jax.Array, labels: jax.Array | None = None,
+      mask: jax.Array | None = None,
+  ) -> jax.Array:
+    """Returns points [n, d] of normal noise z [n, latent]."""
+    return self.generator(2 * jax.scipy.stats.norm.cdf(z) - 1, labels, mask)
+
+
 def _grid_noise(generator, **kwargs):
   if generator.latent != 1:
     raise ValueError(
@@ -72,7 +98,8 @@ def _grid_noise(generator, **kwargs):
 def _gaan(
     *, encoder: Mapping[str, Any], objective: losses.GanObjective, num_classes: int,
     negative_weight: float | None, recon_weight: float = 0.05,
-    distance_weight: float = 1.0, n_critic: int = 1, **networks: Any,
+    distance_weight: float = 1.0, n_critic: int = 1, reconstruction: str = 'real',
+    decoder: bool = False, space: str = 'features', **networks: Any,
 ) -> Trainer:
   """The trainer of a GAN with an encoder of this spec, which has the optimiser of G."""
   del objective, num_classes, negative_weight  # `build` checks that they do not matter
@@ -80,11 +107,13 @@ def _gaan(
       encoder, networks['generator'].latent, networks['image_shape'])
   return gaan.gaan(
       encoder=made, enc_tx=networks['gen_tx'], recon_weight=recon_weight,
-      distance_weight=distance_weight, n_critic=n_critic, **networks)
+      distance_weight=distance_weight, n_critic=n_critic,
+      reconstruction=reconstruction, decoder=decoder, space=space, **networks)
 
 
 TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
-NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator}
+NOISES = {'grid': _grid_noise, 'normal': lambda generator: generator,
+          'uniform': UniformNoise}
 
 
 def seeds_of(config: Mapping[str, Any]) -> list[int]:
