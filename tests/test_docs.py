@@ -37,7 +37,8 @@ PLACES = ('configs', 'docs', 'launch', 'nat_jax', 'tests')
 SYNOPSES = (  # modules of nat_jax whose docstrings hold examples that run
     'data', 'data.points', 'data.sources', 'losses.negative_aware',
     'metrics.calibration', 'metrics.detection', 'metrics.intervals', 'metrics.ncr',
-    'metrics.scores', 'metrics.selective', 'metrics.table', 'names', 'registry',
+    'metrics.scores', 'metrics.segmentation',
+    'metrics.selective', 'metrics.table', 'names', 'registry',
     'reports.claims', 'reports.paper', 'reports.tables', 'schema.bounds',
     'schema.gan_recipes', 'schema.recipes')
 
