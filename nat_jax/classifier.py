@@ -146,7 +146,7 @@ class Classifier:
       image_size: side, or (h, w), to which all pictures are resized; None: that of
         `images`.
       verbose: whether to print the progress.
-      **config: keys of the config that differ (nat_jax/schema/__init__.py), such as
+      **config: keys of the config that differ (nat_jax/schema/defaults.py), such as
         steps=500, model={'name': 'resnet18'} or seed=1. Of `data` and `run` the keys
         that are given differ. Pictures are augmented by random crops only; data=
         {'augment': presets.CROP_FLIP} mirrors them too.

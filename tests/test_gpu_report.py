@@ -213,7 +213,7 @@ def test_full_size_configs_are_those_of_the_recipes(bench):
     assert config['data']['batch_size'] == positives
     assert config['data']['negatives_per_batch'] == negatives
     assert config['model']['dtype'] == 'bfloat16'
-    assert config['run'] == {**schema.RUN, **recipes.FULL['run']}
+    assert config['run'] == {**schema.defaults.RUN, **recipes.FULL['run']}
     assert config['optimizer'] == recipes.FULL['optimizer']
   config = runs.resolve(bench.parts.gan_config(tiny=False))
   assert config['data']['batch_size'] == 100 and config['evals'] == {}

@@ -152,7 +152,7 @@ CONFIGS = {
         schedule={'name': 'linear', 'learning_rate': 0.1, 'warmup': 1},
         data=DATA, evals={'test': {'source': FAKE, 'positive': True}}),
     'gan': dict(
-        task='gan', trainer=schema.GAN['trainer'], steps=4, num_classes=4,
+        task='gan', trainer=schema.defaults.GAN['trainer'], steps=4, num_classes=4,
         generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
         discriminator={
             'name': 'mlp_discriminator', 'widths': (4,), 'norm': 'weight',

@@ -15,8 +15,8 @@ from typing import Any
 
 import ml_collections
 
-from nat_jax import names, schema
-from nat_jax.schema import presets
+from nat_jax import names
+from nat_jax.schema import defaults, presets
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     'gan': {'name': 'gan'},
@@ -183,7 +183,7 @@ def resnet(
       num_classes=num_classes,
       steps=small_steps if small else recipe.get('steps', steps),
       trainer={
-          **schema.GAN['trainer'], 'n_critic': recipe.get('n_critic', 5),
+          **defaults.GAN['trainer'], 'n_critic': recipe.get('n_critic', 5),
           'labels': 'predefined' if given else 'dynamic'},
       generator={
           'name': 'resnet_generator', 'latent': 128, 'width': 64,

@@ -461,4 +461,4 @@ def test_a_config_nested_without_end_is_a_value_error():
   for _ in range(900):  # Python's own limit is 1000 calls
     generator = {'name': 'stacked', 'generator': generator}
   with pytest.raises(ValueError, match='config'):
-    schema.plain({**schema.GAN, 'generator': generator})
+    schema.plain({**schema.defaults.GAN, 'generator': generator})
