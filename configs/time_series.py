@@ -20,8 +20,9 @@ stuck sensor, a wrong sign, a wrong frequency. Variants:
 Expected AUROC of the DR score, mean ± standard deviation of seeds 0 to 2: madgan .890 ±
 .046, nat .910 ± .010, nat_swapped .888 ± .003; a PCA of windows has .954 ± .013
 (docs/time_series.md). A run takes about a minute on two CPU cores; `nat` and
-`nat_swapped` train `madgan` too, for comparison. `official` differs from the authors'
-code in scores, which are standardised, and has no PCA before training.
+`nat_swapped` train `madgan` too, for comparison. `official` (several minutes; .572 with
+seed 0) differs from the authors' code in scores, which are standardised, and has no PCA
+before training.
 """
 
 import os
