@@ -40,8 +40,8 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
 
 def _data(settings, counts):
   """(term, text) of the training data; `counts`: their numbers of examples, or {}."""
-  if 'positives' not in settings:  # GANs of points, detectors of outliers
-    source = settings.get('examples', settings)
+  if 'positives' not in settings:  # GANs of points, outliers, zero-shot
+    source = settings.get('examples', settings.get('source', settings))
     return [('Data', source_text(source))] if settings else []
   rows = [('Trained on', source_text(settings['positives'])
            + _number(counts.get('positives'), ' images'))]
