@@ -40,8 +40,8 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
 
 def _data(settings, counts):
   """(term, text) of the training data; `counts`: their numbers of examples, or {}."""
-  if 'positives' not in settings:  # GANs of points, detectors, segmenters
-    source = next((settings[name] for name in ('examples', 'pairs', 'series')
+  if 'positives' not in settings:  # GANs of points, detectors, segmenters, zero-shot
+    source = next((settings[name] for name in ('examples', 'pairs', 'series', 'source')
                    if name in settings), settings)
     return [('Data', source_text(source))] if settings else []
   rows = [('Trained on', source_text(settings['positives'])

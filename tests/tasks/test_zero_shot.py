@@ -210,6 +210,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
     assert words in text
   assert f'{evaluation["evals"]["ridge"]["accuracy_seen"]:.3f}' in text
   report.write([str(whole)], str(tmp_path / 'report'))
+  assert '- Data: attributes\n' in (tmp_path / 'report' / 'report.md').read_text()
   for name in ('class_accuracies', 'features'):
     assert (tmp_path / 'report' / 'figures' / f'{name}.png').exists()
 
@@ -305,6 +306,7 @@ def test_the_twin_has_neither_held_out_classes_nor_validation_rows():
   np.testing.assert_array_equal(np.unique(twin), expected)
   np.testing.assert_array_equal(
       np.unique(model), np.sort(np.append(examples.train, examples.validation)))
+  assert (inputs.pool.label >= 0).sum() == len(np.unique(model))
 
 
 def test_a_source_that_has_changed_is_refused(whole, monkeypatch):

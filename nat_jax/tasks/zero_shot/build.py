@@ -99,7 +99,7 @@ def load(
 ) -> Inputs:
   """Loads the examples and makes the streams of batches.
 
-  Labels in the pool are places in the list of seen classes.
+  Labels in the pool are places in the list of seen classes; -1: a test row.
 
   Args:
     config: of the task 'zero_shot', from `resolve`.
@@ -122,8 +122,9 @@ def load(
     return {name: np.where(one >= 0, rows[name][one], -1).astype(np.int32)
             for name, one in places.items()}
 
-  label = np.searchsorted(examples.seen, examples.label).astype(np.int32)
-  label[~np.isin(examples.label, examples.seen)] = -1  # in no batch
+  label = np.full(len(examples.label), -1, np.int32)  # of rows that are in no batch
+  known = rows[steps.MODEL]
+  label[known] = np.searchsorted(examples.seen, examples.label[known])
   return Inputs(
       data.Pool(examples.feature, label),
       data.Stream(sum(one.num_slots for one in streams.values()), index),
