@@ -170,6 +170,7 @@ def main():
       '--variants', default='plain,active,strong,excessive,learned,acgan')
   parser.add_argument('--given', default='plain,active,strong,excessive',
                       help='variants whose samples are given to classifiers')
+  parser.add_argument('--reward', type=float, help="in place of each variant's own")
   parser.add_argument('--samples', type=int, default=1000, help='of each GAN')
   parser.add_argument('--steps', type=int, default=0, help='of the GANs')
   parser.add_argument('--updates', type=int, default=1000, help='of the classifiers')
@@ -184,6 +185,8 @@ def main():
     for seed in seeds:
       config = load('gan/active', variant) | {'seed': seed}
       config['data']['positives']['seed'] = seed
+      if args.reward is not None:
+        config['trainer']['reward'] = args.reward
       configs.append(config | ({'steps': args.steps} if args.steps else {}))
     trainer, states, reals = train_gans(configs)
     images, label, probs = samples_of(configs[0], trainer, states, args.samples)
