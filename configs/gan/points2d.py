@@ -96,7 +96,7 @@ USUAL = dict(
     schedule={'name': 'constant', 'learning_rate': 2e-4},
 )
 ENCODER = {'name': 'mlp', 'width': 128, 'depth': 3}
-GAAN = {'name': 'gaan', 'encoder': ENCODER, 'n_critic': 5, 'decoder': True,
+GAAN = {'name': 'gaan', 'encoder': ENCODER, 'n_critic': 5, 'updates_generator': True,
         'space': 'data', 'distance_weight': 0.1}
 DIST = {
     'gan_usual': dict(penalties=[], **USUAL),

@@ -232,7 +232,7 @@ BOUNDS: dict[str, Bound] = {
     'trainer.recon_weight': number('[0, 1]'),
     'trainer.distance_weight': WEIGHT,
     'trainer.reconstruction': NAME,
-    'trainer.decoder': FLAG,
+    'trainer.updates_generator': FLAG,
     'trainer.space': NAME,
     'trainer.adversarial_weight': WEIGHT,
     'trainer.gan_weight': WEIGHT,

@@ -165,7 +165,7 @@ GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
         distance_weight=1.0,  # of the distance term in the encoder's loss
         n_critic=1,  # updates of the discriminator per update of the generator
         reconstruction='real',  # what D takes reconstructions for; or 'fake'
-        decoder=False,  # True: the encoder's loss updates the generator too
+        updates_generator=False,  # True: the encoder's loss updates the generator too
         space='features',  # of D, in which that loss compares; or 'data'
     ),
     'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics

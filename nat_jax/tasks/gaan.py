@@ -43,7 +43,8 @@ class Setup(NamedTuple):
       the weight 1 - recon_weight.
     reconstruction: 'real': D takes reconstructions for real, as in the paper and in the
       authors' code for images; 'fake': for generated, as in their code for points.
-    decoder: whether E's loss updates G too, as in their code for MNIST and for points.
+    updates_generator: whether E's loss updates G too, as in their code for MNIST and
+      for points.
     space: where E's loss compares: 'features' of D, or 'data', as in their code for
       points.
     distance_weight: weight of the squared distance term in E's loss.
@@ -65,7 +66,7 @@ class Setup(NamedTuple):
   distance_weight: float = 1.0
   n_critic: int = 1
   reconstruction: str = 'real'
-  decoder: bool = False
+  updates_generator: bool = False
   space: str = 'features'
 
   @property
@@ -86,7 +87,7 @@ def gaan(**settings: Any) -> task.Trainer:
   dimension d_z and x_r = G(E(x)), the losses are:
   E: mean |f(x) - f(x_r)|^2 / d_f + distance_weight (mean [f(x_r) - f(G(z))]
      - w mean [E(x) - z])^2,  w = sqrt(d_z / d_f), means over examples and dimensions;
-     with space='data' f(x) is x. With `decoder` G is updated by this loss too.
+     with space='data' f(x) is x. With `updates_generator` this loss updates G too.
   D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
      + mean -log(1 - D(G(z))) + penalties; with reconstruction='fake' the second term
      is recon_weight mean -log(1 - D(x_r)).
@@ -115,14 +116,14 @@ def init(setup: Setup, key: jax.Array) -> State:
   state, images = gan_step.init(setup.pair, key), jnp.zeros((2, *setup.image_shape))
   params = setup.encoder.init(
       jax.random.fold_in(key, 3), images, train=False)['params']
-  trained = _autoencoder(params, state.nets['gen'].params, setup.decoder)
+  trained = _autoencoder(params, state.nets['gen'].params, setup.updates_generator)
   return state.replace(
       nets=state.nets | {'enc': Net(params, {}, setup.enc_tx.init(trained))})
 
 
-def _autoencoder(enc_params, gen_params, decoder):
-  """The parameters that E's loss updates; with `decoder` those of E and of G."""
-  return {'enc': enc_params, 'gen': gen_params} if decoder else enc_params
+def _autoencoder(enc_params, gen_params, updates_generator):
+  """The parameters that E's loss updates: those of E, and those of G or not."""
+  return {'enc': enc_params, 'gen': gen_params} if updates_generator else enc_params
 
 
 def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
@@ -159,18 +160,18 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
 
 
 def update_enc(setup, enc, gen, disc, real, key, axis):
-  """Updates the encoder, with `decoder` the generator too; D is constant.
+  """Updates the encoder, with `updates_generator` the generator too; D is constant.
 
   Returns:
     (the `Net` of the encoder, the `Net` of the generator).
   """
   fake_key, key = jax.random.split(key)
   drawn = players.draw(setup.generator, fake_key, len(real['label']), axis)
-  trained = _autoencoder(enc.params, gen.params, setup.decoder)
+  trained = _autoencoder(enc.params, gen.params, setup.updates_generator)
 
   def loss_fn(params, batch_stats, _):
     enc_params, variables = params, gen.variables
-    if setup.decoder:
+    if setup.updates_generator:
       enc_params, variables = params['enc'], variables | {'params': params['gen']}
     fake, _ = players.made(setup.generator, variables, drawn, axis)
     recon, codes = reconstruct(setup, enc_params, variables, real, axis)
@@ -186,8 +187,8 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
 
   net, _, _ = updates.descend(
       Net(trained, {}, enc.opt_state), setup.enc_tx, loss_fn, axis)
-  params = net.params['enc'] if setup.decoder else net.params
-  gen = gen.replace(params=net.params['gen']) if setup.decoder else gen
+  params = net.params['enc'] if setup.updates_generator else net.params
+  gen = gen.replace(params=net.params['gen']) if setup.updates_generator else gen
   return Net(params, {}, net.opt_state), gen
 
 

@@ -85,7 +85,7 @@ def official():
       discriminator=models.ToyDiscriminator(image_shape=POINTS, widths=(8,)),
       enc_tx=optax.sgd(RATE), gen_tx=optax.sgd(RATE), disc_tx=optax.sgd(RATE),
       image_shape=POINTS, augment=toy.same, normalise=toy.same, recon_weight=SHARE,
-      distance_weight=0.4, reconstruction='fake', decoder=True, space='data')
+      distance_weight=0.4, reconstruction='fake', updates_generator=True, space='data')
   nets = jax.jit(lambda key: gaan.init(setup, key))(jax.random.key(0)).nets
   x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.float32)
   real = {'image': x, 'label': jnp.zeros(16, jnp.int32), 'weight': jnp.ones(16)}
@@ -114,7 +114,7 @@ def test_autoencoder_of_points_learns_the_distance_in_the_data(official):
   before = {name: nets[name].params for name in ('enc', 'gen')}
   assert_descended(
       before, {'enc': enc.params, 'gen': gen.params}, jax.grad(loss)(before))
-  alone = setup._replace(decoder=False)
+  alone = setup._replace(updates_generator=False)
   _, same = gaan.update_enc(
       alone, nets['enc'].replace(opt_state=setup.enc_tx.init(nets['enc'].params)),
       nets['gen'], nets['disc'], real, jax.random.key(7), GLOBAL)

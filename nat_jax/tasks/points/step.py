@@ -99,7 +99,7 @@ def _gaan(
     *, encoder: Mapping[str, Any], objective: losses.GanObjective, num_classes: int,
     negative_weight: float | None, recon_weight: float = 0.05,
     distance_weight: float = 1.0, n_critic: int = 1, reconstruction: str = 'real',
-    decoder: bool = False, space: str = 'features', **networks: Any,
+    updates_generator: bool = False, space: str = 'features', **networks: Any,
 ) -> Trainer:
   """The trainer of a GAN with an encoder of this spec, which has the optimiser of G."""
   del objective, num_classes, negative_weight  # `build` checks that they do not matter
@@ -108,7 +108,8 @@ def _gaan(
   return gaan.gaan(
       encoder=made, enc_tx=networks['gen_tx'], recon_weight=recon_weight,
       distance_weight=distance_weight, n_critic=n_critic,
-      reconstruction=reconstruction, decoder=decoder, space=space, **networks)
+      reconstruction=reconstruction, updates_generator=updates_generator, space=space,
+      **networks)
 
 
 TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
