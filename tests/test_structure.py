@@ -389,7 +389,9 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize('kind', EXAMPLES)
+@pytest.mark.parametrize('kind', [
+    kind if kind == 'classifier' else pytest.param(kind, marks=pytest.mark.slow)
+    for kind in EXAMPLES])
 def test_every_key_of_a_config_is_read(kind, tmp_path, monkeypatch):
   config = presets.experiment(
       steps=2, compare_with='x', **EXAMPLES[kind])
