@@ -71,25 +71,27 @@ SMALL = dict(  # two CPU cores
 RUN_KEYS = ('updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')
 
 
-def parse(variant: str, form: str = 'small') -> tuple[str, int, bool]:
-  """Parses a variant into (objective, negatives per batch, whether it has the form).
+def parse(
+    variant: str, forms: tuple[str, ...] = ('small',)
+) -> tuple[str, int, str]:
+  """Parses a variant into (objective, negatives per batch, its form or '').
 
   Args:
-    variant: an objective, optionally a number of negatives (default 0) and '_' with the
+    variant: an objective, optionally a number of negatives (default 0) and '_' with a
       form.
-    form: that each variant also has.
+    forms: that each variant also has.
 
   Raises:
     ValueError: an unknown variant.
   """
-  found = re.fullmatch(rf'([a-z]+?)(\d*)(_{form})?', variant)
+  found = re.fullmatch(rf'([a-z]+?)(\d*)(?:_({"|".join(forms)}))?', variant)
   if not found or found[1] not in OBJECTIVES:
     raise ValueError(
         f'unknown variant {variant!r}{names.hint(variant, [*PAPER, *OBJECTIVES])}; '
         f'expected one of {", ".join(OBJECTIVES)}, '
         f'followed by any number of negatives; valid: {", ".join(PAPER)}, '
-        f'each also with _{form}')
-  return found[1], int(found[2] or 0), bool(found[3])
+        f'each also with _{" or _".join(forms)}')
+  return found[1], int(found[2] or 0), found[3] or ''
 
 
 def dcgan(

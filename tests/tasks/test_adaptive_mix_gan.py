@@ -1,4 +1,4 @@
-"""AdaptiveMix of GANs: the losses, the output layers, devices, what is refused."""
+"""AdaptiveMix and mixup of GANs: losses, output layers, devices, what is refused."""
 
 import functools
 
@@ -32,13 +32,16 @@ def items():
   return found
 
 
-@pytest.fixture(scope='module')
-def one_step():
+FORMS = {'adaptive_mix': {'weight': WEIGHT, 'noise': NOISE}, 'mixup': {}}
+
+
+@functools.cache
+def one_step(name):
   """(settings, trainer, batch, state before and after a step, figures) of AC-GAN."""
   some = settings(
       'ac_gan', labels='predefined', simultaneous=True, discriminator=QUIET,
       gen_tx=optax.sgd(RATE), disc_tx=optax.sgd(RATE))
-  trainer = gan.TRAINERS['adaptive_mix'](weight=WEIGHT, noise=NOISE, **some)
+  trainer = gan.TRAINERS[name](**FORMS[name], **some)
   batch = jax.tree.map(lambda x: x[0], items())
   state = jax.jit(trainer.init)(jax.random.key(1))
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
@@ -52,8 +55,11 @@ def head(params, features):
   return features @ v * layer['g'][None] + layer['bias'][None]
 
 
-def mixed_loss(params, one, on_outputs):
-  """s l(o, y) + (1 - s) l(o, y_p) + weight (1 - cos(z', m + e)), [n]."""
+def mixed_loss(name, params, one, on_outputs):
+  """s l(o, y) + (1 - s) l(o, y_p) + weight (1 - cos(z', m + e)), [n].
+
+  Of mixup the last term is left out, and o is D(x').
+  """
   one = jax.tree.map(jnp.asarray, one)
   pairs = adaptive_mix.pairs_of(treatments.symmetric_beta(1.0), one, GLOBAL)
   s, other = pairs.share, pairs.other
@@ -61,8 +67,12 @@ def mixed_loss(params, one, on_outputs):
   def features(images):
     return QUIET.apply({'params': params}, images, train=True)[1]['features']
 
-  z = features(one['image'])
+  y = one['label']
   seen = features(s * one['image'] + (1 - s) * one['image'][other])
+  if name == 'mixup':
+    o = head(params, seen)
+    return s * on_outputs(o, y) + (1 - s) * on_outputs(o, y[other])
+  z = features(one['image'])
   mean = s * z + (1 - s) * z[other]
   o = (head(params, mean) + head(params, seen)) / 2
   keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.wrap_key_data(key), 2))(
@@ -71,7 +81,6 @@ def mixed_loss(params, one, on_outputs):
       lambda key: jax.random.normal(key, (8,)))(keys)
   cosine = (seen * target).sum(1) / (
       jnp.linalg.norm(seen, axis=1) * jnp.linalg.norm(target, axis=1))
-  y = one['label']
   return (s * on_outputs(o, y) + (1 - s) * on_outputs(o, y[other])
           + WEIGHT * (1 - cosine))
 
@@ -81,9 +90,10 @@ def class_loss(o, labels):
       jax.nn.log_softmax(o[:, 1:]), labels[:, None], axis=1)[:, 0]
 
 
-def test_step_descends_the_losses_of_mixed_images(one_step):
+@pytest.mark.parametrize('name', FORMS)
+def test_step_descends_the_losses_of_mixed_images(name):
   """Written out anew: a step of SGD of both networks, with labels of all images."""
-  some, _, batch, state, after, figures = one_step
+  some, _, batch, state, after, figures = one_step(name)
   generator, gen, disc = some['generator'], *(state.nets[x] for x in ('gen', 'disc'))
 
   @jax.jit
@@ -107,9 +117,9 @@ def test_step_descends_the_losses_of_mixed_images(one_step):
     filled = np.arange(16) != 3
 
     def disc_loss(params):
-      real = mixed_loss(params, sets['real'], lambda o, y: (
+      real = mixed_loss(name, params, sets['real'], lambda o, y: (
           jax.nn.softplus(-o[:, 0]) + class_loss(o, y)))
-      unreal = mixed_loss(params, fake, lambda o, y: (
+      unreal = mixed_loss(name, params, fake, lambda o, y: (
           jax.nn.softplus(o[:, 0]) + class_loss(o, y)))
       outputs, _ = QUIET.apply(
           {'params': params}, sets['negative']['image'][:5], train=True)
@@ -121,19 +131,19 @@ def test_step_descends_the_losses_of_mixed_images(one_step):
     new = players.with_keys({'fake': drawn(fake_key)}, keys, GLOBAL, [['fake']])['fake']
 
     def gen_loss(params):
-      return mixed_loss(disc_params, made(params, new), lambda o, y: (
+      return mixed_loss(name, disc_params, made(params, new), lambda o, y: (
           jax.nn.softplus(-o[:, 0]) + class_loss(o, y))).mean()
 
     return (jax.value_and_grad(disc_loss)(disc_params),
             jax.value_and_grad(gen_loss)(gen_params))
 
-  for net, name, (loss, grads) in zip(
+  for net, player, (loss, grads) in zip(
       (disc, gen), ('disc', 'gen'), reference(gen.params, disc.params), strict=True):
-    np.testing.assert_allclose(figures[f'loss_{name}'], loss, rtol=1e-5)
+    np.testing.assert_allclose(figures[f'loss_{player}'], loss, rtol=1e-5)
     assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) > 1e-3
     jax.tree.map(
         lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=3e-6),
-        net.params, grads, after.nets[name].params)
+        net.params, grads, after.nets[player].params)
 
 
 def test_partners_are_a_circle_of_the_filled_slots():
@@ -154,12 +164,14 @@ def test_partners_are_a_circle_of_the_filled_slots():
 
 
 @pytest.mark.slow
-def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
+@pytest.mark.parametrize('name', FORMS)
+def test_images_mixed_with_nothing_train_as_in_a_plain_gan(name, monkeypatch):
   """With s = 1; input noise and dropout of x and x' are equal."""
   monkeypatch.setattr(
       treatments, 'symmetric_beta', lambda alpha: lambda key: jnp.ones(()))
   batch = jax.tree.map(lambda x: x[0], items())
-  mixed = gan.TRAINERS['adaptive_mix'](weight=0.0, **settings())
+  changes = {'weight': 0.0} if name == 'adaptive_mix' else {}
+  mixed = gan.TRAINERS[name](**changes, **settings())
   plain = gan.gan(**settings())
   state = jax.jit(plain.init)(jax.random.key(1))
   (one, figures), (other, others) = (
@@ -169,9 +181,10 @@ def test_images_mixed_with_nothing_train_as_in_a_plain_gan(monkeypatch):
 
 
 @pytest.mark.slow
-def test_devices_agree(one_step):
+@pytest.mark.parametrize('name', FORMS)
+def test_devices_agree(name):
   """Under pmap a partner may be on another device: image and outputs are gathered."""
-  _, trainer, _, _, expected, figures = one_step
+  _, trainer, _, _, expected, figures = one_step(name)
   state, metrics, _ = toy.run_on_devices(trainer, 8, 'pmap', items())
   toy.assert_trees_close(expected.nets, state.nets, atol=3e-6)
   toy.assert_figures_close(figures, trainer.figures(metrics), rtol=2e-5)
@@ -215,8 +228,12 @@ def test_what_is_refused(changes, message):
     gan.TRAINERS['adaptive_mix'](**{**settings(), **changes})
 
 
-def test_variant_of_the_digits():
+@pytest.mark.parametrize('form, name', [
+    ('mixup', 'mixup'), ('adaptivemix', 'adaptive_mix')])
+def test_variant_of_the_digits(form, name):
   get_config = toy.config_file('gan/digits.py')
-  mixed, plain = get_config('nat3_adaptivemix'), get_config('nat3')
-  assert (mixed.trainer.name, plain.trainer.name) == ('adaptive_mix', 'gan')
+  mixed, plain = get_config(f'nat3_{form}'), get_config('nat3')
+  assert (mixed.trainer.name, plain.trainer.name) == (name, 'gan')
   assert mixed.loss == plain.loss and mixed.data == plain.data
+  with pytest.raises(ValueError, match='each also with _mixup or _adaptivemix'):
+    get_config('nat3_mixdown')

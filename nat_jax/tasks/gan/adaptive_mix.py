@@ -8,7 +8,7 @@ Shrinkage", CVPR 2023, and the code of its GANs.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +69,7 @@ def adaptive_mix(
   """
   check_weight('trainer.weight', weight)
   check_weight('trainer.noise', noise)
-  _check(settings)
+  check('adaptive_mix', settings)
   return gan_step.gan(
       objective=with_partners(objective, weight),
       see=functools.partial(see, treatments.symmetric_beta(alpha), noise), **settings)
@@ -194,18 +194,23 @@ def with_partners(
   return objective._replace(disc=disc, gen=gen)
 
 
-def _check(settings):
-  """Raises ValueError where the images of a set cannot be mixed."""
+def check(name: str, settings: Mapping[str, Any]) -> None:
+  """Raises ValueError where the images of a set cannot be mixed.
+
+  Args:
+    name: of the trainer.
+    settings: attributes of `gan_step.Setup`.
+  """
   if settings.get('micro_batches', 1) != 1:
     raise ValueError(
-        'the trainer adaptive_mix mixes the images of a batch: data.micro_batches must '
-        f'be 1, got {settings["micro_batches"]}')
+        f'the trainer {name} mixes the images of a batch: data.micro_batches must be '
+        f'1, got {settings["micro_batches"]}')
   discriminator = settings['discriminator']
-  for name, why in (
+  for key, why in (
       ('projection', 'its output depends on one class, and mixed images have two'),
       ('kernels', 'minibatch discrimination would compare images with their mixes')):
-    value = getattr(discriminator, name, 0)
+    value = getattr(discriminator, key, 0)
     if value:
       raise ValueError(
-          f'the trainer adaptive_mix does not go with discriminator.{name}={value}: '
-          f"{why}; set discriminator.{name}=0, or trainer.name='gan'")
+          f'the trainer {name} does not go with discriminator.{key}={value}: {why}; '
+          f"set discriminator.{key}=0, or trainer.name='gan'")

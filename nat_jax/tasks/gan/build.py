@@ -14,9 +14,11 @@ from nat_jax.tasks import images
 from nat_jax.tasks.gan.active import active
 from nat_jax.tasks.gan.adaptive_mix import adaptive_mix
 from nat_jax.tasks.gan.evolution import egan
+from nat_jax.tasks.gan.mixup import mixup
 from nat_jax.tasks.gan.step import gan
 
-TRAINERS = {'gan': gan, 'egan': egan, 'adaptive_mix': adaptive_mix, 'active': active}
+TRAINERS = {'gan': gan, 'egan': egan, 'adaptive_mix': adaptive_mix, 'mixup': mixup,
+            'active': active}
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
