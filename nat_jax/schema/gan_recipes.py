@@ -90,7 +90,7 @@ def parse(
         f'unknown variant {variant!r}{names.hint(variant, [*PAPER, *OBJECTIVES])}; '
         f'expected one of {", ".join(OBJECTIVES)}, '
         f'followed by any number of negatives; valid: {", ".join(PAPER)}, '
-        f'each also with _{" or _".join(forms)}')
+        f'each also with _{", _".join(forms)}')
   return found[1], int(found[2] or 0), found[3] or ''
 
 

@@ -235,5 +235,5 @@ def test_variant_of_the_digits(form, name):
   mixed, plain = get_config(f'nat3_{form}'), get_config('nat3')
   assert (mixed.trainer.name, plain.trainer.name) == (name, 'gan')
   assert mixed.loss == plain.loss and mixed.data == plain.data
-  with pytest.raises(ValueError, match='each also with _mixup or _adaptivemix'):
+  with pytest.raises(ValueError, match='each also with _mixup, _adaptivemix'):
     get_config('nat3_mixdown')

@@ -110,7 +110,9 @@ def measure(
   return {
       'distance_end': distances[-1],
       'distance_late': distances[half:].mean(0),
-      'fluctuation': changes.mean((0, 2)),
+      # One snapshot alone has no change.
+      'fluctuation': changes.mean((0, 2)) if len(changes) else np.full(
+          distances.shape[1], np.nan),
       'spread': spread(samples) / spread(held_out.points),
       'converged': below[-1].astype(np.float64),
       **{f'within_{n}': (distances[-1] < n * held_out.floor).astype(np.float64)
