@@ -100,12 +100,9 @@ def descended(params, slope):
 
 @pytest.fixture(scope='module')
 def updated():
-  """(the trainer, an initial state, an update of it), whose pretraining is update 0."""
+  """(the trainer, an initial state, the compiled step), pretrained in update 0."""
   trainer = make_trainer()
-  update = jax.jit(trainer.step)
-  batch = jax.tree.map(lambda x: x[0], make_items(1, 16))
-  return trainer, jax.jit(trainer.init)(jax.random.key(0)), lambda state: update(
-      state, trainer.frozen(), batch)
+  return trainer, jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
 
 
 @pytest.mark.parametrize('at', [0, 1])
@@ -116,7 +113,7 @@ def test_an_update_is_that_of_the_formulas(updated, copy, name, at):
   batch = jax.tree.map(lambda x: x[0], make_items(1, 16))
   frozen = trainer.frozen()
   before = before.replace(step=jnp.asarray(at, jnp.int32))
-  after, found = update(before)
+  after, found = update(before, frozen, batch)
   one = {net: jax.tree.map(lambda x: x[copy], before.nets[net].params)
          for net in before.nets}
   key = jax.random.split(jax.random.fold_in(before.key, at), 2)[copy]
@@ -190,20 +187,18 @@ def test_before_its_first_update_an_optimiser_counts_nothing_but_the_schedule():
   assert held.opt_state[1].count == 1
 
 
-@pytest.fixture(scope='module')
-def on_one():
-  items = make_items(2, 16)
-  return items, toy.run_on_devices(make_trainer(), 1, 'jit', items)
-
-
 # Under jit XLA itself sees to it that devices agree.
 @pytest.mark.parametrize('mode', [pytest.param('jit', marks=pytest.mark.slow), 'pmap'])
-def test_devices_do_not_matter(on_one, mode):
-  items, (one, figures, _) = on_one
-  other, more, _ = toy.run_on_devices(make_trainer(), 8, mode, items)
+def test_devices_do_not_matter(updated, mode):
+  (trainer, one, update), items, found = updated, make_items(2, 16), []
+  other, more, _ = toy.run_on_devices(trainer, 8, mode, items)
+  for at in range(2):
+    batch = jax.tree.map(lambda x, at=at: x[at], items)
+    one, metrics = update(one, trainer.frozen(), batch)
+    found.append(metrics)
   toy.assert_trees_close(one.nets, other.nets, rtol=1e-4, atol=1e-6)
-  read = make_trainer().figures
-  toy.assert_figures_close(read(figures), read(more), rtol=1e-4)
+  toy.assert_figures_close(
+      trainer.figures(found[0].merge(found[1])), trainer.figures(more), rtol=1e-4)
 
 
 @pytest.fixture(scope='module')
