@@ -467,7 +467,7 @@ def test_a_run_of_folders(one_device, tmp_path):
   config = toy.change(
       config, steps=2, num_classes=3, rare=(2,), data__void=99, data__batch_size=8,
       data__pasted_per_batch=8, data__image_size=8, run__tensorboard=False,
-      segmenter=dict(name='unet', widths=(2, 2)))
+      segmenter=dict(name='unet', widths=(2,)))
   for spec in (config['data']['pairs'], config['evals']['test']['source']):
     spec.update(mode='L', names=('sky', 'road', 'car'))
   workdir = tmp_path / 'run'

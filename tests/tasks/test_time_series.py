@@ -122,9 +122,16 @@ def test_negatives_depend_on_the_key_of_their_own_position():
 # The update.
 
 
-@pytest.mark.parametrize('weight, gen_updates', [(None, 2), (0.3, 1)])
-def test_an_update_is_that_of_the_formulas(weight, gen_updates):
+@functools.cache
+def compiled(gen_updates, weight):
+  """(a trainer, its initial state, its compiled step)."""
   trainer = make_trainer(gen_updates, weight)
+  return trainer, jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
+
+
+@pytest.mark.parametrize('weight, gen_updates', [(None, 1), (0.3, 2)])
+def test_an_update_is_that_of_the_formulas(weight, gen_updates):
+  trainer, before, update = compiled(gen_updates, weight)
   batch = jax.tree.map(lambda x: x[0], make_items(1, np.random.default_rng(0)))
   batch['negative']['image'][0] = 0.5  # neither kind changes it: no negative
   generator, discriminator = models.LSTM(4, C, bounded=True), models.LSTM(5, 1)
@@ -165,8 +172,7 @@ def test_an_update_is_that_of_the_formulas(weight, gen_updates):
           probability(disc, make(params, key))).mean(), gen)
     return disc, gen, value, of_bad
 
-  before = jax.jit(trainer.init)(jax.random.key(0))
-  after, found = jax.jit(trainer.step)(before, {}, batch)
+  after, found = update(before, {}, batch)
   disc, gen, value, of_bad = expected(before)
   figures = trainer.figures(found)
   np.testing.assert_allclose(figures['loss_disc'], value, rtol=1e-5)
@@ -179,12 +185,15 @@ def test_an_update_is_that_of_the_formulas(weight, gen_updates):
 # Under jit XLA itself sees to it that devices agree.
 @pytest.mark.parametrize('mode', [pytest.param('jit', marks=pytest.mark.slow), 'pmap'])
 def test_devices_do_not_matter(mode):
-  items = make_items(2, np.random.default_rng(1))
-  one, figures, _ = toy.run_on_devices(make_trainer(), 1, 'jit', items)
-  other, more, _ = toy.run_on_devices(make_trainer(), 8, mode, items)
+  items, found = make_items(2, np.random.default_rng(1)), []
+  trainer, one, update = compiled(1, None)
+  other, more, _ = toy.run_on_devices(trainer, 8, mode, items)
+  for at in range(2):
+    one, metrics = update(one, {}, jax.tree.map(lambda x, at=at: x[at], items))
+    found.append(metrics)
   toy.assert_trees_close(one.nets, other.nets, rtol=1e-4, atol=1e-6)
-  read = make_trainer().figures
-  toy.assert_figures_close(read(figures), read(more), rtol=1e-4)
+  toy.assert_figures_close(
+      trainer.figures(found[0].merge(found[1])), trainer.figures(more), rtol=1e-4)
 
 
 # Scores.
