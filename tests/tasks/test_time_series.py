@@ -23,6 +23,7 @@ from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import time_series
 from nat_jax.tasks.time_series import anomalies, evaluate, inputs, score, step
+from nat_jax.tasks.time_series import figures as plots
 
 L, C, LATENT, N = 6, 3, 2, 14
 
@@ -347,6 +348,17 @@ def test_saved_scores_make_the_figures(whole):
     assert one['auroc'] == pytest.approx(sk.roc_auc_score(bad, arrays[name])), name
     assert one['f1'] == pytest.approx(sk.f1_score(bad, arrays[name] > one['threshold']))
   assert evaluation['evals']['dr'] != evaluation['evals']['untrained_dr']
+
+
+def test_a_figure_says_that_it_shows_a_part(whole, monkeypatch):
+  workdir, evaluation = whole
+  run = {'workdir': str(workdir), 'step': 6, 'seed': 0, 'evals': evaluation['evals']}
+  for most, part in ((200, ''), (50, ', the first 50 time steps')):
+    monkeypatch.setattr(plots, 'MOST_STEPS', most)
+    (name, caption, note, figure), = time_series.TASK.figures({'toy': [run]})
+    assert (name, caption, note) == (
+        'series', f'Test series and scores: toy, seed 0{part}', '')
+    assert len(figure.axes[1].lines[0].get_xdata()) == most
 
 
 def test_the_scale_is_of_the_training_part():
