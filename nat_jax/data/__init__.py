@@ -27,7 +27,7 @@ from nat_jax.data.folder_source import (
     list_pictures,
     read_pictures,
 )
-from nat_jax.data.masks import VOID, Pairs, check_training, check_void
+from nat_jax.data.masks import VOID, Pairs, check_training, check_void, class_counts
 from nat_jax.data.memory import check_memory
 from nat_jax.data.near_duplicates import nearest, perceptual_hashes
 from nat_jax.data.negatives import (
@@ -41,7 +41,7 @@ from nat_jax.data.negatives import (
     uniform_noise,
 )
 from nat_jax.data.overlap import count_overlaps
-from nat_jax.data.pairs import PAIRS, class_counts, load_pairs, rare_classes, regions
+from nat_jax.data.pairs import PAIRS, load_pairs, rare_classes, regions
 from nat_jax.data.points import POINTS, Modes, Points
 from nat_jax.data.pool import Pool, class_weights, gather, make_pool
 from nat_jax.data.rows import Images, Rows

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from nat_jax import registry
-from nat_jax.data.masks import VOID, Pairs, check_void, masks
+from nat_jax.data.masks import VOID, Pairs, check_void, class_counts, masks
+from nat_jax.data.memory import check_memory
 from nat_jax.data.scenes import scenes
 
 PAIRS = {'masks': masks, 'scenes': scenes}
@@ -34,11 +35,6 @@ def load_pairs(spec: Mapping[str, Any], num_classes: int, void: int) -> Pairs:
       PAIRS, spec, what='source of masks', num_classes=num_classes, void=void)
 
 
-def class_counts(mask: np.ndarray, num_classes: int) -> np.ndarray:
-  """The number of pixels of each class, int [num_classes]; the void is left out."""
-  return np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes]
-
-
 def rare_classes(mask: np.ndarray, num_classes: int) -> tuple[int, ...]:
   """The classes with less than `RARE` times the mean number of pixels of a class."""
   counts = class_counts(mask, num_classes)
@@ -57,19 +53,29 @@ def regions(pairs: Pairs, classes: Sequence[int]) -> Pairs:
     holds the class within the region and `VOID` elsewhere.
 
   Raises:
-    ValueError: there is no region.
+    ValueError: there is no region, or there are more than fit in memory.
   """
   from scipy import ndimage
 
-  rows, cut = [], []
+  rows, labels, places = [], [], []  # a place: a rectangle, and which of its pixels
   for row, mask in enumerate(pairs.mask):
     for label in classes:
       found, num = ndimage.label(mask == label)
-      for k in range(1, num + 1):
-        rows.append(row)
-        cut.append(np.where(found == k, label, VOID).astype(np.uint8))
-  if not cut:
+      rows += [row] * num
+      labels += [label] * num
+      places += [(box, found[box] == k)
+                 for k, box in enumerate(ndimage.find_objects(found), 1)]
+  if not rows:
     raise ValueError(
         f'there is no region of the classes {list(classes)} in the training masks; '
         'set `rare` to the classes whose regions are to be pasted')
-  return Pairs(pairs.image[rows], np.stack(cut), pairs.names)
+  height, width, channels = pairs.image.shape[1:]
+  # Two arrays of them are joined to pictures with a mask, and these to a pool.
+  check_memory(
+      3 * len(rows) * height * width * (channels + 1),
+      f'the {len(rows)} regions of the classes {list(classes)}, each with its picture,',
+      'name fewer classes in `rare`, or lower data.image_size')
+  cut = np.full((len(rows), height, width), VOID, np.uint8)
+  for mask, label, (box, inside) in zip(cut, labels, places, strict=True):
+    mask[box][inside] = label
+  return Pairs(pairs.image[rows], cut, pairs.names)

@@ -120,7 +120,7 @@ def test_classes_that_no_training_mask_shows(tmp_path):
   data.check_training(load(tmp_path, 2), 2)
 
 
-def test_regions_are_the_connected_ones():
+def test_regions_are_the_connected_ones(monkeypatch):
   mask = np.zeros((1, 5, 5), np.uint8)
   mask[0, :2, :2] = mask[0, 3:, 3:] = 2
   mask[0, 4, 0] = 1
@@ -129,8 +129,14 @@ def test_regions_are_the_connected_ones():
   assert [(one != data.VOID).sum() for one in cut.mask] == [1, 4, 4]
   assert [sorted(set(one.ravel().tolist())) for one in cut.mask] == [
       [1, 255], [2, 255], [2, 255]]
+  np.testing.assert_array_equal(
+      np.where(mask == 0, data.VOID, mask)[0], cut.mask.min(0))
   with pytest.raises(ValueError, match=r'\[3\].*`rare`'):
     data.regions(pairs, (3,))
+  monkeypatch.setattr(data.memory.os, 'sysconf', lambda name: 15)
+  # Three of them, with three copies of 5 x 5 pixels with a mask, take 900 bytes.
+  with pytest.raises(ValueError, match=r'the 3 regions .*\[1, 2\].*`rare`.*image_size'):
+    data.regions(pairs, (1, 2))
 
 
 def test_rare_classes_have_few_pixels():

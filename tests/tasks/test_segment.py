@@ -1,5 +1,6 @@
 """Segmenters: pasted regions, the update, folders of masks, from config to report."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ from nat_jax import data, losses, models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import segmentation
+from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import segment
 from nat_jax.tasks.segment import build, step
@@ -333,13 +335,30 @@ def test_every_variant_builds():
 # Runs.
 
 
+@contextlib.contextmanager
+def on_one_device():
+  """Programs for one device are compiled in half the time."""
+  make_mesh = parallel.make_mesh
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
+        devices or jax.devices()[:1]))
+    yield
+
+
+@pytest.fixture
+def one_device():
+  with on_one_device():
+    yield
+
+
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('segment') / 'whole'
-  return workdir, train.train(small('gan', trainer__synthetic_from=1), str(workdir))
+  with on_one_device():
+    return workdir, train.train(small('gan', trainer__synthetic_from=1), str(workdir))
 
 
-def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
+def test_trained_resumed_evaluated_and_reported(whole, one_device, tmp_path):
   whole, evaluation = whole
   cut = tmp_path / 'cut'
   shutil.copytree(whole, cut)
@@ -363,7 +382,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
     assert (page.parent / 'figures' / f'{name}.png').stat().st_size > 1000
 
 
-def test_figures_are_those_of_the_pixels(whole):
+def test_figures_are_those_of_the_pixels(whole, one_device):
   workdir, evaluation = whole
   run = runs.restore(str(workdir))
   for name in ('test', 'stripes'):
@@ -399,7 +418,7 @@ def test_confusion_leaves_the_void_out():
     segmentation.confusion([2], [0], 2)
 
 
-def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
+def test_predicted_masks(whole, one_device, tmp_path, monkeypatch, capsys):
   """Of pictures of any size; the masks are those that the source 'masks' reads."""
   workdir, _ = whole
   rng = np.random.default_rng(0)
@@ -433,7 +452,7 @@ def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
   assert not (workdir / 'predictions').exists()
 
 
-def test_a_run_of_folders(tmp_path):
+def test_a_run_of_folders(one_device, tmp_path):
   """Grey pictures that are resized, a void of another number, names of classes."""
   rng = np.random.default_rng(0)
   for part in ('train', 'test'):
@@ -448,7 +467,7 @@ def test_a_run_of_folders(tmp_path):
   config = toy.change(
       config, steps=2, num_classes=3, rare=(2,), data__void=99, data__batch_size=8,
       data__pasted_per_batch=8, data__image_size=8, run__tensorboard=False,
-      segmenter=dict(name='unet', widths=(2, 2)))
+      segmenter=dict(name='unet', widths=(2,)))
   for spec in (config['data']['pairs'], config['evals']['test']['source']):
     spec.update(mode='L', names=('sky', 'road', 'car'))
   workdir = tmp_path / 'run'

@@ -23,6 +23,7 @@ from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import time_series
 from nat_jax.tasks.time_series import anomalies, evaluate, inputs, score, step
+from nat_jax.tasks.time_series import figures as plots
 
 L, C, LATENT, N = 6, 3, 2, 14
 
@@ -122,10 +123,18 @@ def test_negatives_depend_on_the_key_of_their_own_position():
 # The update.
 
 
-@pytest.mark.parametrize('weight, gen_updates', [(None, 2), (0.3, 1)])
-def test_an_update_is_that_of_the_formulas(weight, gen_updates):
+@functools.cache
+def compiled(gen_updates, weight):
+  """(a trainer, its initial state, its compiled step)."""
   trainer = make_trainer(gen_updates, weight)
+  return trainer, jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
+
+
+@pytest.mark.parametrize('weight, gen_updates', [(None, 1), (0.3, 2)])
+def test_an_update_is_that_of_the_formulas(weight, gen_updates):
+  trainer, before, update = compiled(gen_updates, weight)
   batch = jax.tree.map(lambda x: x[0], make_items(1, np.random.default_rng(0)))
+  batch['negative']['image'][0] = 0.5  # neither kind changes it: no negative
   generator, discriminator = models.LSTM(4, C, bounded=True), models.LSTM(5, 1)
   real, windows = batch['real']['image'][:N], jnp.asarray(batch['negative']['image'])
 
@@ -147,7 +156,7 @@ def test_an_update_is_that_of_the_formulas(weight, gen_updates):
         jax.random.fold_in(state.key, 0), 2 + gen_updates)
     fake = make(gen, disc_key)
     bad = anomalies.corrupt(
-        ('swapped', 'stuck'), GLOBAL.keys(negative_key, 8), windows)[:5]
+        ('swapped', 'stuck'), GLOBAL.keys(negative_key, 8), windows)[1:5]
 
     def loss_disc(params):
       of_real = -jnp.log(probability(params, real)).mean((1, 2))
@@ -164,9 +173,8 @@ def test_an_update_is_that_of_the_formulas(weight, gen_updates):
           probability(disc, make(params, key))).mean(), gen)
     return disc, gen, value, of_bad
 
-  before = trainer.init(jax.random.key(0))
-  after, found = jax.jit(trainer.step)(before, {}, batch)
-  disc, gen, value, of_bad = expected(trainer.init(jax.random.key(0)))
+  after, found = update(before, {}, batch)
+  disc, gen, value, of_bad = expected(before)
   figures = trainer.figures(found)
   np.testing.assert_allclose(figures['loss_disc'], value, rtol=1e-5)
   np.testing.assert_allclose(figures['negative'], of_bad, rtol=1e-4)
@@ -178,12 +186,15 @@ def test_an_update_is_that_of_the_formulas(weight, gen_updates):
 # Under jit XLA itself sees to it that devices agree.
 @pytest.mark.parametrize('mode', [pytest.param('jit', marks=pytest.mark.slow), 'pmap'])
 def test_devices_do_not_matter(mode):
-  items = make_items(2, np.random.default_rng(1))
-  one, figures, _ = toy.run_on_devices(make_trainer(), 1, 'jit', items)
-  other, more, _ = toy.run_on_devices(make_trainer(), 8, mode, items)
+  items, found = make_items(2, np.random.default_rng(1)), []
+  trainer, one, update = compiled(1, None)
+  other, more, _ = toy.run_on_devices(trainer, 8, mode, items)
+  for at in range(2):
+    one, metrics = update(one, {}, jax.tree.map(lambda x, at=at: x[at], items))
+    found.append(metrics)
   toy.assert_trees_close(one.nets, other.nets, rtol=1e-4, atol=1e-6)
-  read = make_trainer().figures
-  toy.assert_figures_close(read(figures), read(more), rtol=1e-4)
+  toy.assert_figures_close(
+      trainer.figures(found[0].merge(found[1])), trainer.figures(more), rtol=1e-4)
 
 
 # Scores.
@@ -339,6 +350,17 @@ def test_saved_scores_make_the_figures(whole):
   assert evaluation['evals']['dr'] != evaluation['evals']['untrained_dr']
 
 
+def test_a_figure_says_that_it_shows_a_part(whole, monkeypatch):
+  workdir, evaluation = whole
+  run = {'workdir': str(workdir), 'step': 6, 'seed': 0, 'evals': evaluation['evals']}
+  for most, part in ((200, ''), (50, ', the first 50 time steps')):
+    monkeypatch.setattr(plots, 'MOST_STEPS', most)
+    (name, caption, note, figure), = time_series.TASK.figures({'toy': [run]})
+    assert (name, caption, note) == (
+        'series', f'Test series and scores: toy, seed 0{part}', '')
+    assert len(figure.axes[1].lines[0].get_xdata()) == most
+
+
 def test_the_scale_is_of_the_training_part():
   config = runs.resolve(make_config(data=dict(validation=0.8)))
   series = data.load_series({'name': 'sines', 'num': 300}, data.Reading())
@@ -490,6 +512,8 @@ SINES = {'name': 'sines', 'num': 300}
     (dict(measures=dict(stride=9)), 'measures.stride must be at most data.window=8'),
     (dict(measures=dict(stride=4, pca_components=32)), 'pca_components must be below 32'
      ),
+    (dict(data=dict(stride=200), measures=dict(stride=4, pca_components=3)),
+     'pca_components must be at most 2, as .* to 2 training windows'),
     (dict(measures=dict(disc_weight=1.5)), 'disc_weight'),
     (dict(gen_updates=0), 'gen_updates')])
 def test_mistakes(changes, named, tmp_path):

@@ -7,6 +7,7 @@ The masks are indexed PNGs with a colour for each class, as the source 'masks' r
 them.
 """
 
+import collections
 import colorsys
 import os
 import pathlib
@@ -57,7 +58,8 @@ def predict(
   picture_paths.check(named)
   found = list(picture_paths.find(named))
   names = [pathlib.Path(file).stem for file in found]
-  twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+  twice = next((name for name, times in collections.Counter(names).items()
+                if times > 1), None)
   if twice is not None:
     raise ValueError(
         f'expected pictures of different names, since masks are named after them; got '

@@ -39,8 +39,8 @@ def make_evaluator(
     ValueError: a mistake in the test series, or settings that do not fit it.
   """
   del given, others
-  _check(config)
   parts = inputs.load_parts(config)
+  _check(config, len(parts.train))
   predict = inference.make_predict(trainer.heads['scores'], mesh, score.BATCH)
 
   def of_state(state):
@@ -90,10 +90,16 @@ def _test_values(parts):
   return () if parts.test is None else (parts.test.values,)
 
 
-def _check(config):
-  """Raises ValueError for settings of the measures that do not fit the windows."""
+def _check(config, num_steps):
+  """Raises ValueError for settings of the measures that do not fit the windows.
+
+  Args:
+    config: of the task 'time_series'.
+    num_steps: time steps of the training part.
+  """
   settings, measures = config['data'], config['measures']
   length, values = settings['window'], settings['window'] * len(settings['columns'])
+  num = (num_steps - length) // settings['stride'] + 1
   if measures['stride'] > length:
     raise ValueError(
         f'measures.stride must be at most data.window={length}, so that each time step '
@@ -102,6 +108,11 @@ def _check(config):
     raise ValueError(
         f'measures.pca_components must be below {values}, the numbers in a window, got '
         f'{measures["pca_components"]}')
+  if measures['pca_components'] > min(num, score.MOST_FITTED // 2):
+    raise ValueError(
+        f'measures.pca_components must be at most {min(num, score.MOST_FITTED // 2)}, '
+        f'as the PCA is fitted to {num} training windows, got '
+        f'{measures["pca_components"]}; lower it, or data.stride')
 
 
 def measure(found, test, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,8 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
     run = runs[0]
     arrays = results.read_arrays(run['workdir'], TEST, run['step'])
     note = '' if arrays else 'Left out: the run has no test series.'
+    part = (f', the first {plots.MOST_STEPS:,} time steps'
+            if arrays and len(arrays['values']) > plots.MOST_STEPS else '')
     yield (f'series-{label}' if len(groups) > 1 else 'series',
-           f'Test series and scores: {label}, seed {run["seed"]}', note,
+           f'Test series and scores: {label}, seed {run["seed"]}{part}', note,
            arrays and plots.series(arrays, run))

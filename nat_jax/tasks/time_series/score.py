@@ -40,14 +40,14 @@ def average_windows(
   last = len(values) - length
   begin = np.unique(np.append(np.arange(0, last + 1, stride), last))
   view = data.windows(values, length, 1)
-  total, count = 0.0, np.zeros(len(values))
+  total, count = None, np.zeros(len(values))
   for k in tqdm.tqdm(range(0, len(begin), CHUNK), disable=None, leave=False):
     at = begin[k:k + CHUNK]
     found, place = of_windows(view[at]), at[:, None] + np.arange(length)
-    sums = np.zeros((len(values), found.shape[2]))
-    np.add.at(sums, place, found)
+    if total is None:
+      total = np.zeros((len(values), found.shape[2]))
+    np.add.at(total, place, found)
     np.add.at(count, place, 1)
-    total = total + sums
   return total / count[:, None]
 
 

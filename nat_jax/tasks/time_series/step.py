@@ -5,7 +5,8 @@
     scores = trainer.heads['scores'](state, windows)          # [n, l, 2]
 
 G maps a sequence of noise z to a window; D gives a logit for every time step. External
-negatives are windows that are made anomalous (`anomalies`).
+negatives are windows that are made anomalous (`anomalies`); those that are not changed
+by it are left out.
 
 Reference: Li, Chen, Shi, Goh, Ng, "MAD-GAN: Multivariate Anomaly Detection for Time
 Series Data with Generative Adversarial Networks", ICANN 2019, arXiv:1901.04997.
@@ -145,8 +146,10 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   if 'negative' in batch:
     given = batch['negative']
     keys = axis.keys(negative_key, len(given['weight']))
-    sets['negative'] = {**given, 'image': anomalies.corrupt(
-        setup.negative_kinds, keys, given['image'])}
+    made = anomalies.corrupt(setup.negative_kinds, keys, given['image'])
+    # `stuck` does not change a sensor that stands still; such a window is still normal.
+    changed = (made != given['image']).any((1, 2))
+    sets['negative'] = {**given, 'image': made, 'weight': given['weight'] * changed}
   disc, (loss_disc, logits), norm_disc = update_disc(setup, disc, sets, axis)
   for key in gen_keys:
     gen, loss_gen, norm_gen = update_gen(setup, gen, disc, weight, key, axis)
@@ -167,7 +170,7 @@ def update_disc(setup, disc, sets, axis):
     (the `Net`, (loss, {set: logits [n, l]}), norm of the gradient).
   """
   total = {name: axis.sum(one['weight']) for name, one in sets.items()}
-  factor = {name: 1 / number for name, number in total.items()}
+  factor = {name: 1 / jnp.maximum(number, 1) for name, number in total.items()}
   if 'negative' in sets and setup.negative_weight is None:
     factor['fake'] = factor['negative'] = 1 / (total['fake'] + total['negative'])
   elif 'negative' in sets:

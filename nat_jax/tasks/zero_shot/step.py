@@ -182,8 +182,9 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     given = {'x': one['image'], 's': frozen['embedding'][one['label']], 't': t,
              'weight': one['weight']}
     disc, seen = update_discriminator(setup, nets, given, started, keys[1], axis)
-    nets = nets | {'discriminator': disc}
+    nets = nets | {'discriminator': once_started(started, disc, nets['discriminator'])}
     made, others = update_generators(setup, nets, given, started, keys[2], axis)
+    made['regressor'] = once_started(started, made['regressor'], nets['regressor'])
     return nets | made, seen | others | {'weight': one['weight']}
 
   nets, seen = jax.vmap(update)(
@@ -192,6 +193,20 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   of_model = jax.tree.map(lambda x: x[0], seen)
   return state.replace(step=state.step + 1, nets=nets), task.collect(
       GdanMetrics, axis, **of_model)
+
+
+def once_started(started: jax.Array, after: Net, before: Net) -> Net:
+  """A network after an update, or as before it where the update has not `started`.
+
+  A loss of 0 would not do: weights would decay, and the zeros would enter the averages
+  of Adam, whose first updates would then be too large. The schedule goes on.
+  """
+  def scheduled(x):
+    return isinstance(x, optax.ScaleByScheduleState)
+
+  return jax.tree.map(
+      lambda new, old: new if scheduled(new) else jnp.where(started > 0, new, old),
+      after, before, is_leaf=scheduled)
 
 
 def other_classes(keys: jax.Array, label: jax.Array, classes: jax.Array) -> jax.Array:
