@@ -347,6 +347,7 @@ def test_the_scale_is_of_the_training_part():
   np.testing.assert_allclose(config['data']['low'], part.min(0))
   np.testing.assert_allclose(config['data']['high'], part.max(0))
   assert config['data']['columns'] == ['s0', 's1', 's2', 's3']
+  assert config['data']['time_step'] == 1
   scaled = inputs.load_parts(config)
   assert scaled.train.min() == pytest.approx(-1) and len(scaled.train) == 60
   assert scaled.train.max() == pytest.approx(1) and len(scaled.validation) == 240
@@ -424,6 +425,8 @@ def test_a_file_is_predicted(whole, tmp_path, monkeypatch, capsys):
     (lambda text: text.replace('s2', 'pump'), (), 'missing: s2.*s0, s1, pump, s3'),
     (lambda text: text[:text.index('\n305,')], (), '5 time steps, fewer than the 8'),
     (lambda text: text.replace('\n310,', '\n310.5,'), (), 'line 13.*too short|line 13'),
+    (lambda text: re.sub(r'\n(\d+),', lambda row: f'\n{2 * int(row[1])},', text), (),
+     "1 time steps are missing.*'600' and '602'; a time step is 1"),
     (lambda text: re.sub(r'\n31[0-2],.*', '', text), (),
      "line 12: 3 time steps are missing between '309' and '313'.*data.fill=3"),
     (lambda text: text, ('--threshold=0.5',), 'has no --threshold'),
