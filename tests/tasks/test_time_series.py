@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 from nat_jax import data, models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import optim, parallel
+from nat_jax.runtime import optim, parallel, writers
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import time_series
@@ -443,6 +443,12 @@ def test_files_that_cannot_be_predicted(
     toy.run_main(
         monkeypatch, '--mode=predict', f'--workdir={workdir}', str(path), *flags)
   assert sorted(workdir.iterdir()) == before
+
+
+def test_the_progress_line_leaves_room_for_the_time_left(whole):
+  record = {name: 0.5 for name in ('loss_disc', 'loss_gen', 'real', 'fake')}
+  line = runs.restore(str(whole[0])).trainer.line(record)
+  assert len(f'step 100000/100000  {line}  ETA 10:00:00') <= writers.WIDTH
 
 
 def test_prediction_needs_the_threshold_of_its_step(whole):
