@@ -481,7 +481,8 @@ def _start_progress(job, course):
   if course.step:
     progress.say(f'resuming {job.workdir} at step {course.step}')
     return progress
-  for net in course.state.nets.values():
+  for name, net in course.state.nets.items():
+    progress.say(f'parameters of the network {name}:')
     progress.say(parameter_overview.get_parameter_overview(
         net.params, include_stats=False))
   return progress

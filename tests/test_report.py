@@ -139,6 +139,11 @@ def test_long_cells_are_folded():
   assert path in tables.Table('title', ['workdir'], [[path]]).markdown()
 
 
+def test_rules_of_narrow_columns_are_markdown():
+  narrow = tables.Table('title', ['a', '2'], [['b', '0']]).markdown()
+  assert narrow.splitlines()[3] == '| --- | --: |'
+
+
 def test_the_frame_has_all_figures_in_long_form(tmp_path):
   interval = {'ncr_interval': {t: [0.1, 0.75] for t in THRESHOLDS}}
   runs = [reports.load_run(write_run(

@@ -52,6 +52,7 @@ def get_config(variant='active'):
       loss={'name': 'ac_gan', 'fakes_labelled': False, **loss},
       trainer={
           'name': 'active', 'labels': 'predefined', 'reward': 0.5,
+          'made_weight': 0.0,
           'classifier': {'name': 'mlp', 'width': 128, 'depth': 2}, **trainer},
       data=dict(positives={**TRAIN, 'per_class': 5, 'seed': 0}, batch_size=50),
       measures=dict(

@@ -398,7 +398,9 @@ def run(argv: Sequence[str] = ()) -> None:
   workdir = flags.needed(flags.WORKDIR, 'predict')
   images = [*(flags.IMAGES.value or ()), *argv]
   if not images:
-    flags.needed(flags.IMAGES, 'predict')
+    raise ValueError(
+        '--mode=predict needs --images, pictures or a folder of them; or, of a '
+        'detector of anomalies in time series, a CSV file')
   rule.check_threshold(flags.THRESHOLD.value)
   share = _share(flags.SHARE.value)
   task = TASKS[runs.about(workdir, flags.STEP.value)['config']['task']]

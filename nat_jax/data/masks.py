@@ -83,7 +83,8 @@ def masks(
   if other is not None:
     raise ValueError(
         f'expected pictures of one size, got {chosen[0][0]} {shapes[0]} and '
-        f'{chosen[other][0]} {shapes[other]}; set size=(height, width) of the source')
+        f'{chosen[other][0]} {shapes[other]}; set data.image_size, such as '
+        '--config.data.image_size=64, or size=(height, width) of the source')
   image, mask = (np.stack(part) for part in zip(*read, strict=True))
   return Pairs(image, mask, tuple(names))
 

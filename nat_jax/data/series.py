@@ -8,6 +8,7 @@ Time steps that are missing in a file, and missing values, are refused, or inter
 where a series may be `fill`ed.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,12 +34,15 @@ class Reading(NamedTuple):
     time_format: its format as in Python's strptime; '': numbers, or dates of ISO 8601.
     fill: most successive time steps without a row or a value that are interpolated.
     columns: names of the sensors; (): all columns but those of time and label.
+    time_step: from one row to the next, in seconds, or in the unit of a column of
+      numbers; 0: the median of the file.
   """
 
   time: str = 'time'
   time_format: str = ''
   fill: int = 0
   columns: Sequence[str] = ()
+  time_step: float = 0.0
 
 
 class Series(NamedTuple):
@@ -52,6 +56,7 @@ class Series(NamedTuple):
     time: the time of each step as the file has it, object [n]; '' where a row was
       missing.
     given: False where a row was missing, bool [n].
+    time_step: from one row to the next, as in `Reading`.
   """
 
   values: np.ndarray
@@ -60,6 +65,7 @@ class Series(NamedTuple):
   kinds: tuple[str, ...]
   time: np.ndarray
   given: np.ndarray
+  time_step: float = 1.0
 
 
 def load_series(spec: Mapping[str, Any], reading: Reading) -> Series:
@@ -171,7 +177,7 @@ def csv(
   _check_columns(path, frame, columns)
   lines = header + 2 + np.arange(len(frame))
   values = np.stack([_numbers(path, frame[name], lines) for name in columns], 1)
-  steps = _time_steps(path, frame[reading.time], lines, reading)
+  steps, time_step = _time_steps(path, frame[reading.time], lines, reading)
   place = np.concatenate([[0], np.cumsum(steps)])  # of each row among the time steps
   given = np.zeros(place[-1] + 1, bool)
   given[place] = True
@@ -185,7 +191,7 @@ def csv(
   kinds, found = _labels(path, frame[label], lines, normal) if label else ((), None)
   time = np.where(given, frame[reading.time].to_numpy(object)[row], '')
   return Series(values.astype(np.float32), columns,
-                None if found is None else found[row], kinds, time, given)
+                None if found is None else found[row], kinds, time, given, time_step)
 
 
 SERIES = {'csv': csv, 'sines': sines}
@@ -195,6 +201,8 @@ def _read(path, header, texts):
   """The data frame of a file, in which the columns `texts` are text."""
   import pandas
 
+  if not os.path.isfile(path):
+    raise ValueError(f'{path} is not a file; expected a CSV file of a series')
   settings = dict(skiprows=header, encoding='utf-8-sig', skip_blank_lines=False,
                   index_col=False)
   errors = pandas.errors
@@ -247,13 +255,13 @@ def _numbers(path, column, lines):
     raise ValueError(
         f'{path}, line {lines[wrong[0]]}: the column {column.name!r} must hold finite '
         f'numbers, got {column.iloc[wrong[0]]!r}. Correct the cell; or set label to '
-        'the name of the column if it holds labels; or name the sensors in '
-        'data.columns, to leave it out')
+        'the name of the column if it holds labels (--config.data.series.label, or '
+        'data.test.label); or name the sensors in data.columns, to leave it out')
   return found
 
 
 def _time_steps(path, column, lines, reading):
-  """The number of time steps from each row to the next, int [n - 1]."""
+  """(Number of time steps from each row to the next, int [n - 1]; the time step)."""
   import pandas
 
   seconds = pandas.to_numeric(column, errors='coerce')
@@ -270,26 +278,27 @@ def _time_steps(path, column, lines, reading):
         "data.time_format, such as '%d/%m/%Y %I:%M:%S %p'")
   seconds = seconds.to_numpy(np.float64)
   length = np.diff(seconds)
-  median = float(np.median(length))
+  time_step = reading.time_step or float(np.median(length))
+  source = 'data.time_step' if reading.time_step else 'their median'
 
   def refuse(k, what, remedy):
     raise ValueError(
         f'{path}, line {lines[k + 1]}: {what} between {column.iloc[k]!r} and '
-        f'{column.iloc[k + 1]!r}, of time steps whose median is {median:g}. {remedy}')
+        f'{column.iloc[k + 1]!r}; a time step is {time_step:g} ({source}). {remedy}')
 
   if length.min() <= 0:
     refuse(int(np.argmax(length <= 0)), 'time does not increase',
            'Sort the rows by time, and remove repeated ones')
-  steps = np.round(length / median).astype(int)
+  steps = np.round(length / time_step).astype(int)
   if steps.min() < 1:
     refuse(int(np.argmin(steps)), 'the time step is too short',
-           'Resample the series to even time steps')
+           f'Resample the series to even time steps of {time_step:g}')
   if steps.max() - 1 > reading.fill:
     k = int(np.argmax(steps - 1 > reading.fill))
     refuse(k, f'{steps[k] - 1} time steps are missing',
            f'Add the rows; or train with --config.data.fill={steps[k] - 1}, which '
            'interpolates gaps of up to so many steps; or split the file there')
-  return steps
+  return steps, time_step
 
 
 def _check_missing(path, values, lines, columns, fill):

@@ -250,26 +250,29 @@ def check_zero_shot(examples: ZeroShot) -> None:
   values, counts = np.unique(every, return_counts=True)
   if (counts > 1).any():
     raise ValueError(
-        'each row must be in one part, once; these are in several, or repeated: '
-        f'{_listed(values[counts > 1])} (from 0)')
+        'each row must be in one part, once; these rows are in several, or repeated: '
+        f'{_listed(values[counts > 1])} (counted from 0)')
   _check_classes(examples)
   found = np.unique(label[every])
   if found[0] < 0 or found[-1] >= len(embedding):
     raise ValueError(
-        f'every class needs an embedding: labels are {found[0]}..{found[-1]} (from 0), '
-        f'and there are embeddings of {len(embedding)} classes')
+        f'every class needs an embedding: labels are {found[0]}..{found[-1]} '
+        f'(counted from 0), and there are embeddings of {len(embedding)} classes')
   empty = ~(np.isfinite(embedding).all(1) & embedding.any(1))
   if empty[found].any():
     raise ValueError(
         'every class needs an embedding: those of the classes '
-        f'{_listed(found[empty[found]])} (from 0) are 0 or not finite')
+        f'{_listed(found[empty[found]])} (counted from 0) are 0 or not finite')
   same = np.unique(embedding[found], axis=0)
   if len(same) < len(found):
     raise ValueError(
         f'the embeddings of {len(found)} classes must differ, and only {len(same)} do; '
         'two classes with one embedding cannot be told apart')
-  if not np.isfinite(examples.feature[every]).all():
-    raise ValueError('features must be finite; remove the rows that are not')
+  finite = np.isfinite(examples.feature[every]).all(1)
+  if not finite.all():
+    raise ValueError(
+        'features must be finite; remove the rows '
+        f'{_listed(np.sort(every[~finite]))} (counted from 0)')
 
 
 def _check_classes(examples):
@@ -278,13 +281,13 @@ def _check_classes(examples):
   if len(both):
     raise ValueError(
         'seen and unseen classes must differ, and the training rows have the unseen '
-        f'classes {_listed(both)} (from 0); leave them out of one of the parts')
+        f'classes {_listed(both)} (counted from 0); leave them out of one of the parts')
   for name in ('validation', 'test_seen'):
     never = np.setdiff1d(examples.label[getattr(examples, name)], seen)
     if len(never):
       raise ValueError(
-          f'the classes {_listed(never)} (from 0) of the part {name} have no training '
-          'row; add some, or leave the classes out')
+          f'the classes {_listed(never)} (counted from 0) of the part {name} have '
+          'no training row; add some, or leave the classes out')
   left = np.setdiff1d(seen, examples.held_out)
   if len(left) < 2:
     raise ValueError(
@@ -293,7 +296,7 @@ def _check_classes(examples):
   unknown = np.setdiff1d(examples.held_out, seen)
   if len(unknown):
     raise ValueError(
-        f'the held-out classes {_listed(unknown)} (from 0) must be seen ones')
+        f'the held-out classes {_listed(unknown)} (counted from 0) must be seen ones')
 
 
 def _listed(values: Sequence[int]) -> str:

@@ -47,7 +47,7 @@ class Table(NamedTuple):
     rows = [line for row in self.rows for line in _folded(row)]
     columns = list(zip(self.header, *rows, strict=True))
     for i, column in enumerate(columns):
-      width = max(map(len, column))
+      width = max(3, *map(len, column))  # of a rule that Markdown knows as one
       rule = '-' * width if i < self.left else '-' * (width - 1) + ':'
       pad = str.ljust if i < self.left else str.rjust
       columns[i] = [pad(text, width) for text in (column[0], rule, *column[1:])]

@@ -193,6 +193,7 @@ BOUNDS: dict[str, Bound] = {
     'data.time': TEXT,
     'data.time_format': TEXT,
     'data.fill': whole('[0, 1e4]'),
+    'data.time_step': number('[0, 1e12]'),
     'data.columns': listed(TEXT, most=65536),
     'data.window': whole('[2, 1e5]'),
     'data.stride': COUNT,

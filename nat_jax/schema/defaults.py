@@ -398,6 +398,9 @@ TIME_SERIES: dict[str, Any] = dict(  # detectors of anomalies in time series: MA
         # a file with such steps is refused.
         fill=0,
         columns=(),  # names of the sensors; (): all columns but those of time and label
+        # From one row of a file to the next, in seconds, or in the unit of a column of
+        # numbers; 0: the median of the training file.
+        time_step=0.0,
         # Per sensor, what is scaled to -1 and to 1; (): the smallest and the largest
         # value of the training part.
         low=(),

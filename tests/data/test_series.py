@@ -90,6 +90,18 @@ def test_numbers_and_dates_without_a_format(times, tmp_path):
   np.testing.assert_array_equal(some.values, found.values[:, ::-1])
 
 
+def test_time_steps_of_another_file_are_those_of_the_training_file(tmp_path):
+  path = write(tmp_path / 'x.csv', 'time,a\n0,0\n5,1\n10,2\n')
+  spec = {'name': 'csv', 'path': path}
+  assert data.load_series(spec, Reading()).time_step == 5
+  assert data.load_series(spec, Reading(time_step=5)).values.tolist() == [[0], [1], [2]]
+  with pytest.raises(ValueError, match=r"line 3: 4 time steps are missing between '0' "
+                     r"and '5'; a time step is 1 \(data.time_step\)"):
+    data.load_series(spec, Reading(time_step=1))
+  with pytest.raises(ValueError, match='line 3: the time step is too short.*of 20'):
+    data.load_series(spec, Reading(time_step=20))
+
+
 GAPS = 'time,a,b,kind\n0,0,0,ok\n1,1,,ok\n4,4,-4,bad\n5,,-5,ok\n6,6,-6,ok\n'
 
 
@@ -138,7 +150,7 @@ def test_mistakes_in_files(text, reading, label, named, tmp_path):
 
 
 def test_unknown_files_and_series(tmp_path):
-  with pytest.raises(OSError, match='nothing.csv'):
+  with pytest.raises(ValueError, match='nothing.csv is not a file'):
     data.load_series({'name': 'csv', 'path': f'{tmp_path}/nothing.csv'}, Reading())
   with pytest.raises(ValueError, match="unknown series 'cvs'.*'csv'"):
     data.load_series({'name': 'cvs'}, Reading())

@@ -91,7 +91,8 @@ def test_files_without_validation_classes_get_some(tmp_path):
     (dict(att=np.ones((A, K))), 'embeddings of 6 classes must differ, and only 1 do'),
     (dict(test_unseen_loc=np.zeros((0, 1))), 'test_unseen must have 1 row or more'),
     (dict(train_loc=[[1]], val_loc=[[2, 3, 4]]), '2 seen classes or more.*got 1 of 4'),
-    (dict(features=np.full((D, 60), np.nan)), 'features must be finite')])
+    (dict(features=np.where(np.arange(60) == 7, np.nan, np.ones((D, 60)))),
+     r'finite; remove the rows 7 \(counted from 0')])
 def test_mistakes_in_files(changes, named, tmp_path):
   files(tmp_path, **changes)
   with pytest.raises(ValueError, match=named):

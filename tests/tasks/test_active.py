@@ -204,6 +204,12 @@ def test_mistakes(changes, named, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_the_weights_of_the_config_can_be_set_by_flags():
+  get_config = toy.config_file('gan/active.py')
+  for variant, weight in (('active', 0.0), ('learned', 1.0)):
+    assert get_config(variant).trainer.made_weight == weight
+
+
 def test_weights_are_checked_in_python_too():
   for name in ('reward', 'made_weight'):
     with pytest.raises(ValueError, match=f'trainer.{name}.*-1'):

@@ -17,6 +17,7 @@ from nat_jax import data, losses, models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import segmentation
+from nat_jax.reports.report import load_run
 from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import segment
@@ -377,6 +378,11 @@ def test_trained_resumed_evaluated_and_reported(whole, one_device, tmp_path):
   for words in ('mIoU', 'not the pixel accuracy', 'gravel', 'stripes (void: not seen)',
                 'Rare: gravel', f'{evaluation["evals"]["test"]["miou"]:.3f}'):
     assert words in text, words
+  run = load_run(str(whole))
+  run['evaluation']['class_names'] = []
+  table = segment.TASK.tables({'gan': [run]})[0]
+  assert table.header[-4:] == [f'class {k}' for k in range(4)]
+  assert 'Rare: class 3' in table.title
   page = pathlib.Path(report.write([str(whole)], str(tmp_path / 'report')))
   for name in ('predictions', 'synthetic'):
     assert (page.parent / 'figures' / f'{name}.png').stat().st_size > 1000

@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 from nat_jax import data, models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import optim, parallel
+from nat_jax.runtime import optim, parallel, writers
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import time_series
@@ -369,6 +369,7 @@ def test_the_scale_is_of_the_training_part():
   np.testing.assert_allclose(config['data']['low'], part.min(0))
   np.testing.assert_allclose(config['data']['high'], part.max(0))
   assert config['data']['columns'] == ['s0', 's1', 's2', 's3']
+  assert config['data']['time_step'] == 1
   scaled = inputs.load_parts(config)
   assert scaled.train.min() == pytest.approx(-1) and len(scaled.train) == 60
   assert scaled.train.max() == pytest.approx(1) and len(scaled.validation) == 240
@@ -446,6 +447,8 @@ def test_a_file_is_predicted(whole, tmp_path, monkeypatch, capsys):
     (lambda text: text.replace('s2', 'pump'), (), 'missing: s2.*s0, s1, pump, s3'),
     (lambda text: text[:text.index('\n305,')], (), '5 time steps, fewer than the 8'),
     (lambda text: text.replace('\n310,', '\n310.5,'), (), 'line 13.*too short|line 13'),
+    (lambda text: re.sub(r'\n(\d+),', lambda row: f'\n{2 * int(row[1])},', text), (),
+     "1 time steps are missing.*'600' and '602'; a time step is 1"),
     (lambda text: re.sub(r'\n31[0-2],.*', '', text), (),
      "line 12: 3 time steps are missing between '309' and '313'.*data.fill=3"),
     (lambda text: text, ('--threshold=0.5',), 'has no --threshold'),
@@ -462,6 +465,12 @@ def test_files_that_cannot_be_predicted(
     toy.run_main(
         monkeypatch, '--mode=predict', f'--workdir={workdir}', str(path), *flags)
   assert sorted(workdir.iterdir()) == before
+
+
+def test_the_progress_line_leaves_room_for_the_time_left(whole):
+  record = {name: 0.5 for name in ('loss_disc', 'loss_gen', 'real', 'fake')}
+  line = runs.restore(str(whole[0])).trainer.line(record)
+  assert len(f'step 100000/100000  {line}  ETA 10:00:00') <= writers.WIDTH
 
 
 def test_prediction_needs_the_threshold_of_its_step(whole):

@@ -40,8 +40,8 @@ def tables(groups: Groups) -> list[Table]:
   first = run['reference']
   columns = of_metrics(['miou', 'rare_iou', 'pixel_accuracy'])
   classes = {name: {'metric': 'iou', 'threshold': str(k)}
-             for k, name in enumerate(run['class_names'])}
-  rare = [run['class_names'][k] for k in run['evaluation']['rare']]
+             for k, name in enumerate(_names(run))}
+  rare = [_names(run)[k] for k in run['evaluation']['rare']]
   sets = {f'{name}{_seen(figures)}': {'eval': name}
           for name, figures in run['evals'].items()}
   confident = {
@@ -59,6 +59,12 @@ def tables(groups: Groups) -> list[Table]:
           f'class, and of the void, with a maximum probability above {THRESHOLD}. '
           'Seen: whether training pictures show void of this kind.',
           found, sets, columns | confident, labels(groups), corner='set')]
+
+
+def _names(run):
+  """Names of the classes; 'class 0', ... if they have none."""
+  return run['evaluation']['class_names'] or [
+      f'class {k}' for k in range(run['num_classes'])]
 
 
 def _seen(figures):
@@ -116,7 +122,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
     if shown is not None:
       if not sheets:
         num = run['num_classes']
-        sheets['classes'] = colours[:num].reshape(num, 1, 1, 3), run['class_names']
+        sheets['classes'] = colours[:num].reshape(num, 1, 1, 3), _names(run)
         sheets[f'pictures of {first}'] = _sheet(shown['image'])
         sheets['masks (void: black)'] = _sheet(colours[shown['mask']])
       sheets[f'predicted by {label}'] = _sheet(colours[shown['prediction']])

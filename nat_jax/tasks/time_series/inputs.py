@@ -38,7 +38,7 @@ def reading(settings: Mapping[str, Any]) -> data.Reading:
 
 
 def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
-  """Returns the config with the names of the sensors and the range of each.
+  """Returns the config with the time step, the names of the sensors and their ranges.
 
   The ranges are those of the training part, without the validation part.
 
@@ -51,11 +51,12 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
   """
   del others
   settings = config['data']
-  if settings['columns'] and settings['low'] and settings['high']:
+  if all(settings[key] for key in ('columns', 'low', 'high', 'time_step')):
     return config
   series = data.load_series(settings['series'], reading(settings))
   train = series.values[:_num_train(config, series.values)]
-  settings = {**settings, 'columns': list(series.columns)}
+  settings = {**settings, 'columns': list(series.columns),
+              'time_step': series.time_step}
   for key, values in (('low', train.min(0)), ('high', train.max(0))):
     settings[key] = settings[key] or values.tolist()
   scale(train[:1], settings)

@@ -69,8 +69,8 @@ def predict(run: Run, workdir: str, given: Sequence[str], out: str | None) -> st
   flagged, rate = flagged[series.given], config['measures']['false_alarm_rate']
   spans = int((np.diff(flagged.astype(int), prepend=0) > 0).sum())
   text = (f'{flagged.sum():,} of {len(flagged):,} time steps ({flagged.mean():.1%}) '
-          f'are flagged, in {spans:,} spans; at this threshold {rate:.1%} of normal '
-          'validation data are')
+          f'are flagged, in {spans:,} span{"s" * (spans != 1)}; at this threshold '
+          f'{rate:.1%} of normal validation data are')
   if flagged.mean() > MANY * rate:
     text += ('\nwarning: so many time steps are flagged that the series may be of '
              'another kind than the training series, or normal operation has changed')

@@ -104,8 +104,8 @@ def mad_gan(**settings: Any) -> task.Trainer:
       figures=lambda metrics: {
           **task.figures(metrics), 'images': float(metrics.real.count)},
       line=lambda record: (
-          f'D {record["loss_disc"]:.3f}  G {record["loss_gen"]:.3f}  D of data '
-          f'{record["real"]:.2f}, of generated {record["fake"]:.2f}'),
+          f'D {record["loss_disc"]:.3f}  G {record["loss_gen"]:.3f}  '
+          f'D(x) {record["real"]:.2f}  D(G(z)) {record["fake"]:.2f}'),
       watch=('loss_disc', 'loss_gen', 'grad_norm_disc', 'grad_norm_gen'))
 
 
