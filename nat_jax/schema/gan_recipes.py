@@ -3,7 +3,7 @@
     gan_recipes.dcgan('gan_mnist', 'nat3_small', positives=..., negatives=..., ...)
 
     >>> parse('nat3_small')
-    ('nat', 3, True)
+    ('nat', 3, 'small')
 
 A variant is an objective of `OBJECTIVES` and the number of external negatives per
 batch: 'nat3', 'catgan', 'am'. The full recipe is that of AM-GAN's code, which the NAT
