@@ -116,6 +116,7 @@ def test_training_ends_with_measures_and_their_conventions(done):
   assert [record['step'] for record in toy.records(done)] == [8, 16, 24]
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_same_bit_for_bit(done, copy):
   """Both networks, optimisers, moving average, key and measures of 16 + 8 steps."""
   shutil.rmtree(copy / 'checkpoints' / str(STEPS))  # as if killed before it saved that

@@ -198,6 +198,7 @@ def test_mislabelled_positives_are_the_most_harmful(mislabelled, method):
   assert np.median(value) > 0
 
 
+@pytest.mark.slow
 def test_tracin_is_the_derivative_of_the_output_layer(tmp_path):
   """Where there is no other layer, no momentum, and one update per checkpoint, up to
   terms of second order."""

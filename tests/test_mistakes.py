@@ -185,6 +185,7 @@ def test_an_update_is_traced_before_anything_is_written(tmp_path, monkeypatch):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_set_may_be_called_as_the_mistakes_of_another(tmp_path):
   train.train(
       make_config(evals__x={'source': FAKE}, evals__x_mistakes={'source': FAKE}),

@@ -203,6 +203,7 @@ def test_conditional_samples_are_of_all_classes_and_so_is_every_fifth(folder):
   assert len(np.unique(samples[::8], axis=0)) == 8
 
 
+@pytest.mark.slow
 def test_one_report_on_several_experiments(folder):
   workdirs = [str(folder / name) for name in (
       'g8_acgan', 'swiss_gan', 'swiss_hinge')]

@@ -95,6 +95,7 @@ def make_config(steps=6, **run):
       run=dict(log_every=2, checkpoint_every=2, keep=1) | run)
 
 
+@pytest.mark.slow
 def test_run_in_a_bucket_is_that_of_a_local_folder(bucket, tmp_path, monkeypatch):
   """Stopped, resumed, evaluated and reported: equal files, and old steps deleted."""
   local = tmp_path / 'local'

@@ -86,6 +86,7 @@ def test_student_is_evaluated_without_its_teacher(runs, tmp_path):
   assert after['evals']['test']['accuracy'] == before['evals']['test']['accuracy']
 
 
+@pytest.mark.slow
 def test_report_shows_attention_maps(runs, tmp_path):
   with np.load(runs / 'student' / 'attention.npz') as data:
     assert data['group1'].shape == (8, 4, 4) and data['group2'].shape == (8, 2, 2)

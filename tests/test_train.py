@@ -155,6 +155,7 @@ def stop_at(monkeypatch):
   return install
 
 
+@pytest.mark.slow
 def test_means_over_updates_before_and_after_a_resume(stop_at, tmp_path):
   """Stopped twice within one window of the log, by two signals."""
   config = make_config(run=dict(log_every=5, checkpoint_every=0))
@@ -642,6 +643,7 @@ def test_nothing_but_damage_is_an_error_and_nothing_is_lost(copy):
   assert not (copy / 'damaged_checkpoints').exists()
 
 
+@pytest.mark.slow
 def test_cut_off_while_it_is_evaluated(tmp_path, monkeypatch):
   """It was saved before, and what was not evaluated is evaluated on resuming."""
   config = make_config(run=dict(eval_every=3))
@@ -779,6 +781,7 @@ def test_a_sweep_knows_that_a_run_stopped_early(stopped_early, tmp_path):
   assert not pool.is_done(job)
 
 
+@pytest.mark.slow
 def test_early_stopping_is_the_same_after_interruptions(
     stopped_early, stop_at, tmp_path):
   """At updates without an evaluation, at one that is evaluated, and at the last."""

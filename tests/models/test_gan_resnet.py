@@ -257,6 +257,7 @@ def test_devices_and_empty_slots():
   assert (np.abs(counted[filled] - images[filled]).max((0, 1, 2)) > 1e-2).all()
 
 
+@pytest.mark.slow
 def test_the_class_and_each_part_of_z_change_the_images():
   variables, (z, labels, mask) = networks()[1], batch()
   images, _, _ = jitted()(variables, z, labels, mask)

@@ -231,6 +231,7 @@ def evaluation(folder):
   return json.loads((folder / 'run' / 'eval.json').read_text())
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_pictures_in_the_file(folder, evaluation):
   """adversarial.npz: the source `arrays` reads it, and the target errs on it."""
   config = attack(folder).to_dict()

@@ -40,6 +40,7 @@ def test_mutations_are_the_losses_of_the_paper():
   assert len(evolution.MUTATIONS) == 3
 
 
+@pytest.mark.slow
 def test_fitness_against_its_definition(first):
   """D without noise and dropout, so that the definition can be written down."""
   setup, state, sets = first

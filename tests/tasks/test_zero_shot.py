@@ -415,6 +415,7 @@ def test_negative_features_need_a_linear_decoder(updated, tmp_path, monkeypatch)
       trainer.heads['made'](state, codes, 1), np.maximum(linear, 0))
 
 
+@pytest.mark.slow
 def test_mismatched_negatives_beat_none():
   """Without them the classification by D is no better than chance, .05.
 
