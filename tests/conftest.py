@@ -6,8 +6,14 @@ import pathlib
 import shutil
 import signal
 
-import jax
-import pytest
+# Two workers whose linear algebra has a thread for each core wait for each other. numpy
+# reads this when it is imported.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+  for variable in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
+    os.environ.setdefault(variable, '1')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # Most of the time of the tests is compilation, of programs that run for milliseconds;
 # two thirds of it are the emitters of fusions. The processes that tests start compile

@@ -310,6 +310,7 @@ def whole(tmp_path_factory, one_device):
   return workdir, train.train(make_config(), str(workdir))
 
 
+@pytest.mark.slow
 def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   whole, evaluation = whole
   cut = tmp_path / 'cut'
