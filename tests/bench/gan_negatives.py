@@ -1,0 +1,93 @@
+"""Do external negatives help a GAN? Objectives on digits with 0, 3 and 10 of them.
+
+    python -m nat_jax.main --mode=sweep --workdir runs/gan-digits --seeds \
+      0,1,2,3,4,5,6,7,8,9 --config.steps=2000 configs/gan/digits.py:{gan,gan3,...}
+    python tests/bench/gan_negatives.py runs/gan-digits
+
+Reads the runs of a sweep of configs/gan/digits.py. The first table has the mean over
+seeds of each variant, ± the sample standard deviation; bold cells differ from `nat0`.
+The second one has the mean difference of each variant with external negatives from its
+objective without any; bold cells differ from 0. Differences are tested by two-sided
+paired t-tests over seeds at 5 %, with Holm's correction over all cells of a table.
+"""
+
+import argparse
+import collections
+import glob
+import json
+import os
+import re
+
+import numpy as np
+from negatives import paired_test
+from steps import machine
+
+from nat_jax.reports import claims
+
+PLAIN = 'nat0'
+COLUMNS = {  # title -> (key in eval.json, digits)
+    'IS': ('inception_score', 2), 'AM score': ('am_score', 3), 'FID': ('fid', 2),
+    'KID': ('kid', 3), 'CAFD': ('cafd', 2), 'precision': ('precision', 2),
+    'recall': ('recall', 2), 'density': ('density', 2), 'coverage': ('coverage', 2),
+    'largest class': ('class_shares', 2)}
+
+
+def read(folder):
+  """{variant: {title: [numbers by seed]}} of the seeds that all variants have."""
+  by_seed = collections.defaultdict(dict)
+  for path in glob.glob(os.path.join(folder, '*', 'eval.json')):
+    with open(path, encoding='utf-8') as file:
+      found = json.load(file)
+    by_seed[found['variant']][found['seed']] = found['evals']['samples']
+  seeds = sorted(set.intersection(*map(set, by_seed.values()))) if by_seed else []
+  if len(seeds) < 2:
+    raise SystemExit(f'expected runs of configs/gan/digits.py in {folder}, with two '
+                     f'seeds or more that all variants have, got the seeds {seeds}')
+  return {variant: {title: [float(np.max(one[seed][key])) for seed in seeds]
+                    for title, (key, _) in COLUMNS.items()}
+          for variant, one in sorted(by_seed.items())}
+
+
+def table(rows, pairs):
+  """Prints {row: {title: text}} with bold cells where the pairs of numbers differ."""
+  cells = [(row, title) for row in pairs for title in COLUMNS]
+  p_values = claims.holm([paired_test(*pairs[row][title]) for row, title in cells])
+  differs = {cell for cell, p in zip(cells, p_values, strict=True) if p < 0.05}
+  print(f'\n| variant | {" | ".join(COLUMNS)} |\n|---{"|---" * len(COLUMNS)}|')
+  for row, texts in rows.items():
+    print(f'| `{row}` | ' + ' | '.join(
+        f'**{text}**' if (row, title) in differs else text
+        for title, text in texts.items()) + ' |')
+
+
+def text_of(values, digits, sign=''):
+  return f'{np.mean(values):{sign}.{digits}f} ± {np.std(values, ddof=1):.{digits}f}'
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('runs', help='folder of the sweep')
+  found = read(parser.parse_args().runs)
+  if PLAIN not in found:
+    raise SystemExit(f'expected the variant {PLAIN} among {", ".join(found)}')
+  print(f'{len(found[PLAIN]["IS"])} seeds; {machine()}')
+  table({variant: {title: text_of(row[title], digits)
+                   for title, (_, digits) in COLUMNS.items()}
+         for variant, row in found.items()},
+        {variant: {title: (row[title], found[PLAIN][title]) for title in COLUMNS}
+         for variant, row in found.items() if variant != PLAIN})
+  changes, pairs = {}, {}
+  for variant, row in found.items():
+    objective, count = re.fullmatch(r'([a-z]+?)(\d*)', variant).groups()
+    without = found.get(objective, found.get(f'{objective}0'))
+    if not int(count or 0) or without is None:
+      continue
+    pairs[variant] = {title: (row[title], without[title]) for title in COLUMNS}
+    changes[variant] = {
+        title: text_of(np.subtract(*pairs[variant][title]), digits, '+')
+        for title, (_, digits) in COLUMNS.items()}
+  table(changes, pairs)
+
+
+if __name__ == '__main__':
+  main()
