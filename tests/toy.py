@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import sys
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from nat_jax import losses, main, models, registry, runs
+from nat_jax import losses, main, models, registry, runs, train
 from nat_jax.runtime import checkpoint, parallel
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -77,6 +78,18 @@ def arrays(path):
   """The arrays of an .npz file by name."""
   with np.load(path) as found:
     return dict(found)
+
+
+def assert_resumes(whole, cut, config, last, names=('eval.json',)):
+  """A copy of a run without its last checkpoint ends with the same bits and files."""
+  shutil.copytree(whole, cut)
+  (cut / 'eval.json').unlink()
+  shutil.rmtree(cut / 'checkpoints' / str(last))
+  train.train(config, str(cut))
+  for a, b in zip(final_state(whole), final_state(cut), strict=True):
+    np.testing.assert_array_equal(a, b)
+  for name in names:
+    assert (whole / name).read_bytes() == (cut / name).read_bytes()
 
 
 def final_state(workdir, step=None):

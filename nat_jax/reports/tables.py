@@ -141,6 +141,14 @@ def of_metrics(names: Iterable[str], **key: str) -> dict[str, dict[str, str]]:
   return {metrics.describe(name).title: {'metric': name, **key} for name in names}
 
 
+def values_of(
+    runs: Sequence[Mapping[str, Any]], name: str, metric: str
+) -> list[float]:
+  """The values of a metric of an evaluation, of the runs that have one."""
+  found = [run['evals'].get(name, {}).get(metric) for run in runs]
+  return [value for value in found if value is not None]
+
+
 def mean_text(values: Sequence[float], digits: int) -> str:
   """'0.970' for one value, '0.970 ± 0.012' for several, '-' for none.
 

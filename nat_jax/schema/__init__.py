@@ -36,6 +36,15 @@ def groups(base: dict[str, Any]) -> list[str]:
   return [key for key in GROUPS if key in base and 'name' not in base[key]]
 
 
+def periods(config: Mapping[str, Any]) -> dict[str, int]:
+  """Returns after how many updates each entry of `evals` is evaluated; 0: at the end.
+
+  It is `every` of the entry or, without one, `run.eval_every`.
+  """
+  return {name: config['run']['eval_every'] if entry.get('every') is None
+          else entry['every'] for name, entry in config['evals'].items()}
+
+
 def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -> None:
   """Raises ValueError if `given` is not a dict, or has a key that is not in `known`.
 

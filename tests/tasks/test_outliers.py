@@ -6,7 +6,6 @@ import functools
 import importlib
 import json
 import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -180,15 +179,8 @@ def whole(tmp_path_factory):
 
 def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   whole, evaluation = whole
-  cut = tmp_path / 'cut'
-  shutil.copytree(whole, cut)
-  (cut / 'eval.json').unlink()
-  shutil.rmtree(cut / 'checkpoints' / '6')
-  train.train(make_config(), str(cut))  # from update 3 on
-  for a, b in zip(toy.final_state(whole), toy.final_state(cut), strict=True):
-    np.testing.assert_array_equal(a, b)
-  for name in ('eval.json', 'outliers.csv'):
-    assert (whole / name).read_bytes() == (cut / name).read_bytes()
+  toy.assert_resumes(
+      whole, tmp_path / 'cut', make_config(), 6, ('eval.json', 'outliers.csv'))
   evaluate_run(str(whole))
   assert json.loads((whole / 'eval.json').read_text()) == evaluation
   text = report.tables([str(whole)])

@@ -1,7 +1,6 @@
 """Zero-shot classifiers: the update, what leaks, runs from their config to a report."""
 
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -210,14 +209,7 @@ def whole(tmp_path_factory):
 @pytest.mark.slow
 def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   whole, evaluation = whole
-  cut = tmp_path / 'cut'
-  shutil.copytree(whole, cut)
-  (cut / 'eval.json').unlink()
-  shutil.rmtree(cut / 'checkpoints' / '6')
-  train.train(make_config(), str(cut))  # from update 3 on
-  for a, b in zip(toy.final_state(whole), toy.final_state(cut), strict=True):
-    np.testing.assert_array_equal(a, b)
-  assert (whole / 'eval.json').read_bytes() == (cut / 'eval.json').read_bytes()
+  toy.assert_resumes(whole, tmp_path / 'cut', make_config(), 6)
   evaluate_run(str(whole))
   assert json.loads((whole / 'eval.json').read_text()) == evaluation
   text = report.tables([str(whole)])

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_jax import data, losses, metrics
+from nat_jax import data, losses, metrics, schema
 from nat_jax.runtime import inference, parallel, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Run, State, Trainer
 from nat_jax.tasks import attacks, images
@@ -96,8 +96,7 @@ def make_evaluator(
         'class_names': list(given.class_names), 'evals': figures}
     return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
 
-  periods = {name: config['run']['eval_every'] if entry.get('every') is None
-             else entry['every'] for name, entry in config['evals'].items()}
+  periods = schema.periods(config)
   pictures = 2 * NUM_EXAMPLES * len(periods) + (
       len(given.positives.label) if given.positives else 0)
   return Evaluator(periods, run, save, summary, pictures * math.prod(given.shape))

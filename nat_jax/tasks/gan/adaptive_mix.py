@@ -156,6 +156,11 @@ def _join(pairs, noise, examples, plain, mixed, class_logits, axis) -> Pass:
           'gap': optax.losses.cosine_distance(
               mixed.features['features'], target, epsilon=1e-6),
       }, class_logits, axis)
+  return with_labels(pairs, examples, seen, axis)
+
+
+def with_labels(pairs: Pairs, examples: players.Set, seen: Pass, axis: Axis) -> Pass:
+  """The pass with y_p as the feature 'partner': a dynamic label is its own partner."""
   partner = (seen.labels if examples['label'] is None
              else axis.gather(seen.labels)[pairs.other])
   return seen._replace(features={**seen.features, 'partner': partner})

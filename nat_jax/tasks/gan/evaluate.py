@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from scipy import special
 
-from nat_jax import data, metrics, registry
+from nat_jax import data, metrics, registry, schema
 from nat_jax.reports import pictures
 from nat_jax.runtime import files, parallel, results, writers
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
@@ -131,8 +131,7 @@ def make_evaluator(
   for name, spec in config['evals'].items():
     made[name] = EVALUATORS[spec['type']](name, config, workdir, given, sample, mesh,
                                           others)
-  periods = {name: config['run']['eval_every'] if spec.get('every') is None
-             else spec['every'] for name, spec in config['evals'].items()}
+  periods = schema.periods(config)
 
   def run(state, names, final):
     del final

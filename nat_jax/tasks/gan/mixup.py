@@ -67,10 +67,8 @@ def see(
       discriminator, class_logits, variables, {**sets, **mixed}, axis,
       together=together, updating=updating)
   for name, one in pairs.items():
-    seen = passes[name]
-    partner = (seen.labels if sets[name]['label'] is None
-               else axis.gather(seen.labels)[one.other])
+    seen = adaptive_mix.with_labels(one, sets[name], passes[name], axis)
     passes[name] = seen._replace(features={
-        **seen.features, 'partner': partner, 'gap': jnp.zeros(len(seen.weight)),
+        **seen.features, 'gap': jnp.zeros(len(seen.weight)),
         'share': jnp.broadcast_to(one.share, len(seen.weight))})
   return passes, stats

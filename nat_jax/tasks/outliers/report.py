@@ -10,7 +10,7 @@ from typing import Any
 
 from nat_jax.metrics import METRICS
 from nat_jax.reports.frames import frame
-from nat_jax.reports.tables import Table, cells, labels, mean_text
+from nat_jax.reports.tables import Table, cells, labels, mean_text, values_of
 from nat_jax.tasks.outliers.evaluate import BASELINES, CSV, GAAL
 
 TITLES = {'isolation_forest': 'isolation forest', 'lof': 'LOF',
@@ -52,9 +52,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
   for label, runs in groups.items():
     place = f'{runs[0]["workdir"]}/{CSV}'
     ranked = f'{place} lists all examples, the least normal first.'
-    values = {name: [run['evals'][name]['auroc'] for run in runs
-                     if 'auroc' in run['evals'].get(name, {})]
-              for name in (GAAL, *BASELINES)}
+    values = {name: values_of(runs, name, 'auroc') for name in (GAAL, *BASELINES)}
     values = {name: of_all for name, of_all in values.items() if of_all}
     if GAAL not in values:
       said.append((f'{label}: which examples are outliers is not known.', [ranked]))

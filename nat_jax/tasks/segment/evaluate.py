@@ -63,8 +63,7 @@ def make_evaluator(
         'evals': figures}
     return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
 
-  periods = {name: config['run']['eval_every'] if entry.get('every') is None
-             else entry['every'] for name, entry in config['evals'].items()}
+  periods = schema.periods(config)
   num_bytes = 4 * NUM_EXAMPLES * (len(sets) + 1) * math.prod(given.shape)
   return Evaluator(
       periods, run, save, summary, num_bytes, lambda figures: (

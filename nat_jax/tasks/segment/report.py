@@ -21,6 +21,7 @@ from nat_jax.reports.tables import (
     mean_text,
     of_metrics,
     percent,
+    values_of,
 )
 from nat_jax.runtime import results
 from nat_jax.tasks.segment.evaluate import EXAMPLES, SYNTHETIC
@@ -81,7 +82,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
   said, first = [], next(iter(groups.values()))[0]['reference']
   rare = {}
   for label, runs in groups.items():
-    values = {name: _values(runs, first, name) for name in (
+    values = {name: values_of(runs, first, name) for name in (
         'miou', 'rare_iou', 'pixel_accuracy')}
     if values['rare_iou']:
       rare[label] = statistics.fmean(values['rare_iou'])
@@ -103,11 +104,6 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
         'Rare IoU, best first: '
         + ', '.join(f'{label} {rare[label]:.3f}' for label in ranked) + '.']))
   return said
-
-
-def _values(runs, eval_set, metric):
-  found = [run['evals'].get(eval_set, {}).get(metric) for run in runs]
-  return [value for value in found if value is not None]
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:

@@ -10,7 +10,15 @@ from typing import Any
 
 from nat_jax.metrics import METRICS
 from nat_jax.reports.frames import frame
-from nat_jax.reports.tables import Table, cells, joined, labels, mean_text, percent
+from nat_jax.reports.tables import (
+  Table,
+  cells,
+  joined,
+  labels,
+  mean_text,
+  percent,
+  values_of,
+)
 from nat_jax.runtime import results
 from nat_jax.tasks.time_series import figures as plots
 from nat_jax.tasks.time_series.evaluate import (
@@ -39,12 +47,11 @@ def tables(groups: Groups) -> list[Table]:
   found = cells(frame(groups))
   rows = _rows(groups, found)
   if not rows:
-    flagged = {group: head for group, head in labels(groups).items()}
     return [Table(
         'The anomalies are not known: the share of the test series that is flagged.',
         ['run', 'flagged'],
         [[head, found.get((group, DR, 'flagged', ''), '-')]
-         for group, head in flagged.items()])]
+         for group, head in labels(groups).items()])]
   kinds = list(dict.fromkeys(
       t for group, _, metric, t in found if metric == 'kind_auroc'))
   aim = next(iter(groups.values()))[0]['config']['measures']['false_alarm_rate']
@@ -84,7 +91,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
   """
   said = []
   for label, runs in groups.items():
-    values = {name: _values(runs, name, 'auroc') for name in TITLES}
+    values = {name: values_of(runs, name, 'auroc') for name in TITLES}
     if not values[DR]:
       said.append((f'{label}: which time steps are anomalies is not known.', []))
       continue
@@ -93,22 +100,17 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
         _compared(TITLES[name], statistics.fmean(values[name]), own)
         for name in (PCA, UNTRAINED, RESIDUAL, UNREAL) if values[name]]
     aim = runs[0]['config']['measures']['false_alarm_rate']
-    alarms, apart = (_values(runs, DR, name)
+    alarms, apart = (values_of(runs, DR, name)
                      for name in ('false_alarms', 'false_alarms_apart'))
     sentences.append(
         f'At the threshold for false alarms in {percent(aim)} of normal time steps, '
-        f'the F1 is {mean_text(_values(runs, DR, "f1"), 3)} and false alarms are '
+        f'the F1 is {mean_text(values_of(runs, DR, "f1"), 3)} and false alarms are '
         f'{percent(statistics.fmean(alarms))}'
         + (f', {percent(statistics.fmean(apart))} of those more than a window away '
            'from every anomaly.' if apart else '.'))
     said.append((f'{label}: AUROC of the DR score {mean_text(values[DR], 3)}.',
                  [*sentences, _negatives(runs[0])]))
   return said
-
-
-def _values(runs, name, metric):
-  return [run['evals'][name][metric] for run in runs
-          if metric in run['evals'].get(name, {})]
 
 
 def _compared(title, other, own):

@@ -12,7 +12,7 @@ import numpy as np
 
 from nat_jax.metrics import METRICS
 from nat_jax.reports.frames import frame
-from nat_jax.reports.tables import Table, cells, labels, mean_text
+from nat_jax.reports.tables import Table, cells, labels, mean_text, values_of
 from nat_jax.runtime import results
 from nat_jax.tasks.zero_shot import figures as plots
 from nat_jax.tasks.zero_shot.evaluate import CALIBRATED, FEATURES, METHODS, RIDGE
@@ -90,7 +90,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
     end = CALIBRATED if best.endswith(CALIBRATED) else ''
 
     def text(name, metric, runs=runs):
-      return mean_text(_values(runs, name, metric), METRICS[metric].digits)
+      return mean_text(values_of(runs, name, metric), METRICS[metric].digits)
 
     title = TITLES[best.removesuffix(CALIBRATED)] + (', calibrated' if end else '')
     sentences = [
@@ -100,7 +100,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
         'Of the three ways to classify by the networks it has the largest H on '
         f'validation rows, {text(best, "validation_harmonic_mean")}.' if end else
         'Nothing is calibrated, so that no method was chosen.']
-    if statistics.fmean(_values(runs, best, 'accuracy_unseen')) < 0.05:
+    if statistics.fmean(values_of(runs, best, 'accuracy_unseen')) < 0.05:
       sentences.append('Unseen classes are hardly ever recognised: their rows are '
                        'taken for seen classes.')
     if best.removesuffix(CALIBRATED) != DISCRIMINATOR:
@@ -108,7 +108,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
           'By the discriminator of pairs alone: H '
           f'{text(DISCRIMINATOR + end, "harmonic_mean")}.')
     if all(RIDGE + end in run['evals'] for run in runs):
-      own, rival = (statistics.fmean(_values(runs, name, 'harmonic_mean'))
+      own, rival = (statistics.fmean(values_of(runs, name, 'harmonic_mean'))
                     for name in (best, RIDGE + end))
       sentences.append(
           'Ridge regression of the embedding, a baseline without any network, is '
@@ -119,10 +119,6 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
         'One seed: another one gives other figures, by an amount that is not known.')
     said.append((f'{label}: H {text(best, "harmonic_mean")} ({title}).', sentences))
   return said
-
-
-def _values(runs, name, metric):
-  return [run['evals'][name][metric] for run in runs]
 
 
 def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
