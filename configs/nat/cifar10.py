@@ -10,6 +10,7 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
   nat8, nat32, nat64    this many negatives per batch (Table 2)
   ilsvrc      two fifths of 731 ILSVRC samples as negatives (Table 3: few, unlike); with
               `_paper` the first half
+  near        10,000 of the negatives of nat; with `_paper` 15,000
   background  negatives as an eleventh class
   oe          Outlier Exposure: 256 negatives to 128 positives, lambda 0.5
   energy      energy-regularised Outlier Exposure (Liu 2020)
@@ -20,6 +21,8 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
   nat_mine    NAT on the hardest quarter of 64 negatives; on digits it did not help
   shuffled    NAT with patch-shuffled positives as the only negatives; as good as nat on
               Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
+  noise, halves   NAT with uniform noise, or halves of two positives of different
+              classes, as the only negatives
 
 Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.; only
 measured on digits (docs/results.md):
@@ -65,6 +68,7 @@ def get_config(variant='nat'):
       positives=presets.tfds('cifar10', 'train'),
       negatives={
           'nat': {'cifar100': presets.negative('cifar100', 'train')},
+          'near': {'cifar100': presets.negative('cifar100', 'train[:30%]')},
           'ilsvrc': {'ilsvrc': presets.negative('ilsvrc_samples32', 'test[:50%]')},
       },
       evals=evals,

@@ -1,4 +1,4 @@
-"""MNIST classifiers; negatives: Fashion-MNIST, EMNIST letters or notMNIST.
+r"""MNIST classifiers; negatives: Fashion-MNIST, EMNIST letters or notMNIST.
 
     python -m nat_jax.main --config configs/nat/mnist.py:letters_small --workdir ...
 
@@ -6,6 +6,10 @@ Variants as in configs/nat/cifar10.py, with Fashion-MNIST train as the negatives
   letters     negatives: the first half of the test split of EMNIST letters
   notmnist    negatives: the first half of notMNIST, which is not in the tfds catalogue:
               prepare a builder of this name or write it into the array cache
+  generated   negatives: samples of the GAN runs/gan-mnist of which the classifier that
+              its measures use has a largest probability below .9:
+              python -m nat_jax.main --config configs/gan/mnist.py:am_small \
+                --workdir runs/gan-mnist
 Tested on MNIST test, Fashion-MNIST test, the second halves of EMNIST letters and
 notMNIST, KMNIST and noise. Full recipe: ResNet-18, 20 epochs; not measured here: it
 needs a GPU. With `_small`: 2 epochs, not measured. With `_small01`, the small form
@@ -27,6 +31,9 @@ def get_config(variant='nat'):
           'nat': {'fashion_mnist': presets.negative('fashion_mnist', 'train')},
           'letters': {'letters': presets.negative('emnist/letters', 'test[:50%]')},
           'notmnist': {'notmnist': presets.negative('notmnist', 'test[:50%]')},
+          'generated': {'generated': {'source': {
+              'name': 'run', 'workdir': 'runs/gan-mnist', 'num': 4000, 'seed': 0,
+              'classifier': 'runs/classifiers/mnist', 'confidence': (0.0, 0.9)}}},
       },
       evals={
           'test': presets.positive('mnist', 'test'),

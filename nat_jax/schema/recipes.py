@@ -44,10 +44,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # NAT with negative transforms or synthetic negatives.
     'nat_mix': dict(loss=NAT, count=16,
                     treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
-    'nat_general': dict(loss=NAT, count=16, shuffled=True,
+    'nat_general': dict(loss=NAT, count=16, made='shuffled',
                         treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
     'nat_mine': dict(loss=NAT, count=64, treatment={'name': 'mine', 'keep': 0.25}),
-    'shuffled': dict(loss=NAT, count=16, shuffled=True),  # and no other negatives
+    # NAT with negatives that are made, and no other ones.
+    'noise': dict(loss=NAT, count=16, made='noise', collected=False),
+    'shuffled': dict(loss=NAT, count=16, made='shuffled', collected=False),
+    'halves': dict(loss=NAT, count=16, made='halves', collected=False),
     # Recipes that need no negatives, alone and with those of 'nat'.
     'logitnorm': dict(loss={**PLAIN, **LOGIT_NORM}),
     'nat_logitnorm': dict(loss={**NAT, **LOGIT_NORM}, count=(5, 25)),
@@ -61,6 +64,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'nat_mixup': dict(loss=NAT, count=(5, 25), trainer=TRAINERS['mixup']),
 }
 SHUFFLED = {'source': {'name': 'patch_shuffle', 'num': 10_000}}  # of the positives
+MADE = {  # negatives that need no pictures but the positives
+    'noise': {'source': {'name': 'uniform_noise', 'num': 10_000}},
+    'shuffled': SHUFFLED,
+    'halves': {'source': {'name': 'class_halves', 'num': 10_000}},
+}
 
 FULL = dict(  # pytorch-cifar's ResNet-18 recipe; weight decay on every parameter
     model={'name': 'resnet18', 'dtype': 'bfloat16'},
@@ -208,10 +216,10 @@ def classifier(
         positives, negatives, evals, HELD_OUT)
   if form.size == '_small':
     augment = [SMALL_CROP if spec['name'] == 'crop' else spec for spec in augment]
-  if base == 'shuffled':
-    negatives = {}
-  if settings.get('shuffled'):
-    negatives = {**negatives, 'shuffled': SHUFFLED}
+  made = settings.get('made')
+  if made:
+    collected = negatives if settings.get('collected', True) else {}
+    negatives = {**collected, made: MADE[made]}
   return presets.experiment(
       name=form.name(name),
       variant=base,
