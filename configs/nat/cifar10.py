@@ -51,6 +51,8 @@ no validation, and --mode=predict asks for --threshold.
 
 from nat_jax.schema import presets, recipes
 
+NEAR = presets.negative('cifar100', 'train[:30%]')
+
 
 def get_config(variant='nat'):
   evals = {
@@ -61,6 +63,8 @@ def get_config(variant='nat'):
   if variant.startswith('ilsvrc'):
     evals['ilsvrc'] = presets.negative('ilsvrc_samples32', 'test[50%:]')
     evals['ilsvrc_train'] = presets.negative('ilsvrc_samples32', 'test[:50%]')
+  if variant.startswith('near'):
+    evals['cifar100_train'] = NEAR
   return recipes.classifier(
       'cifar10',
       variant,
@@ -68,7 +72,7 @@ def get_config(variant='nat'):
       positives=presets.tfds('cifar10', 'train'),
       negatives={
           'nat': {'cifar100': presets.negative('cifar100', 'train')},
-          'near': {'cifar100': presets.negative('cifar100', 'train[:30%]')},
+          'near': {'cifar100': NEAR},
           'ilsvrc': {'ilsvrc': presets.negative('ilsvrc_samples32', 'test[:50%]')},
       },
       evals=evals,
