@@ -107,7 +107,9 @@ def save(
   Raises:
     NotSaved: this checkpoint, or the one before it, could not be written.
   """
-  arrays = _without_keys(state)
+  # Orbax would slice arrays of several devices, by a program for each shape. The
+  # checksum needs them on the host anyway.
+  arrays = jax.device_get(_without_keys(state))
   about = json.loads(json.dumps({**about, 'step': step, 'format': schema.FORMAT}))
   crc32 = checksum(arrays)
   checksums = {'crc32': crc32, 'about_crc32': _about_checksum(about, crc32)}
