@@ -98,6 +98,32 @@ def programs_are_compiled_once(request, tmp_path_factory):
   jax.config.update('jax_compilation_cache_dir', None)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_device():
+  """Runs are compiled for one device, in half the time that eight take.
+
+  Steps on eight devices are tested beside those on one (`toy.run_on_devices`), and
+  whole runs by the tests that take `eight_devices`.
+  """
+  from nat_jax.runtime import parallel  # not before EPATH_USE_TF is set
+
+  make_mesh = parallel.make_mesh
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
+        jax.devices()[:1] if devices is None else devices))
+    yield
+
+
+@pytest.fixture
+def eight_devices(monkeypatch):
+  """Runs use all eight devices."""
+  from nat_jax.runtime import parallel
+
+  make_mesh = parallel.make_mesh
+  monkeypatch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
+      jax.devices() if devices is None else devices))
+
+
 @pytest.fixture(scope='module')
 def as_users_compile():
   """For tests of bits that XLA's optimisations may change."""

@@ -15,7 +15,7 @@ from PIL import Image
 from nat_jax import data, detectors, runs, train
 from nat_jax.commands import calibrate, config_file, embed, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import backbones, parallel
+from nat_jax.runtime import backbones
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import inputs
@@ -37,15 +37,6 @@ def stand_in(model, weights='', recorded=None):
     return np.maximum(quarters.reshape(-1, 12) @ matrix / 255, 0)
 
   return backbones.Backbone(spec, vectors)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_device():
-  """One of the eight of the tests; eight take longer and compute the same."""
-  mesh = parallel.make_mesh(jax.devices()[:1])
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda: mesh)
-    yield
 
 
 @pytest.fixture(autouse=True)

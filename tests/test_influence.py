@@ -13,7 +13,6 @@ from scipy import stats
 from nat_jax import data, influence, metrics, runs, train
 from nat_jax.commands import influence as command
 from nat_jax.influence import adjoint, gans, samples, targets
-from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import inputs as inputs_lib
@@ -42,15 +41,6 @@ def make_config(**changes):
              'others': {'source': toy.fake(5, classes=(3,), num=160),
                         'part': 'validation'}},
       run=dict(tensorboard=False, checkpoint_every=5, keep=20)), **changes))
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_device():
-  """Compiled in half the time."""
-  one = parallel.make_mesh(jax.devices()[:1])
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda: one)
-    yield
 
 
 @pytest.fixture(scope='module')

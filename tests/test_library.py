@@ -42,10 +42,8 @@ def blocks(page):
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
   """The names that the first example of docs/library.md defines, in its folder."""
-  one = parallel.make_mesh(jax.devices()[:1])  # compiled in half the time
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(tmp_path_factory.mktemp('library'))
-    patch.setattr(parallel, 'make_mesh', lambda: one)
     space = {'__name__': 'library'}
     exec(compile(blocks('library.md')[0], 'docs/library.md', 'exec'), space)
     yield space

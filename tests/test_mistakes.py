@@ -170,7 +170,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
-def test_mistakes_in_a_config(mistake, tmp_path):
+def test_mistakes_in_a_config(mistake, tmp_path, eight_devices):
   changes, message = MISTAKES[mistake]
   with pytest.raises((ValueError, TypeError), match=f'(?s){message}'):
     train.train(make_config(**changes), str(tmp_path / 'run'))

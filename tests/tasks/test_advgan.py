@@ -15,7 +15,6 @@ import toy
 from nat_jax import data, models, runs, train
 from nat_jax.commands import plan, report
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.task import Run, Trainer
 from nat_jax.tasks import advgan
@@ -205,16 +204,6 @@ def attack(folder, variant='black', **changes):
   config.steps, config.eval_batch_size, config.measures.attack_steps = 150, 256, 2
   config.run.update(checkpoint_every=75, log_every=75, tensorboard=False)
   return toy.change(config, **changes)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_device():
-  """Runs are compiled for one device, in half the time."""
-  make_mesh = parallel.make_mesh
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
-        devices or jax.devices()[:1]))
-    yield
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from nat_jax import runs, train
 from nat_jax.models import weights
-from nat_jax.runtime import optim, parallel
+from nat_jax.runtime import optim
 from nat_jax.schema import presets
 
 RATE = 0.5
@@ -20,12 +20,10 @@ RATE = 0.5
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
-  """The MLP as a network with pretrained weights; one device."""
+  """The MLP as a network with pretrained weights."""
   monkeypatch.setitem(
       weights.LAYERS, 'mlp', lambda: iter([('fc', 'Dense_0', weights.DENSE)]))
   monkeypatch.setitem(weights.STAGES, 'mlp', 2)
-  mesh = parallel.make_mesh(jax.devices()[:1])
-  monkeypatch.setattr(parallel, 'make_mesh', lambda: mesh)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Segmenters: pasted regions, the update, folders of masks, from config to report."""
 
-import contextlib
 import json
 import pathlib
 import shutil
@@ -18,7 +17,6 @@ from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import segmentation
 from nat_jax.reports.report import load_run
-from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import segment
 from nat_jax.tasks.segment import build, step
@@ -308,7 +306,7 @@ def test_balanced_factors():
     (dict(data__pasted_per_batch=12), ['pasted_per_batch 12', '8 devices']),
     (dict(evals__test__positive=True), ["evals.test.'positive'", 'seen']),
     (dict(data__pairs__name='digits'), ["'digits'", 'masks, scenes'])])
-def test_mistakes(changes, named, tmp_path):
+def test_mistakes(changes, named, tmp_path, eight_devices):
   with pytest.raises((ValueError, TypeError)) as error:
     train.train(small('gan', **changes), str(tmp_path / 'run'))
   assert all(text in str(error.value) for text in named), error.value
@@ -336,30 +334,13 @@ def test_every_variant_builds():
 # Runs.
 
 
-@contextlib.contextmanager
-def on_one_device():
-  """Programs for one device are compiled in half the time."""
-  make_mesh = parallel.make_mesh
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
-        devices or jax.devices()[:1]))
-    yield
-
-
-@pytest.fixture
-def one_device():
-  with on_one_device():
-    yield
-
-
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('segment') / 'whole'
-  with on_one_device():
-    return workdir, train.train(small('gan', trainer__synthetic_from=1), str(workdir))
+  return workdir, train.train(small('gan', trainer__synthetic_from=1), str(workdir))
 
 
-def test_trained_resumed_evaluated_and_reported(whole, one_device, tmp_path):
+def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   whole, evaluation = whole
   cut = tmp_path / 'cut'
   shutil.copytree(whole, cut)
@@ -388,7 +369,7 @@ def test_trained_resumed_evaluated_and_reported(whole, one_device, tmp_path):
     assert (page.parent / 'figures' / f'{name}.png').stat().st_size > 1000
 
 
-def test_figures_are_those_of_the_pixels(whole, one_device):
+def test_figures_are_those_of_the_pixels(whole):
   workdir, evaluation = whole
   run = runs.restore(str(workdir))
   for name in ('test', 'stripes'):
@@ -424,7 +405,7 @@ def test_confusion_leaves_the_void_out():
     segmentation.confusion([2], [0], 2)
 
 
-def test_predicted_masks(whole, one_device, tmp_path, monkeypatch, capsys):
+def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
   """Of pictures of any size; the masks are those that the source 'masks' reads."""
   workdir, _ = whole
   rng = np.random.default_rng(0)
@@ -458,7 +439,7 @@ def test_predicted_masks(whole, one_device, tmp_path, monkeypatch, capsys):
   assert not (workdir / 'predictions').exists()
 
 
-def test_a_run_of_folders(one_device, tmp_path):
+def test_a_run_of_folders(tmp_path):
   """Grey pictures that are resized, a void of another number, names of classes."""
   rng = np.random.default_rng(0)
   for part in ('train', 'test'):

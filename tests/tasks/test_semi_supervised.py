@@ -239,7 +239,7 @@ def with_data(**changes):
      ['other examples', 'set discriminator.kernels=0']),
     (dict(trainer={'name': 'semi_supervised', 'fake_weight': -1.0}),
      ['trainer.fake_weight', '-1'])])
-def test_mistakes(changes, named, tmp_path):
+def test_mistakes(changes, named, tmp_path, eight_devices):
   with pytest.raises((ValueError, TypeError)) as error:
     train.train(make_config(**changes), str(tmp_path / 'run'))
   assert all(text in str(error.value) for text in named), error.value

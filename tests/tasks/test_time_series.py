@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 from nat_jax import data, models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import optim, parallel, writers
+from nat_jax.runtime import optim, writers
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import time_series
@@ -296,16 +296,7 @@ def test_the_baseline_is_the_residual_of_a_pca():
 
 
 @pytest.fixture(scope='module')
-def one_device():
-  """Programs for one device are compiled in half the time."""
-  one = parallel.make_mesh(jax.devices()[:1])
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda: one)
-    yield
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory, one_device):
+def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('series') / 'whole'
   return workdir, train.train(make_config(), str(workdir))
 
@@ -549,7 +540,7 @@ def test_batches_are_windows_of_the_training_part():
 
 
 @pytest.mark.slow
-def test_the_smallest_honest_experiment(tmp_path, one_device, as_users_compile):
+def test_the_smallest_honest_experiment(tmp_path, as_users_compile):
   """Seed 0 of configs/time_series.py:madgan: what the parts of the score add."""
   config = toy.config_file('time_series.py')('madgan')
   found = train.train(config, str(tmp_path / 'run'))['evals']

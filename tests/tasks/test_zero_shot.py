@@ -14,7 +14,7 @@ from sklearn import linear_model
 from nat_jax import data, metrics, models, runs, train
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.runtime import optim, parallel
+from nat_jax.runtime import optim
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL, Net
 from nat_jax.tasks import zero_shot
@@ -27,16 +27,6 @@ SMALL = {'name': 'attributes', 'num_classes': 9, 'num_unseen': 3, 'num_held_out'
 WEIGHTS = dict(mismatch_weight=0.7, adversarial_weight=0.9, cycle_weight=0.3,
                regression_weight=0.2, dual_weight=0.4, kl_weight=0.5)
 CLASSES = np.array([[True] * 4, [True, True, False, True]])
-
-
-@pytest.fixture(scope='module', autouse=True)
-def on_one_device():
-  """Runs are trained on one device, whose programs are compiled in half the time."""
-  make_mesh = parallel.make_mesh
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'make_mesh', lambda devices=None: make_mesh(
-        devices or jax.devices()[:1]))
-    yield
 
 
 def make_config(source=SMALL, trainer=(), **changes):
