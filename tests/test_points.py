@@ -227,6 +227,7 @@ def assert_reported(workdir, other, num_frames):
   return text
 
 
+@pytest.mark.slow
 def test_a_run_in_the_plane_from_config_to_report(in_the_plane):
   workdir, found = in_the_plane
   assert np.shape(found['curve']['distance']) == (3, 2) and found['seeds'] == [0, 1]
@@ -236,6 +237,7 @@ def test_a_run_in_the_plane_from_config_to_report(in_the_plane):
   assert evaluate_run(str(workdir)) == found
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_as_an_undisturbed_one(in_the_plane, tmp_path, monkeypatch):
   (whole, undisturbed), stopped = in_the_plane, tmp_path / 'stopped'
   advance = train.advance

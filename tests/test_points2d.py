@@ -230,6 +230,7 @@ def test_one_report_on_several_experiments(folder):
       'animation_gaussians8.gif', 'animation_swiss_roll.gif'}
 
 
+@pytest.mark.slow
 def test_modes_and_good_samples_are_tested(folder, tmp_path):
   names = ('swiss_gan', 'swiss_hinge')
   for name, modes in zip(names, ([5.0, 3, 8, 1, 5, 4, 2, 7, 6, 9], [20.0] * 10),
@@ -265,6 +266,7 @@ def test_figures_of_a_discriminator_that_rates_no_single_points():
   assert (distance.get_yscale(), change.get_yscale()) == ('log', 'linear')
 
 
+@pytest.mark.slow
 def test_many_runs_of_an_experiment_share_one_table(
     folder, tmp_path, monkeypatch):
   from nat_jax.tasks.points import report as points_report

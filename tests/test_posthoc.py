@@ -85,6 +85,7 @@ def by_hand(positive, negative):
       positive[:, None] == negative).mean() / 2
 
 
+@pytest.mark.slow
 def test_posthoc_of_a_run(workdir, monkeypatch):
   monkeypatch.setattr(detectors, 'NUM_TRAIN', 100)
   found = posthoc.posthoc(workdir)
@@ -124,6 +125,7 @@ def test_posthoc_of_a_run(workdir, monkeypatch):
     posthoc.posthoc(workdir, step=7)
 
 
+@pytest.mark.slow
 def test_fitted_scores_see_training_positives_only(workdir):
   """Scores by hand, from the features of the run: fitted to the training set."""
   found = posthoc.posthoc(workdir, scores=['she', 'rmds', 'mds', 'react'])
@@ -156,6 +158,7 @@ def test_fitted_scores_see_training_positives_only(workdir):
         by_hand(fitted[score]('test'), fitted[score]('seven')), abs=1e-3), score
 
 
+@pytest.mark.slow
 def test_chosen_scores_of_a_sample(workdir, monkeypatch, capsys):
   """Only what they need is computed, of 20 images per set that the seed gives."""
   everything = posthoc.posthoc(workdir, scores=['max_logit'])
@@ -186,6 +189,7 @@ def test_chosen_scores_of_a_sample(workdir, monkeypatch, capsys):
   assert lines[-1].endswith('ETA 0:00')
 
 
+@pytest.mark.slow
 def test_flags_choose_scores_and_images(workdir, monkeypatch, capsys):
   toy.run_main(monkeypatch, '--mode=posthoc', f'--workdir={workdir}',
                '--scores=gen,msp', '--per_set=10')
@@ -274,6 +278,7 @@ def test_every_classifier_has_the_output_layer(name):
   assert kernel.shape == (features.shape[1], 3)
 
 
+@pytest.mark.slow
 def test_output_layer_is_the_one_evaluation_uses(workdir):
   restored = runs.restore(workdir)
   images = np.zeros((2, 8, 8, 1), np.uint8)

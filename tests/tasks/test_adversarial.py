@@ -36,6 +36,7 @@ def make_batch(seed=0):
   return batch | {'image': np.tanh(batch['image'])}
 
 
+@pytest.mark.slow
 def test_devices_and_micro_batches_agree():
   """An MLP, whose results do not depend on the statistics of a part of the batch."""
   model = models.MLP(NUM_CLASSES, width=8, depth=1)

@@ -255,6 +255,7 @@ def test_figures_are_those_of_the_pictures_in_the_file(folder, evaluation):
   assert found['change']['advgan'] == pytest.approx(moved[right].mean() / 255)
 
 
+@pytest.mark.slow
 def test_attacks_are_ordered_as_their_knowledge(evaluation):
   success = evaluation['evals']['test']['success']
   assert list(success) == list(advgan.evaluate.TITLES)
@@ -280,6 +281,7 @@ def test_the_headline_is_of_the_first_set_with_figures():
     assert headline in found and len(sentences) == len(evals) + 1
 
 
+@pytest.mark.slow
 def test_evaluation_repeats_and_is_reported(folder, evaluation, tmp_path):
   workdir = shutil.copytree(folder / 'run', tmp_path / 'run')
   (workdir / 'eval.json').unlink()
@@ -297,6 +299,7 @@ def test_evaluation_repeats_and_is_reported(folder, evaluation, tmp_path):
   assert 'semi-white' not in open(page).read()
 
 
+@pytest.mark.slow
 def test_the_config_holds_the_checkpoints_of_both_classifiers(folder):
   config = json.loads((folder / 'run' / 'config.json').read_text())
   for spec, step in ((config['target'], 60), (
@@ -307,6 +310,7 @@ def test_the_config_holds_the_checkpoints_of_both_classifiers(folder):
   assert set(state.nets) == {'gen', 'disc', 'student'}
 
 
+@pytest.mark.slow
 def test_every_config_builds(folder):
   for variant in ('white', 'black'):
     config = toy.config_file('advgan.py')(variant)
@@ -339,6 +343,7 @@ def test_a_target_that_is_still_to_be_trained_waits_for_its_config(tmp_path):
     runs.resolve(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes, named', [
     (dict(trainer__budget=0), ['trainer.budget', '(0, 1]', '0']),
     (dict(trainer__budget=1.5), ['trainer.budget', '(0, 1]', '1.5']),
@@ -371,6 +376,7 @@ def test_mistakes(changes, named, folder, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_target_that_is_not_what_it_was(folder, tmp_path):
   """Not finished, of another task, or with another checkpoint than at the start."""
   cut = shutil.copytree(folder / 'target', tmp_path / 'cut')

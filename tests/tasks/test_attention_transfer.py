@@ -58,8 +58,8 @@ def on_one_device():
   return step, start, frozen, state, metrics.merge(more)
 
 
-@pytest.mark.parametrize(
-    'mode', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
 def test_devices_agree(mode):
   *_, expected, expected_metrics = on_one_device()
   batches = [make_batch(i) for i in range(2)]

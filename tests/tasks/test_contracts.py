@@ -62,9 +62,9 @@ def run(name, num_devices, mode):
 
 
 # Under jit XLA itself sees to it that devices agree: one trainer, that of most sums.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'name, mode', [('third network', 'jit'), *(
-        pytest.param(name, 'pmap', marks=pytest.mark.slow) for name in TRAINERS)])
+    'name, mode', [('third network', 'jit'), *((name, 'pmap') for name in TRAINERS)])
 def test_devices_agree_and_every_network_learns(name, mode):
   start, expected, figures = run(name, 1, 'jit')
   _, state, others = run(name, 8, mode)

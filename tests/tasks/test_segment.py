@@ -188,8 +188,8 @@ def on_one():
   return items, toy.run_on_devices(make_trainer(), 1, 'jit', items)
 
 
-@pytest.mark.parametrize(
-    'mode', [pytest.param('jit', marks=pytest.mark.slow), 'pmap'])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
 def test_devices_do_not_matter_and_every_network_learns(on_one, mode):
   items, (one, figures, before) = on_one
   other, more, _ = toy.run_on_devices(make_trainer(), 8, mode, items)
@@ -340,6 +340,7 @@ def whole(tmp_path_factory):
   return workdir, train.train(small('gan', trainer__synthetic_from=1), str(workdir))
 
 
+@pytest.mark.slow
 def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   whole, evaluation = whole
   cut = tmp_path / 'cut'
@@ -369,6 +370,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
     assert (page.parent / 'figures' / f'{name}.png').stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_pixels(whole):
   workdir, evaluation = whole
   run = runs.restore(str(workdir))
@@ -405,6 +407,7 @@ def test_confusion_leaves_the_void_out():
     segmentation.confusion([2], [0], 2)
 
 
+@pytest.mark.slow
 def test_predicted_masks(whole, tmp_path, monkeypatch, capsys):
   """Of pictures of any size; the masks are those that the source 'masks' reads."""
   workdir, _ = whole

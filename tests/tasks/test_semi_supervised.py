@@ -196,6 +196,7 @@ def make_config(**changes):
                tensorboard=False)) | changes)
 
 
+@pytest.mark.slow
 def test_trained_resumed_evaluated_and_reported(tmp_path):
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   evaluation = train.train(make_config(), str(whole))

@@ -184,7 +184,8 @@ def test_an_update_is_that_of_the_formulas(weight, gen_updates):
 
 
 # Under jit XLA itself sees to it that devices agree.
-@pytest.mark.parametrize('mode', [pytest.param('jit', marks=pytest.mark.slow), 'pmap'])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
 def test_devices_do_not_matter(mode):
   items, found = make_items(2, np.random.default_rng(1)), []
   trainer, one, update = compiled(1, None)
@@ -200,6 +201,7 @@ def test_devices_do_not_matter(mode):
 # Scores.
 
 
+@pytest.mark.slow
 def test_the_inversion_finds_windows_that_the_generator_makes():
   trainer = make_trainer(inversion_steps=200)
   state = trainer.init(jax.random.key(0))
@@ -322,6 +324,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   assert 'figures/series.png' in page and '- Data: sines' in page
 
 
+@pytest.mark.slow
 def test_saved_scores_make_the_figures(whole):
   workdir, evaluation = whole
   arrays = toy.arrays(workdir / 'scores' / 'test.npz')
@@ -335,6 +338,7 @@ def test_saved_scores_make_the_figures(whole):
   assert evaluation['evals']['dr'] != evaluation['evals']['untrained_dr']
 
 
+@pytest.mark.slow
 def test_a_figure_says_that_it_shows_a_part(whole, monkeypatch):
   workdir, evaluation = whole
   run = {'workdir': str(workdir), 'step': 6, 'seed': 0, 'evals': evaluation['evals']}
@@ -363,6 +367,7 @@ def test_the_scale_is_of_the_training_part():
   np.testing.assert_allclose(constant, [[0, -0.5]])
 
 
+@pytest.mark.slow
 def test_labels_of_the_test_series_play_no_part(whole, tmp_path):
   """Equal scores and thresholds, and a report that says that they are not known."""
   workdir, evaluation = whole
@@ -403,6 +408,7 @@ def write_csv(path, spec, **columns):
 # Prediction.
 
 
+@pytest.mark.slow
 def test_a_file_is_predicted(whole, tmp_path, monkeypatch, capsys):
   """The scores of the test series, from a file with its sensors in another order."""
   workdir, evaluation = whole
@@ -428,6 +434,7 @@ def test_a_file_is_predicted(whole, tmp_path, monkeypatch, capsys):
   assert re.search(rf'{flags.sum()} of 200 time steps', capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change, flags, named', [
     (lambda text: text.replace('s2', 'pump'), (), 'missing: s2.*s0, s1, pump, s3'),
     (lambda text: text[:text.index('\n305,')], (), '5 time steps, fewer than the 8'),
@@ -452,12 +459,14 @@ def test_files_that_cannot_be_predicted(
   assert sorted(workdir.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_progress_line_leaves_room_for_the_time_left(whole):
   record = {name: 0.5 for name in ('loss_disc', 'loss_gen', 'real', 'fake')}
   line = runs.restore(str(whole[0])).trainer.line(record)
   assert len(f'step 100000/100000  {line}  ETA 10:00:00') <= writers.WIDTH
 
 
+@pytest.mark.slow
 def test_prediction_needs_the_threshold_of_its_step(whole):
   workdir, _ = whole
   run = runs.restore(str(workdir), 3)

@@ -161,8 +161,8 @@ def run(name, num_devices, mode):
   return toy.run_on_devices(make_trainer(name), num_devices, mode, items)[:2]
 
 
-@pytest.mark.parametrize(
-    'mode', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
 @pytest.mark.parametrize('name', ['mix', 'mine'])
 def test_devices_agree(name, mode):
   expected, expected_metrics = run(name, 1, 'jit')

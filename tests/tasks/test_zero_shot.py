@@ -177,7 +177,8 @@ def test_before_its_first_update_an_optimiser_counts_nothing_but_the_schedule():
 
 
 # Under jit XLA itself sees to it that devices agree.
-@pytest.mark.parametrize('mode', [pytest.param('jit', marks=pytest.mark.slow), 'pmap'])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
 def test_devices_do_not_matter(updated, mode):
   (trainer, one, update), items, found = updated, make_items(2, 16), []
   other, more, _ = toy.run_on_devices(trainer, 8, mode, items)
@@ -213,6 +214,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
     assert (tmp_path / 'report' / 'figures' / f'{name}.png').exists()
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_scores(whole):
   workdir, evaluation = whole
   saved, examples = toy.arrays(workdir / 'scores' / 'test.npz'), data.ZERO_SHOT[
@@ -243,6 +245,7 @@ def test_figures_are_those_of_the_scores(whole):
   assert min(np.abs(one - saved['ridge']).max() for one in each) < 1e-4
 
 
+@pytest.mark.slow
 def test_new_rows_are_classified(whole):
   workdir, evaluation = whole
   run, saved = runs.restore(str(workdir)), toy.arrays(workdir / 'scores' / 'test.npz')
@@ -267,6 +270,7 @@ def changed(monkeypatch, change):
       data.ZERO_SHOT, 'attributes', lambda **spec: change(made(**spec)))
 
 
+@pytest.mark.slow
 def test_nothing_of_unseen_classes_and_of_test_rows_is_used(
     whole, tmp_path, monkeypatch):
   """With other embeddings and rows of unseen classes all that a step is given has the
@@ -317,6 +321,7 @@ def test_the_twin_has_neither_held_out_classes_nor_validation_rows():
   assert (inputs.pool.label >= 0).sum() == len(np.unique(model))
 
 
+@pytest.mark.slow
 def test_a_source_that_has_changed_is_refused(whole, monkeypatch):
   workdir, _ = whole
   changed(monkeypatch, lambda one: one._replace(feature=one.feature + 1))
@@ -432,6 +437,7 @@ def test_mismatched_negatives_beat_none():
   assert without['accuracy_unseen_only'] < 0.3, without  # of 5 classes
 
 
+@pytest.mark.slow
 def test_without_a_twin_nothing_is_calibrated(whole):
   workdir, evaluation = whole
   config = runs.resolve(make_config(calibrate=False))
