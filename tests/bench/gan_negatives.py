@@ -12,15 +12,11 @@ paired t-tests over seeds at 5 %, with Holm's correction over all cells of a tab
 """
 
 import argparse
-import collections
-import glob
-import json
-import os
 import re
 
 import numpy as np
 from negatives import paired_test
-from steps import machine
+from steps import machine, sweep
 
 from nat_jax.reports import claims
 
@@ -34,18 +30,10 @@ COLUMNS = {  # title -> (key in eval.json, digits)
 
 def read(folder):
   """{variant: {title: [numbers by seed]}} of the seeds that all variants have."""
-  by_seed = collections.defaultdict(dict)
-  for path in glob.glob(os.path.join(folder, '*', 'eval.json')):
-    with open(path, encoding='utf-8') as file:
-      found = json.load(file)
-    by_seed[found['variant']][found['seed']] = found['evals']['samples']
-  seeds = sorted(set.intersection(*map(set, by_seed.values()))) if by_seed else []
-  if len(seeds) < 2:
-    raise SystemExit(f'expected runs of configs/gan/digits.py in {folder}, with two '
-                     f'seeds or more that all variants have, got the seeds {seeds}')
-  return {variant: {title: [float(np.max(one[seed][key])) for seed in seeds]
-                    for title, (key, _) in COLUMNS.items()}
-          for variant, one in sorted(by_seed.items())}
+  found, seeds = sweep(folder)
+  return {variant: {title: [float(np.max(one[seed]['evals']['samples'][key]))
+                            for seed in seeds] for title, (key, _) in COLUMNS.items()}
+          for variant, one in found.items()}
 
 
 def table(rows, pairs):

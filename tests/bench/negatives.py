@@ -120,14 +120,14 @@ def make_gaal(config, count):
 MAKERS = {'advgan': make_advgan, 'gan': make_gan, 'gaal': make_gaal}
 
 
-def figures_of(found):
-  """({column: number} of the first table, of the second) of one run."""
+def figures_of(found, unseen=UNSEEN, kinds=KINDS):
+  """({column: number} of the first table, of the second) of one run's `evals`."""
   first = {'accuracy': found['test']['accuracy'], 'PAR .8': found['test']['par']['0.8']}
-  for name, kinds in UNSEEN.items():
+  for name, group in unseen.items():
     for title, key in (('AUROC', 'auroc'), ('FPR95', 'fpr95_id_positive')):
-      first[f'{title}, {name}'] = np.mean([found[kind][key] for kind in kinds])
-    first[f'NCR .8, {name}'] = np.mean([found[kind]['ncr']['0.8'] for kind in kinds])
-  return first, {kind: found[kind]['ncr']['0.8'] for kind in KINDS}
+      first[f'{title}, {name}'] = np.mean([found[kind][key] for kind in group])
+    first[f'NCR .8, {name}'] = np.mean([found[kind]['ncr']['0.8'] for kind in group])
+  return first, {kind: found[kind]['ncr']['0.8'] for kind in kinds}
 
 
 def paired_test(one, other):
@@ -137,12 +137,12 @@ def paired_test(one, other):
   return float(stats.ttest_rel(one, other).pvalue)
 
 
-def table(found, seen):
-  """Prints a table of {variant: {column: numbers by seed}}."""
-  columns = list(found['none'])
+def table(found, seen, plain='none'):
+  """Prints a table of {variant: {column: numbers by seed}}; bold: not as `plain`."""
+  columns = list(found[plain])
   cells = [(variant, column) for variant in found for column in columns
-           if variant != 'none']
-  p_values = claims.holm([paired_test(found[variant][column], found['none'][column])
+           if variant != plain]
+  p_values = claims.holm([paired_test(found[variant][column], found[plain][column])
                           for variant, column in cells])
   differs = {cell for cell, p in zip(cells, p_values, strict=True) if p < 0.05}
   print(f'\n| negatives | {" | ".join(columns)} |\n|---{"|---" * len(columns)}|')
@@ -155,11 +155,11 @@ def table(found, seen):
     print(f'| {variant} | {" | ".join(texts)} |')
 
 
-def draw(found, path):
-  """A panel for each of PANELS: a dot per seed, and the mean."""
+def draw(found, path, panels=PANELS):
+  """A panel for each of the columns `panels`: a dot per seed, and the mean."""
   figure = Figure(figsize=(10, 0.3 * len(found) + 1.2), layout='constrained')
-  for i, column in enumerate(PANELS):
-    ax = figure.add_subplot(1, len(PANELS), i + 1)
+  for i, column in enumerate(panels):
+    ax = figure.add_subplot(1, len(panels), i + 1)
     for row, variant in enumerate(found):
       values = found[variant][column]
       ax.plot(values, [row] * len(values), '.', color='tab:blue', alpha=0.4)

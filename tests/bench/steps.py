@@ -4,10 +4,13 @@
     state, seconds = time_updates(
         bare.scanned, bare.state(), bare.batch, bare.k, budget=2)
     rate = loop(config)                                   # images/s of `train.train`
+    evaluations, seeds = sweep('runs/gan-digits')         # of its runs, by variant
 """
 
+import collections
 import contextlib
 import functools
+import glob
 import io
 import json
 import math
@@ -73,6 +76,24 @@ def make_bare(config: Mapping[str, Any]) -> Bare:
     return parallel.init_state(trainer.init, jax.random.key(0), mesh)
 
   return Bare(config, mesh, training, trainer, state, batch, step, scanned, k)
+
+
+def sweep(folder: str) -> tuple[dict[str, dict[int, dict[str, Any]]], list[int]]:
+  """Reads the runs of a sweep.
+
+  Returns:
+    ({variant: {seed: its eval.json}}, seeds that all variants have).
+  """
+  found = collections.defaultdict(dict)
+  for path in glob.glob(os.path.join(folder, '*', 'eval.json')):
+    with open(path, encoding='utf-8') as file:
+      evaluation = json.load(file)
+    found[evaluation['variant']][evaluation['seed']] = evaluation
+  seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+  if len(seeds) < 2:
+    raise SystemExit(f'expected runs in {folder}, with two seeds or more that all '
+                     f'variants have, got the seeds {seeds} of {sorted(found)}')
+  return dict(sorted(found.items())), seeds
 
 
 def machine() -> str:
