@@ -44,7 +44,8 @@ def make_config(**changes):
           negatives={'three': {'source': fake(classes=(3,))},
                      'noise': {'source': {'name': 'uniform_noise', 'num': 9}}},
           batch_size=8, negatives_per_batch=2),
-      measures=dict(num_samples=20, batch_size=8, neighbours=2),
+      measures=dict(num_samples=20, batch_size=8, neighbours=2,
+                    held_out=fake(1, classes=(0, 1, 2))),
       run=dict(log_every=8, checkpoint_every=8, updates_per_call=8, tensorboard=False))
   return presets.experiment(**toy.change(config, **changes))
 
@@ -108,9 +109,11 @@ def test_training_ends_with_measures_and_their_conventions(done):
       'pattern 0', 'pattern 1', 'pattern 2']
   assert figures['num_samples'] == 20 and figures['num_reference'] == 20
   assert figures['fid'] > 0 and 0 <= figures['precision'] <= 1
+  assert 0 <= figures['repeats'] <= 1 and 0 < figures['nearer_training'] < 1
   conventions = evaluation['conventions']
   assert 'raw pixels' in conventions['evaluation_classifier']
   assert '20 samples against 20' in conventions['fid']
+  assert '36 training images, beside those of 20 held-out' in conventions['repeats']
   assert toy.arrays(done / 'samples.npz')['image'].shape == (20, *SHAPE)
   assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
   assert [record['step'] for record in toy.records(done)] == [8, 16, 24]
@@ -466,6 +469,8 @@ MISTAKES = {
         '--workdir nowhere$'),
     'reference': ({'measures__reference': fake(shape=(5, 4, 1))},
                   r'measures.reference.*\(5, 4, 1\).*\(4, 4, 1\)'),
+    'held-out': ({'measures__held_out': fake(shape=(5, 4, 1))},
+                 r'measures.held_out.*\(5, 4, 1\).*\(4, 4, 1\)'),
     'splits': ({'measures__splits': 21}, r'measures.splits.*\b20\b.*\b21\b'),
     'neighbours': ({'measures__neighbours': 20},
                    r'measures.neighbours.*\b19\b.*\b20\b'),

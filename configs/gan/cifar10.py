@@ -25,6 +25,7 @@ def get_config(variant='nat3'):
       steps=1_000_000,
       small_steps=3000,
       positives=presets.tfds('cifar10', 'train'),
+      held_out=presets.tfds('cifar10', 'test'),
       negatives={'cifar100': presets.negative('cifar100', 'train')},
       classifier='configs/gan/classifier.py:cifar10',
       independent='configs/gan/classifier.py:cifar100',

@@ -25,6 +25,7 @@ def get_config(variant='nat3'):
       steps=100_000,
       small_steps=1200,
       positives=presets.tfds('mnist', 'train'),
+      held_out=presets.tfds('mnist', 'test'),
       negatives={'letters': presets.negative('emnist/letters', 'test')},
       classifier='configs/gan/classifier.py:mnist',
   )

@@ -17,6 +17,7 @@ def get_config(variant='nat3'):
       steps=100_000,
       small_steps=3000,
       positives=presets.tfds('svhn_cropped', 'train'),
+      held_out=presets.tfds('svhn_cropped', 'test'),
       negatives={'cifar100': presets.negative('cifar100', 'train')},
       classifier='configs/gan/classifier.py:svhn',
   )

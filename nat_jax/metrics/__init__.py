@@ -35,6 +35,7 @@ from nat_jax.metrics.manifold import (
     diversity_ratio,
     intra_class_diversity,
     kid,
+    memorisation,
     nearest_neighbours,
     prdc,
 )
@@ -90,6 +91,7 @@ __all__ = [
     'intra_class_diversity',
     'kid',
     'lower_is_better',
+    'memorisation',
     'nearest_neighbours',
     'negative_confidence_rate',
     'negative_log_likelihood',

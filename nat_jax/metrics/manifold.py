@@ -175,6 +175,60 @@ def nearest_neighbours(
   return np.take_along_axis(distance, order, 1), np.take_along_axis(index, order, 1)
 
 
+def memorisation(
+    features: ArrayLike, train: ArrayLike, held_out: ArrayLike, *,
+    share: float = 0.01, max_samples: int = 10_000, seed: int = 0,
+) -> dict[str, float]:
+  """Whether samples repeat training images, beside images that were held out.
+
+  With d(x, A) the distance of x to the nearest image of A:
+    repeats         = share of samples x with d(x, train) < q, where q is such that this
+                      holds for the share `share` of the held-out images
+    nearer_training = share of samples with d(x, train') < d(x, held_out'), ties half;
+                      train' and held_out' are equally many images, drawn at random
+
+  A generator that has learned the distribution, and no single image, has `repeats` near
+  `share` and `nearer_training` near 1/2. `repeats` is also above `share` where samples
+  are more typical than real images; `nearer_training` is not.
+
+  Args:
+    features: [n, d] of generated images.
+    train: [m, d] of the images that the generator was trained on.
+    held_out: [h, d] of other images of the same distribution.
+    share: of the held-out images that count as repeats themselves.
+    max_samples: the most generated, and the most held-out, images that are used, drawn
+      at random.
+    seed: of the random choices.
+
+  Returns:
+    'repeats' and 'nearer_training'.
+
+  Raises:
+    ValueError: no images, another rank, NaN or infinity.
+
+  Reference: Meehan et al., "A Non-Parametric Test to Detect Data-Copying in Generative
+  Models", AISTATS 2020, compare distances to training images of samples and of held-out
+  images.
+  """
+  rng = np.random.default_rng(seed)
+
+  def drawn(array, most):
+    array = np.asarray(array)
+    rows = rng.permutation(len(array))[:most] if len(array) > most else slice(None)
+    return array[rows]
+
+  def distance(some, others):
+    return nearest_neighbours(some, others, 1)[0][:, 0]
+
+  x, held_out = drawn(features, max_samples), drawn(held_out, max_samples)
+  own = distance(x, train)
+  limit = np.quantile(distance(held_out, train), share)
+  fewer = min(len(train), len(held_out))
+  one, other = (distance(x, drawn(some, fewer)) for some in (train, held_out))
+  return {'repeats': float((own < limit).mean()),
+          'nearer_training': float(((one < other) + (one == other) / 2).mean())}
+
+
 def intra_class_diversity(
     features: ArrayLike, labels: ArrayLike, num_classes: int
 ) -> np.ndarray:

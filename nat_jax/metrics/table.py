@@ -77,6 +77,8 @@ METRICS = {
     'recall': Metric('recall', 3, 'higher'),
     'density': Metric('density', 3, 'higher'),
     'coverage': Metric('coverage', 3, 'higher'),
+    'repeats': Metric('repeated training images', 3, 'lower'),
+    'nearer_training': Metric('nearer to training images', 3, 'lower'),
     'label_fidelity': Metric('label fidelity', 3, 'higher'),
     'independent_inception_score': Metric('IS of samples', 2, 'higher'),
     'reference_independent_inception_score': Metric('IS of real images', 2),

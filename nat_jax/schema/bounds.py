@@ -476,12 +476,14 @@ SPECS = {
     'evals.*.source': 'source',
     'evals.*.corrupt': 'corruption',
     'measures.reference': 'source',
+    'measures.held_out': 'source',
     'measures.features': 'features',
     'measures.independent': 'features',
 }
 OPTIONAL = ('disc_optimizer', 'data.test', 'gan_schedule', 'generator', 'discriminator',
             'disc_schedule', 'student', 'evals.*.classifier', 'data.treatment',
-            'measures.reference', 'measures.independent')  # specs that may be {}
+            'measures.reference', 'measures.held_out',
+            'measures.independent')  # specs that may be {}
 
 
 def check(path: str, key: str, value: Any) -> None:

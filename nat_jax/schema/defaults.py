@@ -142,6 +142,7 @@ GAN: dict[str, Any] = dict(
     evals={'samples': {'type': 'samples'}},
     measures=dict(  # settings of evaluations of the type 'samples'
         reference={},  # source of the real images to compare with; {}: the positives
+        held_out={},  # source of positives that are not trained on; {}: none
         num_samples=10_000,  # of the generator, and the largest number of real images
         batch_size=100,  # of the generator; its batch statistics depend on it
         truncation=0.0,  # above 0: z is drawn again where it is farther from 0

@@ -104,6 +104,7 @@ def dcgan(
     negatives: dict[str, Any],
     classifier: str,
     independent: str = '',
+    held_out: dict[str, Any] | None = None,
     num_classes: int = 10,
 ) -> ml_collections.ConfigDict:
   """Makes the config of a DCGAN as in AM-GAN: Adam 4e-4 decaying to 0, batches of 100.
@@ -119,6 +120,8 @@ def dcgan(
       in runs/classifiers.
     independent: config of a classifier of other labels, for a second Inception Score;
       '': none. It is trained first, too.
+    held_out: source of positives that are not trained on, to count samples that repeat
+      training images; None: they are not counted.
     num_classes: of the positives.
   """
   objective, count, small = parse(variant)
@@ -138,7 +141,7 @@ def dcgan(
           negatives=negatives if count else {},
           negatives_per_batch=count,
       ),
-      **_evaluated(size, classifier, independent),
+      **_evaluated(size, classifier, independent, held_out),
   )
 
 
@@ -152,6 +155,7 @@ def resnet(
     negatives: dict[str, Any],
     classifier: str,
     independent: str = '',
+    held_out: dict[str, Any] | None = None,
     num_classes: int = 10,
 ) -> ml_collections.ConfigDict:
   """Makes the config of a GAN of residual networks, by default SN-GAN's recipe.
@@ -164,7 +168,8 @@ def resnet(
     variant: a key of `RESNETS`, optionally with '_small'.
     steps: updates of the full form, where `RESNETS` has no others.
     small_steps: updates of the small form, whose networks have width 8.
-    positives, negatives, classifier, independent, num_classes: as of `dcgan`.
+    positives, negatives, classifier, independent, held_out, num_classes: as of
+      `dcgan`.
 
   Raises:
     ValueError: an unknown variant.
@@ -207,17 +212,18 @@ def resnet(
           negatives=negatives if count else {},
           negatives_per_batch=count,
       ),
-      **_evaluated(size, classifier, independent),
+      **_evaluated(size, classifier, independent, held_out),
   )
 
 
-def _evaluated(size, classifier, independent):
+def _evaluated(size, classifier, independent, held_out):
   """The groups `measures` and `run` of a form, `FULL` or `SMALL`."""
   return dict(
       measures=dict(
           num_samples=size['num_samples'],
           features=_checkpoint(classifier),
           independent=_checkpoint(independent) if independent else {},
+          held_out=held_out or {},
       ),
       run={key: size[key] for key in RUN_KEYS},
   )

@@ -454,6 +454,31 @@ def test_prdc_of_dropped_modes_and_of_rubbish():
   assert [same[name] for name in ('precision', 'recall', 'coverage')] == [1] * 3
 
 
+def test_memorisation_of_points_on_a_line():
+  train, held_out = np.array([[0.0], [10], [20]]), np.array([[1.0], [12], [24]])
+  # Held-out points are 1, 2 and 4 from a training point: the median is 2.
+  found = metrics.memorisation(
+      np.array([[0.5], [11], [20], [13]]), train, held_out, share=0.5)
+  assert found == {'repeats': 3 / 4, 'nearer_training': 2 / 4}  # two ties
+  copies = metrics.memorisation(train, train, held_out)
+  assert copies == {'repeats': 1, 'nearer_training': 1}
+  assert metrics.memorisation(held_out, train, held_out)['nearer_training'] == 0
+
+
+def test_memorisation_of_a_generator_that_has_learned_the_distribution():
+  draw = np.random.default_rng(0).normal
+  x, train, held_out = draw(size=(2000, 3)), draw(size=(900, 3)), draw(size=(600, 3))
+  found = metrics.memorisation(x, train, held_out)
+  assert abs(found['nearer_training'] - 0.5) < 0.05 and found['repeats'] < 0.03
+  half = metrics.memorisation(np.concatenate([x[:500], train[:500]]), train, held_out)
+  assert half['repeats'] > 0.49
+  # Two thirds of the repeated images are among as many as were held out.
+  assert half['nearer_training'] == pytest.approx(
+      0.5 * 0.5 + 0.5 * (2 / 3 + 1 / 3 * 0.5), abs=0.05)
+  some = metrics.memorisation(x, train, held_out, max_samples=300)
+  assert some != found and abs(some['nearer_training'] - 0.5) < 0.1
+
+
 def test_prdc_of_a_random_part():
   x, y = rng(1).normal(size=(60, 2)), rng(2).normal(size=(40, 2))
   part = metrics.prdc(x, y, max_samples=50)

@@ -209,6 +209,7 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
   _check_numbers(settings, *real['features'].shape)
   real = {**real, 'labels': _classes(real)}
   independent = _independent(settings, arrays.image, given.shape, mesh, others)
+  memorised = _memorised(config, extractor, given.shape)
 
   def measure(state):
     images = sample(state, settings['num_samples'], config['seed'])
@@ -220,7 +221,9 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
     if extractor.num_classes:
       figures['reference_class_shares'] = metrics.class_histogram(
           real['labels'], extractor.num_classes).tolist()
-    for more in (independent(images), _label_fidelity(config, found)):
+    for more in (
+        independent(images), memorised(found['features']),
+        _label_fidelity(config, found)):
       for part, some in zip((figures, conventions), more, strict=True):
         part.update(some)
     figures['spread'] = float(_spread(images) / _spread(arrays.image))
@@ -265,6 +268,30 @@ def _independent(settings, real, image_shape, mesh, others):
   of_real = score(real)
   return lambda images: (
       {name: score(images), f'reference_{name}': of_real}, {name: extractor.convention})
+
+
+def _memorised(config, extractor, image_shape):
+  """Returns features of samples -> (figures, conventions) of `metrics.memorisation`."""
+  settings = config['measures']
+  if not settings.get('held_out'):  # a run of a version without that key has none
+    return lambda found: ({}, {})
+  train, held_out = (
+      features.reference(source, num, extractor, image_shape, key)[1]['features']
+      for key, source, num in (
+          ('data.positives', config['data']['positives'], None),
+          ('measures.held_out', settings['held_out'], settings['num_samples'])))
+  convention = (
+      f'Distances to the nearest of {len(train)} training images, beside those of '
+      f'{len(held_out)} held-out images: ')
+
+  def measure(found):
+    return metrics.memorisation(found, train, held_out, seed=config['seed']), {
+        'repeats': f'{convention}share of samples that are nearer than 99 % of the '
+        'held-out images; 0.01 is expected.',
+        'nearer_training': f'{convention}share of samples that are nearer to the '
+        'training images than to equally many held-out ones; 0.5 is expected.'}
+
+  return measure
 
 
 def _label_fidelity(config, found):

@@ -147,17 +147,18 @@ FEATURES = {'pixels': pixels, 'checkpoint': checkpoint, 'inception': inception}
 
 
 def reference(
-    source: Mapping[str, Any], num: int, features: Features,
-    image_shape: tuple[int, ...],
+    source: Mapping[str, Any], num: int | None, features: Features,
+    image_shape: tuple[int, ...], key: str = 'measures.reference',
 ) -> tuple[data.Arrays, dict[str, np.ndarray]]:
   """Loads real images, and computes their features or reads them from a cache on disk.
 
   Args:
     source: spec of a data source.
     num: the most images; they are drawn without repetition by a fixed seed, in random
-      order (which an Inception Score over splits needs).
+      order (which an Inception Score over splits needs). None: all.
     features: the evaluation classifier.
     image_shape: the shape that the images must have.
+    key: of the source in the config, for the error.
 
   Returns:
     (images and labels, the result of `features.apply`).
@@ -168,7 +169,7 @@ def reference(
   arrays = data.load(source)
   if arrays.image.shape[1:] != tuple(image_shape):
     raise ValueError(
-        f'measures.reference has images of {arrays.image.shape[1:]}, the training '
+        f'{key} has images of {arrays.image.shape[1:]}, the training '
         f'images are {tuple(image_shape)}; choose a source of the same shape')
   rows = np.random.default_rng(0).permutation(len(arrays.label))[:num]
   arrays = arrays._replace(image=arrays.image[rows], label=arrays.label[rows])

@@ -32,6 +32,7 @@ from nat_jax.tasks.gan.tables import SAMPLES, classifier, samples_of
 SCORES = ('inception_score', 'am_score', 'fid')
 DISTANCES = ('kid', 'cafd', 'cafd_left_out', 'diversity')
 MANIFOLD = ('precision', 'recall', 'density', 'coverage')
+MEMORISED = ('repeats', 'nearer_training')
 INDEPENDENT = ('independent_inception_score', 'reference_independent_inception_score')
 INCEPTION = 'Inception 2015'  # in the name of the evaluation classifier of papers
 ONE_ROW = {SAMPLES: {'eval': SAMPLES}}
@@ -170,6 +171,9 @@ def _more_measures(found, groups) -> Iterator[Table]:
        'mean distance within a class, as a ratio to that of real images.', DISTANCES),
       ('Precision and density: how close samples are to real images. Recall and '
        'coverage: how many real images have samples close to them.', MANIFOLD),
+      ('Repeated training images: share of samples that are nearer to a training image '
+       'than 99 % of the held-out images are; about .01 without repetition. Nearer to '
+       'training images: than to equally many held-out ones; about .5.', MEMORISED),
       ('Inception Score by a classifier of other labels, which the discriminator was '
        'not trained on.', INDEPENDENT),
       ('Label fidelity: share of samples that the evaluation classifier assigns to the '
