@@ -168,7 +168,9 @@ def test_other_run_is_refused_and_not_moved(bucket):
 
 def test_evaluation_that_is_interrupted(bucket, monkeypatch):
   """eval.json goes first and comes last, so that no two evaluations are mixed."""
-  results.write_evaluation(URL, {'step': 1, 'evals': {}}, {'a/b': {'x': np.ones(2)}})
+  config = {'name': 'toy', 'variant': 'nat', 'seed': 0}
+  results.write_evaluation(
+      URL, config, 1, {'evals': {}}, {'a/b': {'x': np.ones(2)}})
   folder = bucket / 'runs' / 'toy'
   assert results.read_arrays(URL, 'a/b', step=1)['x'].tolist() == [1, 1]
   upload, names = files._upload, []
@@ -182,7 +184,7 @@ def test_evaluation_that_is_interrupted(bucket, monkeypatch):
   monkeypatch.setattr(files, '_upload', full)
   with pytest.raises(OSError, match='no network'):
     results.write_evaluation(
-        URL, {'step': 2, 'evals': {}}, {'a/b': {'x': np.ones(2)}, 'c': {}})
+        URL, config, 2, {'evals': {}}, {'a/b': {'x': np.ones(2)}, 'c': {}})
   assert names == [f'{URL}/a/b.npz', f'{URL}/c.npz']
   assert results.read_evaluation(URL) is None and not (folder / 'c.npz').exists()
 

@@ -27,7 +27,7 @@ from nat_jax import classifier
 from nat_jax.classifier import Classifier
 from nat_jax.commands import card, flags, predict
 from nat_jax.data import decode
-from nat_jax.runtime import files, portable, writers
+from nat_jax.runtime import files, portable
 from nat_jax.tasks.classify import rule
 
 FORMAT = 1  # of meta.json
@@ -87,7 +87,7 @@ def export(
       '__main__.py': MAIN.encode(),
   }
   parts['meta.json'] = json.dumps(
-      writers.finite(meta(clf, promise, parts)), indent=2).encode()
+      files.finite(meta(clf, promise, parts)), indent=2).encode()
   with files.replacing(out, 'wb') as file, zipfile.ZipFile(file, 'w') as zipped:
     for name, data in parts.items():
       about = zipfile.ZipInfo(name)  # dated 1980: equal checkpoints make equal files

@@ -22,13 +22,14 @@ import contextlib
 import importlib.util
 import io
 import json
+import math
 import os
 import pathlib
 import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,17 @@ def _uploading_together(folder):
       (folder / list(asked)[-1]).unlink(missing_ok=True)
     for name, place in asked.items():
       _upload(folder / name, place.read_bytes())
+
+
+def finite(value: Any) -> Any:
+  """Returns a nested value with NaN and infinity replaced by None: standard JSON."""
+  if isinstance(value, Mapping):
+    return {k: finite(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [finite(v) for v in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -1,6 +1,6 @@
 """The results of an evaluation in a workdir: eval.json and .npz files of arrays.
 
-    write_evaluation(workdir, {'step': 6, 'evals': {...}}, {'scores/test': {...}})
+    write_evaluation(workdir, config, 6, {'evals': {...}}, {'scores/test': {...}})
     read_evaluation(workdir)                     # None if there is no eval.json
     read_arrays(workdir, 'scores/test', step=6)  # None if there is no such file
 
@@ -25,10 +25,11 @@ CLASSIFIER = 'evaluation_classifier'  # key of a GAN's conventions in eval.json
 STEP = 'step'  # array in every .npz file: the step of the evaluated checkpoint
 # Keys of an evaluation set in eval.json whose values are text.
 TEXT = ('part', 'type', 'corruption')
+IDENTITY = ('name', 'variant', 'seed')  # keys of a config that eval.json has too
 
 
 def write_evaluation(
-    workdir: str, evaluation: Mapping[str, Any],
+    workdir: str, config: Mapping[str, Any], step: int, evaluation: Mapping[str, Any],
     arrays: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, Any]:
   """Writes the .npz files and then eval.json, in the first process only.
@@ -38,18 +39,22 @@ def write_evaluation(
 
   Args:
     workdir: of the run.
-    evaluation: content of eval.json; its 'step' is also saved in every .npz file.
+    config: of the run; its name, variant and seed stand in eval.json.
+    step: of the state that was evaluated; it stands in every file.
+    evaluation: the rest of eval.json, with the figures of the sets in 'evals'.
     arrays: file name without '.npz', such as 'scores/test' -> arrays by name.
 
   Returns:
-    The content of eval.json: `evaluation` with the key 'format'.
+    The content of eval.json, with None in place of NaN and infinity.
   """
-  evaluation = {'format': schema.FORMAT, **evaluation}
+  evaluation = files.finite({
+      'format': schema.FORMAT, **{key: config[key] for key in IDENTITY}, 'step': step,
+      **evaluation})
   if jax.process_index():
     return evaluation
   with files.writing_together(workdir) as path:
     for name, values in arrays.items():
-      files.write_npz(path(f'{name}.npz'), **values, step=evaluation['step'])
+      files.write_npz(path(f'{name}.npz'), **values, step=step)
     files.write_json(path(EVALUATION), evaluation)
   return evaluation
 

@@ -51,7 +51,7 @@ def open_writers(
   with _events(workdir if tensorboard else None) as write_events:
 
     def write(record):
-      files.append(path, (json.dumps(finite(record)) + '\n').encode())
+      files.append(path, (json.dumps(files.finite(record)) + '\n').encode())
       if record['kind'] not in (START, END):
         write_events(record)
 
@@ -155,17 +155,6 @@ def flat(record: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, flo
       yield from flat(value, f'{prefix}{key}/')
     elif isinstance(value, int | float) and key != 'step' and math.isfinite(value):
       yield prefix + key, value
-
-
-def finite(value: Any) -> Any:
-  """Returns a nested value with NaN and infinity replaced by None: standard JSON."""
-  if isinstance(value, Mapping):
-    return {k: finite(v) for k, v in value.items()}
-  if isinstance(value, list):
-    return [finite(v) for v in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
 
 
 WIDTH = 80  # columns of a progress line, as terminals have

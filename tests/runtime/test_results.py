@@ -11,6 +11,7 @@ import pytest
 
 from nat_jax.runtime import files, results
 
+CONFIG = {'name': 'toy', 'variant': 'nat', 'seed': 0}
 ARRAYS = {'scores/test': {'max_prob': [0.5]}, 'scores/noise': {'max_prob': [0.25]},
           'mistakes/noise': {'image': [0]}}
 
@@ -19,7 +20,7 @@ def write(workdir, step):
   arrays = {name: {key: np.array(x) * step for key, x in values.items()}
             for name, values in ARRAYS.items()}
   results.write_evaluation(
-      workdir, {'step': step, 'evals': {'test': {'n': 1, 'part': 'test'}}}, arrays)
+      workdir, CONFIG, step, {'evals': {'test': {'n': 1, 'part': 'test'}}}, arrays)
 
 
 def read(workdir):

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nat_jax import data, losses, metrics, schema
-from nat_jax.runtime import inference, parallel, results, writers
+from nat_jax.runtime import inference, parallel, results
 from nat_jax.task import Evaluator, Inputs, Others, Run, State, Trainer
 from nat_jax.tasks import attacks, images
 from nat_jax.tasks.advgan import target as target_lib
@@ -91,10 +91,9 @@ def make_evaluator(
       arrays[ADVERSARIAL]['names'] = np.array(positives.names)
     arrays |= {f'{EXAMPLES}/{name}': found for name, found in examples.items()}
     evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'num_classes': config['num_classes'],
+        'num_classes': config['num_classes'],
         'class_names': list(given.class_names), 'evals': figures}
-    return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
+    return results.write_evaluation(workdir, config, step, evaluation, arrays)
 
   periods = schema.periods(config)
   pictures = 2 * NUM_EXAMPLES * len(periods) + (

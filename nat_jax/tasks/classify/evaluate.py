@@ -325,8 +325,7 @@ def save_evaluation(
     OSError: a file could not be written.
   """
   evaluation = {
-      'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-      'step': step, 'reference': config['reference'],
+      'reference': config['reference'],
       'num_classes': config['num_classes'], 'class_names': list(class_names),
       'background': any(one['logits'].shape[1] > config['num_classes']
                         for one in scores.values()),
@@ -344,7 +343,7 @@ def save_evaluation(
       arrays[f'{results.MISTAKES}/{name}'] = _worst(config, one, values)
   if maps:
     arrays[results.ATTENTION] = maps
-  return results.write_evaluation(workdir, evaluation, arrays)
+  return results.write_evaluation(workdir, config, step, evaluation, arrays)
 
 
 def _worst(config, eval_set, scores):

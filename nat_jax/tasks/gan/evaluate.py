@@ -16,7 +16,7 @@ from scipy import special
 
 from nat_jax import data, metrics, registry, schema
 from nat_jax.reports import pictures
-from nat_jax.runtime import files, parallel, results, writers
+from nat_jax.runtime import files, parallel, results
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks import images as shared
 from nat_jax.tasks.gan import features
@@ -148,12 +148,11 @@ def make_evaluator(
       if name == results.SAMPLES:
         arrays[results.SAMPLES] = {'image': images}
     evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'num_classes': config['num_classes'],
+        'num_classes': config['num_classes'],
         'class_names': list(given.class_names), 'evals': figures,
         'conventions': conventions,
     }
-    return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
+    return results.write_evaluation(workdir, config, step, evaluation, arrays)
 
   # The images of samples.npz, and a sheet (PNG) per evaluation.
   sheets = sum(1 + steps // (every or steps) for every in periods.values())

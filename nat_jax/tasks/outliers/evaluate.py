@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nat_jax import metrics
-from nat_jax.runtime import files, inference, results, writers
+from nat_jax.runtime import files, inference, results
 from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.outliers import step as steps
 
@@ -105,14 +105,12 @@ def make_evaluator(
   def save(state, step, figures, score):
     del state
     evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'class_names': list(arrays.names), 'evals': figures,
+        'class_names': list(arrays.names), 'evals': figures,
         'num_outliers': int(is_outlier.sum()) if known else None}
     if jax.process_index() == 0:
       _write_csv(os.path.join(workdir, CSV), score, arrays)
-    return results.write_evaluation(
-        workdir, writers.finite(evaluation),
-        {TRAINING: {'score': score, 'label': arrays.label}})
+    return results.write_evaluation(workdir, config, step, evaluation, {
+        TRAINING: {'score': score, 'label': arrays.label}})
 
   return Evaluator(
       {GAAL: config['run']['eval_every']}, run, save, summary, 100 * len(vectors))

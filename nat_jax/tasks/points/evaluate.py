@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from nat_jax import data, registry
-from nat_jax.runtime import files, parallel, results, writers
+from nat_jax.runtime import files, parallel, results
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks.points import measures
 from nat_jax.tasks.points.step import seeds_of
@@ -86,19 +86,19 @@ def make_evaluator(
     merit = measures.measure(
         np.array(steps), distance, boundary, samples, held_out, threshold
     ) | measures.coverage(samples, points.modes)
-    evaluation = writers.finite({
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'seeds': seeds_of(config), 'num_samples': config['num_samples'],
+    evaluation = {
+        'seeds': seeds_of(config), 'num_samples': config['num_samples'],
         'measure': ('' if given.shape[0] == 1 else 'sliced ') + 'Wasserstein distance',
         'floor': held_out.floor, 'threshold': threshold,
         'num_modes': points.modes.num if points.modes else 0,
         'evals': {'samples': {name: x.tolist() for name, x in merit.items()}},
         'curve': {'step': steps, 'distance': distance.tolist()},
-    })
+    }
     rows = np.linspace(0, len(points.negative) - 1, DRAWN, dtype=int)
-    return results.write_evaluation(workdir, evaluation, {results.POINTS: dict(
-        steps=np.array(steps), samples=drawn, boundary=boundary, grid=where,
-        data=held_out.points[:DRAWN], negative=points.negative[rows])})
+    return results.write_evaluation(workdir, config, step, evaluation, {
+        results.POINTS: dict(
+            steps=np.array(steps), samples=drawn, boundary=boundary, grid=where,
+            data=held_out.points[:DRAWN], negative=points.negative[rows])})
 
   # float16 arrays of all evaluations, once in snapshots/ and once in points.npz.
   size = config['num_seeds'] * (2 * DRAWN * given.shape[0] + len(where)) * 2

@@ -14,7 +14,7 @@ import numpy as np
 
 from nat_jax import data, metrics, schema
 from nat_jax.metrics import segmentation
-from nat_jax.runtime import inference, parallel, results, writers
+from nat_jax.runtime import inference, parallel, results
 from nat_jax.task import Evaluator, Inputs, Others, State, Trainer
 from nat_jax.tasks.segment import build
 
@@ -57,11 +57,10 @@ def make_evaluator(
     if made is not None:
       arrays[f'{EXAMPLES}/{SYNTHETIC}'] = made
     evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'num_classes': config['num_classes'], 'rare': config['rare'],
+        'num_classes': config['num_classes'], 'rare': config['rare'],
         'class_names': list(given.class_names), 'reference': config['reference'],
         'evals': figures}
-    return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
+    return results.write_evaluation(workdir, config, step, evaluation, arrays)
 
   periods = schema.periods(config)
   num_bytes = 4 * NUM_EXAMPLES * (len(sets) + 1) * math.prod(given.shape)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from nat_jax import metrics
-from nat_jax.runtime import inference, parallel, results, writers
+from nat_jax.runtime import inference, parallel, results
 from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.time_series import inputs, score
 
@@ -69,8 +69,7 @@ def make_evaluator(
     del state
     rule, found = details
     evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, RULE: rule, 'evals': figures}
+        RULE: rule, 'evals': figures}
     arrays = {}
     if parts.test is not None:
       arrays[TEST] = {
@@ -78,7 +77,7 @@ def make_evaluator(
       if parts.test.label is not None:
         arrays[TEST]['label'] = parts.test.label
         evaluation['kinds'] = list(parts.test.kinds)
-    return results.write_evaluation(workdir, writers.finite(evaluation), arrays)
+    return results.write_evaluation(workdir, config, step, evaluation, arrays)
 
   num = sum(len(values) for values in _test_values(parts))
   return Evaluator(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nat_jax import data, metrics, names
-from nat_jax.runtime import results, writers
+from nat_jax.runtime import results
 from nat_jax.task import Evaluator, Inputs, Others, Run, Trainer
 from nat_jax.tasks.zero_shot import build, scores
 from nat_jax.tasks.zero_shot.scores import View
@@ -87,10 +87,9 @@ def make_evaluator(
     by_method, made = details
     view = views[MODEL]
     evaluation = {
-        'name': config['name'], 'variant': config['variant'], 'seed': config['seed'],
-        'step': step, 'class_names': [examples.names[c] for c in view.candidates],
+        'class_names': [examples.names[c] for c in view.candidates],
         'seen': seen_of(examples, view).tolist(), 'evals': figures}
-    return results.write_evaluation(workdir, writers.finite(evaluation), {
+    return results.write_evaluation(workdir, config, step, evaluation, {
         TEST: {'row': view.rows, 'candidate': view.candidates,
                'label': examples.label[view.rows], **by_method},
         FEATURES: drawn(examples, made)})
