@@ -181,6 +181,7 @@ def _check_arguments(argv):
     raise ValueError(
         f'unexpected arguments {argv}; only --mode=report, --mode=sweep, '
         '--mode=predict and --mode=embed take arguments without --')
+  commands.flags.check_mode(MODE.value)
   _sigterm_status()
   if MODE.value == 'sweep':
     if DISTRIBUTED.value:

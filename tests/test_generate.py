@@ -545,8 +545,9 @@ def test_command_line(copy, classifier, monkeypatch, capsys):
       ('generate', classifier, f'GANs.*{classifier}'),
       ('predict', copy, f'classifiers.*{copy}'),
       ('posthoc', copy, f'classifiers.*{copy}')):
+    images = ['--images=.'] * (mode == 'predict')
     with pytest.raises(SystemExit, match=f'^error: .*{message}'):
-      toy.run_main(monkeypatch, f'--mode={mode}', f'--workdir={where}', '--images=.')
+      toy.run_main(monkeypatch, f'--mode={mode}', f'--workdir={where}', *images)
 
 
 @pytest.mark.parametrize('damage', [

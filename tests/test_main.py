@@ -16,7 +16,7 @@ import pytest
 import toy
 from tensorboard.backend.event_processing import event_file_loader
 
-from nat_jax import train
+from nat_jax import commands, train
 from nat_jax.commands import report
 from nat_jax.runtime import checkpoint
 
@@ -292,3 +292,21 @@ def test_second_run_of_a_pair_is_checked_before_the_first_trains(folder, monkeyp
     toy.run_main(monkeypatch, '--mode=train', '--config', str(folder / 'toy.py'),
              '--config.compare_with=nat', '--workdir', str(folder / 'pair'))
   assert trained == []
+
+
+def test_a_flag_of_another_mode_is_refused(monkeypatch):
+  for args, message in (
+      (('--mode=evaluate', '--accept=0.9'), '--mode=evaluate.*--accept.*calibrate'),
+      (('--mode=report', '--format=png'), '--mode=report.*--format.*--mode=generate'),
+      (('--mode=posthoc', '--top=3'), '--mode=posthoc.*--top.*influence and .*predict'),
+  ):
+    with pytest.raises(SystemExit, match=message):
+      toy.run_main(monkeypatch, *args, '--workdir=nowhere')
+
+
+def test_the_help_of_every_flag_names_its_modes():
+  found = {flag.name: commands.flags.modes_of(flag)
+           for flag in commands.flags.all_flags()}
+  assert [name for name, modes in found.items() if not modes] == ['workdir']
+  assert set().union(*found.values()) <= set(commands.COMMANDS)
+  assert found['top'] == {'predict', 'influence'} and found['on'] == {'sweep'}

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from nat_jax import losses, main, models, registry, runs, train
+from nat_jax import commands, losses, main, models, registry, runs, train
 from nat_jax.runtime import checkpoint, parallel
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -53,13 +53,9 @@ def run_main(monkeypatch, *args):
   # Overrides are flags that are defined when a command line names them.
   for name in [name for name in flags.FLAGS if name.startswith('config.')]:
     delattr(flags.FLAGS, name)
-  for name in ('step', 'seed', 'num', 'labels', 'interpolate', 'neighbours', 'images',
-               'scores', 'per_set', 'seeds', 'jobs', 'on', 'submit', 'dry_run',
-               'accept', 'score', 'cost_error', 'cost_refusal', 'negative_share', 'out',
-               'top', 'sheet', 'strict', 'share', 'threshold', 'host', 'port',
-               'rate', 'backbone', 'of', 'method', 'memory', 'truncation', 'mode',
-               'format', 'truncations'):
-    flags.FLAGS[name].unparse()
+  for flag in commands.flags.all_flags():
+    flag.unparse()
+  flags.FLAGS['mode'].unparse()
   main.main(main.parse(sys.argv))
 
 

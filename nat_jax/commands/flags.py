@@ -1,5 +1,10 @@
-"""The flags of all modes, and the exceptions that are users' mistakes. No JAX."""
+"""The flags of all modes, and the exceptions that are users' mistakes. No JAX.
 
+The help of a flag starts with the modes that use it: 'calibrate: share of ...'. Other
+modes refuse the flag (`check_mode`).
+"""
+
+import re
 from collections.abc import Sequence
 
 from absl import flags
@@ -122,6 +127,7 @@ SUBMIT = flags.DEFINE_string(
 DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'sweep: check everything and print the commands, the script of '
     'Slurm or the YAML of SkyPilot; start nothing.')
+MODES = r'([a-z]+(?:, [a-z]+)*): '  # in the help of a flag
 MISTAKES = (ValueError, TypeError, OSError)  # most likely caused by the user
 
 
@@ -134,6 +140,31 @@ def needed(flag: flags.FlagHolder, mode: str) -> str:
   if not flag.value:
     raise ValueError(f'--mode={mode} needs --{flag.name}')
   return flag.value
+
+
+def all_flags() -> list[flags.Flag]:
+  """The flags of this module but --config, which some modes pass over."""
+  every = flags.FLAGS.get_key_flags_for_module(__name__)
+  return [flag for flag in every if flag.name != CONFIG.name]
+
+
+def modes_of(flag: flags.Flag) -> set[str]:
+  """The modes that use a flag, by its help; empty: all."""
+  text = re.sub(r'^<.*?>: ', '', flag.help)  # absl puts the values of an enum first
+  if not re.match(MODES, text):
+    return set()
+  return {mode for modes in re.findall(rf'(?:^|; ){MODES}', text)
+          for mode in modes.split(', ')}
+
+
+def check_mode(mode: str) -> None:
+  """Raises ValueError if a flag was given that a mode does not use."""
+  for flag in all_flags():
+    if flag.present and modes_of(flag) and mode not in modes_of(flag):
+      raise ValueError(
+          f'--mode={mode} does not use --{flag.name}, which is a flag of '
+          f'{" and ".join(f"--mode={one}" for one in sorted(modes_of(flag)))}; leave '
+          'it out')
 
 
 def refuse(given: Sequence[flags.FlagHolder], where: str) -> None:
