@@ -13,7 +13,7 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import losses, runs, train
+from nat_jax import data, losses, runs, train
 from nat_jax.commands import generate, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
@@ -563,7 +563,7 @@ def test_a_damaged_cache_of_features_is_made_again(
     return {'features': images.reshape(len(images), -1).astype(np.float32)}
 
   classifier = features.Features('', 'pixels again', apply, 0)
-  source = {'name': 'fake', 'num': 8, 'shape': (4, 4, 1)}
+  source = data.load({'name': 'fake', 'num': 8, 'shape': (4, 4, 1)})
   _, found = features.reference(source, 8, classifier, (4, 4, 1))
   file, = (tmp_path / 'features').iterdir()
   whole = file.read_bytes()

@@ -123,8 +123,8 @@ def make_measure(
       spec.get('workdir', ''), spec.get('step'), mesh=run.mesh, image_shape=run.shape,
       others=others)
   real = metrics.gaussian_stats(features.reference(
-      settings['reference'] or positives, settings['num_samples'], extractor,
-      run.shape)[1]['features'])
+      data.load(settings['reference'] or positives), settings['num_samples'],
+      extractor, run.shape)[1]['features'])
   judge = others.restore(spec['workdir'], spec.get('step'), 'classify')
   size = settings['batch_size']  # BatchNorm of generators has batches of this size
   num = max(1, min(MOST, settings['num_samples']) // size) * size

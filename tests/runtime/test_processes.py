@@ -142,6 +142,7 @@ os.environ['NAT_JAX_CACHE'] = cache = os.path.join(sys.argv[1], k)
 from nat_jax.runtime import parallel, processes
 processes.join()
 import jax, numpy as np
+from nat_jax import data
 from nat_jax.tasks.gan import features
 run = parallel.wrap_head(lambda state, x: x.astype('float32').sum((1, 2, 3)),
                          parallel.make_mesh())
@@ -150,7 +151,7 @@ def apply(images):
   calls.append(len(images))
   return {'features': np.asarray(run({}, images))}
 judge = features.Features('', 'sum', apply, 0)
-source = {'name': 'fake', 'num': 8, 'shape': (4, 4, 1)}
+source = data.load({'name': 'fake', 'num': 8, 'shape': (4, 4, 1)})
 first, found = features.reference(source, 8, judge, (4, 4, 1))
 _, again = features.reference(source, 8, judge, (4, 4, 1))
 assert calls == [8]

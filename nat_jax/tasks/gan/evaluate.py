@@ -204,7 +204,7 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
       image_shape=given.shape, others=others)
   source = settings['reference'] or config['data']['positives']
   arrays, real = features.reference(
-      source, settings['num_samples'], extractor, given.shape)
+      data.load(source), settings['num_samples'], extractor, given.shape)
   _check_numbers(settings, *real['features'].shape)
   real = {**real, 'labels': _classes(real)}
   independent = _independent(settings, arrays.image, given.shape, mesh, others)
@@ -274,11 +274,13 @@ def _memorised(config, extractor, image_shape):
   settings = config['measures']
   if not settings.get('held_out'):  # a run of a version without that key has none
     return lambda found: ({}, {})
+  train, _ = shared.load_sets(config, uses_negatives=False)
   train, held_out = (
-      features.reference(source, num, extractor, image_shape, key)[1]['features']
-      for key, source, num in (
-          ('data.positives', config['data']['positives'], None),
-          ('measures.held_out', settings['held_out'], settings['num_samples'])))
+      features.reference(arrays, num, extractor, image_shape, key)[1]['features']
+      for key, arrays, num in (
+          ('data.positives', train, None),
+          ('measures.held_out', data.load(settings['held_out']),
+           settings['num_samples'])))
   convention = (
       f'Distances to the nearest of {len(train)} training images, beside those of '
       f'{len(held_out)} held-out images: ')

@@ -7,8 +7,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -147,26 +147,25 @@ FEATURES = {'pixels': pixels, 'checkpoint': checkpoint, 'inception': inception}
 
 
 def reference(
-    source: Mapping[str, Any], num: int | None, features: Features,
+    arrays: data.Arrays, num: int | None, features: Features,
     image_shape: tuple[int, ...], key: str = 'measures.reference',
 ) -> tuple[data.Arrays, dict[str, np.ndarray]]:
-  """Loads real images, and computes their features or reads them from a cache on disk.
+  """Computes the features of real images, or reads them from a cache on disk.
 
   Args:
-    source: spec of a data source.
+    arrays: the images.
     num: the most images; they are drawn without repetition by a fixed seed, in random
       order (which an Inception Score over splits needs). None: all.
     features: the evaluation classifier.
     image_shape: the shape that the images must have.
-    key: of the source in the config, for the error.
+    key: of the config that names their source, for the error.
 
   Returns:
-    (images and labels, the result of `features.apply`).
+    (the images that were used, with labels; the result of `features.apply`).
 
   Raises:
     ValueError: the images have another shape.
   """
-  arrays = data.load(source)
   if arrays.image.shape[1:] != tuple(image_shape):
     raise ValueError(
         f'{key} has images of {arrays.image.shape[1:]}, the training '

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nat_jax import data, metrics, registry
+from nat_jax import metrics, registry
 from nat_jax.task import Others, Run
+from nat_jax.tasks import images as shared
 from nat_jax.tasks.gan import features
 
 SHOWN = 10  # samples on the sheet
@@ -43,7 +44,7 @@ def make_search(
   extractor = registry.build(
       features.FEATURES, gan.config['measures']['features'], what='features',
       mesh=gan.mesh, image_shape=gan.shape, others=others)
-  train = data.load(gan.config['data']['positives']).image
+  train = shared.load_sets(gan.config, uses_negatives=False)[0].image
   if train.shape[1:] != gan.shape:
     raise ValueError(
         f'the run was trained on images of {gan.shape}, and its source data.positives '
