@@ -25,23 +25,26 @@ COLUMNS = {  # title -> (key in eval.json, digits)
     'IS': ('inception_score', 2), 'AM score': ('am_score', 3), 'FID': ('fid', 2),
     'KID': ('kid', 3), 'CAFD': ('cafd', 2), 'precision': ('precision', 2),
     'recall': ('recall', 2), 'density': ('density', 2), 'coverage': ('coverage', 2),
-    'largest class': ('class_shares', 2)}
+    'largest class': ('class_shares', 2),
+    'repeats': ('repeats', 3), 'nearer training': ('nearer_training', 3)}
 
 
 def read(folder):
   """{variant: {title: [numbers by seed]}} of the seeds that all variants have."""
   found, seeds = sweep(folder)
   return {variant: {title: [float(np.max(one[seed]['evals']['samples'][key]))
-                            for seed in seeds] for title, (key, _) in COLUMNS.items()}
+                            for seed in seeds] for title, (key, _) in COLUMNS.items()
+                    if key in one[seeds[0]]['evals']['samples']}
           for variant, one in found.items()}
 
 
 def table(rows, pairs):
   """Prints {row: {title: text}} with bold cells where the pairs of numbers differ."""
-  cells = [(row, title) for row in pairs for title in COLUMNS]
+  columns = list(next(iter(rows.values())))
+  cells = [(row, title) for row in pairs for title in columns]
   p_values = claims.holm([paired_test(*pairs[row][title]) for row, title in cells])
   differs = {cell for cell, p in zip(cells, p_values, strict=True) if p < 0.05}
-  print(f'\n| variant | {" | ".join(COLUMNS)} |\n|---{"|---" * len(COLUMNS)}|')
+  print(f'\n| variant | {" | ".join(columns)} |\n|---{"|---" * len(columns)}|')
   for row, texts in rows.items():
     print(f'| `{row}` | ' + ' | '.join(
         f'**{text}**' if (row, title) in differs else text
@@ -59,10 +62,10 @@ def main():
   if PLAIN not in found:
     raise SystemExit(f'expected the variant {PLAIN} among {", ".join(found)}')
   print(f'{len(found[PLAIN]["IS"])} seeds; {machine()}')
-  table({variant: {title: text_of(row[title], digits)
-                   for title, (_, digits) in COLUMNS.items()}
+  table({variant: {title: text_of(values, COLUMNS[title][1])
+                   for title, values in row.items()}
          for variant, row in found.items()},
-        {variant: {title: (row[title], found[PLAIN][title]) for title in COLUMNS}
+        {variant: {title: (row[title], found[PLAIN][title]) for title in row}
          for variant, row in found.items() if variant != PLAIN})
   changes, pairs = {}, {}
   for variant, row in found.items():
@@ -70,11 +73,11 @@ def main():
     without = found.get(objective, found.get(f'{objective}0'))
     if not int(count or 0) or without is None:
       continue
-    pairs[variant] = {title: (row[title], without[title]) for title in COLUMNS}
-    changes[variant] = {
-        title: text_of(np.subtract(*pairs[variant][title]), digits, '+')
-        for title, (_, digits) in COLUMNS.items()}
-  table(changes, pairs)
+    pairs[variant] = {title: (row[title], without[title]) for title in row}
+    changes[variant] = {title: text_of(np.subtract(*pair), COLUMNS[title][1], '+')
+                        for title, pair in pairs[variant].items()}
+  if changes:
+    table(changes, pairs)
 
 
 if __name__ == '__main__':
