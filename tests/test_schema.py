@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from nat_jax import data, losses, models, runs, schema
+from nat_jax.commands import jobs
 from nat_jax.runtime import feed, optim, parallel
 from nat_jax.schema import bounds, presets
 from nat_jax.tasks import (
@@ -313,7 +314,8 @@ def test_a_config_is_a_dict():
 
 
 @pytest.mark.parametrize('key, message', [
-    ('model', r"model is a spec.*--config.model.name=NAME.*--config.model.ARGUMENT="),
+    ('model', r"model is a spec.*--config.model=.{'name': 'NAME', .*"
+     r'--config.model.name=NAME.*--config.model.ARGUMENT='),
     ('loss', 'loss is a spec.*--config.loss.name=NAME'),
     ('data.positives', 'positives is a spec.*--config.data.positives.name=NAME'),
     ('run', 'run is a group of keys.*--config.run.KEY=VALUE.*checkpoint_every'),
@@ -324,3 +326,12 @@ def test_a_config_is_a_dict():
 def test_overrides_that_change_no_single_value(key, message):
   with pytest.raises(ValueError, match=message):
     schema.check_override(key)
+
+
+def test_a_spec_is_changed_as_a_whole_by_a_dict():
+  held_out = {'name': 'digits', 'split': 'test', 'classes': (0, 1)}
+  schema.check_override('measures.held_out', str(held_out))
+  job, = jobs.list_jobs(
+      ['gan/digits:nat3', f'--config.measures.held_out={held_out}'], ['0'], 'out')
+  assert job.config.measures.held_out.to_dict() == held_out
+  assert f'--config.measures.held_out={held_out}' in job.args

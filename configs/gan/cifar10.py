@@ -8,8 +8,8 @@ in the generator's loss.
 
 Full: 1,000,000 updates, as in AM-GAN's code (the paper's curves end at 700,000).
 Expected (paper): IS 9.26 and FID 14.58 for nat3, 8.88 and 13.49 for am, by the original
-Inception network: set its weights in a copy of this file,
-config.measures.features = {'name': 'inception', 'path': 'FILE'}. Generator loss of
+Inception network: give its weights with
+--config.measures.features="{'name': 'inception', 'path': 'FILE'}". Generator loss of
 nat0 at 35,000 and 70,000 updates: 1.200 and 1.177. Not measured here: it needs a GPU.
 With `_small`: networks a quarter as wide, 3,000 updates. 1,200 updates take 8 to 9
 minutes on one CPU core; the samples are then still blurred (docs/results.md).

@@ -69,9 +69,9 @@ def check_override(key: str, value: str = '') -> None:
   """Raises ValueError if --config.KEY=VALUE cannot change a key in any config.
 
   Args:
-    key: dotted, such as 'run.log_every'. A whole spec such as 'model', or a whole group
-      such as 'data', cannot be changed at once.
-    value: as text, for the message.
+    key: dotted, such as 'run.log_every'. A whole group such as 'data' cannot be changed
+      at once.
+    value: as text. That of a spec, such as 'model', is a dict.
   """
   first, _, rest = key.partition('.')
   check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
@@ -84,11 +84,12 @@ def check_override(key: str, value: str = '') -> None:
     raise ValueError(
         f'{key} is a group of keys; write --config.{key}.KEY=VALUE for one of '
         f'{", ".join(sorted({k for one in inner for k in one}))}')
-  if key in bounds.SPECS:
+  if key in bounds.SPECS and not value.lstrip().startswith('{'):
+    name = value or 'NAME'
     raise ValueError(
-        f"{key} is a spec, {{'name': ..., arguments}}; write --config.{key}.name="
-        f'{value or "NAME"}, and --config.{key}.ARGUMENT=VALUE for an argument that is '
-        'in the config')
+        f'{key} is a spec; write --config.{key}="{{\'name\': {name!r}, ...}}" with its '
+        f'arguments, or --config.{key}.name={name} and --config.{key}.ARGUMENT=VALUE '
+        'for what is in the config')
 
 
 ALL = tuple(DEFAULTS.values())
