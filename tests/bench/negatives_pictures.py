@@ -26,7 +26,7 @@ STUDIES = {
         {'near': ('cifar100_test',), 'ilsvrc': ('ilsvrc',), 'noise': ('noise',)},
         ('cifar100_test', 'tiny_imagenet', 'ilsvrc', 'svhn', 'noise')),
     'mnist_small': (
-        {'KMNIST, notMNIST': ('kmnist', 'notmnist'), 'Fashion': ('fashion_mnist',)},
+        {'characters': ('kmnist', 'notmnist'), 'clothes': ('fashion_mnist',)},
         {'letters': ('letters',)},
         ('letters', 'kmnist', 'notmnist', 'fashion_mnist', 'noise')),
 }
