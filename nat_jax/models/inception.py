@@ -248,8 +248,8 @@ def load_weights(path: str) -> dict[str, Any]:
       raise ValueError(
           f'expected an .npz or msgpack file as {__name__} describes, got {path}: '
           f'{error!r}') from error
-  flat = jax.tree.map(jnp.asarray, _checked(path, tree))
-  return unflatten_dict(flat, sep='/')
+  # Not jnp.asarray, which compiles a program for each shape.
+  return unflatten_dict(jax.device_put(_checked(path, tree)), sep='/')
 
 
 def _checked(path, tree):

@@ -289,9 +289,9 @@ def test_batch_norm_sees_filled_slots_alone(mask, seed, boolean, filler):
   scale, bias = values(seed + 1, 2, 3)
   mean, var = np.array([1, 0, -1], np.float32), np.array([1, 2, 3], np.float32)
   params = {'scale': scale, 'bias': bias}
-  y, changed = BATCH_NORM(
-      {'params': params, 'batch_stats': {'mean': mean, 'var': var}}, x, mask)
-  alone = BATCH_STATS_NORM({'params': params}, x, mask)
+  y, changed = jax.device_get(BATCH_NORM(
+      {'params': params, 'batch_stats': {'mean': mean, 'var': var}}, x, mask))
+  alone = np.asarray(BATCH_STATS_NORM({'params': params}, x, mask))
   real = x[filled].astype(np.float64).reshape(-1, 3)
   if filled.any():
     own = real.mean(0), real.var(0)
@@ -336,8 +336,8 @@ def both_steps(variables, images, labels, weight):
 
 @pytest.fixture(scope='module')
 def variables():
-  return jax.jit(MODEL.init, static_argnames='train')(
-      jax.random.key(0), jnp.zeros((N, 4, 4, 1)), train=False)
+  return jax.device_get(jax.jit(MODEL.init, static_argnames='train')(
+      jax.random.key(0), np.zeros((N, 4, 4, 1), np.float32), train=False))
 
 
 LABELS = st.lists(st.integers(-1, 2), min_size=N, max_size=N).map(
@@ -351,8 +351,9 @@ def test_empty_slots_change_no_update(variables, mask, labels, seed):
   images, other = values(seed, 2, N, 4, 4, 1)
   other[filled] = images[filled]
   others = np.where(filled, labels, labels[::-1])
-  got = both_steps(variables, images, labels, mask)
-  again = both_steps(variables, other, others, mask)
+  got, again = jax.device_get((
+      both_steps(variables, images, labels, mask),
+      both_steps(variables, other, others, mask)))
   for x, y in zip(*map(jax.tree.leaves, (got, again)), strict=True):
     assert np.isfinite(x).all()
     np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
@@ -365,6 +366,10 @@ def test_empty_slots_change_no_update(variables, mask, labels, seed):
         variables['batch_stats'])
 
 
+EXAMPLE_WEIGHTS = jax.jit(losses.example_weights, static_argnums=2)
+DISC_WEIGHTS = jax.jit(losses.disc_weights, static_argnums=1)
+
+
 def mean_over(weight, chosen):
   """The coefficients of a mean over the chosen filled slots; 0 if there are none."""
   weight = weight.astype(np.float64) * chosen
@@ -374,9 +379,9 @@ def mean_over(weight, chosen):
 @PROPERTIES
 @hypothesis.given(mask=MASKS, labels=LABELS)
 def test_example_weights_are_means_over_filled_slots(mask, labels):
-  one_mean = losses.example_weights(labels, mask, OBJECTIVES[None])
+  one_mean = EXAMPLE_WEIGHTS(labels, mask, OBJECTIVES[None])
   np.testing.assert_allclose(one_mean, mean_over(mask, True), rtol=1e-6)
-  two_means = losses.example_weights(labels, mask, OBJECTIVES[0.5])
+  two_means = EXAMPLE_WEIGHTS(labels, mask, OBJECTIVES[0.5])
   np.testing.assert_allclose(
       two_means, mean_over(mask, labels >= 0) + 0.5 * mean_over(mask, labels < 0),
       rtol=1e-6)
@@ -394,7 +399,7 @@ def test_disc_weights_are_means_over_filled_slots(real, fake, negative, weight):
     if weight is None:
       unreal = mean_over(np.concatenate([fake, negative]), True)
       expected['fake'], expected['negative'] = np.split(unreal, 2)
-  got = losses.disc_weights(jax.tree.map(jnp.asarray, weights), weight)
+  got = DISC_WEIGHTS(weights, weight)
   assert set(got) == set(expected)
   for name, coefficients in got.items():
     np.testing.assert_allclose(coefficients, expected[name], rtol=1e-6, err_msg=name)

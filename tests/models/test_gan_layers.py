@@ -25,7 +25,11 @@ def test_weight_norm(layer, shape, gain):
   np.testing.assert_array_equal(params['bias'], 0)
   assert 0.014 < np.abs(params['v']).max() <= 0.01 * 3 ** 0.5
   np.testing.assert_allclose(params['v'].std(), 0.01, rtol=0.25)
-  apply = jax.jit(lambda params: layer.apply({'params': params}, x))
+  compiled = jax.jit(lambda params: layer.apply({'params': params}, x))
+
+  def apply(params):
+    return np.asarray(compiled(params))
+
   y = apply(params)
   factors = np.array([0.1, 1, 7, 300], np.float32)
   rescaled = apply({**params, 'v': params['v'] * factors})
@@ -55,7 +59,11 @@ def test_batch_statistics():
   x = np.random.default_rng(0).normal(50, 3, (6, 4, 4, 5)).astype(np.float32)
   scale, bias = np.full(5, 2, np.float32), np.arange(5, dtype=np.float32)
   variables = {'params': {'scale': scale, 'bias': bias}}
-  apply = jax.jit(lambda x, mask: gan_layers.BatchStatsNorm().apply(variables, x, mask))
+  compiled = jax.jit(
+      lambda x, mask: gan_layers.BatchStatsNorm().apply(variables, x, mask))
+
+  def apply(x, mask):
+    return np.asarray(compiled(x, mask))
 
   def expected(x):
     spread = np.sqrt(x.var((0, 1, 2)) + 1e-3)
@@ -87,9 +95,14 @@ def test_batch_statistics_over_devices():
 
 
 def test_input_noise_statistics():
-  keys, x = jax.random.split(jax.random.key(3), 8), np.zeros((8, 100, 100))
-  words, *_ = gan_noise.draw(keys, 10_000, [])
-  noisy = jax.jit(lambda x: gan_noise.input_noise(x, words, 0.1))
+  x = np.zeros((8, 100, 100), np.float32)
+
+  @jax.jit
+  def noisy(x):
+    keys = jax.random.split(jax.random.key(3), 8)
+    words, *_ = gan_noise.draw(keys, 10_000, [])
+    return gan_noise.input_noise(x, words, 0.1)
+
   added = np.asarray(noisy(x))  # a m
   times = np.asarray(noisy(x + 1e4)) / 1e4  # m, and a ten-thousandth of a
   assert np.abs(added).max() <= 0.2 * 1.2
@@ -142,7 +155,8 @@ def test_spectral_norm():
     grad = jax.grad(lambda kernel: jnp.sin(frozen(kernel)).sum())(params['kernel'])
     return first, end, update(end, train=False), frozen(params['kernel']), grad
 
-  (y, once), end, (after, kept), frozen, grad = run(start)
+  start = jax.device_get(start)
+  (y, once), end, (after, kept), frozen, grad = jax.device_get(run(start))
   # One iteration from u, written out.
   v = matrix @ start['u']
   v /= np.linalg.norm(v)
@@ -171,9 +185,9 @@ def test_spectral_norm_of_convolutions():
   params = variables['params']
   matrix = np.asarray(params['kernel']).reshape(18, 4)
   left, values, right = np.linalg.svd(matrix)
-  y, expected = jax.jit(lambda u: [
+  y, expected = jax.device_get(jax.jit(lambda u: [
       layer.apply({'params': params, 'batch_stats': {'u': u}}, x),
-      plain.apply({'params': params}, x)])(right[0])
+      plain.apply({'params': params}, x)])(right[0]))
   np.testing.assert_allclose(y, expected / values[0], rtol=1e-3, atol=1e-5)
 
 
@@ -181,19 +195,25 @@ def test_minibatch_discrimination_against_loops():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(6, 3)).astype(np.float32)
   layer = gan_layers.MinibatchDiscrimination(kernels=2, size=4)
-  variables = layer.init(jax.random.key(0), x)
-  m = (x @ np.asarray(variables['params']['kernel'])).reshape(6, 2, 4)
-  found = layer.apply(variables, x, MASK)
+
+  @jax.jit
+  def run(key):
+    variables = layer.init(key, x)
+    return (variables['params']['kernel'], layer.apply(variables, x, MASK),
+            layer.apply(variables, np.ones((6, 3), np.float32)),
+            layer.apply(variables, x, train=False), layer.apply(variables, x[:1]))
+
+  kernel, found, alike, evaluated, alone = jax.device_get(run(jax.random.key(0)))
+  m = (x @ kernel).reshape(6, 2, 4)
   np.testing.assert_allclose(found[:, :3], x, rtol=1e-6)
   for i in range(6):
     expected = sum(np.exp(-np.abs(m[i] - m[j]).sum(-1))
                    for j in np.flatnonzero(FILLED) if j != i)
     np.testing.assert_allclose(found[i, 3:], expected, rtol=1e-5)
-  alike = layer.apply(variables, np.ones((6, 3), np.float32))
   np.testing.assert_allclose(alike[:, 3:], 5, rtol=1e-6)  # a collapsed batch
   # In evaluation each is alone, as a batch of one is in training.
-  np.testing.assert_array_equal(layer.apply(variables, x, train=False)[:, 3:], 0)
-  np.testing.assert_array_equal(layer.apply(variables, x[:1])[:, 3:], 0)
+  np.testing.assert_array_equal(evaluated[:, 3:], 0)
+  np.testing.assert_array_equal(alone[:, 3:], 0)
 
 
 def test_virtual_batch_norm_is_by_the_reference_batch_and_the_example():
@@ -201,7 +221,8 @@ def test_virtual_batch_norm_is_by_the_reference_batch_and_the_example():
   x = rng.normal(5, 2, size=(7, 3, 2)).astype(np.float32)
   layer = gan_layers.VirtualBatchNorm(num=4)
   variables = {'params': {'scale': np.array([2.0, 3]), 'bias': np.array([1.0, -1])}}
-  found = layer.apply(variables, x)
+  found, fewer = jax.device_get(jax.jit(lambda x: [
+      layer.apply(variables, x), layer.apply(variables, x[np.r_[:4, 6]])])(x))
 
   def normalised(values, mean, var):
     return (values - mean) / np.sqrt(var + 1e-3) * [2, 3] + [1, -1]
@@ -213,25 +234,27 @@ def test_virtual_batch_norm_is_by_the_reference_batch_and_the_example():
     five = np.concatenate([x[:4], x[i:i + 1]]).reshape(-1, 2)
     np.testing.assert_allclose(
         found[i], normalised(x[i], five.mean(0), five.var(0)), rtol=1e-4, atol=1e-4)
-  np.testing.assert_array_equal(layer.apply(variables, x[[0, 1, 2, 3, 6]])[4], found[6])
+  np.testing.assert_array_equal(fewer[4], found[6])
 
 
 def test_class_batch_norm_is_batch_norm_with_parameters_of_the_class():
   x = np.random.default_rng(0).normal(size=(6, 4, 5)).astype(np.float32)
   labels = np.array([0, 1, 1, 0, 2, 2])
   scale, bias = np.random.default_rng(1).normal(size=(2, 3, 5)).astype(np.float32)
-  found = gan_layers.ClassBatchNorm(num_classes=3).apply(
-      {'params': {'scale': scale, 'bias': bias}}, x, labels, MASK)
+  found, plain = jax.device_get(jax.jit(lambda x: (
+      gan_layers.ClassBatchNorm(num_classes=3).apply(
+          {'params': {'scale': scale, 'bias': bias}}, x, labels, MASK),
+      [gan_layers.BatchStatsNorm().apply(
+          {'params': {'scale': scale[k], 'bias': bias[k]}}, x, MASK)
+       for k in range(3)]))(x))
   for k in range(3):
-    plain = gan_layers.BatchStatsNorm().apply(
-        {'params': {'scale': scale[k], 'bias': bias[k]}}, x, MASK)
-    np.testing.assert_allclose(found[labels == k], plain[labels == k], atol=1e-5)
+    np.testing.assert_allclose(found[labels == k], plain[k][labels == k], atol=1e-5)
 
 
 def test_projection_is_the_inner_product_with_the_vector_of_the_class():
   f = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
   v = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
-  found = gan_layers.Projection(2).apply(
-      {'params': {'kernel': v}}, f, np.array([0, 1, 1, -1]))
+  found = np.asarray(jax.jit(gan_layers.Projection(2).apply)(
+      {'params': {'kernel': v}}, f, np.array([0, 1, 1, -1])))
   np.testing.assert_allclose(
       found[:, 0], [f[0] @ v[0], f[1] @ v[1], f[2] @ v[1], 0], rtol=1e-5)

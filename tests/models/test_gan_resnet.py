@@ -36,9 +36,9 @@ def build(spec, shape=SHAPE):
 
 def inputs_of(spec, shape, num=2):
   if 'latent' not in spec:
-    return (jnp.zeros((num, *shape)),)
-  labels = (jnp.zeros(num, int),) if spec.get('num_classes') else ()
-  return (jnp.zeros((num, spec['latent'])), *labels)
+    return (np.zeros((num, *shape), np.float32),)
+  labels = (np.zeros(num, int),) if spec.get('num_classes') else ()
+  return (np.zeros((num, spec['latent']), np.float32), *labels)
 
 
 def conv(kernel, inputs, outputs):
@@ -133,10 +133,14 @@ def attended():
   """(x, its variables, attention with gamma = 0, with gamma = 0.5, x doubled)."""
   x = np.random.default_rng(0).normal(size=(2, 4, 6, 16)).astype(np.float32)
   layer = gan_resnet.SelfAttention(norm='none')
-  variables = layer.init(jax.random.key(0), x)
-  params = variables['params']
-  apply = jax.jit(lambda gamma: layer.apply({'params': {**params, 'gamma': gamma}}, x))
-  return x, params, apply(params['gamma']), apply(jnp.float32(0.5))
+
+  @jax.jit
+  def run(key):
+    params = layer.init(key, x)['params']
+    return params, *(layer.apply({'params': {**params, 'gamma': gamma}}, x)
+                     for gamma in (params['gamma'], jnp.float32(0.5)))
+
+  return x, *jax.device_get(run(jax.random.key(0)))
 
 
 def test_attention_is_the_identity_at_the_start(attended):

@@ -108,7 +108,7 @@ def load(name):
 
 def to_flax(rows, given):
   return traverse_util.unflatten_dict({
-      path: jnp.asarray(LAYOUTS[layout][0](given[name]))
+      path: LAYOUTS[layout][0](given[name])
       for name, (path, layout) in rows.items()}, sep='/')
 
 
@@ -121,7 +121,7 @@ def to_torch(rows, tree):
 
 
 def channels_last(x):
-  return jnp.asarray(x.transpose(0, 2, 3, 1))
+  return x.transpose(0, 2, 3, 1)
 
 
 def channels_first(x):
@@ -212,7 +212,7 @@ def test_am_gan_pair(name, shape, num_classes):
     (_, seen), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, z)
     return seen, grads
 
-  seen, (grads, slope) = passes(to_flax(rows, given), jnp.asarray(z))
+  seen, (grads, slope) = passes(to_flax(rows, given), z)
   for key, value in seen.items():
     near(channels_first(value), found.pop(f'train/{key}'), key)
   near(slope, found.pop('grad/input')[:, :6], 'input')

@@ -31,9 +31,12 @@ def random_variables():
   return unflatten_dict(flat, sep='/')
 
 
+resize = jax.jit(inception.resize, static_argnums=1)
+
+
 def resized(rows, size):
-  images = jnp.array(rows, jnp.float32)[None, :, :, None]
-  return np.asarray(inception.resize(images, size))[0, :, :, 0]
+  images = np.array(rows, np.float32)[None, :, :, None]
+  return np.asarray(resize(images, size))[0, :, :, 0]
 
 
 def test_resize_literal_cases():
@@ -51,8 +54,8 @@ def test_resize_literal_cases():
 
 
 def test_average_pool_leaves_the_padding_out():
-  x = jnp.arange(9.0).reshape(1, 3, 3, 1)
-  y = inception.POOLS['mean'](x)[0, :, :, 0]
+  x = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
+  y = np.asarray(jax.jit(inception.POOLS['mean'])(x))[0, :, :, 0]
   # A corner averages four pixels: (0 + 1 + 3 + 4) / 4.
   np.testing.assert_allclose(y, [[2, 2.5, 3], [3.5, 4, 4.5], [5, 5.5, 6]], rtol=1e-6)
   assert [block['branch_pool'][0] for block in inception.BLOCKS.values()] == [
@@ -62,10 +65,10 @@ def test_average_pool_leaves_the_padding_out():
 def test_conv_norm_in_numbers():
   module = inception.ConvNorm(1, (1, 1))
   variables = {
-      'params': {'conv': {'kernel': jnp.full((1, 1, 1, 1), 3.0)},
-                 'bn': {'scale': jnp.array([2.0]), 'bias': jnp.array([-1.0])}},
-      'batch_stats': {'bn': {'mean': jnp.array([1.0]), 'var': jnp.array([0.003])}}}
-  y = module.apply(variables, jnp.array([[[[1.0]], [[0.0]]]]))
+      'params': {'conv': {'kernel': np.float32([[[[3]]]])},
+                 'bn': {'scale': np.float32([2]), 'bias': np.float32([-1])}},
+      'batch_stats': {'bn': {'mean': np.float32([1]), 'var': np.float32([0.003])}}}
+  y = np.asarray(jax.jit(module.apply)(variables, np.float32([[[[1]], [[0]]]])))
   # (3 * 1 - 1) / sqrt(.003 + .001) * 2 - 1; the other is negative.
   np.testing.assert_allclose(y.ravel(), [4 / np.sqrt(0.004) - 1, 0], rtol=1e-5)
 
@@ -134,7 +137,7 @@ def test_one_real_run(variables):
     return pool3, logits, inception.inception_features(variables, images, bias=True)[1]
 
   image = (np.arange(64) * 37 % 256).astype(np.uint8).reshape(1, 8, 8, 1)
-  pool3, logits, biased = jax.jit(run)(variables, image)
+  pool3, logits, biased = jax.device_get(jax.jit(run)(variables, image))
   assert pool3.shape == (1, 2048) and logits.shape == (1, 1008)
   np.testing.assert_allclose(
       [pool3.mean(), *pool3[0, [0, 700, 1400, 2047]]], POOL3, rtol=1e-4)
@@ -151,8 +154,9 @@ def test_what_goes_in(channels, monkeypatch):
 
   monkeypatch.setattr(inception, 'InceptionV3', Recorder)
   images = np.array([0, 128, 255, 64], np.uint8).reshape(1, 2, 2, 1)
-  x, logits = inception.inception_features(
-      {}, np.repeat(images, channels, 3), bias=True)
+  x, logits = jax.device_get(jax.jit(
+      lambda images: inception.inception_features({}, images, bias=True))(
+          np.repeat(images, channels, 3)))
   assert x.shape == (1, 299, 299, 3) and logits.shape == (1, 1)
   corners = x[0, ::298, ::298]
   np.testing.assert_array_equal(corners, np.repeat(

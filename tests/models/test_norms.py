@@ -47,12 +47,13 @@ def test_spectral_norm_equals_flax(kind, scale):
     return (w * jnp.sin(y)).sum(), (
         y, updates['batch_stats']['layer_instance/kernel/u'][0])
 
+  both = jax.jit(lambda params, one, other: [
+      jax.grad(loss, has_aux=True)(params, u)
+      for loss, u in ((loss_ours, one), (loss_theirs, other))])
   one, other = u, u
   for _ in range(4):
-    (_, (y, one)), grad = jax.jit(jax.value_and_grad(loss_ours, has_aux=True))(
-        params, one)
-    (_, (expected, other)), expected_grad = jax.jit(
-        jax.value_and_grad(loss_theirs, has_aux=True))(params, other)
+    (grad, (y, one)), (expected_grad, (expected, other)) = jax.device_get(
+        both(params, one, other))
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     for key in grad:
@@ -70,7 +71,9 @@ def test_spectral_norm_of_flax_has_the_precision_of_the_layer():
   found = {}
   for name, layer, kwargs in (('ours', ours, {'train': True}),
                               ('theirs', theirs, {'update_stats': True})):
-    variables = layer.init(jax.random.key(0), x, **kwargs)
+    variables = jax.eval_shape(
+        lambda key, layer=layer, kwargs=kwargs: layer.init(key, x, **kwargs),
+        jax.random.key(0))
     traced = jax.make_jaxpr(lambda v, layer=layer, kwargs=kwargs: layer.apply(
         v, x, mutable=['batch_stats'], **kwargs))(variables)
     found[name] = [
@@ -85,20 +88,28 @@ def test_spectral_norm_of_flax_has_the_precision_of_the_layer():
 def test_spectral_norm_keeps_u_only_where_it_may():
   """The generator's update looks through D in training and must not change it."""
   ours, theirs, x = spectral('dense')
-  variables = ours.init(jax.random.key(0), x)
-  trained, updates = ours.apply(variables, x, True, mutable=['batch_stats'])
-  np.testing.assert_array_equal(ours.apply(variables, x, True), trained)
+
+  @jax.jit
+  def run(key):
+    variables = ours.init(key, x)
+    return (variables, ours.apply(variables, x, True),
+            ours.apply(variables, x, True, mutable=['batch_stats']))
+
+  variables, frozen, (trained, updates) = jax.device_get(run(jax.random.key(0)))
+  np.testing.assert_array_equal(frozen, trained)
   assert np.abs(updates['batch_stats']['u'] - variables['batch_stats']['u']).max() > 0
-  variables = theirs.init(jax.random.key(0), x, update_stats=False)
+  variables = jax.eval_shape(
+      lambda key: theirs.init(key, x, update_stats=False), jax.random.key(0))
   with pytest.raises(Exception, match='immutable'):
-    theirs.apply(variables, x, update_stats=True)
+    jax.eval_shape(lambda v: theirs.apply(v, x, update_stats=True), variables)
 
 
 def batch_norm(module, x, mask, axis_name=None):
   """Output and gradient by x of a norm with set parameters; momentum as it is."""
   c = x.shape[-1]
-  variables = {'params': {'scale': jnp.arange(1.0, c + 1), 'bias': jnp.arange(c) - 1.0},
-               'batch_stats': {'mean': jnp.full(c, 2.0), 'var': jnp.ones(c)}}
+  ones, count = np.ones(c, np.float32), np.arange(c, dtype=np.float32)
+  variables = {'params': {'scale': count + 1, 'bias': count - 1},
+               'batch_stats': {'mean': 2 * ones, 'var': ones}}
   module = module.clone(axis_name=axis_name)
   given = {} if module.momentum is None else {'use_running_average': False}
 
@@ -107,7 +118,7 @@ def batch_norm(module, x, mask, axis_name=None):
     shown = jnp.ones(len(x)) if mask is None else mask
     return (jnp.sin(y) * shown.reshape(-1, 1, 1)).sum(), y
 
-  (_, y), grad = jax.value_and_grad(loss, has_aux=True)(x)
+  grad, y = jax.device_get(jax.jit(jax.grad(loss, has_aux=True))(x))
   return y, grad
 
 
@@ -127,14 +138,18 @@ def test_batch_norms_with_and_without_running_averages_agree(masked):
 def test_momentum_tells_whether_there_are_running_averages():
   x = np.ones((4, 3), np.float32)
   averages, none = layers.BatchNorm(), layers.BatchNorm(momentum=None)
-  assert 'batch_stats' not in none.init(jax.random.key(0), x)
-  assert set(averages.init(jax.random.key(0), x, use_running_average=False)[
-      'batch_stats']) == {'mean', 'var'}
+
+  def init(module, **kwargs):
+    return jax.eval_shape(lambda key: module.init(key, x, **kwargs), jax.random.key(0))
+
+  assert 'batch_stats' not in init(none)
+  assert set(init(averages, use_running_average=False)['batch_stats']) == {
+      'mean', 'var'}
   with pytest.raises(ValueError, match='use_running_average.*True.*False.*None'):
-    averages.init(jax.random.key(0), x)
+    init(averages)
   for use in (False, True):
     with pytest.raises(ValueError, match=f'use_running_average.*{use}.*momentum.*None'):
-      none.init(jax.random.key(0), x, use_running_average=use)
+      init(none, use_running_average=use)
 
 
 def test_batch_norm_of_gans_is_the_one_batch_norm():
@@ -146,11 +161,12 @@ def test_batch_norm_of_gans_is_the_one_batch_norm():
       return gan_layers.BatchStatsNorm()(gan_layers.BatchStatsNorm()(x))
 
   x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-  net = Net()
-  variables = net.init(jax.random.key(0), x)
+  net, plain = Net(), layers.BatchNorm(momentum=None, epsilon=1e-3)
+  variables = jax.eval_shape(net.init, jax.random.key(0), x)
   assert set(variables) == {'params'}
   assert set(variables['params']) == {'BatchStatsNorm_0', 'BatchStatsNorm_1'}
-  plain = layers.BatchNorm(momentum=None, epsilon=1e-3)
   params = {'params': {'scale': np.ones(3), 'bias': np.zeros(3)}}
-  np.testing.assert_array_equal(
-      net.apply(variables, x), plain.apply(params, plain.apply(params, x)))
+  found, expected = jax.jit(lambda key: [
+      net.apply(net.init(key, x), x), plain.apply(params, plain.apply(params, x))])(
+          jax.random.key(0))
+  np.testing.assert_array_equal(found, expected)

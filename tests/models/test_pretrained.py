@@ -108,7 +108,7 @@ def test_frozen_stages_get_no_gradient_and_keep_their_statistics(name, model, fr
     return logits, made, (
         grads, rest.get('batch_stats', {}), changed.get('batch_stats', {}))
 
-  logits, made, trees = run(jax.random.key(0))
+  logits, made, trees = jax.device_get(run(jax.random.key(0)))
   np.testing.assert_allclose(made, logits, rtol=1e-4, atol=1e-5)  # for post-hoc scores
   grads, before, after = (traverse_util.flatten_dict(x, sep='/') for x in trees)
   for path, grad in grads.items():

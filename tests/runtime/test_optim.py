@@ -7,18 +7,23 @@ import pytest
 
 from nat_jax.runtime import optim
 
-PARAMS = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
-ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
+PARAMS = {'kernel': np.ones((2, 3), np.float32), 'bias': np.ones(3, np.float32)}
+ZEROS = jax.tree.map(np.zeros_like, PARAMS)
 
 
 def update(spec, grads, learning_rate=0.5, params=None, steps=1, **kwargs):
-  params = PARAMS if params is None else params
+  """The parameters after so many updates, all of them one program."""
   tx = optim.make_optimizer(spec, lambda step: learning_rate, **kwargs)
-  state = tx.init(params)
-  for _ in range(steps):
-    updates, state = tx.update(grads, state, params)
-    params = jax.tree.map(jnp.add, params, updates)
-  return params
+
+  @jax.jit
+  def run(params, grads):
+    state = tx.init(params)
+    for _ in range(steps):
+      updates, state = tx.update(grads, state, params)
+      params = jax.tree.map(jnp.add, params, updates)
+    return params
+
+  return jax.device_get(run(PARAMS if params is None else params, grads))
 
 
 @pytest.mark.parametrize('spec, expected', [
@@ -46,9 +51,10 @@ def test_the_first_update_of_a_warm_up_moves_the_parameters():
       {'name': 'constant', 'learning_rate': 1.0, 'warmup': 4}, 100)
   tx = optim.make_optimizer(
       {'name': 'sgd', 'momentum': 0.0, 'nesterov': False}, schedule)
-  grads, state = jax.tree.map(jnp.ones_like, PARAMS), tx.init(PARAMS)
+  grads, state = jax.tree.map(np.ones_like, PARAMS), jax.jit(tx.init)(PARAMS)
+  step = jax.jit(tx.update)
   for rate in (0.25, 0.5, 0.75, 1.0, 1.0):
-    updates, state = tx.update(grads, state, PARAMS)
+    updates, state = step(grads, state, PARAMS)
     np.testing.assert_allclose(updates['bias'], -rate, rtol=1e-6)
 
 
@@ -83,7 +89,7 @@ def test_weight_decay_is_of_kernels_unless_asked():
 
 
 def test_nesterov_and_plain_momentum_by_hand():
-  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  grads = jax.tree.map(np.ones_like, PARAMS)
   plain = update({'name': 'sgd', 'nesterov': False}, grads, steps=2)
   np.testing.assert_allclose(plain['bias'], 1 - 0.5 * (1 + 1.9), rtol=1e-6)
   nesterov = update({'name': 'sgd'}, grads, steps=2)
@@ -93,11 +99,12 @@ def test_nesterov_and_plain_momentum_by_hand():
 def test_muon_learns_all_directions_of_a_kernel_at_one_rate():
   rng = np.random.default_rng(0)
   grads = rng.normal(size=(2, 4, 5, 8)) * np.geomspace(0.1, 1, 8)
-  params = {'kernel': jnp.zeros(grads.shape), 'bias': jnp.zeros(8)}
+  params = {'kernel': np.zeros(grads.shape, np.float32),
+            'bias': np.zeros(8, np.float32)}
   spec = {'name': 'muon', 'ns_steps': 8}
   after = [
-      update(spec, {'kernel': jnp.asarray(scale * grads, jnp.float32),
-                    'bias': jnp.full(8, scale)}, params=params)
+      update(spec, {'kernel': np.float32(scale * grads),
+                    'bias': np.full(8, scale, np.float32)}, params=params)
       for scale in (1.0, 100.0)]
   # Neither the size of a gradient counts nor its spread over directions.
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3), *after)
@@ -114,7 +121,7 @@ def test_muon_decays_kernels():
 
 
 def test_the_gradient_is_clipped_by_its_global_norm():
-  grads = jax.tree.map(lambda p: 10 * jnp.ones_like(p), PARAMS)  # norm 30
+  grads = jax.tree.map(lambda p: 10 * p, PARAMS)  # norm 30
   after = update({'name': 'sgd', 'momentum': 0.0, 'nesterov': False}, grads,
                  learning_rate=1.0, grad_clip=3.0)
   np.testing.assert_allclose(after['bias'], 1 - 1.0, atol=1e-6)
@@ -124,23 +131,28 @@ def test_historical_averaging_adds_the_gradient_of_the_distance_from_the_mean():
   """Against the definition, differentiated by JAX, in plain gradient descent."""
   spec = {'name': 'sgd', 'momentum': 0.0, 'nesterov': False}
   tx = optim.make_optimizer({**spec, 'historical': 0.3}, lambda step: 0.1)
-  target = jnp.array([1.0, -2.0])
-  params, past = jnp.zeros(2), []
-  state = tx.init(params)
+  target = np.float32([1, -2])
+
+  def plain_loss(p):
+    return jnp.square(p - target).sum()
+
+  def loss(p, mean):
+    return plain_loss(p) + 0.3 * jnp.square(p - mean).sum()
+
+  @jax.jit
+  def step(params, state, mean):
+    updates, state = tx.update(jax.grad(plain_loss)(params), state, params)
+    return params + updates, state, params - 0.1 * jax.grad(loss)(params, mean)
+
+  params, past = np.zeros(2, np.float32), []
+  state = jax.jit(tx.init)(params)
   for _ in range(4):
     past.append(params)
-    mean = jnp.mean(jnp.stack(past), 0)
-
-    def loss(p, mean=mean):
-      return jnp.square(p - target).sum() + 0.3 * jnp.square(p - mean).sum()
-
-    expected = params - 0.1 * jax.grad(loss)(params)
-    grads = jax.grad(lambda p: jnp.square(p - target).sum())(params)
-    updates, state = tx.update(grads, state, params)
-    params = params + updates
+    params, state, expected = step(params, state, np.mean(past, 0, dtype=np.float32))
     np.testing.assert_allclose(params, expected, rtol=1e-5)
   plain = optim.make_optimizer(spec, lambda step: 0.1)  # without it, nothing is kept
-  assert len(jax.tree.leaves(plain.init(params))) < len(jax.tree.leaves(state))
+  assert len(jax.tree.leaves(jax.eval_shape(plain.init, params))) < len(
+      jax.tree.leaves(state))
 
 
 def test_orthogonal_regularisation_adds_the_gradient_of_its_definition():
@@ -151,21 +163,27 @@ def test_orthogonal_regularisation_adds_the_gradient_of_its_definition():
       'dense': {'kernel': rng.normal(size=(5, 3))},
       'embedding': rng.normal(size=(4, 3)),
       'orthogonal': {'kernel': 3 * np.eye(4, 2)}}
-  params = jax.tree.map(jnp.float32, params)
+  params = jax.tree.map(np.float32, params)
   tx = optim.make_optimizer(
       {'name': 'sgd', 'momentum': 0.0, 'nesterov': False, 'orthogonal': 0.3},
       lambda step: 1.0)
-  updates, _ = tx.update(
-      jax.tree.map(jnp.ones_like, params), tx.init(params), params)
 
   def term(kernel):
     matrix = kernel.reshape(-1, kernel.shape[-1])
     off = (matrix.T @ matrix) * (1 - jnp.eye(matrix.shape[1]))
     return 0.3 * jnp.square(off).sum()
 
-  for name in ('conv', 'dense', 'orthogonal'):
-    expected = -1 - jax.grad(term)(params[name]['kernel'])
-    np.testing.assert_allclose(updates[name]['kernel'], expected, rtol=1e-4)
+  @jax.jit
+  def run(params):
+    updates, _ = tx.update(
+        jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    return updates, {name: -1 - jax.grad(term)(params[name]['kernel'])
+                     for name in ('conv', 'dense', 'orthogonal')}
+
+  updates, expected = run(params)
+  for name in expected:
+    np.testing.assert_allclose(
+        updates[name]['kernel'], expected[name], rtol=1e-4)
   np.testing.assert_array_equal(updates['orthogonal']['kernel'], -1)
   np.testing.assert_array_equal(updates['conv']['bias'], -1)
   np.testing.assert_array_equal(updates['embedding'], -1)
