@@ -51,9 +51,7 @@ def one_step():
 def assert_descended(before, after, loss):
   """Asserts that a network took one step of gradient descent on a loss."""
   gradient = jax.jit(jax.grad(loss))(before.params)
-  toy.assert_trees_close(
-      after.params, jax.tree.map(lambda p, g: p - RATE * g, before.params, gradient),
-      atol=1e-5)
+  toy.assert_descended(before.params, after.params, gradient, RATE, atol=1e-5)
 
 
 def test_uncertainty_against_its_definition():

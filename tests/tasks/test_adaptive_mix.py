@@ -152,9 +152,9 @@ def test_step_descends_the_loss_of_both_terms():
   loss, (extra, target) = jax.jit(objective)(params)
   grads, _ = jax.jit(jax.grad(objective, has_aux=True))(params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
-  jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=3e-6),
-      params, grads, after.nets['model'].params)
+  toy.assert_descended(
+      params, after.nets['model'].params, grads, RATE,
+      atol=3e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_shrinkage'], extra, rtol=1e-5)

@@ -141,9 +141,9 @@ def test_step_descends_the_losses_of_mixed_images(name):
       (disc, gen), ('disc', 'gen'), reference(gen.params, disc.params), strict=True):
     np.testing.assert_allclose(figures[f'loss_{player}'], loss, rtol=1e-5)
     assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) > 1e-3
-    jax.tree.map(
-        lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=3e-6),
-        net.params, grads, after.nets[player].params)
+    toy.assert_descended(
+        net.params, after.nets[player].params, grads, RATE,
+        atol=3e-6)
 
 
 def test_partners_are_a_circle_of_the_filled_slots():
