@@ -81,7 +81,7 @@ def test_bounded_points_of_uniform_noise():
     def __call__(self, z, labels, mask):
       return z
 
-  noise = np.asarray(step.UniformNoise(Same())(z))
+  noise = np.asarray(jax.jit(step.UniformNoise(Same()))(z))
   np.testing.assert_allclose(
       np.quantile(noise, [0, 0.25, 0.5, 0.75, 1], axis=0),
       np.tile(np.array([[-1], [-0.5], [0], [0.5], [1]]), 2), atol=0.05)
@@ -90,7 +90,8 @@ def test_bounded_points_of_uniform_noise():
       for name, settings in {
           'plain': {}, 'he': {'initializer': 'he'},
           'bounded': {'initializer': 'he', 'bound': 0.5}}.items()}
-  made = {name: np.asarray(net.apply(net.init(jax.random.key(0), z[:1]), z))
+  made = {name: np.asarray(jax.jit(
+      lambda key, net=net: net.apply(net.init(key, z[:1]), z))(jax.random.key(0)))
           for name, net in nets.items()}
   np.testing.assert_allclose(made['bounded'], 1 / (1 + np.exp(-made['he'])) - 0.5,
                              atol=1e-5)
