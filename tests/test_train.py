@@ -874,7 +874,7 @@ def test_evaluation_counts_every_image_once(num, done):
   predict = inference.make_predict(head, restored.mesh, 12)
   logits = predict(restored.state, images)
   state = restored.state.replace(key=None)
-  expected = head(jax.device_get(state), images)
+  expected = jax.jit(head)(jax.device_get(state), images)
   assert logits.shape == (num, 3)
   np.testing.assert_allclose(logits, expected, atol=1e-6)
 
