@@ -20,6 +20,7 @@ from nat_jax.tasks.classify.attention_transfer import Metrics
 NUM_CLASSES, SHAPE, NUM = toy.NUM_CLASSES, (8, 8, 1), 4
 
 
+@functools.cache
 def parts_of(n, num=NUM):
   """Which micro-batch each of n examples is in."""
   def number(part, examples):
