@@ -185,7 +185,7 @@ def test_flops_of_convolutions_and_their_gradients(bench):
     return jax.lax.conv_general_dilated(
         x, w, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
-  x, w = jnp.ones((4, 8, 8, 3)), jnp.ones((2, 2, 3, 5))
+  x, w = ones(4, 8, 8, 3), ones(2, 2, 3, 5)
   once = 2 * 4 * 4 * 4 * 5 * 2 * 2 * 3
   assert bench.steps.count_flops(conv, x, w) == once
   grad = jax.grad(lambda x, w: conv(x, w).sum(), argnums=(0, 1))

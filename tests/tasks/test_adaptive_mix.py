@@ -162,8 +162,7 @@ def test_step_descends_the_loss_of_both_terms():
   grads, _ = jax.jit(jax.grad(objective, has_aux=True))(params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
   toy.assert_descended(
-      params, after.nets['model'].params, grads, RATE,
-      atol=3e-6)
+      params, after.nets['model'].params, grads, RATE, atol=3e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_shrinkage'], extra, rtol=1e-5)

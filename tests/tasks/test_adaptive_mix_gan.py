@@ -142,8 +142,7 @@ def test_step_descends_the_losses_of_mixed_images(name):
     np.testing.assert_allclose(figures[f'loss_{player}'], loss, rtol=1e-5)
     assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) > 1e-3
     toy.assert_descended(
-        net.params, after.nets[player].params, grads, RATE,
-        atol=3e-6)
+        net.params, after.nets[player].params, grads, RATE, atol=3e-6)
 
 
 def test_partners_are_a_circle_of_the_filled_slots():
@@ -152,7 +151,7 @@ def test_partners_are_a_circle_of_the_filled_slots():
   draw = jax.jit(lambda key: adaptive_mix.pairs_of(
       treatments.symmetric_beta(1.0), {
           'key': jax.random.key_data(jax.random.split(key, 8)),
-          'weight': jnp.asarray(weight)}, GLOBAL))
+          'weight': weight}, GLOBAL))
   for seed in range(3):
     share, other = draw(jax.random.key(seed))
     assert 0 < share < 1 and other[3] == 3

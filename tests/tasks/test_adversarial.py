@@ -81,8 +81,7 @@ def test_step_descends_the_loss_with_that_of_changed_positives(labels):
       jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
   toy.assert_descended(
-      state.nets['model'].params, after.nets['model'].params, grads, RATE,
-      atol=2e-6)
+      state.nets['model'].params, after.nets['model'].params, grads, RATE, atol=2e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_adversarial'], extra, rtol=1e-5)

@@ -98,8 +98,7 @@ def test_step_descends_cross_entropy_plus_beta_attention():
       jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = step(state, frozen, batch)
   toy.assert_descended(
-      state.nets['model'].params, after.nets['model'].params, grads, RATE,
-      atol=2e-6)
+      state.nets['model'].params, after.nets['model'].params, grads, RATE, atol=2e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_attention'], attention_loss, rtol=1e-5)

@@ -156,8 +156,7 @@ def test_gradient_is_that_of_equation_4():
   loss, grads = jax.jit(jax.value_and_grad(objective))(state.nets['model'].params)
   after, metrics = step(state, {}, batch)
   toy.assert_descended(
-      state.nets['model'].params, after.nets['model'].params, grads, 1,
-      atol=1e-6)
+      state.nets['model'].params, after.nets['model'].params, grads, 1, atol=1e-6)
   np.testing.assert_allclose(metrics.compute()['loss'], loss, rtol=1e-5)
 
 

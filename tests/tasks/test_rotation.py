@@ -111,8 +111,7 @@ def test_step_descends_the_loss_with_that_of_the_rotations():
       jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
   toy.assert_descended(
-      state.nets['model'].params, after.nets['model'].params, grads, RATE,
-      atol=2e-6)
+      state.nets['model'].params, after.nets['model'].params, grads, RATE, atol=2e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_rotation'], extra, rtol=1e-5)
@@ -122,7 +121,7 @@ def test_the_network_keeps_its_names():
   """Pretrained weights and learning rates by stage find what they look for."""
   model = models.SmallConv(NUM_CLASSES, widths=(4,))
   plain, turned = (jax.eval_shape(functools.partial(one.init, train=False),
-                                  jax.random.key(0), jnp.zeros((1, *SHAPE)))
+                                  jax.random.key(0), np.zeros((1, *SHAPE), np.float32))
                    for one in (model, heads.WithRotation(model)))
   extra = turned['params'].pop('rotation')
   assert turned == plain and extra['kernel'].shape == (4, 4)
