@@ -202,7 +202,7 @@ def test_outputs_are_affine_in_the_features(name):
   """By least squares: so the outputs of mixed features are mixed outputs."""
   shape, size = DISCRIMINATORS[name]
   network = models.DISCRIMINATORS[name](image_shape=shape, num_outputs=3, **size)
-  images = jax.random.normal(jax.random.key(0), (24, *shape))
+  images = np.random.default_rng(0).normal(size=(24, *shape)).astype(np.float32)
   (outputs, aux), _ = jax.jit(functools.partial(network.init_with_output, train=True))(
       jax.random.key(1), images)
   rows = np.concatenate([aux['features'], np.ones((24, 1))], 1)
