@@ -71,9 +71,14 @@ def test_generator_is_rewarded_for_the_classifier_of_before_the_step(one_step):
   setup, _, state, after, figures = one_step
   pair, c = setup.pair, state.nets['classifier'].params
   gen, disc = state.nets['gen'], after.nets['disc']
-  step_key = jax.random.fold_in(state.key, 0)
-  key = jax.random.split(jax.random.fold_in(step_key, 1), 2)[0]
-  drawn = players.draw(pair.generator, key, 16, GLOBAL, 3)
+
+  @jax.jit
+  def draw(key):
+    update_key = jax.random.fold_in(jax.random.fold_in(key, 0), 1)
+    return players.draw(
+        pair.generator, jax.random.split(update_key, 2)[0], 16, GLOBAL, 3)
+
+  drawn = draw(state.key)
 
   def loss(params, reward=REWARD):
     images = pair.generator.apply(
@@ -95,9 +100,14 @@ def test_generator_is_rewarded_for_the_classifier_of_before_the_step(one_step):
 def test_classifier_learns_from_real_and_from_accepted_images(one_step):
   setup, batch, state, after, figures = one_step
   pair, before = setup.pair, state.nets['classifier']
-  key = jax.random.fold_in(jax.random.fold_in(state.key, 0), 2)
-  _, fake_key = jax.random.split(jax.random.fold_in(key, 0))
-  drawn = players.draw(pair.generator, fake_key, 16, GLOBAL, 3)
+
+  @jax.jit
+  def draw(key):
+    update_key = jax.random.fold_in(jax.random.fold_in(key, 0), 2)
+    _, fake_key = jax.random.split(jax.random.fold_in(update_key, 0))
+    return players.draw(pair.generator, fake_key, 16, GLOBAL, 3)
+
+  drawn = draw(state.key)
 
   @jax.jit
   def make(nets):
