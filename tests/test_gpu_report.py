@@ -159,20 +159,24 @@ def test_all_parts_and_a_second_start(tmp_path):
 # ---- FLOPs --------------------------------------------------------------------------
 
 
+def ones(*shape):
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
 def test_flops_of_products(bench):
-  count, a, b = bench.steps.count_flops, jnp.ones((5, 2, 3)), jnp.ones((5, 3, 7))
+  count, a, b = bench.steps.count_flops, ones(5, 2, 3), ones(5, 3, 7)
   assert count(jnp.matmul, a, b) == 2 * 5 * 2 * 3 * 7
   assert count(jax.jit(lambda a, b: jnp.tanh(a @ b)), a, b) == 2 * 5 * 2 * 3 * 7
 
   def loop(a, b):
     return jax.lax.scan(lambda x, _: (x @ b, None), a, length=11)
 
-  assert count(loop, jnp.ones((2, 3)), jnp.ones((3, 3))) == 11 * 2 * 2 * 3 * 3
+  assert count(loop, ones(2, 3), ones(3, 3)) == 11 * 2 * 2 * 3 * 3
 
   def branch(a, b):
     return jax.lax.cond(a[0, 0] > 0, lambda: a @ b @ b, lambda: a @ b)
 
-  assert count(branch, jnp.ones((2, 3)), jnp.ones((3, 3))) == 2 * 2 * 2 * 3 * 3
+  assert count(branch, ones(2, 3), ones(3, 3)) == 2 * 2 * 2 * 3 * 3
 
 
 def test_flops_of_convolutions_and_their_gradients(bench):
@@ -181,7 +185,7 @@ def test_flops_of_convolutions_and_their_gradients(bench):
     return jax.lax.conv_general_dilated(
         x, w, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
-  x, w = jnp.ones((4, 8, 8, 3)), jnp.ones((2, 2, 3, 5))
+  x, w = ones(4, 8, 8, 3), ones(2, 2, 3, 5)
   once = 2 * 4 * 4 * 4 * 5 * 2 * 2 * 3
   assert bench.steps.count_flops(conv, x, w) == once
   grad = jax.grad(lambda x, w: conv(x, w).sum(), argnums=(0, 1))

@@ -1,6 +1,7 @@
 """The value of training examples, against differences and true leave-one-out."""
 
 import csv
+import functools
 import json
 import pathlib
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import toy
-from scipy import stats
+from scipy import special, stats
 
 from nat_jax import data, influence, metrics, runs, train
 from nat_jax.commands import influence as command
@@ -75,13 +76,16 @@ def retrain(workdir):
   sets = inputs_lib.load_evals(run.config, {}, ['validation'])
   trained = jax.jit(jax.vmap(training))
 
+  goals = {name: targets.parse(of, run.config) for name, of in OF.items()}
+
+  @jax.jit
+  def means(logits):
+    return {name: jax.vmap(lambda one, goal=goal: goal.terms(
+        one, sets[goal.set].arrays.label).mean())(logits[goal.set])
+            for name, goal in goals.items()}
+
   def values(weights):
-    logits = trained(np.asarray(weights, np.float32))
-    return {name: np.array([
-        target.terms(one, sets[target.set].arrays.label).mean()
-        for one in logits[target.set]])
-        for name, target in ((n, targets.parse(of, run.config))
-                             for n, of in OF.items())}
+    return jax.device_get(means(trained(np.asarray(weights, np.float32))))
 
   return values
 
@@ -135,14 +139,15 @@ def test_targets_become_the_metrics_as_the_width_goes_to_0(found):
   logits = rng.normal(0, 2, (200, 4)).astype(np.float32)
   labels = rng.integers(0, 4, 200)
   scores = metrics.scores_from_logits(logits, 4)
-  soft = targets.soft_ncr(
-      logits, labels, threshold=0.6, num_classes=4, width=1e-5).mean()
+  soft = np.mean(jax.jit(functools.partial(
+      targets.soft_ncr, threshold=0.6, num_classes=4, width=1e-5))(logits, labels))
   assert soft == pytest.approx(
       metrics.negative_confidence_rate(scores['max_prob'], [0.6])['0.6'], abs=1e-4)
-  soft = targets.soft_accuracy(logits, labels, width=1e-5).mean()
+  soft = np.mean(jax.jit(functools.partial(
+      targets.soft_accuracy, width=1e-5))(logits, labels))
   assert soft == pytest.approx(np.mean(scores['prediction'] == labels), abs=1e-4)
   config = make_config().to_dict()
-  soft = targets.parse('loss:test', config).terms(logits, labels).mean()
+  soft = np.mean(jax.jit(targets.parse('loss:test', config).terms)(logits, labels))
   hard = metrics.negative_log_likelihood(logits, labels)
   assert soft == pytest.approx(hard, rel=1e-5)
   assert found['loss'].soft == pytest.approx(found['loss'].hard, rel=1e-5)
@@ -334,7 +339,8 @@ def test_log_likelihood_is_that_of_a_kernel_density():
   samples, points = rng.normal(size=(2, 30, 2)).astype(np.float32)
   density = neighbors.KernelDensity(bandwidth=0.4).fit(samples)
   np.testing.assert_allclose(
-      targets.log_likelihood(samples, points, bandwidth=0.4),
+      jax.jit(functools.partial(targets.log_likelihood, bandwidth=0.4))(
+          samples, points),
       density.score_samples(points), rtol=1e-4)
 
 
@@ -343,10 +349,11 @@ def test_metrics_of_samples_are_those_of_the_package():
   logits = rng.normal(size=(200, 4)).astype(np.float32) * 2
   features, real = rng.normal(size=(2, 200, 6)).astype(np.float32)
   real = metrics.gaussian_stats(real * 0.5 + 1)
-  assert float(samples.inception_score({'logits': logits})) == pytest.approx(
-      metrics.inception_score(jax.nn.softmax(logits))[0], rel=1e-5)
-  assert float(samples.frechet({'features': features}, real)) == pytest.approx(
-      metrics.fid(features, real), rel=1e-3)
+  score = jax.jit(samples.inception_score)({'logits': logits})
+  assert float(score) == pytest.approx(
+      metrics.inception_score(special.softmax(logits, axis=1))[0], rel=1e-5)
+  distance = jax.jit(lambda x: samples.frechet({'features': x}, real))(features)
+  assert float(distance) == pytest.approx(metrics.fid(features, real), rel=1e-3)
 
 
 @pytest.fixture(scope='module')

@@ -81,7 +81,7 @@ def test_bounded_points_of_uniform_noise():
     def __call__(self, z, labels, mask):
       return z
 
-  noise = np.asarray(step.UniformNoise(Same())(z))
+  noise = np.asarray(jax.jit(step.UniformNoise(Same()))(z))
   np.testing.assert_allclose(
       np.quantile(noise, [0, 0.25, 0.5, 0.75, 1], axis=0),
       np.tile(np.array([[-1], [-0.5], [0], [0.5], [1]]), 2), atol=0.05)
@@ -90,7 +90,8 @@ def test_bounded_points_of_uniform_noise():
       for name, settings in {
           'plain': {}, 'he': {'initializer': 'he'},
           'bounded': {'initializer': 'he', 'bound': 0.5}}.items()}
-  made = {name: np.asarray(net.apply(net.init(jax.random.key(0), z[:1]), z))
+  made = {name: np.asarray(jax.jit(
+      lambda key, net=net: net.apply(net.init(key, z[:1]), z))(jax.random.key(0)))
           for name, net in nets.items()}
   np.testing.assert_allclose(made['bounded'], 1 / (1 + np.exp(-made['he'])) - 0.5,
                              atol=1e-5)
@@ -196,7 +197,8 @@ def folder(tmp_path_factory):
 def test_conditional_samples_are_of_all_classes_and_so_is_every_fifth(folder):
   run = runs.restore(str(folder / 'g8_acgan'))
   z = np.zeros((400, 2), np.float32)  # only the class tells samples apart
-  samples = np.asarray(run.trainer.heads['samples'](run.state, {'z': z}))[0].round(4)
+  samples = np.asarray(jax.jit(run.trainer.heads['samples'])(
+      run.state, {'z': z}))[0].round(4)
   _, counts = np.unique(samples, axis=0, return_counts=True)
   np.testing.assert_array_equal(counts, [50] * 8)
   assert len(np.unique(samples[::5], axis=0)) == 8

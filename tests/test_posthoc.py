@@ -31,15 +31,16 @@ def head(state, images):
 
 
 def test_odin_moves_towards_the_prediction():
-  state, images = 0.5, jnp.array([[[[1.0], [3.0]]], [[[-1.0], [-1.0]]]])  # sums 4, -2
-  args = dict(num_classes=2, normalise=lambda x: x, temperature=1000.0)
-  moved = detectors.odin_head(head, **args, epsilon=0.01)(state, images)
+  state = 0.5
+  images = np.array([[[[1], [3]]], [[[-1], [-1]]]], np.float32)  # sums 4, -2
+  plain, moved, still = (jax.jit(one) for one in (head, *(
+      detectors.odin_head(head, num_classes=2, normalise=lambda x: x,
+                          temperature=1000.0, epsilon=epsilon)
+      for epsilon in (0.01, 0.0))))
   # log p rises with 0.5 s^2 - s, whose slope is 3 at 4 and -3 at -2.
-  np.testing.assert_allclose(
-      moved, head(state, images + np.array([0.01, -0.01]).reshape(2, 1, 1, 1)),
-      rtol=1e-6)
-  still = detectors.odin_head(head, **args, epsilon=0.0)(state, images)
-  np.testing.assert_array_equal(still, head(state, images))
+  there = images + np.array([0.01, -0.01], np.float32).reshape(2, 1, 1, 1)
+  np.testing.assert_allclose(moved(state, images), plain(state, there), rtol=1e-6)
+  np.testing.assert_array_equal(still(state, images), plain(state, images))
 
 
 def test_odin_moves_images_in_float32():
@@ -50,10 +51,10 @@ def test_odin_moves_images_in_float32():
   trainer = build(config, (8, 8, 1), runs.OTHERS)
   exact = build({**config, 'model': {**config['model'], 'dtype': 'float32'}}, (8, 8, 1),
                 runs.OTHERS)
-  state = trainer.init(jax.random.key(0))
+  state = jax.jit(trainer.init)(jax.random.key(0))
   images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
   restored = Run(config, (8, 8, 1), (), trainer, state, 1, None)
-  found, expected, rounded = (head(state, images) for head in (
+  found, expected, rounded = (np.asarray(jax.jit(head)(state, images)) for head in (
       detectors._float32_logits(restored), exact.heads['logits'],
       trainer.heads['logits']))
   np.testing.assert_array_equal(found, expected)

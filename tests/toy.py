@@ -240,6 +240,13 @@ def assert_trees_close(one, other, **tolerance):
     np.testing.assert_allclose(a, b, **tolerance)
 
 
+def assert_descended(before, after, gradient, rate, **tolerance):
+  """Asserts that `after` is before - rate * gradient; numpy, which compiles nothing."""
+  before, gradient = jax.device_get((before, gradient))
+  expected = jax.tree.map(lambda p, g: p - rate * g, before, gradient)
+  assert_trees_close(after, expected, **tolerance)
+
+
 def assert_figures_close(one, other, **tolerance):
   """Asserts that two dicts have the same keys, and close numbers of each."""
   assert one.keys() == other.keys()

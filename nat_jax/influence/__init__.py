@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nat_jax import data, names, runs, train
@@ -215,7 +214,7 @@ def _exact(run, inputs, kind, measure, memory, tell):
 
 def _check_derivative(config, replay, start, otherwise):
   """Raises ValueError if the optimiser has no derivative at the first update."""
-  ones = [jnp.ones_like(x) for x in adjoint.floats(start)]
+  ones = [np.ones(x.shape, x.dtype) for x in adjoint.floats(start)]
   if not replay.finite(replay.adjoint(start, 0, ones)):
     raise ValueError(
         f'the optimizer {config["optimizer"]["name"]!r} has no derivative where a '

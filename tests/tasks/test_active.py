@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import toy
+from scipy import special
 
 from nat_jax import losses, models, train
 from nat_jax.commands import report
@@ -51,20 +52,18 @@ def one_step():
 def assert_descended(before, after, loss):
   """Asserts that a network took one step of gradient descent on a loss."""
   gradient = jax.jit(jax.grad(loss))(before.params)
-  toy.assert_trees_close(
-      after.params, jax.tree.map(lambda p, g: p - RATE * g, before.params, gradient),
-      atol=1e-5)
+  toy.assert_descended(before.params, after.params, gradient, RATE, atol=1e-5)
 
 
 def test_uncertainty_against_its_definition():
   logits = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
   p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
   first, second = np.sort(p, 1)[:, -1], np.sort(p, 1)[:, -2]
+  uncertainty = jax.jit(active.uncertainty)
   np.testing.assert_allclose(
-      active.uncertainty(logits), -(p * np.log(p)).sum(1) + 1 - (first - second),
-      rtol=1e-5)
+      uncertainty(logits), -(p * np.log(p)).sum(1) + 1 - (first - second), rtol=1e-5)
   np.testing.assert_allclose(
-      active.uncertainty(jnp.array([[0.0, 0, 0, 0], [99, 0, 0, 0]])),
+      uncertainty(np.array([[0, 0, 0, 0], [99, 0, 0, 0]], np.float32)),
       [np.log(4) + 1, 0], atol=1e-5)
 
 
@@ -72,9 +71,14 @@ def test_generator_is_rewarded_for_the_classifier_of_before_the_step(one_step):
   setup, _, state, after, figures = one_step
   pair, c = setup.pair, state.nets['classifier'].params
   gen, disc = state.nets['gen'], after.nets['disc']
-  step_key = jax.random.fold_in(state.key, 0)
-  key = jax.random.split(jax.random.fold_in(step_key, 1), 2)[0]
-  drawn = players.draw(pair.generator, key, 16, GLOBAL, 3)
+
+  @jax.jit
+  def draw(key):
+    update_key = jax.random.fold_in(jax.random.fold_in(key, 0), 1)
+    return players.draw(
+        pair.generator, jax.random.split(update_key, 2)[0], 16, GLOBAL, 3)
+
+  drawn = draw(state.key)
 
   def loss(params, reward=REWARD):
     images = pair.generator.apply(
@@ -96,9 +100,14 @@ def test_generator_is_rewarded_for_the_classifier_of_before_the_step(one_step):
 def test_classifier_learns_from_real_and_from_accepted_images(one_step):
   setup, batch, state, after, figures = one_step
   pair, before = setup.pair, state.nets['classifier']
-  key = jax.random.fold_in(jax.random.fold_in(state.key, 0), 2)
-  _, fake_key = jax.random.split(jax.random.fold_in(key, 0))
-  drawn = players.draw(pair.generator, fake_key, 16, GLOBAL, 3)
+
+  @jax.jit
+  def draw(key):
+    update_key = jax.random.fold_in(jax.random.fold_in(key, 0), 2)
+    _, fake_key = jax.random.split(jax.random.fold_in(update_key, 0))
+    return players.draw(pair.generator, fake_key, 16, GLOBAL, 3)
+
+  drawn = draw(state.key)
 
   @jax.jit
   def make(nets):
@@ -107,10 +116,11 @@ def test_classifier_learns_from_real_and_from_accepted_images(one_step):
     outputs, _ = QUIET.apply(nets['disc'].variables, images)
     return images, outputs[:, 1:].argmax(1) == drawn['label']
 
-  images, accepted = make(after.nets)
+  images, accepted = map(np.asarray, make(after.nets))
   assert 0 < accepted.sum() < 16
-  real = jax.tree.map(lambda x: jnp.asarray(x[3:, 0]), batch['positive'])
+  real = jax.tree.map(lambda x: x[3:, 0], batch['positive'])
 
+  @jax.jit
   def logits(params, images):
     return setup.classifier.apply({'params': params}, images, train=False)[0]
 
@@ -130,9 +140,9 @@ def test_classifier_learns_from_real_and_from_accepted_images(one_step):
   np.testing.assert_allclose(
       figures['accuracy_classifier'],
       (logits(before.params, real['image']).argmax(1) == real['label']).mean())
-  head = make_trainer().heads['classifier'](state, images)
+  head = jax.jit(make_trainer().heads['classifier'])(state, images)
   np.testing.assert_allclose(head, logits(before.params, images), atol=1e-5)
-  p = np.asarray(jax.nn.softmax(head))
+  p = special.softmax(head, axis=1)
   np.testing.assert_allclose(
       figures['entropy'], -(p * np.log(p)).sum(1).mean(), rtol=1e-5)
 
@@ -141,7 +151,8 @@ def test_without_weight_generated_images_do_not_matter_to_the_classifier(one_ste
   _, batch, state, _, _ = one_step
   step = jax.jit(make_trainer(made_weight=0.0).step)
   other = state.replace(nets=state.nets | {'gen': state.nets['gen'].replace(
-      params=jax.tree.map(lambda x: x + 1, state.nets['gen'].params))})
+      params=jax.tree.map(
+          lambda x: x + 1, jax.device_get(state.nets['gen'].params)))})
   one, two = (step(some, {}, batch)[0].nets for some in (state, other))
   toy.assert_trees_close(one['classifier'], two['classifier'], rtol=0)
 

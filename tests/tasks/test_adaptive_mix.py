@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import toy
+from scipy import special
 
 from nat_jax import losses, models
 from nat_jax.models import heads
@@ -44,8 +45,19 @@ def test_devices_agree():
   toy.assert_figures_close(expected_metrics.compute(), metrics.compute(), rtol=2e-5)
 
 
-def pair(batch, key, share, treat=None):
-  return adaptive_mix.pair(treat, lambda key: share, batch, key, None, GLOBAL)
+@functools.cache
+def compiled(share, treat=None):
+  """(batch, seed) -> the batch paired, with this share of the example itself."""
+  return jax.jit(lambda batch, seed: adaptive_mix.pair(
+      treat, lambda key: share, batch, jax.random.key(seed), None, GLOBAL))
+
+
+@jax.jit
+def first_pairs(state, batch):
+  """The batch as the first step of a trainer pairs it."""
+  key = treatments.purpose_key(jax.random.fold_in(state.key, state.step))
+  return adaptive_mix.pair(
+      None, treatments.symmetric_beta(1.0), batch, key, None, GLOBAL)
 
 
 def test_positives_form_one_circle():
@@ -53,8 +65,8 @@ def test_positives_form_one_circle():
   positive = (batch['weight'] > 0) & (batch['label'] >= 0)
   seen = set()
   for seed in range(4):
-    found = {name: np.asarray(x) for name, x in pair(
-        batch, jax.random.key(seed), 0.7).items() if name != 'key'}
+    found = {name: np.asarray(x) for name, x in compiled(0.7)(batch, seed).items()
+             if name != 'key'}
     other = found['other']
     np.testing.assert_array_equal(other[~positive], np.flatnonzero(~positive))
     place = first = np.flatnonzero(positive)[0]
@@ -76,13 +88,14 @@ def test_positives_form_one_circle():
 
 
 def test_shares_of_mixed_negatives_stay():
-  batch, key = make_batch(), jax.random.key(0)
-  mixed = classify.TREATMENTS['mix']()(batch, key, None, GLOBAL)
-  both = pair(batch, key, 0.7, classify.TREATMENTS['mix']())
+  batch, mix = make_batch(), classify.TREATMENTS['mix']()
+  mixed = jax.jit(lambda batch: mix(batch, jax.random.key(0), None, GLOBAL))(batch)
+  both = compiled(0.7, mix)(batch, 0)
   negative = batch['label'] < 0
   assert np.asarray(mixed['share'])[negative].max() > 0
   for name in ('share', 'partner', 'image'):
-    np.testing.assert_array_equal(both[name][negative], mixed[name][negative])
+    np.testing.assert_array_equal(
+        np.asarray(both[name])[negative], np.asarray(mixed[name])[negative])
 
 
 def test_mixup_trains_on_the_mixed_positives():
@@ -91,12 +104,10 @@ def test_mixup_trains_on_the_mixed_positives():
   trainer = classify.TRAINERS['mixup'](**toy.step_settings(
       SHAPE, model=model, objective=losses.nat(NUM_CLASSES), tx=optax.sgd(RATE)))
   state = jax.jit(trainer.init)(jax.random.key(1))
-  key = treatments.purpose_key(jax.random.fold_in(state.key, state.step))
-  mixed = adaptive_mix.pair(
-      None, treatments.symmetric_beta(1.0), batch, key, None, GLOBAL)
+  mixed = first_pairs(state, batch)
   logits, _ = jax.jit(functools.partial(model.apply, train=False))(
       state.nets['model'].variables, mixed['mixed'])
-  log_p = np.asarray(jax.nn.log_softmax(logits))
+  log_p = special.log_softmax(logits, axis=1)
   rows, own, labels = np.arange(16), np.asarray(mixed['own']), batch['label']
   ce = -own * log_p[rows, labels] - (1 - own) * log_p[
       rows, labels[np.asarray(mixed['other'])]]
@@ -119,9 +130,7 @@ def test_step_descends_the_loss_of_both_terms():
   """Written out anew: one step of SGD, given the partners, the share and the noise."""
   trainer, batch = make_trainer(), make_batch()
   state = jax.jit(trainer.init)(jax.random.key(1))
-  key = treatments.purpose_key(jax.random.fold_in(state.key, state.step))
-  mixed = adaptive_mix.pair(
-      None, treatments.symmetric_beta(1.0), batch, key, None, GLOBAL)
+  mixed = first_pairs(state, batch)
   own, other = np.asarray(mixed['own'])[:, None], np.asarray(mixed['other'])
   noise = jax.vmap(lambda key: jax.random.normal(key, (8,)))(mixed['key'])
   kernel = state.nets['model'].batch_stats['orthogonal']
@@ -152,9 +161,8 @@ def test_step_descends_the_loss_of_both_terms():
   loss, (extra, target) = jax.jit(objective)(params)
   grads, _ = jax.jit(jax.grad(objective, has_aux=True))(params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
-  jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=3e-6),
-      params, grads, after.nets['model'].params)
+  toy.assert_descended(
+      params, after.nets['model'].params, grads, RATE, atol=3e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_shrinkage'], extra, rtol=1e-5)
@@ -165,7 +173,7 @@ def test_the_output_layer_is_orthogonal_frozen_and_bounded():
   trainer = make_trainer(
       tx=optax.chain(optax.add_decayed_weights(0.5), optax.sgd(RATE)))
   state, step = jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
-  before = state.nets['model'].batch_stats['orthogonal']
+  before = np.asarray(state.nets['model'].batch_stats['orthogonal'])
   np.testing.assert_allclose(before.T @ before, np.eye(NUM_CLASSES), atol=1e-6)
   other = jax.jit(trainer.init)(jax.random.key(2))
   assert np.abs(before - other.nets['model'].batch_stats['orthogonal']).max() > 0.1
@@ -173,26 +181,27 @@ def test_the_output_layer_is_orthogonal_frozen_and_bounded():
   np.testing.assert_array_equal(
       before, after.nets['model'].batch_stats['orthogonal'])
   images = make_batch()['image']
-  logits = trainer.heads['logits'](after, images)
-  features = trainer.heads['features'](after, images)
+  logits, features = (np.asarray(jax.jit(trainer.heads[name])(after, images))
+                      for name in ('logits', 'features'))
   z = features / np.linalg.norm(features, axis=1, keepdims=True)
   np.testing.assert_allclose(logits, 5 * np.abs(z @ before), atol=1e-5)
   assert logits.max() <= 5 + 1e-5
   # Negatives are not mixed: the step sees the logits of evaluation.
   model = heads.Orthogonal(MLP, NUM_CLASSES, 5.0)
   network = functools.partial(model.apply, after.nets['model'].variables)
-  batch = pair(make_batch(), jax.random.key(0), 0.5)
-  (seen, _), _ = adaptive_mix.see(network, batch, GLOBAL)
+  batch = compiled(0.5)(make_batch(), 0)
+  (seen, _), _ = jax.jit(lambda batch: adaptive_mix.see(network, batch, GLOBAL))(batch)
   negative = np.asarray(batch['label']) < 0
-  np.testing.assert_allclose(seen[negative], logits[negative], atol=1e-5)
+  np.testing.assert_allclose(
+      np.asarray(seen)[negative], logits[negative], atol=1e-5)
 
 
 def test_features_of_length_0_have_a_gradient():
   model = heads.Orthogonal(models.MLP(3, depth=0), 3, 5.0)
   variables = jax.jit(functools.partial(model.init, train=False))(
-      jax.random.key(0), jnp.ones((1, 4)))
-  grad = jax.jit(jax.grad(
-      lambda x: model.apply(variables, x, train=False)[0].sum()))(jnp.zeros((2, 4)))
+      jax.random.key(0), np.ones((1, 4), np.float32))
+  grad = jax.jit(jax.grad(lambda x: model.apply(variables, x, train=False)[0].sum()))(
+      np.zeros((2, 4), np.float32))
   assert np.isfinite(grad).all()
 
 

@@ -141,9 +141,8 @@ def test_step_descends_the_losses_of_mixed_images(name):
       (disc, gen), ('disc', 'gen'), reference(gen.params, disc.params), strict=True):
     np.testing.assert_allclose(figures[f'loss_{player}'], loss, rtol=1e-5)
     assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) > 1e-3
-    jax.tree.map(
-        lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=3e-6),
-        net.params, grads, after.nets[player].params)
+    toy.assert_descended(
+        net.params, after.nets[player].params, grads, RATE, atol=3e-6)
 
 
 def test_partners_are_a_circle_of_the_filled_slots():
@@ -152,7 +151,7 @@ def test_partners_are_a_circle_of_the_filled_slots():
   draw = jax.jit(lambda key: adaptive_mix.pairs_of(
       treatments.symmetric_beta(1.0), {
           'key': jax.random.key_data(jax.random.split(key, 8)),
-          'weight': jnp.asarray(weight)}, GLOBAL))
+          'weight': weight}, GLOBAL))
   for seed in range(3):
     share, other = draw(jax.random.key(seed))
     assert 0 < share < 1 and other[3] == 3
@@ -203,7 +202,7 @@ def test_outputs_are_affine_in_the_features(name):
   """By least squares: so the outputs of mixed features are mixed outputs."""
   shape, size = DISCRIMINATORS[name]
   network = models.DISCRIMINATORS[name](image_shape=shape, num_outputs=3, **size)
-  images = jax.random.normal(jax.random.key(0), (24, *shape))
+  images = np.random.default_rng(0).normal(size=(24, *shape)).astype(np.float32)
   (outputs, aux), _ = jax.jit(functools.partial(network.init_with_output, train=True))(
       jax.random.key(1), images)
   rows = np.concatenate([aux['features'], np.ones((24, 1))], 1)

@@ -80,9 +80,8 @@ def test_step_descends_the_loss_with_that_of_changed_positives(labels):
   (loss, extra), grads = jax.jit(
       jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
-  jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=2e-6),
-      state.nets['model'].params, grads, after.nets['model'].params)
+  toy.assert_descended(
+      state.nets['model'].params, after.nets['model'].params, grads, RATE, atol=2e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_adversarial'], extra, rtol=1e-5)
@@ -93,19 +92,21 @@ def test_the_attack_raises_the_loss_of_the_current_network():
       model=models.MLP(NUM_CLASSES, width=8, depth=1),
       attack=lambda *given: adversarial.mislead(
           attacks.make_limits(BUDGET, normalise, SHAPE), 5, *given)))
-  net = supervised.init(setup, jax.random.key(0)).nets['model']
+  net = jax.jit(lambda key: supervised.init(setup, key))(
+      jax.random.key(0)).nets['model']
   batch = make_batch()
   changed = jax.jit(lambda key: supervised.attacked(
       setup, net, batch, key, supervised.GLOBAL))(jax.random.key(2))
 
+  @jax.jit
   def loss(images):
     logits, _ = setup.model.apply(net.variables, images, train=False)
     return losses.cross_entropy(logits, batch['label'])
 
-  before, after = loss(batch['image']), loss(changed)
+  before, after = (np.asarray(loss(images)) for images in (batch['image'], changed))
   positive = batch['label'] >= 0
   assert (after > before)[positive].all()
-  assert not np.asarray(after)[~positive].any()
+  assert not after[~positive].any()
 
 
 @pytest.mark.parametrize('changes, message', [

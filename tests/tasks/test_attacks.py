@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from nat_jax import data
 from nat_jax.tasks import attacks
@@ -59,7 +60,8 @@ def test_a_linear_loss_is_raised_to_the_corner_of_the_limits(given):
     return (images * w).sum((1, 2, 3))
 
   corner = np.clip(pixels(x) + BUDGET * np.sign(w), 0, 1)
-  np.testing.assert_allclose(pixels(attacks.fgsm(limits, loss, x)), corner, atol=1e-5)
+  reached = jax.jit(lambda x: attacks.fgsm(limits, loss, x))(x)
+  np.testing.assert_allclose(pixels(reached), corner, atol=1e-5)
   reached = jax.jit(lambda x: attacks.pgd(limits, loss, x, keys(), steps=5))(x)
   np.testing.assert_allclose(pixels(reached), corner, atol=1e-5)
 
@@ -67,21 +69,26 @@ def test_a_linear_loss_is_raised_to_the_corner_of_the_limits(given):
 def test_pgd_climbs_a_curved_loss_higher_than_fgsm(given):
   """-|x' - x - r/2|^2 has its maximum inside, which one step of size r misses."""
   limits, _, x = given
-  inside = jnp.clip(x, limits.low + limits.radius, limits.high - limits.radius)
-  goal = inside + limits.radius / 2
+  low, high, radius = (
+      np.asarray(one) for one in (limits.low, limits.high, limits.radius))
+  inside = np.clip(x, low + radius, high - radius)
+  goal = inside + radius / 2
 
+  @jax.jit
   def loss(images):
-    return -jnp.square((images - goal) / limits.radius).mean((1, 2, 3))
+    return -jnp.square((images - goal) / radius).mean((1, 2, 3))
 
-  few, many = (attacks.pgd(limits, loss, inside, keys(), steps) for steps in (1, 40))
+  few, many = (jax.jit(lambda x, steps=steps: attacks.pgd(
+      limits, loss, x, keys(), steps))(inside) for steps in (1, 40))
   assert loss(many).min() > -0.01
-  assert loss(attacks.fgsm(limits, loss, inside)).max() == pytest.approx(-0.25, abs=.01)
+  at_once = jax.jit(lambda x: attacks.fgsm(limits, loss, x))(inside)
+  assert loss(at_once).max() == pytest.approx(-0.25, abs=.01)
   assert (loss(few) < loss(many)).all()
 
 
 def test_noise_uses_all_of_the_budget_in_both_directions(given):
   limits, _, x = given
-  grey = jnp.zeros_like(x)  # neither black nor white is near
+  grey = np.zeros(x.shape, np.float32)  # neither black nor white is near
   changed = pixels(attacks.sign_noise(limits, grey, keys())) - pixels(grey)
   np.testing.assert_allclose(np.abs(changed), BUDGET, rtol=1e-5)
   assert 0.3 < (changed > 0).mean() < 0.7
@@ -102,10 +109,13 @@ def test_pictures_of_8_bits_stay_within_the_budget(given):
 
 def test_margin_and_confidence_in_a_wrong_class():
   """Two classes and a background output, which is neither right nor a wrong class."""
-  logits = jnp.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 1.0, 5.0]])
-  labels = jnp.zeros(3, int)
-  np.testing.assert_allclose(attacks.margin(logits, labels, 2), [1.0, -1.0, 4.0])
-  found = attacks.wrong_confidence(logits, labels, 2)
-  np.testing.assert_allclose(found, jax.nn.log_softmax(logits)[:, 1], rtol=1e-6)
+  logits = np.array([[2, 1, 0], [1, 2, 0], [0, 1, 5]], np.float32)
+  labels = np.zeros(3, np.int32)
+  margin, confidence = (jax.jit(fn, static_argnums=2) for fn in (
+      attacks.margin, attacks.wrong_confidence))
+  np.testing.assert_allclose(margin(logits, labels, 2), [1.0, -1.0, 4.0])
   np.testing.assert_allclose(
-      attacks.margin(logits, labels, 3), [1.0, -1.0, -5.0])  # all are classes
+      confidence(logits, labels, 2), special.log_softmax(logits, axis=1)[:, 1],
+      rtol=1e-6)
+  np.testing.assert_allclose(
+      margin(logits, labels, 3), [1.0, -1.0, -5.0])  # all are classes

@@ -31,7 +31,8 @@ def restored_teacher(ema=False):
   model = models.SmallConv(NUM_CLASSES, widths=(5, 6))
   trainer = classify.supervised(**settings(model, ema_decay=0.9 if ema else 0.0))
   state = jax.jit(trainer.init)(jax.random.key(7))
-  stats = jax.tree.map(lambda x: x + 0.1, state.nets['model'].batch_stats)
+  stats = jax.tree.map(
+      lambda x: x + np.float32(0.1), jax.device_get(state.nets['model'].batch_stats))
   state = state.replace(
       nets={'model': state.nets['model'].replace(batch_stats=stats)})
   return SimpleNamespace(trainer=trainer, state=state, shape=SHAPE)
@@ -77,14 +78,14 @@ def test_step_descends_cross_entropy_plus_beta_attention():
   filled = batch['weight'] > 0
   images, labels = batch['image'][filled], batch['label'][filled]
   net = teacher.state.nets['model']
-  _, seen = models.SmallConv(NUM_CLASSES, widths=(5, 6)).apply(
-      {'params': net.params, 'batch_stats': net.batch_stats}, images, train=False)
 
   def attention(x):
     strength = (x**2).mean(-1).reshape(len(images), -1)
     return strength / jnp.linalg.norm(strength, axis=-1, keepdims=True)
 
   def objective(params):
+    _, seen = models.SmallConv(NUM_CLASSES, widths=(5, 6)).apply(
+        {'params': net.params, 'batch_stats': net.batch_stats}, images, train=False)
     (logits, aux), _ = student.apply(
         state.nets['model'].variables | {'params': params}, images, train=True,
         mutable=['batch_stats'])
@@ -96,9 +97,8 @@ def test_step_descends_cross_entropy_plus_beta_attention():
   (loss, attention_loss), grads = jax.jit(
       jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = step(state, frozen, batch)
-  jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=2e-6),
-      state.nets['model'].params, grads, after.nets['model'].params)
+  toy.assert_descended(
+      state.nets['model'].params, after.nets['model'].params, grads, RATE, atol=2e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_attention'], attention_loss, rtol=1e-5)

@@ -155,9 +155,8 @@ def test_gradient_is_that_of_equation_4():
 
   loss, grads = jax.jit(jax.value_and_grad(objective))(state.nets['model'].params)
   after, metrics = step(state, {}, batch)
-  jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - g, q, atol=1e-6),
-      state.nets['model'].params, grads, after.nets['model'].params)
+  toy.assert_descended(
+      state.nets['model'].params, after.nets['model'].params, grads, 1, atol=1e-6)
   np.testing.assert_allclose(metrics.compute()['loss'], loss, rtol=1e-5)
 
 
@@ -197,11 +196,11 @@ def test_ema_is_the_average_and_is_what_the_head_uses():
   jax.tree.map(
       lambda old, new, ema: np.testing.assert_allclose(
           0.75 * old + 0.25 * new, ema, atol=1e-6),
-      before.nets['model'].params, after.nets['model'].params,
-      after.ema['model']['params'])
-  images = make_batch()['image']
-  logits = trainer.heads['logits'](after, images)
-  raw = trainer.heads['logits'](after.replace(ema={}), images)
+      *jax.device_get((before.nets['model'].params, after.nets['model'].params,
+                       after.ema['model']['params'])))
+  images, head = make_batch()['image'], jax.jit(trainer.heads['logits'])
+  logits, raw = (np.asarray(head(state, images))
+                 for state in (after, after.replace(ema={})))
   assert np.abs(logits - raw).max() > 1e-4
 
 

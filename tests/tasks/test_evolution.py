@@ -25,9 +25,9 @@ def first():
   """(setup, state, sets of a batch) before the first update."""
   setup = gan_step.Setup(**settings())
   state = jax.jit(lambda key: gan_step.init(setup, key))(jax.random.key(0))
-  batch = jax.tree.map(
-      lambda x: jnp.asarray(x[0]), toy.make_items(SHAPE, 1, negatives=0))
-  sets = players.prepare(batch, 0, jax.random.key(1), GLOBAL, toy.same, toy.same)
+  batch = jax.tree.map(lambda x: x[0], toy.make_items(SHAPE, 1, negatives=0))
+  sets = jax.jit(lambda batch, key: players.prepare(
+      batch, 0, key, GLOBAL, toy.same, toy.same))(batch, jax.random.key(1))
   return setup, state, sets
 
 
@@ -36,7 +36,8 @@ def test_mutations_are_the_losses_of_the_paper():
   d = 1 / (1 + np.exp(-x))
   for name, expected in (('minimax', np.log(1 - d)), ('heuristic', -np.log(d)),
                          ('least_squares', (d - 1) ** 2)):
-    np.testing.assert_allclose(evolution.MUTATIONS[name](x), expected, rtol=1e-5)
+    found = jax.jit(evolution.MUTATIONS[name])(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
   assert len(evolution.MUTATIONS) == 3
 
 
@@ -47,11 +48,21 @@ def test_fitness_against_its_definition(first):
   quiet = setup.discriminator.clone(noise=0.0, dropout=0.0)
   setup = setup._replace(discriminator=quiet)
   gen, disc = (state.nets[x] for x in ('gen', 'disc'))
-  found = evolution.fitness(setup, gen, disc, sets, jax.random.key(5), GLOBAL, 0.7)
-  fake_key = jax.random.split(jax.random.key(5), 3)[0]
-  drawn = players.draw(setup.generator, fake_key, 16, GLOBAL)
-  fake = setup.generator.apply(gen.variables, drawn['z'])
 
+  @jax.jit
+  def found(gen, disc):
+    return evolution.fitness(
+        setup, gen, disc, sets, jax.random.key(5), GLOBAL, 0.7)
+
+  @jax.jit
+  def make(variables):
+    fake_key = jax.random.split(jax.random.key(5), 3)[0]
+    drawn = players.draw(setup.generator, fake_key, 16, GLOBAL)
+    return setup.generator.apply(variables, drawn['z'])
+
+  fake = make(gen.variables)
+
+  @jax.jit
   def probability(params, images):
     return jax.nn.sigmoid(quiet.apply(
         disc.variables | {'params': params}, images, train=True)[0][:, 0])
@@ -60,9 +71,10 @@ def test_fitness_against_its_definition(first):
     return -(jnp.log(probability(params, sets['real']['image'])).mean()
              + jnp.log(1 - probability(params, fake)).mean())
 
-  square = sum(np.square(x).sum() for x in jax.tree.leaves(jax.grad(loss)(disc.params)))
-  expected = probability(disc.params, fake).mean() - 0.7 * np.log(square)
-  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  slope = jax.device_get(jax.jit(jax.grad(loss))(disc.params))
+  square = sum(np.square(x).sum() for x in jax.tree.leaves(slope))
+  expected = np.mean(probability(disc.params, fake)) - 0.7 * np.log(square)
+  np.testing.assert_allclose(found(gen, disc), expected, rtol=1e-4)
 
 
 def test_the_fittest_child_stays_with_the_state_of_its_optimiser(first):
@@ -87,7 +99,7 @@ def test_the_fittest_child_stays_with_the_state_of_its_optimiser(first):
 
   winners = set()
   for diversity in (0.0, 100.0):
-    children, fitness, chosen, _ = everything(diversity)
+    children, fitness, chosen, _ = jax.device_get(everything(diversity))
     best = int(np.argmax(fitness))
     winners.add(best)
     toy.assert_trees_close(children[best], chosen, atol=1e-6)

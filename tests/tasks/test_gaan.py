@@ -88,54 +88,57 @@ def official():
       image_shape=POINTS, augment=toy.same, normalise=toy.same, recon_weight=SHARE,
       distance_weight=0.4, reconstruction='fake', updates_generator=True, space='data')
   nets = jax.jit(lambda key: gaan.init(setup, key))(jax.random.key(0)).nets
-  x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.float32)
-  real = {'image': x, 'label': jnp.zeros(16, jnp.int32), 'weight': jnp.ones(16)}
+  x = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+  real = {'image': x, 'label': np.zeros(16, np.int32),
+          'weight': np.ones(16, np.float32)}
   return setup, nets, real
-
-
-def assert_descended(before, after, gradient):
-  toy.assert_trees_close(
-      after, jax.tree.map(lambda p, g: p - RATE * g, before, gradient), atol=1e-5)
 
 
 def test_autoencoder_of_points_learns_the_distance_in_the_data(official):
   setup, nets, real = official
-  enc, gen = gaan.update_enc(
-      setup, nets['enc'], nets['gen'], nets['disc'], real, jax.random.key(7), GLOBAL)
-  z = players.draw(
-      setup.generator, jax.random.split(jax.random.key(7))[0], 16, GLOBAL)['z']
+
+  def update(nets, setup=setup):
+    return gaan.update_enc(
+        setup, nets['enc'], nets['gen'], nets['disc'], real, jax.random.key(7),
+        GLOBAL)
 
   def loss(params):
+    z = players.draw(
+        setup.generator, jax.random.split(jax.random.key(7))[0], 16, GLOBAL)['z']
     codes, _ = setup.encoder.apply({'params': params['enc']}, real['image'], False)
     made, again = (setup.generator.apply({'params': params['gen']}, one)
                    for one in (z, codes))
     distance = (again - made).mean() - (3 / 2) ** 0.5 * (codes - z).mean()
     return jnp.square(real['image'] - again).mean() + 0.4 * jnp.square(distance)
 
+  enc, gen = jax.jit(update)(nets)
   before = {name: nets[name].params for name in ('enc', 'gen')}
-  assert_descended(
-      before, {'enc': enc.params, 'gen': gen.params}, jax.grad(loss)(before))
-  alone = setup._replace(updates_generator=False)
-  _, same = gaan.update_enc(
-      alone, nets['enc'].replace(opt_state=setup.enc_tx.init(nets['enc'].params)),
-      nets['gen'], nets['disc'], real, jax.random.key(7), GLOBAL)
-  assert same is nets['gen']
+  toy.assert_descended(
+      before, {'enc': enc.params, 'gen': gen.params}, jax.jit(jax.grad(loss))(before),
+      RATE, atol=1e-5)
+
+  def leaves_the_generator(nets):
+    enc = nets['enc'].replace(opt_state=setup.enc_tx.init(nets['enc'].params))
+    _, gen = update(nets | {'enc': enc}, setup._replace(updates_generator=False))
+    assert gen is nets['gen']
+
+  jax.eval_shape(leaves_the_generator, nets)
 
 
 @pytest.mark.parametrize('label', ['real', 'fake'])
 def test_discriminator_takes_reconstructions_for_their_label(official, label):
   setup, nets, real = official
-  disc, _ = gaan.update_disc(
+  disc, _ = jax.jit(lambda nets: gaan.update_disc(
       setup._replace(reconstruction=label), nets['disc'], nets['enc'], nets['gen'],
-      real, jax.random.key(8), GLOBAL)
-  fake = players.generate(
-      setup.generator, nets['gen'].variables,
-      jax.random.split(jax.random.key(8))[0], 16, GLOBAL)
-  codes, _ = setup.encoder.apply(
-      {'params': nets['enc'].params}, real['image'], train=False)
-  again = setup.generator.apply(nets['gen'].variables, codes)
+      real, jax.random.key(8), GLOBAL))(nets)
 
   def loss(params):
+    fake = players.generate(
+        setup.generator, nets['gen'].variables,
+        jax.random.split(jax.random.key(8))[0], 16, GLOBAL)
+    codes, _ = setup.encoder.apply(
+        {'params': nets['enc'].params}, real['image'], train=False)
+    again = setup.generator.apply(nets['gen'].variables, codes)
     on_real, on_fake, on_again = (
         jax.nn.sigmoid(setup.discriminator.apply({'params': params}, one)[0][:, 0])
         for one in (real['image'], fake['image'], again))
@@ -143,5 +146,6 @@ def test_discriminator_takes_reconstructions_for_their_label(official, label):
     return -((1 - SHARE) * jnp.log(on_real).mean() + SHARE * jnp.log(right).mean()
              + jnp.log(1 - on_fake).mean())
 
-  assert_descended(
-      nets['disc'].params, disc.params, jax.grad(loss)(nets['disc'].params))
+  toy.assert_descended(
+      nets['disc'].params, disc.params, jax.jit(jax.grad(loss))(nets['disc'].params),
+      RATE, atol=1e-5)

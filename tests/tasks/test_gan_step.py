@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -13,7 +12,7 @@ from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import gan
 
-SHAPE = (4, 4, 1)
+NUM_CLASSES, SHAPE = toy.NUM_CLASSES, (4, 4, 1)
 
 
 def make_trainer(loss='nat_gan', **settings):
@@ -79,14 +78,23 @@ def changed(one, other):
   """Which networks differ after two runs."""
   return {part for part in ('gen', 'disc') if any(
       np.abs(a - b).max() > 1e-7 for a, b in zip(
-          jax.tree.leaves(one.nets[part].params),
-          jax.tree.leaves(other.nets[part].params), strict=True))}
+          *(jax.tree.leaves(jax.device_get(state.nets[part].params))
+            for state in (one, other)), strict=True))}
+
+
+QUIET = models.MLPDiscriminator(
+    image_shape=SHAPE, num_outputs=NUM_CLASSES, widths=(8,), norm='weight', noise=0.0,
+    dropout=0.0)
+APART = dict(negative_weight=0.3, negatives_every=2)
 
 
 @functools.cache
 def compiled(**settings):
-  """(trainer, first state, step): compiled once for all tests of the same settings."""
-  trainer = make_trainer(**settings)
+  """(trainer, first state, step): compiled once for all tests of the same settings.
+
+  Nothing is random but what is generated, which takes half the time to compile.
+  """
+  trainer = make_trainer(**{'discriminator': QUIET, 'augment': toy.same, **settings})
   return trainer, jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
 
 
@@ -100,7 +108,8 @@ def test_discriminator_of_several_updates_learns_to_the_end():
   config = runs.resolve(presets.experiment(
       steps=6, num_classes=3, task='gan', trainer={'name': 'gan', 'n_critic': 2},
       generator={'name': 'mlp_generator', 'latent': 2, 'widths': [4]},
-      discriminator={'name': 'mlp_discriminator', 'widths': [4]},
+      discriminator={'name': 'mlp_discriminator', 'widths': [4], 'noise': 0.0,
+                     'dropout': 0.0},
       optimizer={'name': 'adam'},
       schedule={'name': 'linear', 'learning_rate': 0.01}))
   trainer = runs.build_trainer(config, (2, 2, 1))
@@ -137,7 +146,7 @@ def trainers_figures(metrics):
 
 
 def test_weight_of_the_negatives_is_beside_the_mean():
-  _, metrics = after_one_step(toy.make_items(SHAPE, 1), negative_weight=0.3)
+  _, metrics = after_one_step(toy.make_items(SHAPE, 1), **APART)
   figures = trainers_figures(metrics)
   np.testing.assert_allclose(
       figures['loss_disc'],
@@ -147,8 +156,8 @@ def test_weight_of_the_negatives_is_beside_the_mean():
 
 def test_negatives_every_other_step_only():
   items = toy.make_items(SHAPE, 1)
-  trainer, state, step = compiled(negatives_every=2)
-  state = state.replace(step=jnp.ones((), jnp.int32))
+  trainer, state, step = compiled(**APART)
+  state = state.replace(step=np.int32(1))
   batch = jax.tree.map(lambda x: x[0], items)
   one, metrics = step(state, {}, batch)
   assert np.isnan(trainer.figures(metrics)['loss_negative'])
@@ -179,9 +188,10 @@ def test_projection_reads_the_labels_of_real_images_and_spectral_norm_keeps_its_
   state, step = jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
   batch = jax.tree.map(lambda x: x[0], items)
   one, _ = step(state, {}, batch)
+  before, after = jax.device_get((state.nets, one.nets))
   moved = {name: [np.abs(a - b).max() for a, b in zip(
-      jax.tree.leaves(state.nets[name].batch_stats),
-      jax.tree.leaves(one.nets[name].batch_stats), strict=True)]
+      jax.tree.leaves(before[name].batch_stats),
+      jax.tree.leaves(after[name].batch_stats), strict=True)]
            for name in ('gen', 'disc')}
   assert min(min(x) for x in moved.values()) > 1e-6, moved
   batch['positive']['label'] = (batch['positive']['label'] + 1) % 3
@@ -189,9 +199,9 @@ def test_projection_reads_the_labels_of_real_images_and_spectral_norm_keeps_its_
   assert changed(one, other) == {'gen', 'disc'}
   # What is generated depends on the class that is asked for.
   noise = {'z': np.ones((3, 4), np.float32), 'label': np.arange(3)}
-  bias = one.nets['gen'].params['ClassBatchNorm_0']['bias']
+  bias = np.asarray(one.nets['gen'].params['ClassBatchNorm_0']['bias'])
   assert np.abs(np.diff(bias, axis=0)).max() > 0
-  assert trainer.heads['samples'](one, noise).shape == (3, *SHAPE)
+  assert jax.jit(trainer.heads['samples'])(one, noise).shape == (3, *SHAPE)
 
 
 def test_moving_average_and_samples():
@@ -199,14 +209,15 @@ def test_moving_average_and_samples():
   after, _ = after_one_step(toy.make_items(SHAPE, 1))
   jax.tree.map(
       lambda a, b, c: np.testing.assert_allclose(0.9 * a + 0.1 * b, c, atol=1e-6),
-      state.nets['gen'].params, after.nets['gen'].params, after.ema['gen'])
+      *jax.device_get((
+          state.nets['gen'].params, after.nets['gen'].params, after.ema['gen'])))
   noise = {'z': np.ones((4, 4), np.float32), 'label': np.zeros(4, np.int32)}
-  images = trainer.heads['samples'](after, noise)
+  images = np.asarray(jax.jit(trainer.heads['samples'])(after, noise))
   assert images.shape == (4, *SHAPE) and np.abs(images).max() <= 1
   plain = make_trainer(ema_decay=0.0)
   assert jax.eval_shape(plain.init, jax.random.key(1)).ema == {}
-  logits = trainer.heads['logits'](after, jnp.zeros((2, *SHAPE)))
-  assert logits.shape == (2, toy.NUM_CLASSES)
+  logits = jax.jit(trainer.heads['logits'])(after, np.zeros((2, *SHAPE), np.float32))
+  assert logits.shape == (2, NUM_CLASSES)
   assert 'logits' not in make_trainer('hinge').heads
 
 
@@ -214,7 +225,8 @@ def test_collapse_is_told():
   trainer, state, step = compiled()
   batch = jax.tree.map(lambda x: x[0], toy.make_items(SHAPE, 1))
   gen = state.nets['gen']
-  gen = gen.replace(params=jax.tree.map(jnp.zeros_like, gen.params))
+  gen = gen.replace(params=jax.tree.map(
+      lambda x: np.zeros(x.shape, x.dtype), gen.params))
   still = state.replace(nets=state.nets | {'gen': gen})
   for given, collapsed in ((state, False), (still, True)):
     _, metrics = step(given, {}, batch)
@@ -247,7 +259,9 @@ def test_settings_that_do_not_fit(settings, message):
 
 def test_it_learns_where_the_images_are():
   """Real images are bright: after some steps so are the samples."""
-  trainer = make_trainer('gan', ema_decay=0.0)
+  trainer = make_trainer(
+      'gan', ema_decay=0.0, augment=toy.same,
+      discriminator=QUIET.clone(num_outputs=1))
   mesh = parallel.make_mesh(jax.devices()[:1])
   state = parallel.init_state(trainer.init, jax.random.key(0), mesh)
   step = parallel.wrap_step(trainer.step, mesh, scan=True)
@@ -255,7 +269,8 @@ def test_it_learns_where_the_images_are():
   items['positive']['image'] = 0.1 * items['positive']['image'] + np.float32(0.7)
   noise = {'z': np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32),
            'label': np.zeros(16, np.int32)}
-  before = float(trainer.heads['samples'](state, noise).mean())
+  samples = jax.jit(trainer.heads['samples'])
+  before = np.asarray(samples(state, noise)).mean()
   state, _ = step(state, {}, (), items)
-  after = float(trainer.heads['samples'](state, noise).mean())
+  after = np.asarray(samples(state, noise)).mean()
   assert abs(before) < 0.3 and after > 0.5

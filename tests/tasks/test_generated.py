@@ -110,7 +110,8 @@ def test_gans_of_points_take_turns(folder):
   found = load(spec(folder, 'points', num=8), like, mean=[1.0, 2.0], std=[2.0, 4.0])
   run = runs.restore(str(folder / 'points'))
   z = np.random.default_rng((0, 0)).standard_normal((3, 2), np.float32)
-  made = np.asarray(run.trainer.heads['samples'](run.state, {'z': z}))  # [seeds, 3, 2]
+  samples = jax.jit(run.trainer.heads['samples'])
+  made = np.asarray(samples(run.state, {'z': z}))  # [seeds, 3, 2]
   expected = np.stack([made[i % 3, i // 3] for i in range(8)])
   np.testing.assert_allclose(
       found.image, (expected - [1, 2]) / [2, 4], atol=1e-6)
@@ -118,8 +119,8 @@ def test_gans_of_points_take_turns(folder):
 
 def confidence_of(folder, images_):
   run = runs.restore(str(folder / 'classifier'))
-  logits = run.trainer.heads['logits'](run.state, images_)
-  return np.asarray(losses.max_probability(logits, 3))
+  return np.asarray(jax.jit(lambda state, images: losses.max_probability(
+      run.trainer.heads['logits'](state, images), 3))(run.state, images_))
 
 
 def test_a_filter_by_confidence(folder, positives):

@@ -69,29 +69,29 @@ def test_quantiles_leave_empty_slots_out():
   values = np.random.default_rng(0).random(11).astype(np.float32)
   weight = np.ones(11, np.float32)
   weight[[2, 7]] = 0
-  found = step.quantiles(jnp.asarray(values), jnp.asarray(weight), 4, GLOBAL)
+  quantiles = jax.jit(step.quantiles, static_argnums=(2, 3))
+  found = quantiles(values, weight, 4, GLOBAL)
   np.testing.assert_allclose(
       found, np.quantile(values[weight > 0], [0, 0.25, 0.5, 0.75]), rtol=1e-6)
-  one = step.quantiles(jnp.ones(3), jnp.array([0.0, 1.0, 0.0]), 2, GLOBAL)
+  one = quantiles(np.ones(3, np.float32), np.array([0, 1, 0], np.float32), 2, GLOBAL)
   np.testing.assert_array_equal(one, [1, 1])
 
 
 def test_generators_begin_with_the_noise_itself():
   trainer = make_trainer()
-  state = trainer.init(jax.random.key(0))
+  state = jax.jit(trainer.init)(jax.random.key(0))
+  samples = jax.jit(trainer.heads['samples'])
   z = np.random.default_rng(0).random((7, D), np.float32)
   owner = np.arange(7, dtype=np.int32) % 3
-  np.testing.assert_array_equal(
-      trainer.heads['samples'](state, {'z': z, 'owner': owner}), z)
-  gen = state.nets['gen']
+  np.testing.assert_array_equal(samples(state, {'z': z, 'owner': owner}), z)
+  gen = jax.device_get(state.nets['gen'])
   changed = jax.tree.map(  # generator i adds i to its output
-      lambda x: x + jnp.arange(3.0).reshape(3, *[1] * (x.ndim - 1)) * (x.ndim == 2),
-      gen.params)
+      lambda x: x + np.arange(3, dtype=np.float32).reshape(3, *[1] * (x.ndim - 1))
+      * (x.ndim == 2), gen.params)
   state = state.replace(nets=state.nets | {'gen': gen.replace(params={
       'Dense_0': gen.params['Dense_0'], 'Dense_1': changed['Dense_1']})})
   np.testing.assert_allclose(
-      trainer.heads['samples'](state, {'z': z, 'owner': owner}), z + owner[:, None],
-      rtol=1e-6)
+      samples(state, {'z': z, 'owner': owner}), z + owner[:, None], rtol=1e-6)
 
 
 @pytest.mark.parametrize('num_generators', [1, 3])
@@ -99,8 +99,8 @@ def test_an_update_is_that_of_the_formulas(num_generators):
   """D on data against noise; G_i towards the i/k quantile of the updated D, or 1."""
   trainer = make_trainer(num_generators)
   batch = jax.tree.map(lambda x: x[0], make_items(1, 16, np.random.default_rng(0)))
-  before = trainer.init(jax.random.key(0))
-  after, found = jax.jit(trainer.step)(before, {}, batch)
+  before = jax.jit(trainer.init)(jax.random.key(0))
+  after, found = jax.device_get(jax.jit(trainer.step)(before, {}, batch))
   disc, gen = (before.nets[name].params for name in ('disc', 'gen'))
   keys = jax.random.split(jax.random.fold_in(before.key, 0), 2)
   real, weight = batch['real']['image'], batch['real']['weight']
@@ -116,9 +116,10 @@ def test_an_update_is_that_of_the_formulas(num_generators):
 
   value, slope = jax.jit(jax.value_and_grad(loss_disc))(disc)
   np.testing.assert_allclose(trainer.figures(found)['loss_disc'], value, rtol=1e-5)
-  disc = jax.tree.map(lambda p, g: p - 0.1 * g, disc, slope)
-  toy.assert_trees_close(after.nets['disc'].params, disc, rtol=1e-4, atol=1e-6)
-  p = jax.nn.sigmoid(score(disc, batch['all']['image'][:N]))
+  toy.assert_descended(
+      disc, after.nets['disc'].params, slope, 0.1, rtol=1e-4, atol=1e-6)
+  disc = after.nets['disc'].params
+  p = jax.jit(lambda x: jax.nn.sigmoid(score(disc, x)))(batch['all']['image'][:N])
   target = np.quantile(p, np.arange(3) / 3) if num_generators == 3 else np.ones(1)
   z = step.noise(keys[1], 16, (num_generators, D), GLOBAL)
 
@@ -137,8 +138,8 @@ def test_an_update_is_that_of_the_formulas(num_generators):
   value, slope = jax.jit(jax.value_and_grad(loss_gen))(gen)
   np.testing.assert_allclose(
       trainer.figures(found)['loss_gen'], value / num_generators, rtol=1e-5)
-  gen = jax.tree.map(lambda p, g: p - 0.1 * g, gen, slope)
-  toy.assert_trees_close(after.nets['gen'].params, gen, rtol=1e-4, atol=1e-6)
+  toy.assert_descended(
+      gen, after.nets['gen'].params, slope, 0.1, rtol=1e-4, atol=1e-6)
   assert trainer.figures(found)['images'] == N
 
 
@@ -316,7 +317,7 @@ def test_a_detector_is_a_source_of_negatives(whole):
   run = runs.restore(str(workdir))
   rng = np.random.default_rng((2, 0))
   z, owner = rng.random((50, 30), np.float32), rng.choice(3, 50, p=step.shares(3))
-  scaled = np.asarray(run.trainer.heads['samples'](
+  scaled = np.asarray(jax.jit(run.trainer.heads['samples'])(
       run.state, {'z': z, 'owner': owner.astype(np.int32)}))
   low, high = (np.array(run.config['data'][key]) for key in ('low', 'high'))
   np.testing.assert_allclose(
@@ -395,7 +396,7 @@ def test_rows_of_a_file_of_ones_own(tmp_path):
   assert all(row['label'] == (names[int(row['row'])] or 'unlabelled') for row in rows)
   run = runs.restore(str(tmp_path / 'run'))
   assert run.config['name'] == 'own' and not run.config['data']['outliers']
-  score = np.asarray(run.trainer.heads['score'](
+  score = np.asarray(jax.jit(run.trainer.heads['score'])(
       run.state, step.scale(x.astype(np.float32), run.config['data'])))
   written = [float(row['score']) for row in rows]
   assert written == sorted(written)

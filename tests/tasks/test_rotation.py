@@ -52,20 +52,24 @@ def test_a_turn_is_the_label_of_its_view(views):
   """A bright corner goes around once in four quarter turns, counter-clockwise."""
   image = np.zeros((6, 4, 4, 1), np.float32)
   image[:, 0, 0] = 1
-  batch = {'image': jnp.asarray(image), 'label': jnp.array([0, 1, 2, 0, -1, 1]),
-           'weight': jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0]),
-           'turn': jnp.array([0, 1, 2, 3, 1, 2])}
-  seen = []
+  batch = {'image': image, 'label': np.array([0, 1, 2, 0, -1, 1]),
+           'weight': np.array([1, 1, 1, 1, 1, 0], np.float32),
+           'turn': np.array([0, 1, 2, 3, 1, 2])}
 
-  def network(images, **kwargs):
-    seen.append((images, kwargs['mask']))
-    return corners(images, **kwargs)
+  @jax.jit
+  def see(batch):
+    seen = []
 
-  (logits, aux), _ = rotation.see(views, network, batch, None)
+    def network(images, **kwargs):
+      seen.append((images, kwargs['mask']))
+      return corners(images, **kwargs)
+
+    (logits, aux), _ = rotation.see(views, network, batch, None)
+    return seen, logits, rotation.rotation_loss(2.0, views, {}, batch, aux)
+
+  ((images, mask),), logits, found = see(batch)
   np.testing.assert_array_equal(logits, np.tile([1.0, 0.0, 0.0], (6, 1)))  # as they are
-  found = rotation.rotation_loss(2.0, views, {}, batch, aux)
   np.testing.assert_allclose(found, 2 * np.log1p(3 * np.exp(-9.0)), rtol=1e-3)
-  (images, mask), = seen
   copies = 1 if views == 1 else 3
   assert len(images) == 6 * (1 + copies)
   np.testing.assert_array_equal(mask, [1, 1, 1, 1, 1, 0] + [1, 1, 1, 1, 0, 0] * copies)
@@ -74,11 +78,11 @@ def test_a_turn_is_the_label_of_its_view(views):
 def test_random_turns_are_all_of_them_and_change():
   batch = make_batch() | {'label': np.zeros(16, np.int32)}
 
+  @jax.jit
   def turns(seed):
-    return np.asarray(
-        rotation.turn(None, batch, jax.random.key(seed), None, GLOBAL)['turn'])
+    return rotation.turn(None, batch, jax.random.key(seed), None, GLOBAL)['turn']
 
-  found = [turns(seed) for seed in range(8)]
+  found = [np.asarray(turns(seed)) for seed in range(8)]
   assert np.bincount(np.concatenate(found), minlength=4).min() > 15  # of 128
   assert len({one.tobytes() for one in found}) == 8
 
@@ -106,9 +110,8 @@ def test_step_descends_the_loss_with_that_of_the_rotations():
   (loss, extra), grads = jax.jit(
       jax.value_and_grad(objective, has_aux=True))(state.nets['model'].params)
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
-  jax.tree.map(
-      lambda p, g, q: np.testing.assert_allclose(p - RATE * g, q, atol=2e-6),
-      state.nets['model'].params, grads, after.nets['model'].params)
+  toy.assert_descended(
+      state.nets['model'].params, after.nets['model'].params, grads, RATE, atol=2e-6)
   metrics = metrics.compute()
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss_rotation'], extra, rtol=1e-5)
@@ -118,7 +121,7 @@ def test_the_network_keeps_its_names():
   """Pretrained weights and learning rates by stage find what they look for."""
   model = models.SmallConv(NUM_CLASSES, widths=(4,))
   plain, turned = (jax.eval_shape(functools.partial(one.init, train=False),
-                                  jax.random.key(0), jnp.zeros((1, *SHAPE)))
+                                  jax.random.key(0), np.zeros((1, *SHAPE), np.float32))
                    for one in (model, heads.WithRotation(model)))
   extra = turned['params'].pop('rotation')
   assert turned == plain and extra['kernel'].shape == (4, 4)

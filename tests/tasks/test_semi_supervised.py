@@ -4,7 +4,6 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -36,10 +35,18 @@ def log_softmax(outputs):
 def passes_of(outputs, names=('real', 'fake', 'labelled')):
   """Passes of sets that have the outputs [n, K] and labels 0, 1, ..., or -1."""
   n = len(outputs)
-  marginal = jnp.asarray(np.exp(log_softmax(outputs)).mean(0), jnp.float32)
-  return {name: Pass(jnp.asarray(outputs, jnp.float32),
-                     jnp.arange(n) % K if name == 'labelled' else jnp.full(n, -1),
-                     jnp.ones(n), marginal) for name in names}
+  marginal = np.exp(log_softmax(outputs)).mean(0).astype(np.float32)
+  return {name: Pass(outputs.astype(np.float32),
+                     np.arange(n) % K if name == 'labelled' else np.full(n, -1),
+                     np.ones(n, np.float32), marginal) for name in names}
+
+
+def of_disc(objective, passes):
+  return jax.jit(lambda passes: objective.disc(passes, GLOBAL))(passes)
+
+
+def of_gen(objective, passes):
+  return jax.jit(lambda passes: objective.gen(passes, GLOBAL))(passes)
 
 
 @pytest.mark.parametrize('scale', [1, 40])
@@ -49,15 +56,15 @@ def test_the_implicit_logit_is_a_softmax_of_k_plus_1_with_a_logit_of_0(scale):
   fake = -log_p[:, -1]
   real = -np.log(np.exp(log_p[:, :-1]).sum(1))
   objective = losses.make_gan_objective({'name': 'implicit_gan'}, K)
-  found = objective.disc(passes_of(outputs, ('real', 'fake', 'negative')), GLOBAL)
+  found = of_disc(objective, passes_of(outputs, ('real', 'fake', 'negative')))
   for name, expected in {'real': real, 'fake': fake, 'negative': fake}.items():
     np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(
-      objective.gen(passes_of(outputs), GLOBAL), real, rtol=1e-4, atol=1e-6)
+      of_gen(objective, passes_of(outputs)), real, rtol=1e-4, atol=1e-6)
   # The classes of a real example: p_k / (1 - p_{K + 1}).
   np.testing.assert_allclose(
-      log_softmax(objective.class_logits(outputs)), log_p[:, :-1] + real[:, None],
-      rtol=1e-5, atol=1e-6)
+      log_softmax(jax.jit(objective.class_logits)(outputs)),
+      log_p[:, :-1] + real[:, None], rtol=1e-5, atol=1e-6)
 
 
 def test_nat_without_labels_is_sure_of_real_examples_and_uniform_on_fakes():
@@ -67,13 +74,13 @@ def test_nat_without_labels_is_sure_of_real_examples_and_uniform_on_fakes():
   sure = -(p * log_p).sum(1) + 0.5 * (p * np.log(p.mean(0))).sum(1)
   objective = losses.make_gan_objective(NAT, K)
   passes = passes_of(outputs, ('real', 'fake'))
-  found = objective.disc(passes, GLOBAL)
+  found = of_disc(objective, passes)
   np.testing.assert_allclose(found['real'], sure, rtol=1e-5)
   np.testing.assert_allclose(found['fake'], -np.log(K) - log_p.mean(1), rtol=1e-5)
-  np.testing.assert_allclose(objective.gen(passes, GLOBAL), sure, rtol=1e-5)
+  np.testing.assert_allclose(of_gen(objective, passes), sure, rtol=1e-5)
   plain = losses.make_gan_objective({**NAT, 'marginal': 0.0}, K)
   np.testing.assert_allclose(
-      plain.disc(passes, GLOBAL)['real'], -(p * log_p).sum(1), rtol=1e-5)
+      of_disc(plain, passes)['real'], -(p * log_p).sum(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['implicit_gan', 'label_gan', 'nat_gan'])
@@ -82,12 +89,12 @@ def test_three_sets_with_their_factors(name):
   objective = losses.make_gan_objective({'name': name}, K)
   outputs = np.random.default_rng(2).normal(size=(5, objective.num_outputs))
   passes = passes_of(outputs)
-  found = step_lib.with_labelled(
-      objective, losses.cross_entropy_objective(K), 0.5, 2.0).disc(passes, GLOBAL)
+  found = of_disc(step_lib.with_labelled(
+      objective, losses.cross_entropy_objective(K), 0.5, 2.0), passes)
   given = {**passes, 'real': passes['real']._replace(
-      labels=jnp.asarray(outputs[:, :K].argmax(1)))}
+      labels=outputs[:, :K].argmax(1))}
   given.pop('labelled')
-  alone = objective.disc(given, GLOBAL)
+  alone = jax.device_get(of_disc(objective, given))
   np.testing.assert_allclose(found['real'], 0.5 * alone['real'], rtol=1e-6)
   np.testing.assert_allclose(found['fake'], 2.0 * alone['fake'], rtol=1e-6)
   log_p = log_softmax(outputs[:, :K])
@@ -144,10 +151,11 @@ def test_with_factors_of_0_the_classifier_learns_from_labelled_examples_alone():
   batches = [jax.tree.map(lambda x: x[0], make_items(seed)) for seed in (0, 1)]
   one, other = (step(state, {}, batch)[0] for batch in batches)
   toy.assert_trees_close(one.nets['disc'], other.nets['disc'], rtol=0)
-  logits = trainer.heads['logits'](one, batches[0]['unlabelled']['image'])
+  logits = jax.eval_shape(
+      trainer.heads['logits'], one, batches[0]['unlabelled']['image'])
   assert logits.shape == (16, K)
-  half = jax.tree.map(
-      lambda a, b: (a + b) / 2, state.nets['disc'].params, one.nets['disc'].params)
+  half = jax.tree.map(lambda a, b: (a + b) / 2, *jax.device_get(
+      (state.nets['disc'].params, one.nets['disc'].params)))
   toy.assert_trees_close(one.ema['disc'], half, atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """Zero-shot classifiers: the update, what leaks, runs from their config to a report."""
 
+import functools
 import json
 
 import jax
@@ -68,9 +69,9 @@ def make_items(num, slots):
 
 
 def test_other_classes_are_drawn_uniformly_from_those_of_the_copy():
-  keys = jax.random.split(jax.random.key(0), 3000)
-  label = jnp.arange(3000) % 2
-  found = np.asarray(step.other_classes(keys, label, CLASSES[1]))
+  label = np.arange(3000) % 2
+  found = np.asarray(jax.jit(lambda key: step.other_classes(
+      jax.random.split(key, 3000), label, CLASSES[1]))(jax.random.key(0)))
   for own, others in ((0, (1, 3)), (1, (0, 3))):
     counts = np.bincount(found[label == own], minlength=4)
     assert counts[[own, 2]].tolist() == [0, 0]
@@ -84,6 +85,7 @@ def dense(params, x):
 
 
 def descended(params, slope):
+  params, slope = jax.device_get((params, slope))
   return jax.tree.map(lambda p, g: p - RATE * (g + DECAY * p), params, slope)
 
 
@@ -94,6 +96,14 @@ def updated():
   return trainer, jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def copy_keys(state, copy):
+  """The keys of a copy in the step after a state: of classes, D and the CVAE."""
+  key = jax.random.split(jax.random.fold_in(state.key, state.step), 2)[copy]
+  keys = jax.random.split(key, 3)
+  return keys[0], keys[1], keys[2]
+
+
 @pytest.mark.parametrize('at', [0, 1])
 @pytest.mark.parametrize('copy, name', [*enumerate(step.COPIES)])
 def test_an_update_is_that_of_the_formulas(updated, copy, name, at):
@@ -101,16 +111,15 @@ def test_an_update_is_that_of_the_formulas(updated, copy, name, at):
   (trainer, before, update), w = updated, WEIGHTS
   batch = jax.tree.map(lambda x: x[0], make_items(1, 16))
   frozen = trainer.frozen()
-  before = before.replace(step=jnp.asarray(at, jnp.int32))
+  before = before.replace(step=np.int32(at))
   after, found = update(before, frozen, batch)
-  one = {net: jax.tree.map(lambda x: x[copy], before.nets[net].params)
-         for net in before.nets}
-  key = jax.random.split(jax.random.fold_in(before.key, at), 2)[copy]
-  keys = jax.random.split(key, 3)
+  one, moved = ({net: jax.tree.map(lambda x: x[copy], jax.device_get(nets[net].params))
+                 for net in nets} for nets in (before.nets, after.nets))
+  keys = copy_keys(before, copy)
   label, x = batch[name]['label'][:N], batch[name]['image'][:N]
   s = frozen['embedding'][label]
-  t = frozen['embedding'][step.other_classes(
-      GLOBAL.keys(keys[0], 16), batch[name]['label'], CLASSES[copy])[:N]]
+  t = frozen['embedding'][np.asarray(jax.jit(lambda key: step.other_classes(
+      GLOBAL.keys(key, 16), batch[name]['label'], CLASSES[copy]))(keys[0]))[:N]]
 
   def made(nets, key):
     mean, log_variance = jnp.split(dense(nets['encoder'], x), 2, 1)
@@ -152,9 +161,7 @@ def test_an_update_is_that_of_the_formulas(updated, copy, name, at):
   value_gen, slope = jax.jit(jax.value_and_grad(loss_gen))(nets)
   nets = descended(nets, slope) | ({} if at else {'regressor': one['regressor']})
   for net, expected in (nets | {'discriminator': disc}).items():
-    toy.assert_trees_close(
-        jax.tree.map(lambda x: x[copy], after.nets[net].params), expected,
-        rtol=1e-4, atol=1e-6)
+    toy.assert_trees_close(moved[net], expected, rtol=1e-4, atol=1e-6)
   if name == step.MODEL:
     figures = trainer.figures(found)
     np.testing.assert_allclose(
@@ -164,12 +171,17 @@ def test_an_update_is_that_of_the_formulas(updated, copy, name, at):
 
 def test_before_its_first_update_an_optimiser_counts_nothing_but_the_schedule():
   tx = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(lambda count: -0.1))
-  params = {'w': jnp.ones(2)}
-  before = Net(params, {}, tx.init(params))
-  change, state = tx.update(params, before.opt_state)
-  after = Net(optax.apply_updates(params, change), {}, state)
-  held, gone = (step.once_started(jnp.asarray(started), after, before)
-                for started in (0.0, 1.0))
+  params = {'w': np.ones(2, np.float32)}
+
+  @jax.jit
+  def update(params):
+    before = Net(params, {}, tx.init(params))
+    change, state = tx.update(params, before.opt_state)
+    after = Net(optax.apply_updates(params, change), {}, state)
+    return before, after, [step.once_started(jnp.asarray(started), after, before)
+                           for started in (0.0, 1.0)]
+
+  before, after, (held, gone) = update(params)
   toy.assert_trees_close(gone, after, atol=0)
   np.testing.assert_array_equal(held.params['w'], before.params['w'])
   toy.assert_trees_close(held.opt_state[0], before.opt_state[0], atol=0)
@@ -397,10 +409,10 @@ def test_negative_features_need_a_linear_decoder(updated, tmp_path, monkeypatch)
   assert build.load(config).shape == (12,)
   trainer, state, _ = updated
   codes = np.random.default_rng(0).normal(size=(9, A + LATENT)).astype(np.float32)
-  linear = make_trainer(output='linear').heads['made'](state, codes, 1)
+  linear, made = (np.asarray(jax.jit(one.heads['made'], static_argnums=2)(
+      state, codes, 1)) for one in (make_trainer(output='linear'), trainer))
   assert linear.min() < 0
-  np.testing.assert_array_equal(
-      trainer.heads['made'](state, codes, 1), np.maximum(linear, 0))
+  np.testing.assert_array_equal(made, np.maximum(linear, 0))
 
 
 @pytest.mark.slow
