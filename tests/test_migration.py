@@ -136,6 +136,7 @@ def test_resumed_classifier_ends_where_version_0_1_did(old):
       workdir_ / 'metrics.jsonl') if record['kind'] == 'train'][-1] == 4
 
 
+@pytest.mark.slow
 def test_resumed_gan_ends_where_version_0_1_did(old):
   """From its checkpoint of step 2 to the figures in its eval.json of step 4."""
   before = read(old / 'gan' / 'eval.json')

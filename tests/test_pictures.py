@@ -102,6 +102,7 @@ def test_the_plain_classifier_is_trained_for_comparison(parts, folders):
   assert nat['run']['eval_every'] == nat['run']['checkpoint_every'] == 100
 
 
+@pytest.mark.slow
 def test_both_are_trained_with_validation(folders, tmp_path):
   for method in ('nat', 'baseline'):
     config = config_file.load('pictures', f'{method}:{folders}')

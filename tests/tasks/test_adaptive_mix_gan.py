@@ -90,7 +90,8 @@ def class_loss(o, labels):
       jax.nn.log_softmax(o[:, 1:]), labels[:, None], axis=1)[:, 0]
 
 
-@pytest.mark.parametrize('name', FORMS)
+@pytest.mark.parametrize('name', [
+    'adaptive_mix', pytest.param('mixup', marks=pytest.mark.slow)])
 def test_step_descends_the_losses_of_mixed_images(name):
   """Written out anew: a step of SGD of both networks, with labels of all images."""
   some, _, batch, state, after, figures = one_step(name)

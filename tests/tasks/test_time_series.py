@@ -131,7 +131,8 @@ def compiled(gen_updates, weight):
   return trainer, jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
 
 
-@pytest.mark.parametrize('weight, gen_updates', [(None, 1), (0.3, 2)])
+@pytest.mark.parametrize('weight, gen_updates', [
+    (0.3, 2), pytest.param(None, 1, marks=pytest.mark.slow)])
 def test_an_update_is_that_of_the_formulas(weight, gen_updates):
   trainer, before, update = compiled(gen_updates, weight)
   batch = jax.tree.map(lambda x: x[0], make_items(1, np.random.default_rng(0)))
