@@ -17,9 +17,9 @@ Full recipe: ResNet-18, 20 epochs; not measured here: it needs a GPU.
 With `_small`: 2 epochs; expected (three seeds, docs/negatives.md): accuracy .993;
 NCR_0.8 on KMNIST .47 for baseline, .02 for letters, .03 for shuffled and .10 for
 generated, and on held-out letters .63, .004, .55 and .51.
-With `_small01`, the small form of version 0.1: 2 epochs, 4 to 6 minutes on one CPU core;
-expected (three seeds, `_small01_paper`): accuracy .993 for baseline and letters, NCR_0.4
-on held-out letters .97 for baseline, .04 for letters.
+With `_small01`, the small form of version 0.1: 2 epochs, 4 to 6 minutes on one CPU
+core; expected (three seeds, `_small01_paper`): accuracy .993 for baseline and letters,
+NCR_0.4 on held-out letters .97 for baseline, .04 for letters.
 """
 
 from nat_jax.schema import presets, recipes
