@@ -22,7 +22,8 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
   shuffled    NAT with patch-shuffled positives as the only negatives; as good as nat on
               Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
   noise, halves   NAT with uniform noise, or halves of two positives of different
-              classes, as the only negatives
+              classes, as the only negatives. Measured beside near and shuffled, in the
+              small form: docs/negatives.md
 
 Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.; only
 measured on digits (docs/results.md):
