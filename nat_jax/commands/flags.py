@@ -160,11 +160,11 @@ def modes_of(flag: flags.Flag) -> set[str]:
 def check_mode(mode: str) -> None:
   """Raises ValueError if a flag was given that a mode does not use."""
   for flag in all_flags():
-    if flag.present and modes_of(flag) and mode not in modes_of(flag):
+    modes = modes_of(flag) if flag.present else set()
+    if modes and mode not in modes:
       raise ValueError(
           f'--mode={mode} does not use --{flag.name}, which is a flag of '
-          f'{" and ".join(f"--mode={one}" for one in sorted(modes_of(flag)))}; leave '
-          'it out')
+          f'{" and ".join(f"--mode={one}" for one in sorted(modes))}; leave it out')
 
 
 def refuse(given: Sequence[flags.FlagHolder], where: str) -> None:
