@@ -1,0 +1,60 @@
+"""Which recipe is the best on unseen kinds? Candidates for `best` of nat/cifar10.py.
+
+    python -m nat_jax.main --mode=sweep --workdir runs/screen configs/screen.py:\
+{nat,oe,logitnorm,nat_logitnorm,pixmix,nat_pixmix,rotation,nat_rotation,nat_mix,oe_pixmix}
+    python tests/bench/near_far.py runs/screen
+
+Networks and recipes are those of the small form of configs/nat/cifar10.py, for half as
+many updates. All sets are for choosing: positives are those that the other config holds
+out for validation, and the kinds of negatives are in none of its test sets, nor does a
+candidate train on one of them.
+
+Variants: those of configs/nat/cifar10.py, and variants with a recipe added, such as
+`oe_pixmix` or `nat64_pixmix_rotation`: a variant, then `logitnorm`, `pixmix`,
+`rotation`, joined by '_'.
+
+Kinds that share properties with the positives (near): halves of two classes, crops of a
+photograph. Other kinds (far): clothes (Fashion-MNIST), characters (KMNIST, notMNIST),
+blobs.
+
+Measured: docs/results.md, "The strongest recipe".
+"""
+
+from nat_jax.schema import presets, recipes
+
+ADDED = ('logitnorm', 'pixmix', 'rotation')
+FAR = ('fashion_mnist', 'kmnist', 'notmnist')
+
+
+def get_config(variant='nat'):
+  base, added = variant, []
+  while base not in recipes.VARIANTS and base.rpartition('_')[2] in ADDED:
+    base, _, one = base.rpartition('_')
+    added.append(one)
+  config = recipes.classifier(
+      'screen',
+      f'{base}_small',
+      num_examples=50_000,
+      positives=presets.tfds('cifar10', 'train'),
+      negatives={'nat': {'cifar100': presets.negative('cifar100', 'train')}},
+      evals={},
+      normalisation=presets.NORMALISATION['cifar10'],
+      augment=presets.CROP_FLIP,
+      epochs=(200, 3),
+  )
+  config.variant = variant
+  if 'logitnorm' in added:
+    config.loss.update(recipes.LOGIT_NORM)
+  if 'pixmix' in added:
+    config.data.augment = (*config.data.augment, recipes.PIXMIX)
+  if 'rotation' in added:
+    config.trainer = recipes.TRAINERS['rotation']
+  validation = config.evals['validation']['source']
+  config.evals = {
+      'test': {'source': validation, 'positive': True},
+      'halves': {'source': {'name': 'class_halves', 'num': 2000}},
+      'photographs': {'source': {'name': 'photographs', 'num': 2000}},
+      **{name: presets.negative(name, 'test[:2000]', size=32) for name in FAR},
+      'blobs': {'source': {'name': 'blobs', 'num': 2000}},
+  }
+  return config
