@@ -231,7 +231,7 @@ def test_training_leaves_out_sets_that_are_not_there(bench, tmp_path, monkeypatc
   for folder in ('cifar10/train', 'cifar10/test', 'cifar100/train'):
     (tmp_path / folder).mkdir(parents=True)
   config, left_out = bench.parts.train_config('nat', 3, tiny=False)
-  assert set(left_out) == {'cifar100_test', 'tiny_imagenet', 'ilsvrc', 'svhn'}
+  assert set(left_out) == {'cifar100_test', 'tiny_imagenet', 'ilsvrc', 'svhn', 'mnist'}
   assert config['steps'] == 1000  # 3 * 45,000 / 128 is 1055
   kept = runs.resolve(config)['evals']
   assert {'test', 'noise', 'cifar100_train', 'validation', 'calibration'} < set(kept)

@@ -60,6 +60,7 @@ def get_config(variant='nat'):
       'test': presets.positive('cifar10', 'test'),
       **presets.NEGATIVES_32,
       'svhn': presets.negative('svhn_cropped', 'test'),
+      'mnist': presets.negative('mnist', 'test', size=32),
   }
   if variant.startswith('ilsvrc'):
     evals['ilsvrc'] = presets.negative('ilsvrc_samples32', 'test[50%:]')

@@ -15,10 +15,8 @@ import argparse
 import re
 
 import numpy as np
-from negatives import paired_test
+from paired import table, text_of
 from steps import machine, sweep
-
-from nat_jax.reports import claims
 
 PLAIN = 'nat0'
 COLUMNS = {  # title -> (key in eval.json, digits)
@@ -36,23 +34,6 @@ def read(folder):
                             for seed in seeds] for title, (key, _) in COLUMNS.items()
                     if key in one[seeds[0]]['evals']['samples']}
           for variant, one in found.items()}
-
-
-def table(rows, pairs):
-  """Prints {row: {title: text}} with bold cells where the pairs of numbers differ."""
-  columns = list(next(iter(rows.values())))
-  cells = [(row, title) for row in pairs for title in columns]
-  p_values = claims.holm([paired_test(*pairs[row][title]) for row, title in cells])
-  differs = {cell for cell, p in zip(cells, p_values, strict=True) if p < 0.05}
-  print(f'\n| variant | {" | ".join(columns)} |\n|---{"|---" * len(columns)}|')
-  for row, texts in rows.items():
-    print(f'| `{row}` | ' + ' | '.join(
-        f'**{text}**' if (row, title) in differs else text
-        for title, text in texts.items()) + ' |')
-
-
-def text_of(values, digits, sign=''):
-  return f'{np.mean(values):{sign}.{digits}f} ± {np.std(values, ddof=1):.{digits}f}'
 
 
 def main():

@@ -29,13 +29,13 @@ import runpy
 import tempfile
 
 import numpy as np
+import paired
 from matplotlib.figure import Figure
-from scipy import stats
 from steps import machine
 
 from nat_jax import data, runs, train
 from nat_jax.commands import config_file
-from nat_jax.reports import claims, figures
+from nat_jax.reports import figures
 from nat_jax.tasks import generated
 
 CONFIGS = os.path.abspath(os.path.join(
@@ -120,39 +120,26 @@ def make_gaal(config, count):
 MAKERS = {'advgan': make_advgan, 'gan': make_gan, 'gaal': make_gaal}
 
 
-def figures_of(found, unseen=UNSEEN, kinds=KINDS):
+def figures_of(found, unseen=UNSEEN, kinds=KINDS, fpr95='fpr95_id_positive'):
   """({column: number} of the first table, of the second) of one run's `evals`."""
   first = {'accuracy': found['test']['accuracy'], 'PAR .8': found['test']['par']['0.8']}
   for name, group in unseen.items():
-    for title, key in (('AUROC', 'auroc'), ('FPR95', 'fpr95_id_positive')):
+    for title, key in (('AUROC', 'auroc'), ('FPR95', fpr95)):
       first[f'{title}, {name}'] = np.mean([found[kind][key] for kind in group])
     first[f'NCR .8, {name}'] = np.mean([found[kind]['ncr']['0.8'] for kind in group])
   return first, {kind: found[kind]['ncr']['0.8'] for kind in kinds}
 
 
-def paired_test(one, other):
-  """p of the two-sided paired t-test; 1 where all pairs are equal."""
-  if np.array_equal(one, other):
-    return 1.0
-  return float(stats.ttest_rel(one, other).pvalue)
-
-
 def table(found, seen, plain='none'):
   """Prints a table of {variant: {column: numbers by seed}}; bold: not as `plain`."""
-  columns = list(found[plain])
-  cells = [(variant, column) for variant in found for column in columns
-           if variant != plain]
-  p_values = claims.holm([paired_test(found[variant][column], found[plain][column])
-                          for variant, column in cells])
-  differs = {cell for cell, p in zip(cells, p_values, strict=True) if p < 0.05}
-  print(f'\n| negatives | {" | ".join(columns)} |\n|---{"|---" * len(columns)}|')
-  for variant, row in found.items():
-    texts = []
-    for column, values in row.items():
-      text = f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}'
-      text = f'**{text}**' if (variant, column) in differs else text
-      texts.append(f'({text})' if column in seen.get(variant, ()) else text)
-    print(f'| {variant} | {" | ".join(texts)} |')
+  rows = {variant: {
+      column: f'({paired.text_of(values)})' if column in seen.get(variant, ())
+      else paired.text_of(values) for column, values in row.items()}
+          for variant, row in found.items()}
+  paired.table(rows, {
+      variant: {column: (values, found[plain][column])
+                for column, values in row.items()}
+      for variant, row in found.items() if variant != plain}, 'negatives')
 
 
 def draw(found, path, panels=PANELS):

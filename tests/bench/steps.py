@@ -78,8 +78,10 @@ def make_bare(config: Mapping[str, Any]) -> Bare:
   return Bare(config, mesh, training, trainer, state, batch, step, scanned, k)
 
 
-def sweep(folder: str) -> tuple[dict[str, dict[int, dict[str, Any]]], list[int]]:
-  """Reads the runs of a sweep.
+def sweep(
+    folder: str, least: int = 2
+) -> tuple[dict[str, dict[int, dict[str, Any]]], list[int]]:
+  """Reads the runs of a sweep, with `least` seeds or more.
 
   Returns:
     ({variant: {seed: its eval.json}}, seeds that all variants have).
@@ -90,8 +92,8 @@ def sweep(folder: str) -> tuple[dict[str, dict[int, dict[str, Any]]], list[int]]
       evaluation = json.load(file)
     found[evaluation['variant']][evaluation['seed']] = evaluation
   seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
-  if len(seeds) < 2:
-    raise SystemExit(f'expected runs in {folder}, with two seeds or more that all '
+  if len(seeds) < least:
+    raise SystemExit(f'expected runs in {folder}, with {least} or more seeds that all '
                      f'variants have, got the seeds {seeds} of {sorted(found)}')
   return dict(sorted(found.items())), seeds
 
