@@ -207,6 +207,8 @@ class Evaluator(NamedTuple):
       the next evaluation; '' for none.
     start: () -> None, called by the first process when the workdir is prepared and
       before the first update, to write what is known of the data.
+    beside: whether evaluations before the last update may run in a thread, on a copy
+      of the state, while the training goes on.
   """
 
   periods: Mapping[str, int]
@@ -216,6 +218,7 @@ class Evaluator(NamedTuple):
   num_bytes: int
   brief: Callable[[Mapping[str, Any]], str] = lambda figures: ''
   start: Callable[[], None] = lambda: None
+  beside: bool = False
 
 
 class Run(NamedTuple):

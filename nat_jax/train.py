@@ -111,6 +111,8 @@ class Course:
       are not read yet; None: all are read.
     figures, details: from the last evaluation, see `task.Evaluator.run`.
     saving: the last save, until `settle` has seen its end; None: none is under way.
+    assessing: (step, result of `task.Evaluator.run`) of an evaluation that runs beside
+      the training, until `note` has written it; None: none is under way.
     brief: from the last evaluation that had one, see `task.Evaluator.brief`.
   """
 
@@ -122,6 +124,7 @@ class Course:
   figures: dict[str, Any] | None = None
   details: Any = None
   saving: futures.Future | None = None
+  assessing: tuple[int, futures.Future] | None = None
   brief: str = ''
 
 
@@ -179,14 +182,15 @@ def train(
       writers.open_writers(
           workdir, course.step, job.config['run']['tensorboard']) as write,
       checkpoint.closing(job.manager),  # on an interrupt too, a save is completed
-      futures.ThreadPoolExecutor(2) as threads,
+      futures.ThreadPoolExecutor(3) as threads,
       _settling(course),
       profiling.tracer(workdir, course.step, steps, profile) as trace,
       _recorded(job, course, write, command),
   ):
     if course.step and due(job, course) and not processes.count(
         writers.has_record(workdir, course.step, 'eval')):
-      assess(job, course, write, progress)  # killed between checkpoint and evaluation
+      # Killed between checkpoint and evaluation.
+      assess(job, course, write, progress, threads)
     if _result_step(job, course) is None:
       progress.compiling()
     while _result_step(job, course) is None:
@@ -299,8 +303,8 @@ def advance(job: Job, course: Course, write, progress, threads, came) -> None:
     job, course: from `open_run`; `course` is changed.
     write: record -> None, from `writers.open_writers`.
     progress: a `writers.Progress`.
-    threads: a `futures.ThreadPoolExecutor` of two threads: one records when calls end,
-      for images/s, and one saves.
+    threads: a `futures.ThreadPoolExecutor` of three threads: one records when calls
+      end, for images/s, one saves, and one evaluates.
     came: from `_caught`.
 
   Raises:
@@ -309,6 +313,8 @@ def advance(job: Job, course: Course, write, progress, threads, came) -> None:
   """
   if course.saving is not None and course.saving.done():
     settle(course)
+  if course.assessing is not None and course.assessing[1].done():
+    note(job, course, write, progress)
   steps, best = job.config['steps'], job.config.get('best', '')
   k = job.call_length(course.step)
   course.state, collected = job.step_fn(
@@ -325,10 +331,12 @@ def advance(job: Job, course: Course, write, progress, threads, came) -> None:
     look(job, course, write, progress)
     if not finite:  # the next loss would be NaN
       _diverged('a parameter is NaN or infinite', course.step, job, course)
+  if evaluates or saves:
+    note(job, course, write, progress)  # a run that resumes here will not repeat it
   if saves and not best:  # before the evaluation, during which the run may be killed
     save(job, course, threads)
   if evaluates:
-    assess(job, course, write, progress)
+    assess(job, course, write, progress, threads)
   if saves and best:
     figures = dict(writers.flat(course.figures)) if evaluates else {}
     save(job, course, threads, figures if best in figures else None)
@@ -366,18 +374,45 @@ def look(job: Job, course: Course, write, progress) -> None:
   course.window, course.earlier = [], {}
 
 
-def assess(job: Job, course: Course, write, progress) -> None:
-  """Makes the evaluations that are due and writes their figures to metrics.jsonl."""
-  steps, go_on = job.config['steps'], progress.pause()
-  course.figures, course.details = job.evaluator.run(
-      course.state, due(job, course), course.step == steps)
+def assess(job: Job, course: Course, write, progress, threads) -> None:
+  """Makes the evaluations that are due and writes their figures to metrics.jsonl.
+
+  Before the last update those of an `Evaluator` with `beside` only start here, in a
+  thread; `note` writes their figures. Programs of several devices or processes must be
+  dispatched in one order, so that there the training waits.
+
+  Args:
+    job, course, write, progress, threads: see `advance`.
+  """
+  names, final = due(job, course), course.step == job.config['steps']
+  if job.evaluator.beside and not final and job.mesh.devices.size == 1:
+    course.assessing = course.step, threads.submit(
+        job.evaluator.run, parallel.copy(course.state), names, False)
+    return
+  go_on = progress.pause()
+  found = job.evaluator.run(course.state, names, final)
+  _write_figures(job, course, write, progress, course.step, found)
+  go_on()
+
+
+def note(job: Job, course: Course, write, progress) -> None:
+  """Waits for the evaluation that runs beside the training, and writes its figures."""
+  if course.assessing is None:
+    return
+  step, assessing = course.assessing
+  futures.wait([assessing])  # may be interrupted, and is then called again
+  course.assessing = None
+  _write_figures(job, course, write, progress, step, assessing.result())
+
+
+def _write_figures(job, course, write, progress, step, found):
+  course.figures, course.details = found
   course.brief = job.evaluator.brief(course.figures) or course.brief
-  write({'step': course.step, 'kind': 'eval', 'evals': course.figures})
+  write({'step': step, 'kind': 'eval', 'evals': course.figures})
   text = job.evaluator.summary(course.figures) or ', '.join(course.figures)
   progress.say(textwrap.fill(
-      f'step {course.step}/{steps}  evaluation: {text}', writers.WIDTH,
+      f'step {step}/{job.config["steps"]}  evaluation: {text}', writers.WIDTH,
       subsequent_indent='  ', break_long_words=False, break_on_hyphens=False))
-  go_on()
 
 
 def save(

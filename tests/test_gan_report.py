@@ -196,6 +196,18 @@ def test_curves_over_seeds(tmp_path):
   assert not len(steps)
 
 
+def test_measures_are_of_the_evaluation_that_is_made_most_often(tmp_path):
+  """Quick ones during training, and all measures at the end."""
+  one, = load(write_run(tmp_path / 'one'))
+  history = [(100 * k, {'quick': {'fid': 50.0 - k}}) for k in range(1, 4)]
+  history[-1][1]['samples'] = measured(10.0)
+  one['history']['eval'] = history
+  one['config']['evals'] = {'quick': {'type': 'quick'}, 'samples': {'type': 'samples'}}
+  drawn = [line.get_xydata().tolist()
+           for ax in gan_figures.measures({'nat3': [one]}).axes for line in ax.lines]
+  assert [[100, 49], [200, 48], [300, 47]] in drawn
+
+
 def test_the_papers_curve_is_drawn_for_full_size_alone(tmp_path):
   def dotted(name):
     groups = reports.group(load(write_run(tmp_path / name, 'nat10', name=name)))

@@ -2,9 +2,12 @@
 
 import functools
 import json
+import os
 import pathlib
 import re
 import shutil
+import signal
+import threading
 import types
 
 import jax
@@ -117,6 +120,91 @@ def test_training_ends_with_measures_and_their_conventions(done):
   assert toy.arrays(done / 'samples.npz')['image'].shape == (20, *SHAPE)
   assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
   assert [record['step'] for record in toy.records(done)] == [8, 16, 24]
+
+
+def quick(**changes):
+  """The config of a GAN with few samples measured after every 8 updates."""
+  return make_config(evals={'samples': {'type': 'samples', 'every': 0},
+                            'quick': {'type': 'quick', 'every': 8}},
+                     measures__num_quick=15, **changes)
+
+
+@pytest.fixture
+def slow_evaluation(monkeypatch):
+  """The first quick evaluation waits until `go_on` is set; threads of all of them."""
+  go_on, threads, make = threading.Event(), [], generation.EVALUATORS['quick']
+
+  def slow(*args, **kwargs):
+    measure = make(*args, **kwargs)
+
+    def wait(state):
+      threads.append(threading.current_thread())
+      assert go_on.wait(60), 'training waits for the evaluation'
+      return measure(state)
+
+    return wait
+
+  monkeypatch.setitem(generation.EVALUATORS, 'quick', slow)
+  return go_on, threads
+
+
+def test_training_goes_on_while_it_is_evaluated(
+    done, slow_evaluation, tmp_path, monkeypatch, capsys):
+  """Step 8 is evaluated after update 14, with the state that it had."""
+  go_on, threads = slow_evaluation
+  toy.before_update(monkeypatch, 14, go_on.set)
+  workdir = tmp_path / 'run'
+  evaluation = train.train(quick(run__keep=9), str(workdir))
+  found = toy.evaluations(workdir)
+  assert [*found] == [8, 16, STEPS]
+  assert [*found[8]] == ['quick'] and {*found[STEPS]} == {'samples', 'quick'}
+  main = [thread is threading.main_thread() for thread in threads]
+  assert main == [False, False, True]
+  jax.tree.map(np.testing.assert_array_equal, toy.final_state(done),
+               toy.final_state(workdir))
+  assert evaluate_run(str(workdir), 8)['evals']['quick'] == found[8]['quick']
+  assert evaluate_run(str(workdir))['evals']['quick'] == evaluation['evals']['quick']
+  samples = evaluation['evals']['samples']
+  assert samples == json.loads((done / 'eval.json').read_text())['evals']['samples']
+  assert samples['fid'] != found[STEPS]['quick']['fid'] > 0
+  assert re.search(r'step 8/24  evaluation: quick: FID \d', capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_stopped_while_an_evaluation_runs_beside(
+    slow_evaluation, tmp_path, monkeypatch):
+  """Its figures are written before the checkpoint from which the run goes on."""
+  def stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Timer(0.1, slow_evaluation[0].set).start()
+
+  with monkeypatch.context() as patch:
+    toy.before_update(patch, 12, stop)
+    with pytest.raises(train.Preempted, match='step 13 of 24'):
+      train.train(quick(), str(tmp_path))
+  assert [*toy.evaluations(tmp_path)] == [8]
+  train.train(quick(), str(tmp_path))
+  assert [*toy.evaluations(tmp_path)] == [8, 16, STEPS]
+
+
+def test_an_evaluation_beside_that_fails_ends_the_run(
+    done, tmp_path, monkeypatch):
+  def fail(images, path, *args, **kwargs):
+    raise OSError('no space left')
+
+  monkeypatch.setattr(generation, 'sheet', fail)
+  with pytest.raises(OSError, match='at step .*no space left.*same command'):
+    train.train(quick(), str(tmp_path))
+  assert checkpoint.list_steps(tmp_path)[-1] in (8, 16)
+
+
+@pytest.mark.slow
+def test_several_devices_wait_for_an_evaluation(
+    eight_devices, slow_evaluation, tmp_path):
+  """Two threads could start programs of several devices in two orders."""
+  slow_evaluation[0].set()
+  train.train(quick(), str(tmp_path))
+  assert slow_evaluation[1] == [threading.main_thread()] * 3
 
 
 @pytest.mark.slow

@@ -270,28 +270,16 @@ def slow_saves(monkeypatch):
   return go_on
 
 
-def before_update(monkeypatch, step, do):
-  """Calls of one update; `do()` before update `step` is dispatched."""
-  def make_feed(*args):
-    step_fn, source, items = feed_made(*args)
-    return step_fn, source, lambda at, k: (at == step and do(), items(at, k))[1]
-
-  feed_made = feed.make_feed
-  monkeypatch.setattr(feed, 'make_feed', make_feed)
-  monkeypatch.setattr(
-      feed, 'make_call_length', lambda config, ends, adapt: lambda step: 1)
-
-
 def test_training_goes_on_while_it_is_saved(done, slow_saves, tmp_path, monkeypatch):
   """Step 3 is saved after updates 4 and 5, with the arrays that it had."""
-  before_update(monkeypatch, 5, slow_saves.set)
+  toy.before_update(monkeypatch, 5, slow_saves.set)
   train.train(make_config(), str(tmp_path))
   assert_same(toy.final_state(done, 3), toy.final_state(tmp_path, 3))
   assert_same(toy.final_state(done), toy.final_state(tmp_path))
 
 
 def test_a_save_is_complete_before_the_next_one(slow_saves, tmp_path, monkeypatch):
-  before_update(monkeypatch, 2, slow_saves.set)
+  toy.before_update(monkeypatch, 2, slow_saves.set)
   train.train(make_config(run=dict(checkpoint_every=2, keep=9)), str(tmp_path))
   assert checkpoint.list_steps(tmp_path) == [2, 4, 6]
 
@@ -302,7 +290,7 @@ def test_stopped_while_it_is_saved(done, slow_saves, tmp_path, monkeypatch):
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Timer(0.1, slow_saves.set).start()
 
-  before_update(monkeypatch, 4, stop)
+  toy.before_update(monkeypatch, 4, stop)
   with pytest.raises(train.Preempted, match='step 5 of 6'):
     train.train(make_config(), str(tmp_path))
   assert checkpoint.list_steps(tmp_path) == [3, 5]
@@ -315,7 +303,7 @@ def test_interrupted_while_it_is_saved(slow_saves, tmp_path, monkeypatch):
     threading.Timer(0.1, slow_saves.set).start()
     raise KeyboardInterrupt
 
-  before_update(monkeypatch, 4, interrupt)
+  toy.before_update(monkeypatch, 4, interrupt)
   with pytest.raises(KeyboardInterrupt):
     train.train(make_config(), str(tmp_path))
   assert checkpoint.list_steps(tmp_path) == [3]

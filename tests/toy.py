@@ -13,7 +13,7 @@ import optax
 from absl import flags
 
 from nat_jax import commands, losses, main, models, registry, runs, train
-from nat_jax.runtime import checkpoint, parallel
+from nat_jax.runtime import checkpoint, feed, parallel
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUM_CLASSES = 3
@@ -86,6 +86,18 @@ def assert_resumes(whole, cut, config, last, names=('eval.json',)):
     np.testing.assert_array_equal(a, b)
   for name in names:
     assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+def before_update(monkeypatch, step, do):
+  """Calls of one update; `do()` before update `step` is dispatched."""
+  def make_feed(*args):
+    step_fn, source, items = feed_made(*args)
+    return step_fn, source, lambda at, k: (at == step and do(), items(at, k))[1]
+
+  feed_made = feed.make_feed
+  monkeypatch.setattr(feed, 'make_feed', make_feed)
+  monkeypatch.setattr(
+      feed, 'make_call_length', lambda config, ends, adapt: lambda step: 1)
 
 
 def final_state(workdir, step=None):

@@ -147,6 +147,7 @@ BOUNDS: dict[str, Bound] = {
     'evals.*.every': either(PERIOD, NONE),
 
     'measures.num_samples': whole('[2, 1e7]'),
+    'measures.num_quick': whole('[2, 1e7]'),
     'measures.batch_size': whole('[2, 1e5]'),
     'measures.splits': COUNT,
     'measures.neighbours': COUNT,

@@ -140,10 +140,11 @@ GAN: dict[str, Any] = dict(
     # name -> {'type': nat_jax.tasks.gan.EVALUATORS, 'every': updates; 0: at the end
     #   only; default: run.eval_every}
     evals={'samples': {'type': 'samples'}},
-    measures=dict(  # settings of evaluations of the type 'samples'
+    measures=dict(  # settings of evaluations of the types 'samples' and 'quick'
         reference={},  # source of the real images to compare with; {}: the positives
         held_out={},  # source of positives that are not trained on; {}: none
         num_samples=10_000,  # of the generator, and the largest number of real images
+        num_quick=2000,  # of the generator in evaluations of the type 'quick'
         batch_size=100,  # of the generator; its batch statistics depend on it
         truncation=0.0,  # above 0: z is drawn again where it is farther from 0
         features={'name': 'pixels'},  # nat_jax.tasks.gan.FEATURES

@@ -63,10 +63,10 @@ RESNETS: dict[str, dict[str, Any]] = {
 PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
 
 FULL = dict(
-    widths=(96, 64), updates_per_call=200, log_every=1000, eval_every=10_000,
+    widths=(96, 64), updates_per_call=200, log_every=1000, eval_every=2000,
     checkpoint_every=5000, num_samples=50_000)
 SMALL = dict(  # two CPU cores
-    widths=(24, 16), updates_per_call=10, log_every=50, eval_every=400,
+    widths=(24, 16), updates_per_call=10, log_every=50, eval_every=200,
     checkpoint_every=200, num_samples=5000)
 RUN_KEYS = ('updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')
 
@@ -217,8 +217,9 @@ def resnet(
 
 
 def _evaluated(size, classifier, independent, held_out):
-  """The groups `measures` and `run` of a form, `FULL` or `SMALL`."""
+  """The keys `evals`, `measures` and `run` of a form, `FULL` or `SMALL`."""
   return dict(
+      evals={'samples': {'type': 'samples', 'every': 0}, 'quick': {'type': 'quick'}},
       measures=dict(
           num_samples=size['num_samples'],
           features=_checkpoint(classifier),

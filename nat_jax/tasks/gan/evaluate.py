@@ -4,10 +4,11 @@
     images = sample(state, num=64, seed=0)                 # uint8 [64, h, w, c]
 """
 
+import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -127,10 +128,12 @@ def make_evaluator(
   """
   shared.check_types(config['evals'], EVALUATORS)
   sample = make_sampler(config, trainer, mesh)
+  measured = functools.cache(lambda: _make_measured(config, given, mesh, others))
   made, steps = {}, config['steps']
   for name, spec in config['evals'].items():
-    made[name] = EVALUATORS[spec['type']](name, config, workdir, given, sample, mesh,
-                                          others)
+    made[name] = EVALUATORS[spec['type']](
+        name, config, workdir, sample, measured=measured, given=given, mesh=mesh,
+        others=others)
   periods = schema.periods(config)
 
   def run(state, names, final):
@@ -157,19 +160,45 @@ def make_evaluator(
   # The images of samples.npz, and a sheet (PNG) per evaluation.
   sheets = sum(1 + steps // (every or steps) for every in periods.values())
   num_bytes = (1 + sheets) * SHEET * math.prod(given.shape)
-  return Evaluator(periods, run, save, summary, num_bytes)
+  return Evaluator(periods, run, save, summary, num_bytes, beside=True)
 
 
-def sheet_of_samples(name, config, workdir, given, sample, mesh, others):
+class Measured(NamedTuple):
+  """What evaluations with metrics share.
+
+  Attributes:
+    extractor: the evaluation classifier.
+    images: the real images to compare with, uint8 [m, h, w, c].
+    found: of `extractor`, and 'labels', the classes that it predicts, or None.
+  """
+
+  extractor: features.Features
+  images: np.ndarray
+  found: dict[str, Any]
+
+
+def _make_measured(config, given, mesh, others) -> Measured:
+  settings = config['measures']
+  extractor = registry.build(
+      features.FEATURES, settings['features'], what='features', mesh=mesh,
+      image_shape=given.shape, others=others)
+  source = settings['reference'] or config['data']['positives']
+  arrays, real = features.reference(
+      data.load(source), settings['num_samples'], extractor, given.shape)
+  return Measured(extractor, arrays.image, {**real, 'labels': _classes(real)})
+
+
+def sheet_of_samples(name, config, workdir, sample, **others):
   """Evaluation of the type 'sheet': a picture of samples from fixed noise, no figures.
 
   Args:
-    name, config, workdir, given, sample, mesh, others: see `measured_samples`.
+    name, config, workdir, sample: see `measured_samples`.
+    **others: not used.
 
   Returns:
     state -> ({}, (images, {})); it writes figures/<name>_<step>.png.
   """
-  del given, mesh, others
+  del others
 
   def look(state):
     images = sample(state, SHEET, config['seed'])
@@ -179,15 +208,44 @@ def sheet_of_samples(name, config, workdir, given, sample, mesh, others):
   return look
 
 
-def measured_samples(name, config, workdir, given, sample, mesh, others):
+def quick_measures(name, config, workdir, sample, measured, **others):
+  """Evaluation of the type 'quick': a sheet, and FID and IS of `num_quick` samples.
+
+  Args:
+    name, config, workdir, sample, measured: see `measured_samples`.
+    **others: not used.
+
+  Returns:
+    state -> (figures, (the first images, {})); it writes figures/<name>_<step>.png.
+    The Frechet distance of few samples is larger than that of many.
+  """
+  del others
+  extractor, _, real = measured()
+  reference = metrics.gaussian_stats(real['features'])
+
+  def measure(state):
+    images = sample(state, config['measures']['num_quick'], config['seed'])
+    _write_sheet(images, workdir, name, state)
+    found = extractor.apply(images)
+    figures = {'fid': metrics.fid(found['features'], reference)}
+    if 'probs' in found:
+      figures['inception_score'] = metrics.inception_score(found['probs'])[0]
+      figures['am_score'] = metrics.am_score(found['probs'], real['probs'])
+    return figures, (images[:SHEET], {})
+
+  return measure
+
+
+def measured_samples(name, config, workdir, sample, measured, given, mesh, others):
   """Evaluation of the type 'samples': a sheet, and metrics of `num_samples` samples.
 
   Args:
     name: of the entry of `evals`.
     config: of the run; `measures` holds the settings of the metrics.
     workdir: folder to which the sheet is written.
-    given: the inputs of the run.
     sample: from `make_sampler`.
+    measured: () -> what evaluations share.
+    given: the inputs of the run.
     mesh: the devices.
     others: reads the evaluation classifier.
 
@@ -199,15 +257,9 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
     ValueError: a mistake in the features or the reference images.
   """
   settings = config['measures']
-  extractor = registry.build(
-      features.FEATURES, settings['features'], what='features', mesh=mesh,
-      image_shape=given.shape, others=others)
-  source = settings['reference'] or config['data']['positives']
-  arrays, real = features.reference(
-      data.load(source), settings['num_samples'], extractor, given.shape)
+  extractor, real_images, real = measured()
   _check_numbers(settings, *real['features'].shape)
-  real = {**real, 'labels': _classes(real)}
-  independent = _independent(settings, arrays.image, given.shape, mesh, others)
+  independent = _independent(settings, real_images, given.shape, mesh, others)
   memorised = _memorised(config, extractor, given.shape)
 
   def measure(state):
@@ -225,7 +277,7 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
         _label_fidelity(config, found)):
       for part, some in zip((figures, conventions), more, strict=True):
         part.update(some)
-    figures['spread'] = float(_spread(images) / _spread(arrays.image))
+    figures['spread'] = float(_spread(images) / _spread(real_images))
     figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
     return figures, (
         images[:SHEET], {results.CLASSIFIER: extractor.convention, **conventions})
@@ -235,7 +287,8 @@ def measured_samples(name, config, workdir, given, sample, mesh, others):
 
 # `type` of an entry of `evals` -> function with the arguments and the return type of
 # `measured_samples`.
-EVALUATORS = {'samples': measured_samples, 'sheet': sheet_of_samples}
+EVALUATORS = {
+    'samples': measured_samples, 'quick': quick_measures, 'sheet': sheet_of_samples}
 
 
 def _write_sheet(images, workdir, name, state):
@@ -313,14 +366,15 @@ SUMMARY = ('inception_score', 'am_score', 'fid', 'kid', 'precision', 'recall')
 
 def summary(figures: Mapping[str, Any]) -> str:
   """Returns the metrics of the samples in one line; '' if only sheets were made."""
-  values = figures.get(results.SAMPLES)
-  if not values:
-    return ''
-  known = {name: metrics.METRICS[name] for name in SUMMARY}
-  text = ' '.join(f'{metric.title} {values[name]:.{metric.digits}f}'
-                  for name, metric in known.items() if values.get(name) is not None)
-  return text + ('  COLLAPSED: the samples are nearly identical'
-                 if values['collapsed'] else '')
+  known, texts = {name: metrics.METRICS[name] for name in SUMMARY}, []
+  for name, values in figures.items():
+    text = ' '.join(f'{metric.title} {values[key]:.{metric.digits}f}'
+                    for key, metric in known.items() if values.get(key) is not None)
+    if values.get('collapsed'):
+      text += '  COLLAPSED: the samples are nearly identical'
+    if text:
+      texts.append(text if name == results.SAMPLES else f'{name}: {text}')
+  return '; '.join(texts)
 
 
 def sheet(images: np.ndarray, path: str, columns: int = 10, **text: Any) -> None:

@@ -59,12 +59,19 @@ def training_curves(groups: Groups) -> Any:
 
 
 def measures(groups: Groups) -> Any:
-  """Draws the metrics of the samples at each evaluation."""
+  """Draws the metrics of the samples at each evaluation, or at each quick one."""
   known = {name: metrics.METRICS[name] for name in MEASURES}
   return _figure(figures.curves(groups, [
       figures.Panel(f'{metric.title} ({metric.better} is better)', None,
-                    lambda run, name=name: figures.series(run, 'eval', 'samples', name))
+                    lambda run, name=name: _measured(run, name))
       for name, metric in known.items()], 'updates'))
+
+
+def _measured(run, metric):
+  """The values of a metric, of the evaluation that was made the most often."""
+  found = [figures.series(run, 'eval', name, metric)
+           for name in dict.fromkeys(('samples', *run['config'].get('evals', {})))]
+  return max(found, key=lambda points: points.shape[1])
 
 
 def _of_batches(key):

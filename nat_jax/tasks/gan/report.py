@@ -129,8 +129,8 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   for name, caption, figure in (
       ('generator_loss', "The generator's loss", plots.generator_losses(groups)),
       ('training', 'Training curves', plots.training_curves(groups)),
-      ('measures', 'Measures of the samples against updates',
-       plots.measures(groups))):
+      ('measures', 'Measures of the samples against updates; FID of quick evaluations, '
+       'of fewer samples, is larger', plots.measures(groups))):
     missing = '' if figure else 'Left out: metrics.jsonl has no such figures.'
     yield name, caption, note or missing, figure
   figure = plots.samples(groups)
