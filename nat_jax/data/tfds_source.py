@@ -38,7 +38,9 @@ def from_tfds(
   """Reads a data set of the tfds catalogue, or a prepared data set in `data_dir`.
 
   The images of a split are decoded once into the array cache on disk, from which they
-  are read row by row. With `lazy` each image is decoded from its record on access.
+  are read row by row. With `size`, images that are in the cache already are resized,
+  and no prepared data set is needed. With `lazy` each image is decoded from its record
+  on access.
 
   Args:
     dataset: name in tfds, such as 'cifar10' or 'emnist/letters'.
@@ -82,8 +84,13 @@ def from_tfds(
 
 
 def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
-  """Decodes one prepared split into the cache."""
-  arrays = _records(dataset, split, data_dir, size, mode)
+  """Decodes one prepared split into the cache.
+
+  With a size, images that the cache has in their own size are resized instead.
+  """
+  whole = cache.cache_folder(dataset, cache_dir) / split
+  arrays = (_resized(cache.read_cache(whole), size, mode) if form and whole.exists()
+            else _records(dataset, split, data_dir, size, mode))
   folder = cache.cache_folder(dataset + form, cache_dir) / split
   num = len(arrays.label)
   with tqdm.tqdm(
@@ -96,6 +103,16 @@ def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
       if not folder.exists():  # if it exists, another process has written it
         raise
   logging.info('%s %s: %d images cached in %s', dataset, split, num, folder)
+
+
+def _resized(arrays, size, mode) -> sources.Arrays:
+  """Arrays whose images are resized on access."""
+  def read(chosen):
+    return np.stack([decode.fit(Image.fromarray(image.squeeze()), size, mode)
+                     for image in arrays.image[chosen]])
+
+  return arrays._replace(
+      image=rows.Rows(read, len(arrays.label), (*size, len(mode))))
 
 
 def _records(dataset, split, data_dir, size, mode, folder=None) -> sources.Arrays:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax.data import cache_folder, load, read_cache, write_cache
+from nat_jax.data import cache_folder, decode, load, read_cache, write_cache
 
 NAMES = ('ant', 'bee', 'cat')
 
@@ -132,6 +132,18 @@ def test_pictures_of_any_size_are_resized(tmp_path):
   assert sorted(map(bytes, whole.image)) == want
   assert {p.name for p in tmp_path.iterdir()} == {
       'data', 'tiny_pets', 'tiny_pets@4x2L', 'tiny_pets@5x4RGB'}
+
+
+def test_cached_images_are_resized_where_nothing_is_prepared(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (700, 4, 4, 1), np.uint8)
+  write_cache('some', 'test', image, np.arange(700) % 3, cache_dir=str(tmp_path))
+  found = load({'name': 'tfds', 'dataset': 'some', 'split': 'test[10:]', 'size': 8,
+                'cache_dir': str(tmp_path), 'data_dir': str(tmp_path / 'none')})
+  want = np.stack([decode.fit(Image.fromarray(one[..., 0]), (8, 8), 'RGB')
+                   for one in image[10:]])
+  np.testing.assert_array_equal(found.image, want)
+  np.testing.assert_array_equal(found.label, np.arange(10, 700) % 3)
+  assert (tmp_path / 'some@8x8RGB' / 'test').exists()
 
 
 @pytest.mark.process
