@@ -10,7 +10,8 @@ out for validation, and the kinds of negatives are in none of its test sets, nor
 candidate train on one of them.
 
 Variants (`CANDIDATES`): some of configs/nat/cifar10.py, and combinations of one of them
-with recipes that need no negatives, such as `oe_pixmix`.
+with recipes that need no negatives, such as `oe_pixmix`, or with patch-shuffled
+positives as further negatives, `oe_shuffled`.
 
 Kinds that share properties with the positives (near): halves of two classes, crops of a
 photograph. Other kinds (far): clothes (Fashion-MNIST), characters (KMNIST, notMNIST),
@@ -26,9 +27,10 @@ from nat_jax.schema import presets, recipes
 CANDIDATES = {
     **{name: (name,) for name in (
         'nat', 'oe', 'nat64', 'logitnorm', 'nat_logitnorm', 'pixmix', 'nat_pixmix',
-        'rotation', 'nat_rotation', 'nat_mix')},
+        'rotation', 'nat_rotation', 'nat_mix', 'nat_general')},
     'oe_pixmix': ('oe', 'pixmix'),
     'oe_logitnorm': ('oe', 'logitnorm'),
+    'oe_shuffled': ('oe', 'shuffled'),
     'nat64_pixmix': ('nat64', 'pixmix'),
     'nat_pixmix_rotation': ('nat', 'pixmix', 'rotation'),
 }
@@ -58,6 +60,8 @@ def get_config(variant='nat'):
     config.data.augment = (*config.data.augment, recipes.PIXMIX)
   if 'rotation' in added:
     config.trainer = recipes.TRAINERS['rotation']
+  if 'shuffled' in added:
+    config.data.negatives.shuffled = recipes.SHUFFLED
   validation = config.evals['validation']['source']
   config.evals = {
       'test': {'source': validation, 'positive': True},
