@@ -9,6 +9,7 @@ Train; at the end print the table of negative confidence rates and write a repor
   with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
 Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
+  (With --config CONFIG its evals and measures replace those of the run.)
 Choose temperature and threshold on the positives held out for calibration:
   python -m nat_jax.main --mode=calibrate --workdir runs/digits --accept 0.95
 Classify pictures (folders, files, patterns, lists); --out=FILE.jsonl, .parquet:
@@ -198,12 +199,17 @@ def _check_arguments(argv):
     _check_store(workdir)
   if CONFIG.value is None:
     return
-  if MODE.value == 'train':
+  if MODE.value in ('train', 'evaluate'):
     schema.plain(CONFIG.value)
-  elif changes := config_flags.get_override_values(flags.FLAGS['config']):
+  changes = config_flags.get_override_values(flags.FLAGS['config'])
+  refused = [] if MODE.value == 'train' else [
+      f'--config.{key}' for key in changes
+      if MODE.value != 'evaluate' or key.partition('.')[0] not in schema.MEASURED]
+  if refused:
     raise ValueError(
-        f'--mode={MODE.value} uses the config in the workdir, which cannot be changed; '
-        'leave out ' + ', '.join(f'--config.{key}' for key in changes))
+        f'--mode={MODE.value} uses the config in the workdir, which cannot be changed'
+        + (f' but for {", ".join(schema.MEASURED)}' if MODE.value == 'evaluate' else '')
+        + f'; leave out {", ".join(refused)}')
 
 
 def _check_store(workdir):

@@ -461,6 +461,25 @@ def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
     evaluate_run(str(copy), step=4)
 
 
+def test_a_finished_run_is_evaluated_on_further_sets(done, copy):
+  """Those of another config; everything else stays as it is."""
+  config = make_config(steps=99)
+  config.evals['more'] = {'source': {'name': 'pixel_permute', 'num': 5}}
+  evaluation = evaluate_run(str(copy), config=config)
+  before = json.loads((done / 'eval.json').read_text())
+  more = evaluation['evals'].pop('more')
+  assert evaluation == before and more['ncr'] and more['seen_in_training'] is False
+  assert toy.arrays(copy / 'scores' / 'more.npz')['logits'].shape == (more['n'], 3)
+  assert (done / 'config.json').read_bytes() == (copy / 'config.json').read_bytes()
+  for changes, message in (
+      ({'num_classes': 4}, 'num_classes is 4 there, and 3 in the run'),
+      ({'evals': {'test': {'source': toy.fake(
+          shape=(5, 5, 1), classes=(0, 1, 2)), 'positive': True}}},
+       r'5, 5.*6, 6|6, 6.*5, 5')):
+    with pytest.raises(ValueError, match=message):
+      evaluate_run(str(copy), config=make_config(**changes))
+
+
 @pytest.mark.parametrize('changes', [
     {'run': dict(placement='streamed')}, {'run': dict(updates_per_call=1)}])
 def test_placement_and_calls_change_no_bit(changes, done, tmp_path):

@@ -184,6 +184,7 @@ def _upgrade_points(config):
     config['run'] = {'eval_every': config['steps'] // snapshots}
 
 
+MEASURED = 'evals', 'reference', 'eval_batch_size', 'measures'  # keys of evaluations
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
 # Keys of evaluation sets.
 SET_KEYS = ('source', 'positive', 'seen', 'part', 'corrupt', *EVAL_KEYS)
