@@ -10,8 +10,8 @@ out for validation, and the kinds of negatives are in none of its test sets, nor
 candidate train on one of them.
 
 Variants (`CANDIDATES`): some of configs/nat/cifar10.py, and combinations of one of them
-with recipes that need no negatives, such as `oe_pixmix`, or with patch-shuffled
-positives as further negatives, `oe_shuffled`.
+with recipes that need no negatives, such as `oe_pixmix`, with patch-shuffled positives
+as further negatives, `oe_shuffled`, or with more negatives per batch.
 
 Kinds that share properties with the positives (near): halves of two classes, crops of a
 photograph. Other kinds (far): clothes (Fashion-MNIST), characters (KMNIST, notMNIST),
@@ -23,7 +23,8 @@ Measured: docs/results.md, "The strongest recipe".
 from nat_jax import names
 from nat_jax.schema import presets, recipes
 
-# Variant -> a variant of `recipes.VARIANTS`, and the recipes that are added to it.
+# Variant -> a variant of `recipes.VARIANTS`, and what is added to it: recipes, a number
+# of negatives per batch.
 CANDIDATES = {
     **{name: (name,) for name in (
         'nat', 'oe', 'nat64', 'logitnorm', 'nat_logitnorm', 'pixmix', 'nat_pixmix',
@@ -31,6 +32,9 @@ CANDIDATES = {
     'oe_pixmix': ('oe', 'pixmix'),
     'oe_logitnorm': ('oe', 'logitnorm'),
     'oe_shuffled': ('oe', 'shuffled'),
+    'nat128': ('nat64', '128'),
+    'nat64_shuffled': ('nat64', 'shuffled'),
+    'nat64_general': ('nat_general', '64'),
     'nat64_pixmix': ('nat64', 'pixmix'),
     'nat_pixmix_rotation': ('nat', 'pixmix', 'rotation'),
 }
@@ -62,6 +66,8 @@ def get_config(variant='nat'):
     config.trainer = recipes.TRAINERS['rotation']
   if 'shuffled' in added:
     config.data.negatives.shuffled = recipes.SHUFFLED
+  for number in filter(str.isdecimal, added):
+    config.data.negatives_per_batch = int(number)
   validation = config.evals['validation']['source']
   config.evals = {
       'test': {'source': validation, 'positive': True},

@@ -400,7 +400,9 @@ def note(job: Job, course: Course, write, progress) -> None:
   if course.assessing is None:
     return
   step, assessing = course.assessing
+  go_on = progress.pause()
   futures.wait([assessing])  # may be interrupted, and is then called again
+  go_on()
   course.assessing = None
   _write_figures(job, course, write, progress, step, assessing.result())
 
