@@ -9,7 +9,7 @@ Train; at the end print the table of negative confidence rates and write a repor
   with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
 Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
-  (With --config CONFIG its evals and measures replace those of the run.)
+  (--config CONFIG --out FOLDER evaluates it with the evals and measures of a config.)
 Choose temperature and threshold on the positives held out for calibration:
   python -m nat_jax.main --mode=calibrate --workdir runs/digits --accept 0.95
 Classify pictures (folders, files, patterns, lists); --out=FILE.jsonl, .parquet:
@@ -52,7 +52,7 @@ from ml_collections import config_flags
 
 from nat_jax import commands, names, schema
 from nat_jax.commands import COMMANDS, config_file, jobs
-from nat_jax.commands.flags import CONFIG, MISTAKES, ON, PROFILE, WORKDIR
+from nat_jax.commands.flags import CONFIG, MISTAKES, ON, OUT, PROFILE, WORKDIR
 from nat_jax.runtime import console, signals
 
 MODE = flags.DEFINE_enum('mode', 'train', list(COMMANDS), 'What to do.')
@@ -199,17 +199,17 @@ def _check_arguments(argv):
     _check_store(workdir)
   if CONFIG.value is None:
     return
-  if MODE.value in ('train', 'evaluate'):
+  measures = MODE.value == 'evaluate' and OUT.value
+  if MODE.value == 'train' or measures:
     schema.plain(CONFIG.value)
-  changes = config_flags.get_override_values(flags.FLAGS['config'])
-  refused = [] if MODE.value == 'train' else [
-      f'--config.{key}' for key in changes
-      if MODE.value != 'evaluate' or key.partition('.')[0] not in schema.MEASURED]
-  if refused:
+  changes = [] if MODE.value == 'train' else [
+      key for key in config_flags.get_override_values(flags.FLAGS['config'])
+      if not (measures and key.partition('.')[0] in schema.MEASURED)]
+  if changes:
     raise ValueError(
         f'--mode={MODE.value} uses the config in the workdir, which cannot be changed'
-        + (f' but for {", ".join(schema.MEASURED)}' if MODE.value == 'evaluate' else '')
-        + f'; leave out {", ".join(refused)}')
+        + (f' but for {", ".join(schema.MEASURED)}' if measures else '')
+        + '; leave out ' + ', '.join(f'--config.{key}' for key in changes))
 
 
 def _check_store(workdir):
@@ -272,8 +272,8 @@ def _run_mode(argv):
       reason = str(error).strip() or 'of this machine'
       _end(f'error: out of memory ({reason}); lower one of the sizes that memory '
            'depends on: --config.data.batch_size, eval_batch_size, '
-           'run.updates_per_call, measures.num_samples, --num, or the width of the '
-           'networks\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
+           'run.updates_per_call, measures.num_samples, measures.num_quick, --num, or '
+           'the width of the networks\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
     if not isinstance(error, (*MISTAKES, train.Diverged)):
       raise
     _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows the traceback)')

@@ -208,7 +208,8 @@ class Evaluator(NamedTuple):
     start: () -> None, called by the first process when the workdir is prepared and
       before the first update, to write what is known of the data.
     beside: whether evaluations before the last update may run in a thread, on a copy
-      of the state, while the training goes on.
+      of the state, while the training goes on. Those of a run that chooses its
+      checkpoint by them (the config key `best`) never do.
   """
 
   periods: Mapping[str, int]

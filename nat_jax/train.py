@@ -5,7 +5,8 @@
 A call dispatches k updates to the device. The host reads the metrics of a call while
 the device executes the next call. A call ends at every update after which metrics are
 logged, an evaluation is made or a checkpoint is saved. To save, the state is copied on
-the device; a thread fetches the copy, computes its checksum and writes it.
+the device; a thread fetches the copy, computes its checksum and writes it. Another
+thread makes evaluations that decide nothing, on a copy of the state too.
 
 A resumed run has the parameters of an uninterrupted run bit for bit. It also logs the
 same means, because a checkpoint holds the sums of the metrics since the last record. On
@@ -330,13 +331,17 @@ def advance(job: Job, course: Course, write, progress, threads, came) -> None:
     finite = parallel.all_finite(course.state)
     look(job, course, write, progress)
     if not finite:  # the next loss would be NaN
+      note(job, course, write, progress)
       _diverged('a parameter is NaN or infinite', course.step, job, course)
-  if evaluates or saves:
+  if (evaluates or saves) and not stop:
     note(job, course, write, progress)  # a run that resumes here will not repeat it
   if saves and not best:  # before the evaluation, during which the run may be killed
     save(job, course, threads)
+  if stop:  # the state first, which is worth more than a figure
+    settle(course)
+    note(job, course, write, progress)
   if evaluates:
-    assess(job, course, write, progress, threads)
+    assess(job, course, write, progress, threads, stop)
   if saves and best:
     figures = dict(writers.flat(course.figures)) if evaluates else {}
     save(job, course, threads, figures if best in figures else None)
@@ -360,6 +365,7 @@ def look(job: Job, course: Course, write, progress) -> None:
   latest = trainer.figures(course.window[-1])
   for name in trainer.watch:
     if not math.isfinite(latest[name]):
+      note(job, course, write, progress)
       _diverged(f'{name} is {latest[name]}', at, job, course)
   if at % job.config['run']['log_every'] and at != job.config['steps']:
     return
@@ -374,7 +380,9 @@ def look(job: Job, course: Course, write, progress) -> None:
   course.window, course.earlier = [], {}
 
 
-def assess(job: Job, course: Course, write, progress, threads) -> None:
+def assess(
+    job: Job, course: Course, write, progress, threads, stop: int = 0
+) -> None:
   """Makes the evaluations that are due and writes their figures to metrics.jsonl.
 
   Before the last update those of an `Evaluator` with `beside` only start here, in a
@@ -383,9 +391,11 @@ def assess(job: Job, course: Course, write, progress, threads) -> None:
 
   Args:
     job, course, write, progress, threads: see `advance`.
+    stop: number of the signal on which the run ends; 0: it goes on.
   """
   names, final = due(job, course), course.step == job.config['steps']
-  if job.evaluator.beside and not final and job.mesh.devices.size == 1:
+  beside = job.evaluator.beside and not job.config.get('best')
+  if beside and not (final or stop) and job.mesh.devices.size == 1:
     course.assessing = course.step, threads.submit(
         job.evaluator.run, parallel.copy(course.state), names, False)
     return
@@ -396,15 +406,24 @@ def assess(job: Job, course: Course, write, progress, threads) -> None:
 
 
 def note(job: Job, course: Course, write, progress) -> None:
-  """Waits for the evaluation that runs beside the training, and writes its figures."""
+  """Waits for the evaluation that runs beside the training, and writes its figures.
+
+  An interrupt that comes meanwhile ends the run when the evaluation is over.
+
+  Raises:
+    OSError: a file could not be written by the evaluation.
+  """
   if course.assessing is None:
     return
   step, assessing = course.assessing
   go_on = progress.pause()
-  futures.wait([assessing])  # may be interrupted, and is then called again
+  try:
+    found = assessing.result()
+  except OSError as error:
+    raise OSError(f'evaluation of step {step}: {error}') from error
   go_on()
   course.assessing = None
-  _write_figures(job, course, write, progress, step, assessing.result())
+  _write_figures(job, course, write, progress, step, found)
 
 
 def _write_figures(job, course, write, progress, step, found):

@@ -13,6 +13,7 @@ from nat_jax import reports
 from nat_jax.commands import report
 from nat_jax.reports import figures, paper, pictures
 from nat_jax.tasks.gan import figures as gan_figures
+from nat_jax.tasks.gan import report as gan_report
 
 OWN = 'classifier and features: our own toy:baseline, step 3; not comparable'
 INCEPTION = 'classifier and features: Inception 2015-12-05 from x.npz'
@@ -206,6 +207,18 @@ def test_measures_are_of_the_evaluation_that_is_made_most_often(tmp_path):
   drawn = [line.get_xydata().tolist()
            for ax in gan_figures.measures({'nat3': [one]}).axes for line in ax.lines]
   assert [[100, 49], [200, 48], [300, 47]] in drawn
+
+
+def test_quick_measures_are_in_no_table_of_samples(tmp_path):
+  """Neither among the evaluations of the best one, nor among those that are tested."""
+  runs = load(*(write_run(tmp_path / f'{v}{s}', v, s, fids=(10.0 + s,))
+                for v in ('am', 'nat3') for s in range(2)))
+  before = [str(table) for table in gan_report.tables(reports.group(runs))]
+  for run in runs:
+    run['history']['eval'][:0] = [(k, {'quick': {'fid': 9.0}}) for k in (20, 40)]
+    run['evals']['quick'] = {'type': 'quick', 'fid': 55.0 + run['seed']}
+  after = [str(table) for table in gan_report.tables(reports.group(runs))]
+  assert after == before
 
 
 def test_the_papers_curve_is_drawn_for_full_size_alone(tmp_path):

@@ -17,7 +17,7 @@ import toy
 from PIL import Image
 
 from nat_jax import data, losses, runs, train
-from nat_jax.commands import generate, posthoc, predict
+from nat_jax.commands import config_file, generate, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
 from nat_jax.runtime import checkpoint, parallel
@@ -229,6 +229,28 @@ def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
   assert earlier['step'] == 16
   now = json.loads((done / 'eval.json').read_text())['evals']
   assert earlier['evals']['samples']['fid'] != now['samples']['fid']
+
+
+def test_a_gan_is_measured_with_other_features(copy, classifier, tmp_path, monkeypatch):
+  """By the command line: the scores that only a classifier gives."""
+  out = tmp_path / 'out'
+  monkeypatch.setattr(config_file, 'load', lambda *args: make_config())
+  (tmp_path / 'toy.py').write_text(
+      'import ml_collections\n\ndef get_config():\n  return ml_collections.ConfigDict('
+      f'{make_config().to_dict()})\n')
+  args = ('--mode=evaluate', f'--workdir={copy}', f'--config={tmp_path}/toy.py')
+  toy.run_main(
+      monkeypatch, *args, f'--out={out}', '--config.measures.num_samples=16',
+      "--config.measures.features={'name': 'checkpoint', 'workdir': '"
+      f"{classifier}'}}")
+  found = json.loads((out / 'eval.json').read_text())
+  assert found['evals']['samples']['num_samples'] == 16
+  assert found['evals']['samples']['inception_score'] >= 1
+  assert 'our own classifier' in found['conventions']['evaluation_classifier']
+  with pytest.raises(SystemExit, match='but for evals, .*leave out --config.seed'):
+    toy.run_main(monkeypatch, *args, f'--out={out}', '--config.seed=2')
+  with pytest.raises(SystemExit, match='cannot be changed; leave out --config.meas'):
+    toy.run_main(monkeypatch, *args, '--config.measures.num_samples=16')
 
 
 def test_same_seed_same_bytes(copy, tmp_path):

@@ -461,23 +461,30 @@ def test_evaluation_of_a_checkpoint_is_that_of_training(done, copy):
     evaluate_run(str(copy), step=4)
 
 
-def test_a_finished_run_is_evaluated_on_further_sets(done, copy):
-  """Those of another config; everything else stays as it is."""
-  config = make_config(steps=99)
+def test_a_finished_run_is_evaluated_on_further_sets(done, copy, tmp_path):
+  """Those of another config, in a folder of their own; the run stays as it is."""
+  config, out = make_config(steps=99, best='validation/auroc'), str(tmp_path / 'out')
   config.evals['more'] = {'source': {'name': 'pixel_permute', 'num': 5}}
-  evaluation = evaluate_run(str(copy), config=config)
-  before = json.loads((done / 'eval.json').read_text())
+  before = {path: path.read_bytes() for path in copy.rglob('*') if path.is_file()}
+  for _ in range(2):
+    evaluation = evaluate_run(str(copy), config=config, out=out)
   more = evaluation['evals'].pop('more')
-  assert evaluation == before and more['ncr'] and more['seen_in_training'] is False
-  assert toy.arrays(copy / 'scores' / 'more.npz')['logits'].shape == (more['n'], 3)
-  assert (done / 'config.json').read_bytes() == (copy / 'config.json').read_bytes()
-  for changes, message in (
-      ({'num_classes': 4}, 'num_classes is 4 there, and 3 in the run'),
-      ({'evals': {'test': {'source': toy.fake(
-          shape=(5, 5, 1), classes=(0, 1, 2)), 'positive': True}}},
-       r'5, 5.*6, 6|6, 6.*5, 5')):
+  assert evaluation == json.loads((done / 'eval.json').read_text())
+  assert more['ncr'] and more['seen_in_training'] is False
+  assert toy.arrays(tmp_path / 'out' / 'scores' / 'more.npz')['logits'].shape == (5, 3)
+  assert before == {path: path.read_bytes() for path in copy.rglob('*')
+                    if path.is_file()}
+  assert '| more' in report.tables([out])
+  shape = {'test': {'source': toy.fake(shape=(5, 5, 1), classes=(0, 1, 2)),
+                    'positive': True}}
+  for changes, folder, message in (
+      ({'num_classes': 4}, 'a', 'num_classes is 4 there, and 3 in the run'),
+      ({'evals': shape}, 'a', r'5, 5.*6, 6|6, 6.*5, 5'),
+      ({}, 'copy', '--out=.*copy is a run'), ({}, '', 'both --config and --out')):
     with pytest.raises(ValueError, match=message):
-      evaluate_run(str(copy), config=make_config(**changes))
+      evaluate_run(str(copy), config=make_config(**changes),
+                   out=folder and str(tmp_path / folder))
+  assert {path.name for path in tmp_path.iterdir()} == {'copy', 'out'}
 
 
 @pytest.mark.parametrize('changes', [

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'train: config file, or its name, optionally with a variant after '
     'a colon: configs/digits.py:baseline, digits:baseline. --config.KEY=VALUE changes '
-    'a key. evaluate: config whose evals and measures replace those of the run.',
+    'a key. evaluate, with --out: whose evals and measures replace those of the run.',
     lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
@@ -48,7 +48,8 @@ PER_SET = flags.DEFINE_integer(
 OUT = flags.DEFINE_string(
     'out', None, 'predict: file to write, .csv, .jsonl or .parquet (default: '
     'predictions.csv in the workdir), of segmenters a folder; export: .zip (default: '
-    'model.zip in the workdir); embed: .npz.')
+    'model.zip in the workdir); embed: .npz; evaluate: folder of the results with the '
+    'evals and measures of --config.')
 BACKBONE = flags.DEFINE_string(
     'backbone', None, 'embed: pretrained network, such as timm:resnet50.a1_in1k, or '
     'with a file of its weights timm:resnet50.a1_in1k@model.safetensors.')

@@ -5,8 +5,8 @@
 
 Preparing a data set as ArrayRecord needs TensorFlow, the extra `prepare` of this
 package; reading and decoding it does not. Cached splits (layout: nat_jax/data/cache.py)
-are not compared with the prepared data: delete the cached folder after preparing
-another version.
+are not compared with the prepared data: after preparing another version, delete the
+cached folder and those of its resized images, NAME@HxWRGB.
 """
 
 import os

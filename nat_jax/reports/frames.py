@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 THRESHOLDS = tuple(map(str, metrics.THRESHOLDS))
 COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'type', 'part', 'positive',
            'seen', 'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
+OF_SAMPLES = (results.SAMPLES, 'quick', 'sheet')  # types of evaluations of a GAN
 ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n', 'corruption',
          'strength')  # no metrics
 
@@ -72,7 +73,8 @@ def part_of(name: str, figures: Mapping[str, Any]) -> str:
 
   It is 'test' where it is not saved, as by version 0.1, and '' for samples of GANs.
   """
-  return figures.get('part', '' if name == results.SAMPLES else TEST)
+  of_samples = type_of(name, figures) in OF_SAMPLES
+  return figures.get('part', '' if of_samples else TEST)
 
 
 def type_of(name: str, figures: Mapping[str, Any]) -> str:

@@ -140,7 +140,8 @@ def published(
   """The paper's value of a metric, NCR_t or one of `MEASURES`, or None."""
   if metric == 'ncr':
     return ncr(experiment, variant, eval_set, threshold)
-  found = generated(experiment, variant) if metric in MEASURES else None
+  of_samples = eval_set == 'samples' and metric in MEASURES
+  found = generated(experiment, variant) if of_samples else None
   return found and found[metric]
 
 

@@ -63,7 +63,7 @@ RESNETS: dict[str, dict[str, Any]] = {
 PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
 
 FULL = dict(
-    widths=(96, 64), updates_per_call=200, log_every=1000, eval_every=2000,
+    widths=(96, 64), updates_per_call=200, log_every=1000, eval_every=10_000,
     checkpoint_every=5000, num_samples=50_000)
 SMALL = dict(  # two CPU cores
     widths=(24, 16), updates_per_call=10, log_every=50, eval_every=200,

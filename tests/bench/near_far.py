@@ -8,8 +8,8 @@ Prints accuracy, PAR .8 and, for near and for far kinds, the mean over kinds of 
 FPR95 and NCR .8; then the AUROC of each kind. Negatives are the positive class of this
 FPR95: the share of positives that is rejected where 95 % of the negatives are. In the
 benchmark near kinds of CIFAR-10 are CIFAR-100 and Tiny-ImageNet, far ones MNIST, SVHN,
-Textures and Places365; the last two are not in configs/nat/cifar10.py, whose variants
-with collected negatives train on CIFAR-100.
+Textures and Places365; the last two are not in configs/nat/cifar10.py. Numbers in
+brackets are of kinds, or of groups with a kind, that the variant trains on: CIFAR-100.
 
 Also for the runs of configs/screen.py, from the best to the worst row by the mean of
 the AUROC of near and far kinds.
@@ -51,18 +51,23 @@ def main():
   groups = GROUPS[names.pop()]
   kinds = [kind for group in groups.values() for kind in group]
   print(f'seeds {", ".join(map(str, seeds))}; {machine()}')
-  tables = {}, {}
+  tables, seen = ({}, {}), ({}, {})
   for variant, one in found.items():
     evals = [one[seed]['evals'] for seed in seeds]
     rows = [figures_of(each, groups, (), 'fpr95_ood_positive')[0] for each in evals]
     tables[0][variant] = {key: [row[key] for row in rows] for key in rows[0]}
     tables[1][variant] = {kind: [each[kind]['auroc'] for each in evals]
                           for kind in kinds}
+    trained = {kind for kind in kinds if evals[0][kind].get('seen_in_training')}
+    seen[1][variant] = trained
+    seen[0][variant] = {
+        column for column in tables[0][variant] for title, group in groups.items()
+        if column.endswith(f', {title}') and trained & {*group}}
   ranked = sorted(found, reverse=True, key=lambda variant: sum(
       np.mean(tables[0][variant][f'AUROC, {title}']) for title in groups))
   plain = PLAIN if PLAIN in found else ranked[-1]
-  for one in tables:
-    table({variant: one[variant] for variant in ranked}, {}, plain)
+  for one, of_kinds in zip(tables, seen, strict=True):
+    table({variant: one[variant] for variant in ranked}, of_kinds, plain, 'variant')
 
 
 if __name__ == '__main__':

@@ -130,8 +130,11 @@ def figures_of(found, unseen=UNSEEN, kinds=KINDS, fpr95='fpr95_id_positive'):
   return first, {kind: found[kind]['ncr']['0.8'] for kind in kinds}
 
 
-def table(found, seen, plain='none'):
-  """Prints a table of {variant: {column: numbers by seed}}; bold: not as `plain`."""
+def table(found, seen, plain='none', corner='negatives'):
+  """Prints a table of {variant: {column: numbers by seed}}; bold: not as `plain`.
+
+  `seen` has the columns of kinds that a variant trains on, which are in brackets.
+  """
   rows = {variant: {
       column: f'({paired.text_of(values)})' if column in seen.get(variant, ())
       else paired.text_of(values) for column, values in row.items()}
@@ -139,7 +142,7 @@ def table(found, seen, plain='none'):
   paired.table(rows, {
       variant: {column: (values, found[plain][column])
                 for column, values in row.items()}
-      for variant, row in found.items() if variant != plain}, 'negatives')
+      for variant, row in found.items() if variant != plain}, corner)
 
 
 def draw(found, path, panels=PANELS):

@@ -188,17 +188,17 @@ def _make_measured(config, given, mesh, others) -> Measured:
   return Measured(extractor, arrays.image, {**real, 'labels': _classes(real)})
 
 
-def sheet_of_samples(name, config, workdir, sample, **others):
+def sheet_of_samples(name, config, workdir, sample, **unused):
   """Evaluation of the type 'sheet': a picture of samples from fixed noise, no figures.
 
   Args:
     name, config, workdir, sample: see `measured_samples`.
-    **others: not used.
+    **unused: what other types need.
 
   Returns:
     state -> ({}, (images, {})); it writes figures/<name>_<step>.png.
   """
-  del others
+  del unused
 
   def look(state):
     images = sample(state, SHEET, config['seed'])
@@ -208,30 +208,34 @@ def sheet_of_samples(name, config, workdir, sample, **others):
   return look
 
 
-def quick_measures(name, config, workdir, sample, measured, **others):
+def quick_measures(name, config, workdir, sample, measured, **unused):
   """Evaluation of the type 'quick': a sheet, and FID and IS of `num_quick` samples.
 
   Args:
     name, config, workdir, sample, measured: see `measured_samples`.
-    **others: not used.
+    **unused: what other types need.
 
   Returns:
-    state -> (figures, (the first images, {})); it writes figures/<name>_<step>.png.
-    The Frechet distance of few samples is larger than that of many.
+    state -> (figures, (the first images, {metric: its convention})); it writes
+    figures/<name>_<step>.png. The Frechet distance of few samples is larger than that
+    of many.
   """
-  del others
-  extractor, _, real = measured()
+  del unused
+  settings, (extractor, real_images, real) = config['measures'], measured()
   reference = metrics.gaussian_stats(real['features'])
 
   def measure(state):
-    images = sample(state, config['measures']['num_quick'], config['seed'])
+    images = sample(state, settings['num_quick'], config['seed'])
     _write_sheet(images, workdir, name, state)
     found = extractor.apply(images)
-    figures = {'fid': metrics.fid(found['features'], reference)}
+    figures = {'num_samples': len(images),
+               'fid': metrics.fid(found['features'], reference)}
     if 'probs' in found:
-      figures['inception_score'] = metrics.inception_score(found['probs'])[0]
+      figures['inception_score'], _ = metrics.inception_score(
+          found['probs'], settings['splits'])
       figures['am_score'] = metrics.am_score(found['probs'], real['probs'])
-    return figures, (images[:SHEET], {})
+    return {**figures, **_variety(images, real_images)}, (
+        images[:SHEET], {results.CLASSIFIER: extractor.convention})
 
   return measure
 
@@ -277,9 +281,7 @@ def measured_samples(name, config, workdir, sample, measured, given, mesh, other
         _label_fidelity(config, found)):
       for part, some in zip((figures, conventions), more, strict=True):
         part.update(some)
-    figures['spread'] = float(_spread(images) / _spread(real_images))
-    figures['collapsed'] = bool(figures['spread'] < COLLAPSED)
-    return figures, (
+    return {**figures, **_variety(images, real_images)}, (
         images[:SHEET], {results.CLASSIFIER: extractor.convention, **conventions})
 
   return measure
@@ -410,6 +412,12 @@ def _check_numbers(settings, num_real, dim):
 def _classes(found: Mapping[str, np.ndarray]) -> np.ndarray | None:
   """The predicted class of each image, int [n]; None if the features have no probs."""
   return found['probs'].argmax(-1) if 'probs' in found else None
+
+
+def _variety(images, real_images):
+  """The spread of samples relative to real images, and whether they are all alike."""
+  spread = float(_spread(images) / _spread(real_images))
+  return {'spread': spread, 'collapsed': spread < COLLAPSED}
 
 
 def _spread(images: Sequence[np.ndarray]) -> float:

@@ -59,7 +59,7 @@ def training_curves(groups: Groups) -> Any:
 
 
 def measures(groups: Groups) -> Any:
-  """Draws the metrics of the samples at each evaluation, or at each quick one."""
+  """Draws the metrics of the samples, of the evaluation that is made most often."""
   known = {name: metrics.METRICS[name] for name in MEASURES}
   return _figure(figures.curves(groups, [
       figures.Panel(f'{metric.title} ({metric.better} is better)', None,
@@ -68,10 +68,11 @@ def measures(groups: Groups) -> Any:
 
 
 def _measured(run, metric):
-  """The values of a metric, of the evaluation that was made the most often."""
-  found = [figures.series(run, 'eval', name, metric)
-           for name in dict.fromkeys(('samples', *run['config'].get('evals', {})))]
-  return max(found, key=lambda points: points.shape[1])
+  """The values of a metric, of the evaluation that the run has made most often."""
+  names = dict.fromkeys((results.SAMPLES, *run['config'].get('evals', {})))
+  counts = {name: sum(name in evals for _, evals in run['history']['eval'])
+            for name in names}
+  return figures.series(run, 'eval', max(counts, key=counts.get), metric)
 
 
 def _of_batches(key):

@@ -129,8 +129,9 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   for name, caption, figure in (
       ('generator_loss', "The generator's loss", plots.generator_losses(groups)),
       ('training', 'Training curves', plots.training_curves(groups)),
-      ('measures', 'Measures of the samples against updates; FID of quick evaluations, '
-       'of fewer samples, is larger', plots.measures(groups))):
+      ('measures', 'Measures of the samples against updates; those of evaluations of '
+       "the type 'quick' are of fewer samples, with a larger FID",
+       plots.measures(groups))):
     missing = '' if figure else 'Left out: metrics.jsonl has no such figures.'
     yield name, caption, note or missing, figure
   figure = plots.samples(groups)
@@ -189,7 +190,8 @@ def _best_table(groups):
   """The best evaluation beside the last: the paper does not say which it reports."""
   rows = []
   for label, runs in groups.items():
-    counts = sorted({len(run['history']['eval']) for run in runs})
+    counts = sorted({sum(SAMPLES in evals for _, evals in run['history']['eval'])
+                     for run in runs})
     last = [samples_of(run).get('fid') for run in runs]
     row = [label, ' or '.join(map(str, counts)), _mean(last, 'fid')]
     for metric in SCORES:  # FID is the last
@@ -242,4 +244,5 @@ def _rivals(groups):
 
 
 def _tests(found, rivals):
-  return claims.comparisons(found[found.metric.isin(SCORES)], rivals)
+  return claims.comparisons(
+      found[(found['eval'] == SAMPLES) & found.metric.isin(SCORES)], rivals)
