@@ -34,6 +34,7 @@ CANDIDATES = {
     'oe_shuffled': ('oe', 'shuffled'),
     'nat128': ('nat64', '128'),
     'nat64_shuffled': ('nat64', 'shuffled'),
+    'nat128_shuffled': ('nat64', '128', 'shuffled'),
     'nat64_general': ('nat_general', '64'),
     'nat64_pixmix': ('nat64', 'pixmix'),
     'nat_pixmix_rotation': ('nat', 'pixmix', 'rotation'),
