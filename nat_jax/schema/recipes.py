@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
                     treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
     'nat_general': dict(loss=NAT, count=16, made='shuffled',
                         treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
+    'nat64_shuffled': dict(loss=NAT, count=64, made='shuffled'),
     'nat_mine': dict(loss=NAT, count=64, treatment={'name': 'mine', 'keep': 0.25}),
     # NAT with negatives that are made, and no other ones.
     'noise': dict(loss=NAT, count=16, made='noise', collected=False),
@@ -183,6 +184,7 @@ def classifier(
     augment: list[dict[str, Any]],
     epochs: tuple[float, float] = EPOCHS,
     holdout: bool = True,
+    best: str = '',
 ) -> ml_collections.ConfigDict:
   """Makes the config of a ten-class classifier trained with negatives.
 
@@ -202,14 +204,16 @@ def classifier(
     augment: specs of augmentations; `_small` replaces a crop by `SMALL_CROP`.
     epochs: (of the full form, of the small forms).
     holdout: False: the paper's form, as with `_paper`.
+    best: of `VARIANTS`, that the variant 'best' stands for; '': there is none.
 
   Raises:
     ValueError: an unknown variant (the valid ones are listed).
   """
-  form = parse(variant, [*VARIANTS, *negatives], filter(None, SIZES))
+  variants = {**VARIANTS, **({'best': VARIANTS[best]} if best else {})}
+  form = parse(variant, [*variants, *negatives], filter(None, SIZES))
   form = form._replace(paper=form.paper or not holdout)
   base, small, holdout = form.base, form.small, not form.paper
-  settings = VARIANTS.get(base, VARIANTS['nat'])
+  settings = variants.get(base, variants['nat'])
   negatives = negatives.get(base, negatives['nat'])
   if holdout:
     positives, negatives, evals = presets.hold_out(
