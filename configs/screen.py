@@ -28,12 +28,12 @@ from nat_jax.schema import presets, recipes
 CANDIDATES = {
     **{name: (name,) for name in (
         'nat', 'oe', 'nat64', 'logitnorm', 'nat_logitnorm', 'pixmix', 'nat_pixmix',
-        'rotation', 'nat_rotation', 'nat_mix', 'nat_general', 'nat64_shuffled')},
+        'rotation', 'nat_rotation', 'nat_mix', 'nat_general', 'nat128_shuffled')},
     'oe_pixmix': ('oe', 'pixmix'),
     'oe_logitnorm': ('oe', 'logitnorm'),
     'oe_shuffled': ('oe', 'shuffled'),
     'nat128': ('nat64', '128'),
-    'nat128_shuffled': ('nat64_shuffled', '128'),
+    'nat64_shuffled': ('nat128_shuffled', '64'),
     'nat64_general': ('nat_general', '64'),
     'nat64_pixmix': ('nat64', 'pixmix'),
     'nat_pixmix_rotation': ('nat', 'pixmix', 'rotation'),

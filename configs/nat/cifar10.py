@@ -18,8 +18,7 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
   nat_mix     NAT with a box of each second negative cut into a positive (CutMix)
   nat_general nat_mix with patch-shuffled positives as further negatives; on digits it
               was the best on unseen negatives (docs/results.md)
-  nat64_shuffled    nat64 with patch-shuffled positives as further negatives, half of
-              the 64
+  nat128_shuffled   128 negatives per batch, half of them patch-shuffled positives
   nat_mine    NAT on the hardest quarter of 64 negatives; on digits it did not help
   shuffled    NAT with patch-shuffled positives as the only negatives; as good as nat on
               Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
@@ -82,5 +81,5 @@ def get_config(variant='nat'):
       evals=evals,
       normalisation=presets.NORMALISATION['cifar10'],
       augment=presets.CROP_FLIP,
-      best='nat64_shuffled',
+      best='nat128_shuffled',
   )

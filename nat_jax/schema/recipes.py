@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
                     treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
     'nat_general': dict(loss=NAT, count=16, made='shuffled',
                         treatment={'name': 'mix', 'mode': 'cutmix', 'portion': 0.5}),
-    'nat64_shuffled': dict(loss=NAT, count=64, made='shuffled'),
+    'nat128_shuffled': dict(loss=NAT, count=128, made='shuffled'),
     'nat_mine': dict(loss=NAT, count=64, treatment={'name': 'mine', 'keep': 0.25}),
     # NAT with negatives that are made, and no other ones.
     'noise': dict(loss=NAT, count=16, made='noise', collected=False),
