@@ -171,20 +171,28 @@ def test_training_goes_on_while_it_is_evaluated(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('at, evaluated', [(13, [8]), (16, [8, 16])])
 def test_stopped_while_an_evaluation_runs_beside(
-    slow_evaluation, tmp_path, monkeypatch):
-  """Its figures are written before the checkpoint from which the run goes on."""
+    at, evaluated, slow_evaluation, tmp_path, monkeypatch):
+  """The state is saved before the run waits; each evaluation is written once."""
+  wait = checkpoint.wait
+
+  def until_saved(manager):
+    wait(manager)
+    if manager.latest_step() == at:
+      slow_evaluation[0].set()
+
   def stop():
     os.kill(os.getpid(), signal.SIGTERM)
-    threading.Timer(0.1, slow_evaluation[0].set).start()
+    monkeypatch.setattr(checkpoint, 'wait', until_saved)
 
   with monkeypatch.context() as patch:
-    toy.before_update(patch, 12, stop)
-    with pytest.raises(train.Preempted, match='step 13 of 24'):
+    toy.before_update(patch, at - 1, stop)
+    with pytest.raises(train.Preempted, match=f'step {at} of 24'):
       train.train(quick(), str(tmp_path))
-  assert [*toy.evaluations(tmp_path)] == [8]
+  assert [*toy.evaluations(tmp_path)] == evaluated
   train.train(quick(), str(tmp_path))
-  assert [*toy.evaluations(tmp_path)] == [8, 16, STEPS]
+  assert [record['step'] for record in toy.records(tmp_path, 'eval')] == [8, 16, STEPS]
 
 
 def test_an_evaluation_beside_that_fails_ends_the_run(
