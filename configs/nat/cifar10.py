@@ -19,6 +19,8 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
   nat_general nat_mix with patch-shuffled positives as further negatives; on digits it
               was the best on unseen negatives (docs/results.md)
   nat128_shuffled   128 negatives per batch, half of them patch-shuffled positives
+  best        the best on unseen kinds among the candidates of configs/screen.py, now
+              nat128_shuffled (docs/results.md, "The strongest recipe")
   nat_mine    NAT on the hardest quarter of 64 negatives; on digits it did not help
   shuffled    NAT with patch-shuffled positives as the only negatives; as good as nat on
               Tiny-ImageNet and ILSVRC, but not on SVHN (docs/results.md)
@@ -26,8 +28,9 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
               classes, as the only negatives. Measured beside near and shuffled, in the
               small form: docs/negatives.md
 
-Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.; only
-measured on digits (docs/results.md):
+Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.;
+measured on digits, the first three also on CIFAR-10 in half the updates of the small form
+(docs/results.md):
   logitnorm   the loss of logits that are divided by their norm (Wei 2022)
   rotation    the rotation of the positives as an auxiliary task (Hendrycks 2019); four
               times the computing time
