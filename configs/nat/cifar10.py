@@ -28,9 +28,8 @@ Variants; positives are CIFAR-10, and negatives CIFAR-100 train unless stated ot
               classes, as the only negatives. Measured beside near and shuffled, in the
               small form: docs/negatives.md
 
-Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.;
-measured on digits, the first three also on CIFAR-10 in half the updates of the small form
-(docs/results.md):
+Recipes that need no negatives, each also with those of nat, as nat_logitnorm etc.
+Measured on digits, and the first three by configs/screen.py (docs/results.md):
   logitnorm   the loss of logits that are divided by their norm (Wei 2022)
   rotation    the rotation of the positives as an auxiliary task (Hendrycks 2019); four
               times the computing time
