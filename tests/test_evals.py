@@ -187,7 +187,7 @@ def test_evaluations_of_a_gan_with_mistakes(tmp_path):
     with pytest.raises(ValueError) as error:
       train.train(make_gan({'x': entry}), str(tmp_path / 'run'))
     assert all(text in str(error.value) for text in named)
-  assert set(gan.EVALUATORS) == {'samples', 'sheet'}
+  assert set(gan.EVALUATORS) == {'samples', 'quick', 'sheet'}
 
 
 def corrupted(**changes):

@@ -364,6 +364,7 @@ EXAMPLES = {
     'gan': dict(
         task='gan', num_classes=4, data=DATA,
         measures=dict(num_samples=8, batch_size=8),
+        evals={'samples': {'type': 'samples'}, 'quick': {'type': 'quick'}},
         generator={'name': 'mlp_generator', 'latent': 2, 'widths': (4,)},
         discriminator={'name': 'mlp_discriminator', 'widths': (4,)}),
     'points': dict(
