@@ -13,7 +13,7 @@ import jax
 
 from nat_jax import runs, schema
 from nat_jax.commands import flags, report
-from nat_jax.runtime import files
+from nat_jax.runtime import checkpoint, files
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.task import Inputs
 from nat_jax.tasks import TASKS
@@ -87,7 +87,7 @@ def _check_folder(out):
   """Raises ValueError unless `out` is new, or a folder of an earlier evaluation."""
   folder = files.as_path(out)
   if folder.exists() and any(folder.iterdir()) and (
-      (folder / 'checkpoints').exists() or not (folder / workdirs.CONFIG).exists()):
+      (folder / checkpoint.FOLDER).exists() or not (folder / workdirs.CONFIG).exists()):
     raise ValueError(
         f'--out={out} is a run, or holds something else than an evaluation; choose a '
         'new folder')
