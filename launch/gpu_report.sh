@@ -97,7 +97,7 @@ while read -r part weight; do
     budget=$((budget - share))
     continue
   fi
-  if [ $share -lt 20 ]; then
+  if [ $share -lt 10 ]; then
     echo "== $part: no time left"
     bad+=("$part")
     continue

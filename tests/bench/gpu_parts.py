@@ -227,7 +227,7 @@ def updates(context: Context) -> None:
   compiled = lowered.compile()
   context.save(**_of_program(lowered, compiled))
 
-  budget = 0.1 if context.tiny else min(max(context.seconds / 20, 1), 4)
+  budget = 0.1 if context.tiny else min(max(context.seconds / 30, 1), 2)
   state, single = time_updates(compiled, state, bare.batch, 1, budget)
   ours, fn, num = single, compiled, 1
   context.save(single_ms=1e3 * single)
