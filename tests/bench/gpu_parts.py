@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -221,11 +221,10 @@ def updates(context: Context) -> None:
   dtype = (config['generator'] if is_gan else config['model']).get('dtype', 'float32')
   context.save(
       batch=_batch(config), images_per_update=slots, dtype=dtype, updates_per_call=k,
-      **_analytic(bare, is_gan))
+      **_flops(bare, is_gan))
   state = bare.state()
-  lowered = bare.step.lower(state, bare.batch)
-  compiled = lowered.compile()
-  context.save(**_of_program(lowered, compiled))
+  compiled = bare.step.lower(state, bare.batch).compile()
+  context.save(**_of_program(compiled))
 
   budget = 0.1 if context.tiny else min(max(context.seconds / 30, 1), 2)
   state, single = time_updates(compiled, state, bare.batch, 1, budget)
@@ -255,33 +254,30 @@ def _batch(config):
   return f'{settings["batch_size"]} + {settings["negatives_per_batch"]}'
 
 
-def _analytic(bare, is_gan):
+def _flops(bare, is_gan):
   """FLOPs per update, counted from the shapes of its products and convolutions."""
   import jax
   from steps import count_flops
 
   state = jax.eval_shape(bare.trainer.init, jax.random.key(0))
   if is_gan:
-    return dict(flops_analytic=count_flops(
+    return dict(flops=count_flops(
         lambda state, batch: bare.trainer.step(state, {}, batch)[0], state, bare.batch),
-                flops_analytic_of='products and convolutions of the step')
+                flops_of='products and convolutions of the step')
   forward = count_flops(bare.trainer.heads['logits'], state, bare.batch['image'])
-  return dict(flops_analytic=3 * forward, flops_analytic_of='3 x forward')
+  return dict(flops=3 * forward, flops_of='3 x forward')
 
 
-def _of_program(lowered, compiled):
-  """FLOPs, bytes accessed and memory of a program, from the compiler.
+def _of_program(compiled):
+  """Bytes accessed and memory of a program, from the compiler.
 
-  In a program compiled for a GPU convolutions are calls of a library, whose FLOPs the
-  compiler may not count; therefore the FLOPs of the lowered program are included too.
+  Not its FLOPs: on a GPU convolutions are calls of a library, which it does not count.
   """
-  before, costs = ({} if each is None else each for each in (
-      lowered.cost_analysis(), compiled.cost_analysis()))
+  costs = compiled.cost_analysis() or {}
   memory = compiled.memory_analysis()
   sizes = {name: getattr(memory, name) for name in dir(memory)
            if name.endswith('_in_bytes') and not name.startswith(('_', 'host_'))}
   return dict(
-      flops_lowered=before.get('flops'), flops_compiled=costs.get('flops'),
       bytes_accessed=costs.get('bytes accessed'), program_memory=sizes,
       program_gb=sum(sizes.get(f'{kind}_size_in_bytes', 0) for kind in (
           'argument', 'temp')) / 1e9)
@@ -297,20 +293,21 @@ def _memory():
 
 
 def _mfu(context, seconds, dtype):
-  """MFU: FLOPs per update / seconds per update / peak rate, for each count and peak."""
+  """MFU: FLOPs per update / seconds per update / peak rate, for each peak."""
   figures, about = read(context.out, context.name), read(context.out, 'device')
   bfloat16 = dtype == 'bfloat16'
   vendor = about.get('vendor_tflops')
   peaks = {
       'measured': about.get(f'{dtype if bfloat16 else "float32_default"}_tflops'),
       'vendor': vendor and (vendor if bfloat16 else vendor / 2)}
-  return {f'mfu_{count}_{whose}': figures[f'flops_{count}'] / seconds / peak / 1e12
-          for count in ('analytic', 'lowered', 'compiled') if figures[f'flops_{count}']
+  return {f'mfu_{whose}': figures['flops'] / seconds / peak / 1e12
           for whose, peak in peaks.items() if peak}
 
 
 def _time_loop(config, seconds_per_update, budget):
-  """Measures the loop for about `budget` seconds, with a checkpoint in the middle.
+  """Measures the loop for about `budget` seconds, with one checkpoint.
+
+  The first half, with the compilation and the first checkpoint, does not count.
 
   Returns:
     (images/s, updates).
@@ -319,9 +316,9 @@ def _time_loop(config, seconds_per_update, budget):
 
   k = config['run']['updates_per_call']
   log_every = k * max(round(budget / seconds_per_update / k / 8), 1)
-  run = {**config['run'], 'log_every': log_every, 'checkpoint_every': 4 * log_every}
-  steps = 8 * log_every
-  return loop({**config, 'steps': steps, 'run': run}), steps
+  run = {**config['run'], 'log_every': log_every, 'checkpoint_every': 6 * log_every}
+  steps = 16 * log_every
+  return loop({**config, 'steps': steps, 'run': run}, skip=8), steps
 
 
 # ---- torch --------------------------------------------------------------------------
@@ -506,6 +503,12 @@ def _report(context, workdirs):
 
 # ---- profile ------------------------------------------------------------------------
 
+KINDS = {  # kind -> pattern of the names of its operations; the first that matches
+    'convolutions and products': 'conv(?!ert)|gemm|dot|cutlass|cudnn',
+    'reductions': 'reduce',
+    'copies': '(?i)transpose|copy|memcpy|memset',
+}
+
 
 def profile(context: Context) -> None:
   """Saves a trace of a few updates of ResNet-18, and its most expensive operations."""
@@ -534,9 +537,11 @@ def profile(context: Context) -> None:
   costs = device_costs(trace)
   total = sum(costs.values())
   context.save(
-      device_ms=total / num, costs={name: {'ms': ms / num, 'share': ms / total}
-                                    for name, ms in list(costs.items())[:20]})
-  for name, ms in list(costs.items())[:3]:
+      device_ms=total / num, **{key: {name: {'ms': ms / num, 'share': ms / total}
+                                      for name, ms in list(found.items())[:20]}
+                                for key, found in (
+                                    ('kinds', by_kind(costs)), ('costs', costs))})
+  for name, ms in [*by_kind(costs).items(), *list(costs.items())[:3]]:
     print(f'{ms / num:8.3f} ms  {ms / total:6.1%}  {name}')
 
 
@@ -562,6 +567,16 @@ def device_costs(path: os.PathLike[str]) -> dict[str, float]:
     raise ValueError(
         f'expected a trace with operations of a device, got none in {path}; trace at '
         'least one update')
+  return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def by_kind(costs: Mapping[str, float]) -> dict[str, float]:
+  """Sums costs over kinds of operations, by their names; the largest first."""
+  found: dict[str, float] = {}
+  for name, ms in costs.items():
+    kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)),
+                'other')
+    found[kind] = found.get(kind, 0.0) + ms
   return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -6,7 +6,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COUNTS = ('analytic', 'lowered', 'compiled')
 TITLES = {
     'resnet18': 'ResNet-18', 'resnet18_large': 'ResNet-18', 'wide_resnet': 'WRN-40-2',
     'gan': 'AM-GAN pair'}
@@ -71,11 +70,9 @@ def _updates(parts):
         _number(found.get('images_per_second')), _number(found.get('single_ms'), '.3g'),
         _number(found.get('loop_images_per_second')),
         _number(found.get('loop_share'), '.1%'),
-        '; '.join(_number(found.get(f'flops_{count}'), '.4g', 1e-9)
-                  for count in COUNTS),
-        *['; '.join(_number(found.get(f'mfu_{count}_{whose}'), '.1%')
-                    for count in COUNTS)
-          for whose in ('measured', 'vendor')],
+        _number(found.get('flops'), '.4g', 1e-9),
+        *[_number(found.get(f'mfu_{whose}'), '.1%') for whose in (
+            'measured', 'vendor')],
         _number(found.get('program_gb'), '.3g'),
         _number(found.get('peak_memory_gb'), '.3g')])
   if not rows:
@@ -83,10 +80,10 @@ def _updates(parts):
   return '\n\n'.join([
       '## Updates',
       'Bare: k updates on one batch that stays on the device, in one call. Loop: '
-      '`nat_jax.train.train` with metrics, events and a checkpoint in the middle. '
-      'FLOPs and MFU: counted from shapes (classifiers: three forward passes); counted '
-      'by the compiler, before and after compilation. Memory: arguments and '
-      'temporaries of the program of one update (program); peak in use (peak).',
+      '`nat_jax.train.train` with metrics, events and a checkpoint, its first half '
+      'left out. FLOPs: counted from shapes (classifiers: three forward passes). '
+      'Memory: arguments and temporaries of the program of one update (program); peak '
+      'in use (peak).',
       _table(['network', 'batch', 'dtype', 'step, ms', 'updates/s', 'images/s',
               'one dispatch per update, ms', 'loop, images/s', 'loop / bare',
               'GFLOP per update', 'MFU, measured peak', "MFU, vendor's peak",
@@ -145,9 +142,10 @@ def _profile(found):
       '## Profile',
       f'ResNet-18, {found["updates"]} traced updates of {found["traced_step_ms"]:.3g} '
       f'ms, {found["device_ms"]:.3g} ms of operations per update. The largest costs:',
-      _table(['operation', 'ms per update', 'share'],
-             [[f'`{name}`', f'{cost["ms"]:.3g}', f'{cost["share"]:.1%}']
-              for name, cost in list(costs.items())[:10]])])
+      *[_table([title, 'ms per update', 'share'],
+               [[f'`{name}`', f'{cost["ms"]:.3g}', f'{cost["share"]:.1%}']
+                for name, cost in list(found.get(key, {}).items())[:10]])
+        for title, key in (('kind', 'kinds'), ('operation', 'costs'))]])
 
 
 def _states(parts):

@@ -30,9 +30,10 @@ from steps import machine, sweep
 
 PLAIN = 'baseline'
 # Experiment -> {title: kinds}.
+CIFAR10 = {'near': ('cifar100_test', 'tiny_imagenet'), 'far': ('mnist', 'svhn')}
 GROUPS = {
-    'cifar10_small': {
-        'near': ('cifar100_test', 'tiny_imagenet'), 'far': ('mnist', 'svhn')},
+    'cifar10': CIFAR10,
+    'cifar10_small': CIFAR10,
     'screen_small': {
         'near': ('halves', 'photographs'),
         'far': ('fashion_mnist', 'kmnist', 'notmnist', 'blobs')},

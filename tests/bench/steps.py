@@ -151,21 +151,21 @@ def time_updates(
   return state, statistics.median(found)
 
 
-def loop(config: Mapping[str, Any]) -> float:
+def loop(config: Mapping[str, Any], skip: int = 1) -> float:
   """Returns the images/s of `train.train`, with logging and checkpoints.
 
-  The rates are those in metrics.jsonl, except the first record, which includes the
-  compilation. The time of evaluations does not count.
+  The rates are those in metrics.jsonl. The time of evaluations does not count.
 
   Args:
-    config: of a run with at least two records.
+    config: of a run with more than `skip` records.
+    skip: number of records that do not count; the first includes the compilation.
   """
   with tempfile.TemporaryDirectory() as workdir:
     with contextlib.redirect_stdout(io.StringIO()):
       train.train(config, workdir)
     with open(os.path.join(workdir, 'metrics.jsonl')) as file:
       records = [json.loads(line) for line in file]
-  rates = [r['images_per_second'] for r in records if r['kind'] == 'train'][1:]
+  rates = [r['images_per_second'] for r in records if r['kind'] == 'train'][skip:]
   return statistics.harmonic_mean(rates)  # all records have equal numbers of images
 
 
