@@ -12,7 +12,7 @@
 #   torch            the classifiers in PyTorch, if it is installed
 #   train            configs/nat/cifar10.py:baseline and :nat, full size, for as many
 #                    epochs as the time allows, and their report
-#   profile          the most expensive operations of ResNet-18's update
+#   profile          the most expensive operations of updates of ResNet-18 and the GAN
 # Each part writes a JSON and a log to the folder of the results. A part that fails does
 # not stop the others; its JSON and the table (table.md, printed last) hold the reason.
 # The same command again runs only the parts that are not done, and resumes training.

@@ -132,9 +132,12 @@ def test_all_parts_and_a_second_start(tmp_path):
       assert found[name][key] > 0, (name, key)
     assert found[name]['images_per_second'] == pytest.approx(
         found[name]['images_per_update'] * found[name]['updates_per_second'])
-  shares = [cost['share'] for cost in found['profile']['costs'].values()]
-  assert len(shares) > 3 and shares == sorted(shares, reverse=True)
-  assert shares[0] > 0 and sum(shares) < 1.001
+  assert set(found['profile']['networks']) == {'resnet18', 'gan'}
+  for one in found['profile']['networks'].values():
+    shares = [cost['share'] for cost in one['costs'].values()]
+    assert len(shares) > 3 and shares == sorted(shares, reverse=True)
+    assert shares[0] > 0 and sum(shares) < 1.001
+    assert sum(cost['share'] for cost in one['kinds'].values()) == pytest.approx(1)
 
   (work / 'runs').unlink()
   before = {name: (out / f'{name}.json').read_bytes() for name in PARTS}

@@ -511,18 +511,27 @@ KINDS = {  # kind -> pattern of the names of its operations; the first that matc
 
 
 def profile(context: Context) -> None:
-  """Saves a trace of a few updates of ResNet-18, and its most expensive operations."""
+  """Saves traces of a few updates, and their most expensive operations."""
+  networks = {}
+  for name in ('resnet18', 'gan'):
+    networks[name] = _traced(context, name)
+    context.save(networks=networks)
+
+
+def _traced(context, name):
+  """The costs of ten updates; a small trace is copied to the results."""
   import jax
   from steps import make_bare
 
-  bare = make_bare(_resolved(
-      classifier_config('resnet18', context.tiny), context.tiny))
+  config = (gan_config(context.tiny) if name == 'gan'
+            else classifier_config(name, context.tiny))
+  bare = make_bare(_resolved(config, context.tiny))
   state = bare.state()
   step = bare.step.lower(state, bare.batch).compile()
   for _ in range(3):
     state, _ = step(state, bare.batch)
   jax.block_until_ready(state)
-  folder, num = context.work / 'trace', 3 if context.tiny else 10
+  folder, num = context.work / 'trace' / name, 3 if context.tiny else 10
   shutil.rmtree(folder, ignore_errors=True)
   with jax.profiler.trace(str(folder)):
     started = time.perf_counter()
@@ -531,18 +540,18 @@ def profile(context: Context) -> None:
     jax.block_until_ready(state)
     seconds = time.perf_counter() - started
   trace = max(folder.rglob('*.xplane.pb'))
-  context.save(updates=num, traced_step_ms=1e3 * seconds / num, trace=str(trace))
   if trace.stat().st_size < MAX_TRACE:
-    shutil.copy(trace, context.out / 'resnet18.xplane.pb')
+    shutil.copy(trace, context.out / f'{name}.xplane.pb')
   costs = device_costs(trace)
   total = sum(costs.values())
-  context.save(
-      device_ms=total / num, **{key: {name: {'ms': ms / num, 'share': ms / total}
-                                      for name, ms in list(found.items())[:20]}
-                                for key, found in (
-                                    ('kinds', by_kind(costs)), ('costs', costs))})
-  for name, ms in [*by_kind(costs).items(), *list(costs.items())[:3]]:
-    print(f'{ms / num:8.3f} ms  {ms / total:6.1%}  {name}')
+  for kind, ms in [*by_kind(costs).items(), *list(costs.items())[:3]]:
+    print(f'{name}: {ms / num:8.3f} ms  {ms / total:6.1%}  {kind}')
+  return dict(
+      updates=num, traced_step_ms=1e3 * seconds / num, trace=str(trace),
+      device_ms=total / num,
+      **{key: {kind: {'ms': ms / num, 'share': ms / total}
+               for kind, ms in list(found.items())[:20]}
+         for key, found in (('kinds', by_kind(costs)), ('costs', costs))})
 
 
 def device_costs(path: os.PathLike[str]) -> dict[str, float]:

@@ -135,17 +135,17 @@ def _lowered(report):
 
 
 def _profile(found):
-  costs = found.get('costs', {})
-  if not costs:
-    return ''
-  return '\n\n'.join([
-      '## Profile',
-      f'ResNet-18, {found["updates"]} traced updates of {found["traced_step_ms"]:.3g} '
-      f'ms, {found["device_ms"]:.3g} ms of operations per update. The largest costs:',
-      *[_table([title, 'ms per update', 'share'],
-               [[f'`{name}`', f'{cost["ms"]:.3g}', f'{cost["share"]:.1%}']
-                for name, cost in list(found.get(key, {}).items())[:10]])
-        for title, key in (('kind', 'kinds'), ('operation', 'costs'))]])
+  sections = []
+  for name, one in found.get('networks', {}).items():
+    sections += [
+        f'{TITLES[name]}, {one["updates"]} traced updates of '
+        f'{one["traced_step_ms"]:.3g} ms, {one["device_ms"]:.3g} ms of operations per '
+        'update. The largest costs:',
+        *[_table([title, 'ms per update', 'share'],
+                 [[f'`{kind}`', f'{cost["ms"]:.3g}', f'{cost["share"]:.1%}']
+                  for kind, cost in list(one[key].items())[:10]])
+          for title, key in (('kind', 'kinds'), ('operation', 'costs'))]]
+  return '\n\n'.join(['## Profile', *sections]) if sections else ''
 
 
 def _states(parts):
