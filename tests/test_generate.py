@@ -195,8 +195,7 @@ def test_stopped_while_an_evaluation_runs_beside(
   assert [record['step'] for record in toy.records(tmp_path, 'eval')] == [8, 16, STEPS]
 
 
-def test_an_evaluation_beside_that_fails_ends_the_run(
-    done, tmp_path, monkeypatch):
+def test_an_evaluation_beside_that_fails_ends_the_run(tmp_path, monkeypatch):
   def fail(images, path, *args, **kwargs):
     raise OSError('no space left')
 

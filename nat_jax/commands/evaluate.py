@@ -5,7 +5,6 @@
     evaluate_run('runs/digits', config=config, out='more')  # on the sets of a config
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,8 +57,7 @@ def evaluate_run(
       restored.state, list(evaluator.periods), True)
   if out and jax.process_index() == 0:
     files.as_path(out).mkdir(parents=True, exist_ok=True)
-    files.write_json(
-        os.path.join(out, workdirs.CONFIG), {'format': schema.FORMAT, **measured})
+    workdirs.write_config(out, measured)
   return evaluator.save(restored.state, restored.step, figures, details)
 
 

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import filelock
@@ -211,8 +211,12 @@ def prepare(
     raise ValueError(NOT_SHARED.format(
         workdir, f'{seen} of {processes.total()} see what the first one writes'))
   if not jax.process_index():
-    files.write_json(
-        os.path.join(workdir, CONFIG), {'format': schema.FORMAT, **config})
+    write_config(workdir, config)
+
+
+def write_config(folder: str, config: Mapping[str, Any]) -> None:
+  """Writes a config in plain JSON types to the config.json of an existing folder."""
+  files.write_json(os.path.join(folder, CONFIG), {'format': schema.FORMAT, **config})
 
 
 def _create(workdir, other, num_bytes):
