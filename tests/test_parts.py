@@ -79,6 +79,14 @@ def test_small_form_of_version_01_is_still_there():
   assert new['model']['name'] == 'fast' and new['name'] == 'cifar10_small_paper'
 
 
+def test_full_forms_have_whole_calls_of_updates():
+  """200 epochs of 45,000 and 50,000 images are 70,312 and 78,125 updates of 128."""
+  for variant, steps in (
+      ('nat', 70_300), ('nat_paper', 78_100), ('nat_small', 2109)):
+    assert load_config('nat/cifar10.py', variant)['steps'] == steps
+  assert presets.steps(1, 10, 10, multiple=5) == 5
+
+
 def test_papers_figures_stand_beside_every_form():
   for form in ('', '_small', '_small01', '_paper', '_small_paper'):
     assert paper.ncr(f'cifar10{form}', 'nat', 'cifar100_test', '0.4') == 0.072
@@ -148,7 +156,7 @@ def test_full_recipe_counts_what_it_trains_on():
   config = load_config('nat/svhn.py', 'nat')
   rows, = data.split_slices(config['data']['positives']['split'], {'train': 73_257})
   assert rows[1].stop == 65_931 == recipes.num_trained(73_257)
-  assert config['steps'] == round(200 * 65_931 / 128)
+  assert config['steps'] == 200 * 65_931 // 128 // 100 * 100
 
 
 def test_digits_are_parted():

@@ -38,9 +38,10 @@ Measured on digits, and the first three by configs/screen.py (docs/results.md):
               (Liu 2023); twice the computing time
   mixup       mixed positives with mixed targets (Zhang 2018)
 
-Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine; 4 minutes of
-an H200. Measured (one seed): accuracy 95.1 for baseline and nat, NCR_0.4 on CIFAR-100
-test .961 and .070 (paper: 95.5 and 95.0, .971 and .072).
+Full recipe: ResNet-18, bfloat16, 200 epochs, batch 128, SGD 0.1, cosine; about 4
+minutes alone on an H200 (from its speed; two at a time took 8). Measured (one seed):
+accuracy 95.1 for baseline and nat, NCR_0.4 on CIFAR-100 test .961 and .070 (paper: 95.5
+and 95.0, .971 and .072).
 
 With `_small`: 1.1 million parameters, 6 epochs, 9 CPU minutes of one core with all
 evaluations; expected (one seed): accuracy .84 for baseline and nat, NCR_0.4 on

@@ -147,9 +147,18 @@ def _part(source, percent):
       schema.CALIBRATION: {**source, 'split': f'{name}[{middle}%:{end}]'}}
 
 
-def steps(epochs: float, num_examples: int, batch_size: int) -> int:
-  """The number of updates in `epochs` passes over the positives."""
-  return round(epochs * num_examples / batch_size)
+def steps(
+    epochs: float, num_examples: int, batch_size: int, multiple: int = 1
+) -> int:
+  """The number of updates in `epochs` passes over the positives.
+
+  Args:
+    epochs, num_examples, batch_size: of the training.
+    multiple: rounded down to a multiple of it, but to one at least. With
+      `run.updates_per_call` accelerators need not compile a second program, for a
+      shorter last call.
+  """
+  return max(round(epochs * num_examples / batch_size) // multiple, 1) * multiple
 
 
 def experiment(**differences: Any) -> ml_collections.ConfigDict:

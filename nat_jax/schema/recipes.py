@@ -213,9 +213,6 @@ def classifier(
   form = parse(variant, [*variants, *negatives], filter(None, SIZES))
   form = form._replace(paper=form.paper or not holdout)
   base, small, holdout = form.base, form.small, not form.paper
-  steps = presets.steps(epochs[small], num_trained(num_examples, holdout), 128)
-  if not small:  # whole calls: a shorter last one would compile a second program
-    steps -= steps % FULL['run']['updates_per_call']
   settings = variants.get(base, variants['nat'])
   negatives = negatives.get(base, negatives['nat'])
   if holdout:
@@ -231,7 +228,9 @@ def classifier(
       name=form.name(name),
       variant=base,
       num_classes=10,
-      steps=steps,
+      steps=presets.steps(
+          epochs[small], num_trained(num_examples, holdout), 128,
+          multiple=1 if small else FULL['run']['updates_per_call']),
       trainer=settings.get('trainer', SUPERVISED),
       loss=settings['loss'],
       data=dict(

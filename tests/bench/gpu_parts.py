@@ -224,7 +224,7 @@ def updates(context: Context) -> None:
       **_flops(bare, is_gan))
   state = bare.state()
   compiled = bare.step.lower(state, bare.batch).compile()
-  context.save(**_of_program(compiled))
+  context.save(seconds_to_compile=time.monotonic() - STARTED, **_of_program(compiled))
 
   budget = 0.1 if context.tiny else min(max(context.seconds / 30, 1), 2)
   state, single = time_updates(compiled, state, bare.batch, 1, budget)
@@ -234,8 +234,7 @@ def updates(context: Context) -> None:
     state, ours = time_updates(bare.scanned, state, bare.batch, k, budget)
     fn, num = bare.scanned, k
   context.save(
-      seconds_to_first_updates=time.monotonic() - STARTED, step_ms=1e3 * ours,
-      updates_per_second=1 / ours, images_per_second=slots / ours,
+      step_ms=1e3 * ours, updates_per_second=1 / ours, images_per_second=slots / ours,
       **_memory(), **_mfu(context, ours, dtype))
   print(f'{context.name}: {1e3 * ours:.2f} ms, {slots / ours:,.0f} images/s')
 
@@ -409,7 +408,7 @@ def train(context: Context) -> str | None:
   if epochs is None:
     measured = read(context.out, 'resnet18')
     rate = measured.get('loop_updates_per_second', 100.0)
-    overhead = OVERHEAD + max(OVERHEAD, measured.get('seconds_to_first_updates', 0))
+    overhead = OVERHEAD + max(OVERHEAD, measured.get('seconds_to_compile', 0))
     epochs = 1 if context.tiny else plan_epochs(
         context.seconds, presets.steps(1, num, batch) / rate, overhead)
   context.save(epochs=epochs)
@@ -465,7 +464,8 @@ def train_config(
         negatives=small['data']['negatives'] if config['data']['negatives'] else {})
     config['evals']['other'] = small['data']['negatives']['other']
     return {**config, 'steps': presets.steps(epochs, 40, TINY['positives'])}, []
-  steps = presets.steps(epochs, recipes.num_trained(50_000), 128)
+  steps = presets.steps(
+      epochs, recipes.num_trained(50_000), 128, config['run']['updates_per_call'])
 
   def there(source):
     split = re.match(r'\w+', source.get('split', ''))
@@ -476,9 +476,7 @@ def train_config(
               if not there(entry['source']) and name != config['reference']]
   evals = {name: entry for name, entry in config['evals'].items()
            if name not in left_out}
-  # A multiple of k: a shorter last call would compile a second program.
-  k = config['run']['updates_per_call']
-  return {**config, 'evals': evals, 'steps': max(steps // k, 1) * k}, left_out
+  return {**config, 'evals': evals, 'steps': steps}, left_out
 
 
 def _last_rate(workdir):
@@ -546,12 +544,14 @@ def _traced(context, name):
   total = sum(costs.values())
   for kind, ms in [*by_kind(costs).items(), *list(costs.items())[:3]]:
     print(f'{name}: {ms / num:8.3f} ms  {ms / total:6.1%}  {kind}')
+
+  def shares(found):
+    return {kind: {'ms': ms / num, 'share': ms / total}
+            for kind, ms in list(found.items())[:20]}
+
   return dict(
       updates=num, traced_step_ms=1e3 * seconds / num, trace=str(trace),
-      device_ms=total / num,
-      **{key: {kind: {'ms': ms / num, 'share': ms / total}
-               for kind, ms in list(found.items())[:20]}
-         for key, found in (('kinds', by_kind(costs)), ('costs', costs))})
+      device_ms=total / num, kinds=shares(by_kind(costs)), costs=shares(costs))
 
 
 def device_costs(path: os.PathLike[str]) -> dict[str, float]:

@@ -80,10 +80,10 @@ def _updates(parts):
   return '\n\n'.join([
       '## Updates',
       'Bare: k updates on one batch that stays on the device, in one call. Loop: '
-      '`nat_jax.train.train` with metrics, events and a checkpoint, its first half '
-      'left out. FLOPs: counted from shapes (classifiers: three forward passes). '
-      'Memory: arguments and temporaries of the program of one update (program); peak '
-      'in use (peak).',
+      '`nat_jax.train.train` with metrics, events and one checkpoint; the first half '
+      'of the updates does not count. FLOPs: counted from shapes (classifiers: three '
+      'forward passes). Memory: arguments and temporaries of the program of one update '
+      '(program); peak in use (peak).',
       _table(['network', 'batch', 'dtype', 'step, ms', 'updates/s', 'images/s',
               'one dispatch per update, ms', 'loop, images/s', 'loop / bare',
               'GFLOP per update', 'MFU, measured peak', "MFU, vendor's peak",
@@ -140,7 +140,7 @@ def _profile(found):
     sections += [
         f'{TITLES[name]}, {one["updates"]} traced updates of '
         f'{one["traced_step_ms"]:.3g} ms, {one["device_ms"]:.3g} ms of operations per '
-        'update. The largest costs:',
+        'update. By kind, and the largest:',
         *[_table([title, 'ms per update', 'share'],
                  [[f'`{kind}`', f'{cost["ms"]:.3g}', f'{cost["share"]:.1%}']
                   for kind, cost in list(one[key].items())[:10]])

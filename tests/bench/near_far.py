@@ -2,7 +2,7 @@
 
     python -m nat_jax.main --mode=sweep --workdir runs/best --seeds 0,1,2 \
       configs/nat/cifar10.py:{baseline,nat,oe,best}_small
-    python tests/bench/near_far.py runs/best
+    python tests/bench/near_far.py runs/best      # full-size runs too
 
 Prints accuracy, PAR .8 and, for near and for far kinds, the mean over kinds of AUROC,
 FPR95 and NCR .8; then the AUROC of each kind. Negatives are the positive class of this
