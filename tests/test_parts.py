@@ -1,6 +1,8 @@
 """Train, validation, calibration, test: cut apart, and used for nothing else."""
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.data import cache
 from nat_jax.reports import paper
 from nat_jax.runtime import checkpoint
+from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets, recipes
 from nat_jax.tasks import images
 from nat_jax.tasks.classify import inputs
@@ -150,6 +153,43 @@ def test_images_of_the_recipes_are_parted(name, own, generated, monkeypatch):
   assert whole['name'] == f'{config["name"]}_paper' and whole['best'] == ''
   assert len(data.load(whole['data']['positives']).label) == 200
   assert {s.part for s in inputs.load_evals(whole).values()} == {'test'}
+
+
+def test_sets_that_are_not_prepared(generated, tmp_path, monkeypatch, caplog):
+  """Optional ones are left out, with a warning; all others are named, and how to
+  prepare them."""
+  there = tmp_path / 'cache'
+  there.mkdir()
+  for name in ('cifar10', 'cifar100', 'mnist', 'svhn_cropped'):
+    (there / name).symlink_to(pathlib.Path(generated, name))
+  monkeypatch.setenv('NAT_JAX_CACHE', str(there))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  config = load_config('nat/cifar10.py', 'nat_small')
+  left_out = {'tiny_imagenet', 'ilsvrc'}
+  assert set(config['evals']) - set(inputs.load_evals(config)) == left_out
+  assert all(f"Evaluation set '{name}' is left out" in caplog.text for name in left_out)
+
+  for name in ('mnist', 'svhn_cropped'):
+    (there / name).unlink()
+  for folder in there.glob('mnist@*'):
+    shutil.rmtree(folder)
+  with pytest.raises(data.NotPrepared, match=r'evals.mnist:(.|\n)*evals.svhn:') as told:
+    inputs.load_evals(config)
+  assert str(told.value).count('download_and_prepare()') == 2
+  (there / 'cifar10').unlink()
+  with pytest.raises(data.NotPrepared, match="^evals.test: data set 'cifar10'"):
+    inputs.load_evals(config, {})
+
+
+def test_optional_sets_do_not_keep_a_run_from_going_on(tmp_path):
+  """A run of a version without the key."""
+  config = load_config('nat/cifar10.py', 'nat_small')
+  workdirs.prepare(str(tmp_path), config)
+  config['evals']['ilsvrc'].pop('optional')
+  assert not workdirs.check(str(tmp_path), config)
+  config['evals']['ilsvrc']['every'] = 5
+  with pytest.raises(ValueError, match='another config.*evals.ilsvrc'):
+    workdirs.check(str(tmp_path), config)
 
 
 def test_full_recipe_counts_what_it_trains_on():

@@ -43,7 +43,7 @@ def get_config(variant='nat'):
           'test': presets.positive('mnist', 'test'),
           'fashion_mnist': presets.negative('fashion_mnist', 'test'),
           'letters': presets.negative('emnist/letters', 'test[50%:]'),
-          'notmnist': presets.negative('notmnist', 'test[50%:]'),
+          'notmnist': presets.unlisted('notmnist', 'test[50%:]'),
           'kmnist': presets.negative('kmnist', 'test'),
           'noise': presets.NOISE,
       },

@@ -57,21 +57,22 @@ from nat_jax.data.sources import (
 )
 from nat_jax.data.stream import Stream, apart, make_stream
 from nat_jax.data.table_source import table
-from nat_jax.data.tfds_source import from_tfds
+from nat_jax.data.tfds_source import NotPrepared, from_tfds
 from nat_jax.data.zero_shot import ZERO_SHOT, ZeroShot, check_zero_shot
 
 __all__ = [
     'PAIRS', 'VOID', 'Pairs', 'check_training', 'check_void', 'class_counts',
     'load_pairs', 'rare_classes', 'regions',
     'AUGMENTS', 'CORRUPTIONS', 'POINTS', 'SOURCES', 'STRENGTHS', 'SYNTHETIC', 'Arrays',
-    'Images', 'Modes', 'Points', 'Pool', 'Rows', 'Stream', 'apart', 'arrays', 'blobs',
-    'breast_cancer', 'cache_folder', 'cache_root', 'check_memory', 'class_weights',
-    'corrupt', 'count_overlaps', 'decode_each', 'digits', 'fake', 'folder', 'from_tfds',
-    'gather', 'is_vectors', 'list_pictures', 'load', 'make_augment', 'make_pool',
-    'make_stream', 'moments', 'nearest', 'normal_noise', 'normalise', 'patch_shuffle',
-    'perceptual_hashes', 'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
-    'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
-    'take_classes', 'take_split', 'uniform_noise', 'write_cache',
+    'Images', 'Modes', 'NotPrepared', 'Points', 'Pool', 'Rows', 'Stream', 'apart',
+    'arrays', 'blobs', 'breast_cancer', 'cache_folder', 'cache_root', 'check_memory',
+    'class_weights', 'corrupt', 'count_overlaps', 'decode_each', 'digits', 'fake',
+    'folder', 'from_tfds', 'gather', 'is_vectors', 'list_pictures', 'load',
+    'make_augment', 'make_pool', 'make_stream', 'moments', 'nearest', 'normal_noise',
+    'normalise', 'patch_shuffle', 'perceptual_hashes', 'picture_paths', 'pixel_permute',
+    'quantise', 'read_cache', 'read_header', 'read_pictures', 'split_slices',
+    'standardise', 'table', 'take_classes', 'take_split', 'uniform_noise',
+    'write_cache',
     'SERIES', 'Reading', 'Series', 'load_series', 'windows',
     'ZERO_SHOT', 'ZeroShot', 'check_zero_shot',
 ]

@@ -25,6 +25,10 @@ from nat_jax.data import cache, decode, folder_source, rows, sources
 _CHUNK = 512  # records read at a time
 
 
+class NotPrepared(ValueError):
+  """A data set is neither in the array cache nor prepared by tfds."""
+
+
 def from_tfds(
     dataset: str,
     split: str = 'train',
@@ -57,8 +61,9 @@ def from_tfds(
     The images, which stay on disk, and their labels.
 
   Raises:
-    ValueError: an unknown data set or split; a data set that is not prepared, or not as
-      ArrayRecord (the message contains the command that prepares it); no feature
+    NotPrepared: an unknown data set, or one that is not prepared.
+    ValueError: an unknown split; a data set that is not prepared as ArrayRecord (this
+      message and that before contain the command that prepares it); no feature
       'label', or no uint8 feature 'image' of one size; a damaged cache.
 
   Reference: https://www.tensorflow.org/datasets/catalog
@@ -185,7 +190,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
     # Only the hint is shown, since the whole message lists hundreds of data sets.
     hint = re.search(r'Did you mean: .*', str(error))
     reason = hint[0] if hint else str(error).splitlines()[0]
-    raise ValueError(
+    raise NotPrepared(
         f'expected a data set of tfds or a folder in data_dir={data_dir!r}, got '
         f'{dataset!r} ({reason}); see https://www.tensorflow.org/datasets/catalog'
     ) from None
@@ -200,7 +205,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
 
   where = str(data_dir or builder.data_dir_root)
   if not builder.info.splits:
-    raise ValueError(
+    raise NotPrepared(
         f'data set {dataset!r} is not prepared in {where}, nor is its split {split!r} '
         f'in the array cache; prepare it with:\n  {command(where)}'
     )

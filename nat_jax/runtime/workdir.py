@@ -324,5 +324,10 @@ def differing_keys(one: Any, other: Any, prefix: str = '') -> list[str]:
 
 
 def _learned(config):
-  """The keys of a config that affect training."""
-  return {k: v for k, v in config.items() if k not in FREE_TO_CHANGE}
+  """The keys of a config that affect training or what is evaluated."""
+  found = {k: v for k, v in config.items() if k not in FREE_TO_CHANGE}
+  if 'evals' in found:
+    found['evals'] = {
+        name: {k: v for k, v in entry.items() if k != 'optional'}
+        for name, entry in found['evals'].items()}
+  return found

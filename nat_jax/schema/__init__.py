@@ -187,7 +187,8 @@ def _upgrade_points(config):
 MEASURED = 'evals', 'reference', 'eval_batch_size', 'measures'  # keys of evaluations
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
 # Keys of evaluation sets.
-SET_KEYS = ('source', 'positive', 'seen', 'part', 'corrupt', *EVAL_KEYS)
+SET_KEYS = (
+    'source', 'positive', 'seen', 'optional', 'part', 'corrupt', *EVAL_KEYS)
 MASK_KEYS = ('source', 'seen', 'part', 'every')  # of entries of a segmenter
 ATTACK_KEYS = ('source', 'classifier', *EVAL_KEYS)  # of entries of an attack
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS

@@ -142,6 +142,7 @@ BOUNDS: dict[str, Bound] = {
     'data.negatives.*.weight': number('(0, 1e6]'),
     'evals.*.positive': FLAG,
     'evals.*.seen': either(FLAG, NONE),
+    'evals.*.optional': FLAG,
     'evals.*.part': one_of(PARTS),
     'evals.*.type': NAME,
     'evals.*.every': either(PERIOD, NONE),

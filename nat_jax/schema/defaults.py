@@ -72,6 +72,7 @@ CLASSIFY: dict[str, Any] = dict(
         treatment={},  # change of the negatives: nat_jax.tasks.classify.TREATMENTS
     ),
     # name -> {'source': ..., 'positive': bool, 'seen': True|False|None, 'part': PARTS,
+    #   'optional': True: left out, with a warning, if it is of tfds and not prepared,
     #   'type': nat_jax.tasks.classify.EVALUATORS, 'every': updates; 0: at the end only.
     #   Without 'every' run.eval_every holds for part 'validation', and for all sets if
     #   none is of that part,

@@ -115,7 +115,8 @@ def load_evals(
 ) -> dict[str, EvalSet]:
   """Loads the evaluation sets of a config, the sets of `references` first.
 
-  A warning is logged for each negative set that contains training negatives.
+  A warning is logged for each negative set that contains training negatives, and for
+  each optional set that is left out, because its data set is not prepared.
 
   Args:
     config: of the run.
@@ -128,7 +129,8 @@ def load_evals(
     {name: EvalSet}.
 
   Raises:
-    ValueError: see `references`; or labels out of range, or images of different shapes.
+    ValueError: see `references`; or a data set that is not prepared, labels out of
+      range, or images of different shapes.
   """
   compared = references(config)
   specs = {name: config['evals'][name] for name in compared.values()} | config['evals']
@@ -137,33 +139,24 @@ def load_evals(
     if uses_negatives(config):
       _, trained = images.load_sets(config, True, others)
   sets: dict[str, EvalSet] = {}
+  missing: list[str] = []
   for name, spec in specs.items():
     part = spec.get('part', schema.TEST)
     if part not in parts:
       continue
-    arrays = _load(config, name, sets, compared.get(part), others)
-    shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
-    if shape and arrays.image.shape[1:] != shape:
-      raise ValueError(
-          f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
-          f'positives have {shape}; set size and mode of its source to match the '
-          'positives, or data.image_size for all sources of pictures; vectors must be '
-          'of one kind, such as those of one backbone'
-      )
-    positive = bool(spec.get('positive', False))
-    if spec.get('type') == schema.CORRUPTION and not (
-        positive and part == schema.TEST and 'corrupt' in spec):
-      raise ValueError(
-          f'evals.{name}: a set of type {schema.CORRUPTION!r} must have '
-          f"'positive': True, the part {schema.TEST!r} and the key 'corrupt', "
-          f"{{'name': ..., 'strength': ...}}; got {spec}")
-    if positive:
-      _check_labels(name, arrays, config['num_classes'])
-    else:
-      arrays = arrays._replace(label=arrays.label * 0 - 1)
-    sets[name] = EvalSet(
-        arrays, positive, not positive and is_seen(config, spec), 0, part,
-        spec.get('type', schema.ACCURACY_NCR), spec.get('corrupt'))
+    try:
+      arrays = _load(config, name, sets, compared.get(part), others)
+    except data.NotPrepared as error:
+      if spec.get('optional'):
+        logging.warning('Evaluation set %r is left out: %s', name, error)
+        continue
+      missing.append(f'evals.{name}: {error}')
+      if spec.get('positive'):  # others may be made from it
+        break
+      continue
+    sets[name] = _checked(config, name, arrays, sets)
+  if missing:
+    raise data.NotPrepared('\n'.join(missing))
   return _with_overlaps(sets, trained)
 
 
@@ -190,6 +183,32 @@ def _load(config, name, sets, reference, others):
     return data.corrupt(arrays, corrupt)
   except (ValueError, TypeError) as error:
     raise type(error)(f'evals.{name}.corrupt: {error}') from None
+
+
+def _checked(config, name, arrays, sets):
+  """The set of loaded images; see `_load`. It may be the first of `sets`."""
+  spec = config['evals'][name]
+  part, positive = spec.get('part', schema.TEST), bool(spec.get('positive', False))
+  shape = next(iter(sets.values())).arrays.image.shape[1:] if sets else None
+  if shape and arrays.image.shape[1:] != shape:
+    raise ValueError(
+        f'evaluation set {name!r} has images of shape {arrays.image.shape[1:]}, the '
+        f'positives have {shape}; set size and mode of its source to match the '
+        'positives, or data.image_size for all sources of pictures; vectors must be '
+        'of one kind, such as those of one backbone')
+  if spec.get('type') == schema.CORRUPTION and not (
+      positive and part == schema.TEST and 'corrupt' in spec):
+    raise ValueError(
+        f'evals.{name}: a set of type {schema.CORRUPTION!r} must have '
+        f"'positive': True, the part {schema.TEST!r} and the key 'corrupt', "
+        f"{{'name': ..., 'strength': ...}}; got {spec}")
+  if positive:
+    _check_labels(name, arrays, config['num_classes'])
+  else:
+    arrays = arrays._replace(label=arrays.label * 0 - 1)
+  return EvalSet(
+      arrays, positive, not positive and is_seen(config, spec), 0, part,
+      spec.get('type', schema.ACCURACY_NCR), spec.get('corrupt'))
 
 
 def _with_overlaps(sets, trained):
