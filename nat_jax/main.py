@@ -7,6 +7,8 @@ Train; at the end print the table of negative confidence rates and write a repor
   (The same command resumes a run that was stopped. --config.steps=100 changes a key of
   the config. Ctrl-C saves the run and exits with status 130, SIGHUP with 129, SIGTERM
   with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
+Download and prepare the data sets of a config (extra `prepare`, TensorFlow):
+  python -m nat_jax.main --mode=prepare --config nat/cifar10:nat
 Evaluate a checkpoint; only the workdir is needed:
   python -m nat_jax.main --mode=evaluate --workdir runs/digits [--step 600]
   (--config CONFIG --out FOLDER evaluates it with the evals and measures of a config.)
@@ -200,9 +202,10 @@ def _check_arguments(argv):
   if CONFIG.value is None:
     return
   measures = MODE.value == 'evaluate' and OUT.value
-  if MODE.value == 'train' or measures:
+  own = MODE.value in ('train', 'prepare')
+  if own or measures:
     schema.plain(CONFIG.value)
-  changes = [] if MODE.value == 'train' else [
+  changes = [] if own else [
       key for key in config_flags.get_override_values(flags.FLAGS['config'])
       if not (measures and key.partition('.')[0] in schema.MEASURED)]
   if changes:

@@ -65,7 +65,7 @@ MISTAKES = {
     'trainer': ({'trainer': {'name': 'x'}}, "trainer 'x'.*supervised"),
     'source': ({'data__positives': {'name': 'x'}}, "'x'.*tfds"),
     'source argument': ({'data__positives__x': 1}, "'fake'.*'x'.*num"),
-    'no source': ({'evals__n': {}}, "evals.n.source.*{'name'.*None"),
+    'no source': ({'evals__n': {'positive': True}}, "evals.n.source.*{'name'.*None"),
     'source key': ({'data__negatives__n__wieght': 2},
                    r"data.negatives.n.'wieght'.*\bdata.negatives.n.weight"),
     'augmentation': ({'data__augment': [{'name': 'x'}]}, "augmentation 'x'.*crop"),

@@ -3,6 +3,7 @@
   train      trains the runs of a config and reports on them (plan: which runs)
   sweep      trains configs with several seeds, here (pool), or as jobs of Slurm or
              SkyPilot (remote), and reports on them (jobs: which runs)
+  prepare    prepares the data sets of tfds that a config names
   evaluate   evaluates a checkpoint on every evaluation set
   calibrate  chooses temperature and threshold of a checkpoint on the calibration part
   embed      makes vectors of pictures with a pretrained network
@@ -31,5 +32,5 @@ def _run(mode: str, argv: Sequence[str] = ()) -> None:
 
 # Mode -> function of the positional arguments.
 COMMANDS = {mode: functools.partial(_run, mode) for mode in (
-    'train', 'sweep', 'evaluate', 'calibrate', 'embed', 'predict', 'export', 'serve',
-    'posthoc', 'generate', 'influence', 'report')}
+    'train', 'sweep', 'prepare', 'evaluate', 'calibrate', 'embed', 'predict', 'export',
+    'serve', 'posthoc', 'generate', 'influence', 'report')}

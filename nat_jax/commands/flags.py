@@ -11,9 +11,10 @@ from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'train: config file, or its name, optionally with a variant after '
-    'a colon: configs/digits.py:baseline, digits:baseline. --config.KEY=VALUE changes '
-    'a key. evaluate, with --out: whose evals and measures replace those of the run.',
+    'config', None, 'train, prepare: config file, or its name, optionally with a '
+    'variant after a colon: configs/digits.py:baseline, digits:baseline. '
+    '--config.KEY=VALUE changes a key. evaluate, with --out: whose evals and measures '
+    'replace those of the run.',
     lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(

@@ -14,6 +14,7 @@ import heapq
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -262,7 +263,7 @@ def _end(run, stopping, say):
     say(f'stopped {run.job.workdir}')
   else:
     run.state = 'failed'
-    run.reason = (_last_line(_tail(log_of(run.job)))
+    run.reason = (_reason(_tail(log_of(run.job)))
                   or f'it ended with status {status}')
     say(f'failed {run.job.workdir}: {run.reason}')
 
@@ -293,6 +294,12 @@ def _tail(path):
       return file.read().decode('utf-8', 'replace')
   except OSError:
     return ''
+
+
+def _reason(text):
+  """The last error that a log of a run tells, its first line; else the last line."""
+  errors = re.findall(r'^error: .*', text, re.MULTILINE)
+  return errors[-1] if errors else _last_line(text)
 
 
 def _last_line(text):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 
 from nat_jax import schema, train
-from nat_jax.commands import flags, plan, pool, remote, report
+from nat_jax.commands import flags, plan, pool, prepare, remote, report
 from nat_jax.commands import jobs as jobs_lib
 from nat_jax.commands.jobs import Job
 
@@ -70,6 +70,8 @@ def _here(jobs: Sequence[Job], out: str) -> None:
     _print(_report(jobs, out))
     return
   runs = [pool.Run(job, 'done' if pool.is_done(job) else 'waiting') for job in jobs]
+  prepare.check([(each.job.source, each.job.config) for each in runs
+                 if each.state != 'done'])
   for each in runs:
     if each.state == 'done':
       print(f'done {each.job.workdir} before', flush=True)

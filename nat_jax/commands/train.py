@@ -10,7 +10,7 @@ import jax
 from ml_collections import config_flags
 
 from nat_jax import train
-from nat_jax.commands import flags, plan, report
+from nat_jax.commands import flags, plan, prepare, report
 from nat_jax.runtime import checkpoint
 from nat_jax.runtime import workdir as workdirs
 
@@ -27,6 +27,8 @@ def run(argv: Sequence[str] = ()) -> None:
       flags.WORKDIR.value.rstrip('/'))
   for run_config, workdir in planned:  # before any time is spent on training
     train.check(run_config, workdir, flags.OVERWRITE.value)
+  prepare.check([(config_flags.get_config_filename(flag), run_config)
+                 for run_config, _ in planned])
   if jax.process_index() == 0 and len(needed) + len(planned) > 1:
     print(_announcement(needed, planned), flush=True)
   for i, (run_config, workdir) in enumerate([*needed, *planned]):

@@ -12,7 +12,8 @@ cached folder and those of its resized images, NAME@HxWRGB.
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -68,15 +69,10 @@ def from_tfds(
 
   Reference: https://www.tensorflow.org/datasets/catalog
   """
-  names = list(dict.fromkeys(re.findall(r'(?:^|\+)\s*([^\s\[+]+)', split)))
-  if 'all' in names:
-    raise ValueError(
-        f"{dataset}: split 'all' is not valid for tfds; name the splits, as in "
-        "'train+test'")
   size = folder_source.checked(size, mode)
-  form = '' if size is None else f'@{size[0]}x{size[1]}{mode}'
+  form = _form({'size': size, 'mode': mode})
   splits = {}
-  for name in names:
+  for name in _split_names(dataset, split):
     if lazy:
       folder = cache.cache_folder(dataset, cache_dir)
       splits[name] = _records(dataset, name, data_dir, size, mode, folder)
@@ -86,6 +82,46 @@ def from_tfds(
       _fill_cache(dataset, form, name, data_dir, cache_dir, size, mode)
     splits[name] = cache.read_cache(folder)
   return sources.take_classes(sources.take_split(splits, split), classes)
+
+
+def is_ready(spec: Mapping[str, Any]) -> bool:
+  """Whether the data of a source of tfds are at hand: cached, or as ArrayRecord.
+
+  Args:
+    spec: of the source, {'name': 'tfds', 'dataset': ..., ...}.
+
+  Raises:
+    ValueError: a split that is not valid, or data in another format.
+  """
+  whole, form, lazy = spec['dataset'], _form(spec), spec.get('lazy', False)
+  for split in _split_names(whole, spec.get('split', 'train')):
+    folders = [cache.cache_folder(dataset, spec.get('cache_dir')) / split
+               for dataset in (whole, whole + form)]
+    if lazy or not any(folder.exists() for folder in folders):
+      try:
+        _open(whole, split, spec.get('data_dir'))
+      except NotPrepared:
+        return False
+  return True
+
+
+def prepared_root() -> str:
+  """The folder in which tfds looks for prepared data sets by default."""
+  import tensorflow_datasets as tfds
+
+  return str(tfds.core.constants.DATA_DIR)
+
+
+def prepare(dataset: str, data_dir: str | None = None) -> None:
+  """Downloads a data set of the catalogue and prepares it as ArrayRecord.
+
+  Args:
+    dataset, data_dir: see `from_tfds`.
+
+  Raises:
+    NotPrepared: the catalogue has no such data set.
+  """
+  _builder(dataset, data_dir, file_format='array_record').download_and_prepare()
 
 
 def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
@@ -180,12 +216,29 @@ def _read_labels(builder, split, num) -> np.ndarray:
   return label
 
 
-def _open(dataset: str, split: str, data_dir: str | None):
-  """Returns the builder of a prepared data set and the records of one split."""
+def _split_names(dataset, split) -> list[str]:
+  """The splits that an expression such as 'train[:80%]+test' names."""
+  names = list(dict.fromkeys(re.findall(r'(?:^|\+)\s*([^\s\[+]+)', split)))
+  if 'all' in names:
+    raise ValueError(
+        f"{dataset}: split 'all' is not valid for tfds; name the splits, as in "
+        "'train+test'")
+  return names
+
+
+def _form(spec) -> str:
+  """What the name of a cached data set ends in: the size and mode of its images."""
+  mode = spec.get('mode', 'RGB')
+  size = folder_source.checked(spec.get('size'), mode)
+  return '' if size is None else f'@{size[0]}x{size[1]}{mode}'
+
+
+def _builder(dataset, data_dir, **kwargs):
+  """The builder of a data set of tfds; NotPrepared if there is none of this name."""
   import tensorflow_datasets as tfds  # does not import TensorFlow
 
   try:
-    builder = tfds.builder(dataset, data_dir=data_dir)
+    return tfds.builder(dataset, data_dir=data_dir, **kwargs)
   except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
     # Only the hint is shown, since the whole message lists hundreds of data sets.
     hint = re.search(r'Did you mean: .*', str(error))
@@ -194,6 +247,11 @@ def _open(dataset: str, split: str, data_dir: str | None):
         f'expected a data set of tfds or a folder in data_dir={data_dir!r}, got '
         f'{dataset!r} ({reason}); see https://www.tensorflow.org/datasets/catalog'
     ) from None
+
+
+def _open(dataset: str, split: str, data_dir: str | None):
+  """Returns the builder of a prepared data set and the records of one split."""
+  builder = _builder(dataset, data_dir)
 
   def command(where):
     return (
@@ -220,7 +278,8 @@ def _open(dataset: str, split: str, data_dir: str | None):
     raise ValueError(
         f'data set {dataset!r} in {where} is prepared as '
         f'{builder.info.file_format.value}, but only ArrayRecord allows random access '
-        f'without TensorFlow; prepare it again and set data_dir={other!r}:'
+        f'without TensorFlow; prepare it again in another folder, and set '
+        f'TFDS_DATA_DIR={other} or the key data_dir of the source:'
         f'\n  {command(other)}\nIf tfds cannot prepare it again, write its arrays to '
         'the array cache with nat_jax.data.write_cache'
     ) from None

@@ -297,6 +297,8 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
         f'{bounds.shown(config)}')
   check_format(config, 'a config')
   config = {key: value for key, value in config.items() if key != 'format'}
+  if isinstance(config.get('evals'), dict):  # --config.evals.NAME={} leaves one out
+    config['evals'] = {name: one for name, one in config['evals'].items() if one != {}}
   try:
     config = json.loads(json.dumps(config))
   except (TypeError, ValueError, RecursionError) as error:

@@ -77,7 +77,7 @@ CLASSIFY: dict[str, Any] = dict(
     #   Without 'every' run.eval_every holds for part 'validation', and for all sets if
     #   none is of that part,
     #   'corrupt': {'name': nat_jax.data.CORRUPTIONS, 'strength': 1 to 5, 'num': number
-    #   of images; 0: all}}
+    #   of images; 0: all}}; an empty entry is left out
     evals={},
     # Name of the positive set that negative sets of part 'test' are compared with.
     # Negative sets of another part are compared with the one positive set of that part.

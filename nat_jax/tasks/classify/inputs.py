@@ -139,7 +139,6 @@ def load_evals(
     if uses_negatives(config):
       _, trained = images.load_sets(config, True, others)
   sets: dict[str, EvalSet] = {}
-  missing: list[str] = []
   for name, spec in specs.items():
     part = spec.get('part', schema.TEST)
     if part not in parts:
@@ -147,16 +146,15 @@ def load_evals(
     try:
       arrays = _load(config, name, sets, compared.get(part), others)
     except data.NotPrepared as error:
-      if spec.get('optional'):
-        logging.warning('Evaluation set %r is left out: %s', name, error)
-        continue
-      missing.append(f'evals.{name}: {error}')
-      if spec.get('positive'):  # others may be made from it
-        break
+      if not spec.get('optional'):
+        raise data.NotPrepared(f'evals.{name}: {error}') from None
+      dataset, split = (spec['source'][key] for key in ('dataset', 'split'))
+      logging.warning(
+          'Evaluation set %r is left out: tfds has no prepared data set %r. To include '
+          'it, write images by nat_jax.data.write_cache(%r, %r, image, label)',
+          name, dataset, dataset, split.partition('[')[0])
       continue
     sets[name] = _checked(config, name, arrays, sets)
-  if missing:
-    raise data.NotPrepared('\n'.join(missing))
   return _with_overlaps(sets, trained)
 
 
