@@ -197,6 +197,8 @@ def test_help_and_mistakes_as_processes(folder):
     (['--config.data=3'], 'data is a group.*--config.data.KEY=VALUE'),
     (['--config.schedule.lerning_rate=1'],
      r"'lerning_rate' in schedule .did you mean 'learning_rate'.*--config.KEY"),
+    (['--config.batch_size=3'],  # a key of other tasks
+     r"'batch_size' in it .did you mean 'data.batch_size'"),
     (['--config.model=resnet'], '--config.model.name=resnet'),
     (['--mode=repotr'], r"'repotr' .did you mean 'report'"),
     (['--config.ema_decay=2'], r'ema_decay.*\[0, 1\).*2'),
