@@ -201,7 +201,7 @@ def test_near_duplicates_are_looked_for_as_far_as_asked(most, count, table, tmp_
     ('{0}/semicolons.csv', "values that are separated by commas"),
     ('{0}/lable.csv', "unknown column 'lable'.*did you mean 'label'"),
     ('{0}/latin.csv', "latin.csv is not a CSV file in UTF-8"),
-    ('tfds/no_such_set', "'no_such_set' is no data set of tfds"),
+    ('tfds/no_such_set', "'no_such_set' is no data set of tfds.*./tfds/no_such_set"),
 ])
 def test_tables_and_sets_that_cannot_be_used(variant, message, table):
   (table / 'one.csv').write_text('path,label\n1.png,a\n2.png,\n')
@@ -223,6 +223,17 @@ def test_a_data_set_of_tfds_is_split_in_the_same_shares():
       'test': 'train[80%:]', 'others': 'train[80%:]', 'validation': 'train[60%:70%]',
       'calibration': 'train[70%:80%]', 'validation_others': 'train[60%:70%]',
       'calibration_others': 'train[70%:80%]'}
+
+
+def test_a_folder_that_is_called_as_a_set_of_tfds(folders, tmp_path, monkeypatch):
+  (tmp_path / 'tfds').mkdir()
+  for name, given in zip(('cifar10', 'cifar100'), folders.split(','), strict=True):
+    (tmp_path / 'tfds' / name).symlink_to(given)
+  monkeypatch.chdir(tmp_path)
+  for root, source in (('tfds', 'tfds'), ('./tfds', 'folder')):
+    config = config_file.load('pictures', f'{root}/cifar10,{root}/cifar100')
+    assert config.num_classes == (10 if source == 'tfds' else 2)
+    assert {config.data.positives.name, config.evals.others.source.name} == {source}
 
 
 @pytest.mark.parametrize('variant, message', [
