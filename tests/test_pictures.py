@@ -1,6 +1,7 @@
 """configs/pictures.py: one key for the size of all pictures; its variants and runs."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -53,6 +54,45 @@ def test_test_pictures_are_corrupted_in_four_ways_at_five_strengths(folders):
   assert one.image.shape == test.image.shape == (12, 32, 32, 3)
   np.testing.assert_array_equal(one.label, test.label)
   assert (one.image[:] != test.image[:]).any()
+
+
+def test_the_guide_adds_a_kind_for_the_test_in_a_copy(folders, tmp_path, monkeypatch):
+  """The lines of docs/pictures.md replace that of `evals`."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'strangers').mkdir()
+  for k in range(3):
+    Image.new('RGB', (9, 9), (k, 0, 0)).save(tmp_path / 'strangers' / f'{k}.png')
+  text = (toy.ROOT / 'docs' / 'pictures.md').read_text()
+  lines, = re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)
+  code = (toy.ROOT / 'configs' / 'pictures.py').read_text()
+  line = "      evals={**evals, 'noise': NOISE},\n"
+  assert code.count(line) == 1
+  (tmp_path / 'mine.py').write_text(code.replace(line, lines))
+  config = config_file.load('mine.py', folders)
+  needed, planned = plan.plan(config, 'mine.py', folders, {}, 'runs/pets')
+  assert needed == [] and len(planned) == 2
+  for one, _ in planned:
+    sets = inputs.load_evals(runs.resolve(one), {}, ['test'])
+    assert sets['strangers'].arrays.image.shape == (3, 32, 32, 3)
+    assert not sets['strangers'].seen and not sets['strangers'].positive
+    assert sets['others'].seen == (one.variant == 'nat')
+    assert {'test', 'noise', 'corrupted_blur_1'} < set(sets)
+
+
+def test_another_network_takes_the_place_of_the_whole_spec(
+    folders, tmp_path, monkeypatch):
+  trained = []
+  monkeypatch.setitem(
+      toy.main.COMMANDS, 'train', lambda argv: trained.append(flags.FLAGS.config))
+  for change in ("={'name': 'resnet18'}", '.name=resnet18'):
+    toy.run_main(
+        monkeypatch, f'--config=pictures:{folders}', f'--workdir={tmp_path}',
+        f'--config.model{change}')
+  whole, part = map(runs.resolve, trained)
+  assert whole['model'] == {'name': 'resnet18'}
+  runs.build_trainer(whole, (32, 32, 3))
+  with pytest.raises(TypeError, match="'widths'.*resnet18|resnet18.*'widths'"):
+    runs.build_trainer(part, (32, 32, 3))
 
 
 def test_a_size_of_its_own_is_kept(folders):
