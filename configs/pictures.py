@@ -14,8 +14,8 @@ improves with more negatives, and with negatives that resemble the positives.
 `scans.csv` lists pictures in the columns path,label,split,group, of which the last two
 may be left out: rows without a label are negatives, pictures of a group (a patient, a
 camera) stay in one part. `tfds/NAME` instead of a folder is the split 'train' of a data
-set of tensorflow_datasets, of which the same shares are taken. docs/pictures.md
-describes all of this.
+set of tensorflow_datasets, of which the same shares are taken (a folder of this name is
+written ./tfds/NAME). docs/pictures.md describes all of this.
 
 `pets,others` trains a negative-aware classifier and, to compare with, the plain one,
 `baseline:pets,others`, which does not use the negatives (its workdir is
@@ -162,7 +162,7 @@ def of_table(path, negatives):
 
 
 def is_tfds(path):
-  return path.startswith(TFDS) and not os.path.isdir(path)
+  return path.startswith(TFDS)  # a folder of this name is written ./tfds/...
 
 
 def num_classes(path):
@@ -175,7 +175,8 @@ def num_classes(path):
   except (tfds.core.DatasetNotFoundError, AttributeError, KeyError) as error:
     raise ValueError(
         f'{name!r} is no data set of tfds with classes ({str(error).splitlines()[0]}); '
-        'see https://www.tensorflow.org/datasets/catalog') from None
+        'see https://www.tensorflow.org/datasets/catalog. A folder of this name is '
+        f'written ./{path}') from None
 
 
 def class_folders(path):

@@ -134,9 +134,10 @@ def _check_inner_keys(argv, config):
       if not hasattr(part, 'keys'):
         break
       if key not in part:
+        hint = names.hint(key, part, schema.same_name(found[1], config))
         raise ValueError(
-            f'the config has no key {key!r} in {place[:-1] or "it"}'
-            f'{names.hint(key, part)} that --config.KEY could change, only '
+            f'the config has no key {key!r} in {place[:-1] or "it"}{hint} that '
+            '--config.KEY could change, only '
             f'{", ".join(sorted(part))}; arguments that a spec does not hold yet are '
             'added in the config file')
       part, place = part[key], f'{place}{key}.'

@@ -5,7 +5,7 @@
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -21,16 +21,19 @@ def unknown(what: str, name: Any, valid: Iterable[str]) -> str:
   return f'unknown {what} {name!r}{hint(name, valid)}; valid: {", ".join(valid)}'
 
 
-def hint(name: Any, valid: Iterable[str]) -> str:
+def hint(name: Any, valid: Iterable[str], first: Sequence[str] = ()) -> str:
   """Returns " (did you mean 'NAME'?)" for the valid name that is most similar.
 
   Args:
     name: what was given.
     valid: the valid names.
+    first: names, of which the first one is taken instead if there are any.
 
   Returns:
     The text; '' if no valid name is similar.
   """
+  if first:
+    return f' (did you mean {first[0]!r}?)'
   by_lower = {one.lower(): one for one in valid}
   close = difflib.get_close_matches(str(name).lower(), by_lower, 1)
   return f' (did you mean {by_lower[close[0]]!r}?)' if close else ''

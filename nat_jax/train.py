@@ -49,6 +49,7 @@ from nat_jax.tasks import TASKS
 
 BESIDES = 10_000_000  # bytes on disk for figures, report, eval.json and folders
 RECORD = 1000  # bytes on disk per record, in metrics.jsonl and TensorBoard events
+MOST_NAMES = 8  # of classes that are printed
 
 
 class Preempted(Exception):
@@ -193,7 +194,8 @@ def train(
       # Killed between checkpoint and evaluation.
       assess(job, course, write, progress, threads)
     if _result_step(job, course) is None:
-      progress.compiling()
+      progress.say(_wrapped(training_on(job)))
+      progress.compiling(_devices(job.mesh))
     while _result_step(job, course) is None:
       with trace(course.step):
         advance(job, course, write, progress, threads, came)
@@ -211,18 +213,42 @@ def _recorded(job, course, write, command):
   A process that is killed leaves no time.
   """
   began = time.monotonic()
-  devices = job.mesh.devices.ravel()
-  name = f'{len(devices)} x {devices[0].device_kind}'
-  if devices[0].platform == 'cpu':
-    name = f'{os.cpu_count()} CPU cores'
   write({'step': course.step, 'kind': writers.START, 'command': command,
-         'devices': name, 'examples': job.examples})
+         'devices': _devices(job.mesh), 'examples': job.examples})
   try:
     yield
   finally:
     with contextlib.suppress(OSError):  # the error that ends the run is the one to show
       write({'step': course.step, 'kind': writers.END,
              'seconds': round(time.monotonic() - began, 1)})
+
+
+def _devices(mesh):
+  """The devices in words: '1 x NVIDIA H200', '2 CPU cores'."""
+  devices = mesh.devices.ravel()
+  if devices[0].platform == 'cpu':
+    return f'{os.cpu_count()} CPU cores'
+  return f'{len(devices)} x {devices[0].device_kind}'
+
+
+def training_on(job: Job) -> str:
+  """What a run is trained on, in words, such as 'training on 90 positives of 2 classes
+  (cat, dog) and negatives: others 30'.
+
+  Tasks without positives, such as detectors, have 'training on 90 examples'.
+
+  Args:
+    job: from `open_run`.
+  """
+  num, names = f'{job.examples["positives"]:,}', job.about['class_names']
+  if 'positives' not in job.config.get('data', {}):
+    return f'training on {num} examples'
+  text = f'training on {num} positives'
+  if len(names) > 1:
+    shown = [*names[:MOST_NAMES], *(['...'] if len(names) > MOST_NAMES else [])]
+    text += f' of {len(names):,} classes ({", ".join(shown)})'
+  negatives = [f'{name} {n:,}' for name, n in job.examples['negatives'].items()]
+  return f'{text} and negatives: {", ".join(negatives)}' if negatives else text
 
 
 def open_run(
@@ -431,9 +457,14 @@ def _write_figures(job, course, write, progress, step, found):
   course.brief = job.evaluator.brief(course.figures) or course.brief
   write({'step': step, 'kind': 'eval', 'evals': course.figures})
   text = job.evaluator.summary(course.figures) or ', '.join(course.figures)
-  progress.say(textwrap.fill(
-      f'step {step}/{job.config["steps"]}  evaluation: {text}', writers.WIDTH,
-      subsequent_indent='  ', break_long_words=False, break_on_hyphens=False))
+  progress.say(_wrapped(f'step {step}/{job.config["steps"]}  evaluation: {text}'))
+
+
+def _wrapped(text):
+  """A text in lines of the width of a progress line, all but the first indented."""
+  return textwrap.fill(
+      text, writers.WIDTH, subsequent_indent='  ', break_long_words=False,
+      break_on_hyphens=False)
 
 
 def save(

@@ -197,6 +197,8 @@ def test_help_and_mistakes_as_processes(folder):
     (['--config.data=3'], 'data is a group.*--config.data.KEY=VALUE'),
     (['--config.schedule.lerning_rate=1'],
      r"'lerning_rate' in schedule .did you mean 'learning_rate'.*--config.KEY"),
+    (['--config.batch_size=3'],  # a key of other tasks
+     r"'batch_size' in it .did you mean 'data.batch_size'"),
     (['--config.model=resnet'], '--config.model.name=resnet'),
     (['--mode=repotr'], r"'repotr' .did you mean 'report'"),
     (['--config.ema_decay=2'], r'ema_decay.*\[0, 1\).*2'),
@@ -207,7 +209,8 @@ def test_help_and_mistakes_as_processes(folder):
     (['--mode=foo'], 'train|evaluate|predict|report'),
     (['--wokdir=x'], "'wokdir'.*workdir"),
     (['stray'], r"\['stray'\].*--mode=report"),
-    (['--workdir='], '--mode=train.*--config.*--workdir'),
+    (['--workdir='], r'--mode=train needs --workdir, such as --workdir runs/nat\n'),
+    (['--mode=embed', '--images=a'], 'embed needs --backbone, such as --backbone timm'),
     (['--mode=evaluate'], 'nowhere.*--config CONFIG --workdir'),
     (['--mode=evaluate', '--config.seed=2'],
      '--mode=evaluate.*--config.seed'),
@@ -302,6 +305,15 @@ def test_a_flag_of_another_mode_is_refused(monkeypatch):
   ):
     with pytest.raises(SystemExit, match=message):
       toy.run_main(monkeypatch, *args, '--workdir=nowhere')
+
+
+@pytest.mark.parametrize('given, message', [
+    ((), 'needs --config and --workdir, such as --config digits:nat --workdir runs/'),
+    (('--workdir=runs/a',), 'needs --config, such as --config digits:nat\n'),
+])
+def test_what_a_training_lacks_is_named(given, message, monkeypatch):
+  with pytest.raises(SystemExit, match=f'^error: --mode=train {message}'):
+    toy.run_main(monkeypatch, *given)
 
 
 def test_the_help_of_every_flag_names_its_modes():

@@ -1,6 +1,7 @@
 """configs/pictures.py: one key for the size of all pictures; its variants and runs."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -53,6 +54,45 @@ def test_test_pictures_are_corrupted_in_four_ways_at_five_strengths(folders):
   assert one.image.shape == test.image.shape == (12, 32, 32, 3)
   np.testing.assert_array_equal(one.label, test.label)
   assert (one.image[:] != test.image[:]).any()
+
+
+def test_the_guide_adds_a_kind_for_the_test_in_a_copy(folders, tmp_path, monkeypatch):
+  """The lines of docs/pictures.md replace that of `evals`."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'strangers').mkdir()
+  for k in range(3):
+    Image.new('RGB', (9, 9), (k, 0, 0)).save(tmp_path / 'strangers' / f'{k}.png')
+  text = (toy.ROOT / 'docs' / 'pictures.md').read_text()
+  lines, = re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)
+  code = (toy.ROOT / 'configs' / 'pictures.py').read_text()
+  line = "      evals={**evals, 'noise': NOISE},\n"
+  assert code.count(line) == 1
+  (tmp_path / 'mine.py').write_text(code.replace(line, lines))
+  config = config_file.load('mine.py', folders)
+  needed, planned = plan.plan(config, 'mine.py', folders, {}, 'runs/pets')
+  assert needed == [] and len(planned) == 2
+  for one, _ in planned:
+    sets = inputs.load_evals(runs.resolve(one), {}, ['test'])
+    assert sets['strangers'].arrays.image.shape == (3, 32, 32, 3)
+    assert not sets['strangers'].seen and not sets['strangers'].positive
+    assert sets['others'].seen == (one.variant == 'nat')
+    assert {'test', 'noise', 'corrupted_blur_1'} < set(sets)
+
+
+def test_another_network_takes_the_place_of_the_whole_spec(
+    folders, tmp_path, monkeypatch):
+  trained = []
+  monkeypatch.setitem(
+      toy.main.COMMANDS, 'train', lambda argv: trained.append(flags.FLAGS.config))
+  for change in ("={'name': 'resnet18'}", '.name=resnet18'):
+    toy.run_main(
+        monkeypatch, f'--config=pictures:{folders}', f'--workdir={tmp_path}',
+        f'--config.model{change}')
+  whole, part = map(runs.resolve, trained)
+  assert whole['model'] == {'name': 'resnet18'}
+  runs.build_trainer(whole, (32, 32, 3))
+  with pytest.raises(TypeError, match="'widths'.*resnet18|resnet18.*'widths'"):
+    runs.build_trainer(part, (32, 32, 3))
 
 
 def test_a_size_of_its_own_is_kept(folders):
@@ -201,7 +241,7 @@ def test_near_duplicates_are_looked_for_as_far_as_asked(most, count, table, tmp_
     ('{0}/semicolons.csv', "values that are separated by commas"),
     ('{0}/lable.csv', "unknown column 'lable'.*did you mean 'label'"),
     ('{0}/latin.csv', "latin.csv is not a CSV file in UTF-8"),
-    ('tfds/no_such_set', "'no_such_set' is no data set of tfds"),
+    ('tfds/no_such_set', "'no_such_set' is no data set of tfds.*./tfds/no_such_set"),
 ])
 def test_tables_and_sets_that_cannot_be_used(variant, message, table):
   (table / 'one.csv').write_text('path,label\n1.png,a\n2.png,\n')
@@ -223,6 +263,17 @@ def test_a_data_set_of_tfds_is_split_in_the_same_shares():
       'test': 'train[80%:]', 'others': 'train[80%:]', 'validation': 'train[60%:70%]',
       'calibration': 'train[70%:80%]', 'validation_others': 'train[60%:70%]',
       'calibration_others': 'train[70%:80%]'}
+
+
+def test_a_folder_that_is_called_as_a_set_of_tfds(folders, tmp_path, monkeypatch):
+  (tmp_path / 'tfds').mkdir()
+  for name, given in zip(('cifar10', 'cifar100'), folders.split(','), strict=True):
+    (tmp_path / 'tfds' / name).symlink_to(given)
+  monkeypatch.chdir(tmp_path)
+  for root, source in (('tfds', 'tfds'), ('./tfds', 'folder')):
+    config = config_file.load('pictures', f'{root}/cifar10,{root}/cifar100')
+    assert config.num_classes == (10 if source == 'tfds' else 2)
+    assert {config.data.positives.name, config.evals.others.source.name} == {source}
 
 
 @pytest.mark.parametrize('variant, message', [

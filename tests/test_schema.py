@@ -322,10 +322,20 @@ def test_a_config_is_a_dict():
     ('data', 'data is a group of keys.*--config.data.KEY=VALUE.*batch_size'),
     ('stesp', "'stesp' .did you mean 'steps'"),
     ('run.log_evry', "run.'log_evry' .did you mean 'log_every'"),
+    ('image_size', "'image_size' .did you mean 'data.image_size'"),
+    ('train.image_size', "'train' .did you mean 'data.image_size'"),
+    ('run.image_size', "run.'image_size' .did you mean 'data.image_size'"),
+    ('learning_rate', "'learning_rate' .did you mean 'schedule.learning_rate'"),
+    ('modl.name', "'modl' .did you mean 'model'"),
 ])
 def test_overrides_that_change_no_single_value(key, message):
   with pytest.raises(ValueError, match=message):
     schema.check_override(key)
+
+
+def test_a_key_in_the_wrong_place_of_a_config_file():
+  with pytest.raises(ValueError, match="'image_size' .did you mean 'data.image_size'"):
+    presets.experiment(image_size=64)
 
 
 def test_a_spec_is_changed_as_a_whole_by_a_dict():

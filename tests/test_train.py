@@ -434,6 +434,34 @@ def test_disk_that_is_full_when_it_is_evaluated(tmp_path, monkeypatch):
   assert train.train(make_config(), str(tmp_path))['step'] == 6
 
 
+def test_what_is_trained_on_is_told_at_every_start(copy, capsys):
+  forget(copy, 6)
+  train.train(make_config(), str(copy))
+  out = capsys.readouterr().out
+  assert re.search(
+      r'^resuming .* at step 3\ntraining on 36 positives of 3 classes \(pattern 0, .*\n'
+      r'  negatives: noise 20, three 12\ncompiling the first update for \d+ CPU cores$',
+      out, re.M), out
+
+
+@pytest.mark.parametrize('names, negatives, text', [
+    ('', {}, '45,000 positives'),
+    ('a', {}, '45,000 positives'),
+    ('ab', {'others': 1200}, '45,000 positives of 2 classes (a, b) and negatives: '
+     'others 1,200'),
+    ('abcdefgh', {}, '45,000 positives of 8 classes (a, b, c, d, e, f, g, h)'),
+    ('abcdefghi', {}, '45,000 positives of 9 classes (a, b, c, d, e, f, g, h, ...)'),
+])
+def test_what_is_trained_on_in_words(names, negatives, text):
+  job = train.Job(**dict.fromkeys(train.Job._fields) | {
+      'config': {'data': {'positives': {}}}, 'about': {'class_names': list(names)},
+      'examples': {'positives': 45_000, 'negatives': negatives}})
+  assert train.training_on(job) == f'training on {text}'
+  for config in ({}, {'data': {'series': {}}}):  # GANs of points, detectors
+    assert train.training_on(
+        job._replace(config=config)) == 'training on 45,000 examples'
+
+
 def test_finished_run_is_left_alone(copy, capsys):
   before = {p: p.stat().st_mtime_ns for p in copy.rglob('*')
             if p.is_file() and p.name != 'config.json'}

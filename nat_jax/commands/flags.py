@@ -130,6 +130,9 @@ DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'sweep: check everything and print the commands, the script of '
     'Slurm or the YAML of SkyPilot; start nothing.')
 MODES = r'([a-z]+(?:, [a-z]+)*): '  # in the help of a flag
+EXAMPLES = {  # of flags that a mode requires, for messages
+    'config': 'digits:nat', 'workdir': 'runs/nat', 'images': 'photos/',
+    'backbone': 'timm:resnet50.a1_in1k', 'out': 'features.npz'}
 MISTAKES = (ValueError, TypeError, OSError)  # most likely caused by the user
 
 
@@ -139,9 +142,22 @@ def needed(flag: flags.FlagHolder, mode: str) -> str:
   Raises:
     ValueError: the flag is not given.
   """
-  if not flag.value:
-    raise ValueError(f'--mode={mode} needs --{flag.name}')
+  require([flag], mode)
   return flag.value
+
+
+def require(given: Sequence[flags.FlagHolder], mode: str) -> None:
+  """Raises ValueError, with an example, if a flag that a mode requires is missing.
+
+  Args:
+    given: the flags, of EXAMPLES; the message names those that are missing.
+    mode: that requires them.
+  """
+  missing = [flag.name for flag in given if not flag.value]
+  if missing:
+    raise ValueError(
+        f'--mode={mode} needs {" and ".join(f"--{name}" for name in missing)}, such as '
+        + ' '.join(f'--{name} {EXAMPLES[name]}' for name in missing))
 
 
 def all_flags() -> list[flags.Flag]:

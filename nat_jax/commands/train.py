@@ -18,9 +18,8 @@ from nat_jax.runtime import workdir as workdirs
 def run(argv: Sequence[str] = ()) -> None:
   """--mode=train: trains what the config depends on, its comparison run, and itself."""
   del argv
+  flags.require([flags.CONFIG, flags.WORKDIR], 'train')
   config, flag = flags.CONFIG.value, absl.flags.FLAGS['config']
-  if config is None or not flags.WORKDIR.value:
-    raise ValueError('--mode=train needs --config and --workdir')
   path, _, variant = config_flags.get_config_filename(flag).partition(':')
   needed, planned = plan.plan(
       config, path, variant or None, config_flags.get_override_values(flag),

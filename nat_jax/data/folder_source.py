@@ -24,6 +24,7 @@ from nat_jax.data.decode import Picture, decode
 EXTENSIONS = frozenset(
     '.bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
 )
+SPLITS = frozenset(('train', 'val', 'valid', 'validation', 'test'))  # not of classes
 
 
 def folder(
@@ -59,8 +60,8 @@ def folder(
 
   Raises:
     ValueError: no such folder, no picture in it or in one of its classes, pictures
-      beside class folders, a damaged picture, different sizes, or a split that is not
-      valid or leaves a class without a picture.
+      beside class folders, folders of splits in place of classes, a damaged picture,
+      different sizes, or a split that is not valid or leaves a class without a picture.
   """
   size = checked(size, mode)
   everything = list_pictures(path)  # with paths as images
@@ -266,14 +267,15 @@ def list_pictures(path: str) -> sources.Arrays:
   """Lists the pictures under `path` in a fixed order, with their paths as `image`.
 
   Raises:
-    ValueError: no such folder, no picture in it or in one of its classes, or pictures
-      beside class folders.
+    ValueError: no such folder, no picture in it or in one of its classes, pictures
+      beside class folders, or folders of splits in place of classes.
   """
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f'expected a folder of pictures, but {root} is not a folder')
   entries = sorted(p for p in root.iterdir() if not p.name.startswith('.'))
   flat = [p for p in entries if p.is_file() and p.suffix.lower() in EXTENSIONS]
+  _check_classes(root, [p for p in entries if p.is_dir()])
   groups = {p.name: _pictures(p) for p in entries if p.is_dir()}
   if not flat and not any(groups.values()):
     raise ValueError(
@@ -299,6 +301,22 @@ def list_pictures(path: str) -> sources.Arrays:
   names = tuple(
       os.fsencode(name).decode('utf-8', 'backslashreplace') for name in groups)
   return sources.Arrays(np.array(files, object), label.astype(np.int32), names)
+
+
+def _check_classes(root, folders):
+  """Raises ValueError if all folders are called as splits and one holds folders."""
+  found = [p.name for p in folders]
+  if not found or not {name.lower() for name in found} <= SPLITS:
+    return
+  inner = [p for folder in folders for p in sorted(folder.iterdir())
+           if p.is_dir() and not p.name.startswith('.')]
+  if inner:
+    raise ValueError(
+        f'{root}: expected a folder of pictures for each class, got folders of splits, '
+        f'{", ".join(found)}, which hold folders ({inner[0].parent.name}/'
+        f'{inner[0].name} ...). Name the folder of one split, such as {root}/{found[0]}'
+        ', which is split again, or list the pictures in a CSV file with a column '
+        '`split`; see docs/pictures.md')
 
 
 def _others(root):

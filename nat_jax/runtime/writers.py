@@ -214,12 +214,16 @@ class Progress:
     self.step, self.time = step, now
     return rate
 
-  def compiling(self) -> None:
-    """Says that the first update is being compiled, which takes a while."""
+  def compiling(self, devices: str) -> None:
+    """Says that the first update is being compiled, which takes a while.
+
+    Args:
+      devices: in words, for which it is compiled.
+    """
     if self.bar is not None:
-      self.bar.set_description_str('compiling')
+      self.bar.set_description_str(f'compiling for {devices}')
     else:
-      self.say('compiling the first update')
+      self.say(f'compiling the first update for {devices}')
 
   def say(self, text: str) -> None:
     """Prints a separate line, above the bar if there is one."""

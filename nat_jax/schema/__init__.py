@@ -9,7 +9,7 @@
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nat_jax import names
@@ -45,13 +45,18 @@ def periods(config: Mapping[str, Any]) -> dict[str, int]:
           else entry['every'] for name, entry in config['evals'].items()}
 
 
-def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -> None:
+def check_keys(
+    given: dict[str, Any], known: dict[str, Any], prefix: str = '',
+    elsewhere: Sequence[str] = (),
+) -> None:
   """Raises ValueError if `given` is not a dict, or has a key that is not in `known`.
 
   Args:
     given: to check.
     known: dict with the valid keys.
     prefix: of the keys in the message, such as 'data.'.
+    elsewhere: dotted keys, of which the message suggests the first; (): a key of that
+      name in one of the dicts that `known` holds or, without one, the most similar key.
   """
   if not hasattr(given, 'keys'):  # a ConfigDict is no Mapping
     raise ValueError(
@@ -59,10 +64,28 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], prefix: str = '') -
         f'{", ".join(sorted(known))}, got {bounds.shown(given)}')
   unknown = sorted(set(given) - set(known), key=str)
   if unknown:
+    key = unknown[0]
+    hint = names.hint(key, known, elsewhere or [
+        prefix + one for one in same_name(str(key), known)])
     raise ValueError(
-        f'unknown config key {prefix}{unknown[0]!r}{names.hint(unknown[0], known)}; '
+        f'unknown config key {prefix}{key!r}{hint}; '
         'valid keys: ' + ', '.join(prefix + key for key in sorted(known))
     )
+
+
+def same_name(key: str, config: Mapping[str, Any]) -> list[str]:
+  """The keys in the dicts of a config that are called as the last part of a key.
+
+  Args:
+    key: dotted, such as 'image_size'.
+    config: with groups of keys, such as 'data', and specs.
+
+  Returns:
+    Dotted keys, such as ['data.image_size'].
+  """
+  last = key.rpartition('.')[2]
+  return [f'{group}.{last}' for group, part in config.items()
+          if hasattr(part, 'keys') and last in part and last != 'name']
 
 
 def check_override(key: str, value: str = '') -> None:
@@ -74,12 +97,15 @@ def check_override(key: str, value: str = '') -> None:
     value: as text. That of a spec, such as 'model', is a dict.
   """
   first, _, rest = key.partition('.')
-  check_keys({first: 0}, dict.fromkeys(k for base in ALL for k in base))
+  elsewhere = [one for base in ALL for one in same_name(key, base)]
+  check_keys(
+      {first: 0}, dict.fromkeys(k for base in ALL for k in base), elsewhere=elsewhere)
   inner = [base[first] for base in ALL if first in groups(base)]
   if rest and len(inner) == sum(first in base for base in ALL):
     second = re.split(r'[.\[]', rest)[0]
     check_keys(
-        {second: 0}, dict.fromkeys(k for one in inner for k in one), f'{first}.')
+        {second: 0}, dict.fromkeys(k for one in inner for k in one), f'{first}.',
+        elsewhere)
   if key in GROUPS:
     raise ValueError(
         f'{key} is a group of keys; write --config.{key}.KEY=VALUE for one of '

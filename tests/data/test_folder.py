@@ -48,6 +48,27 @@ def test_class_folders(tmp_path):
   np.testing.assert_array_equal(shown, some.label)
 
 
+@pytest.mark.parametrize('splits', [('train', 'val'), ('Test', 'Train'), ('train',)])
+def test_folders_of_splits_are_no_classes(tmp_path, splits):
+  for split in splits:
+    for name in ('cat', 'dog'):
+      save(tmp_path / split / name / '1.png', plain())
+  with pytest.raises(
+      ValueError, match=rf'{tmp_path}: .* splits, {", ".join(splits)}, which hold '
+      rf'folders \({splits[0]}/cat .*such as {tmp_path}/{splits[0]}.*CSV .*`split`'):
+    read(tmp_path)
+  assert read(tmp_path / splits[0]).names == ('cat', 'dog')
+  save(tmp_path / 'cat' / '1.png', plain())
+  assert read(tmp_path).names == tuple(sorted(('cat', *splits)))
+
+
+def test_classes_may_be_called_as_splits(tmp_path):
+  for name in ('test', 'train'):  # of railways
+    save(tmp_path / name / '1.png', plain())
+    (tmp_path / name / '.hidden').mkdir()
+  assert read(tmp_path).names == ('test', 'train')
+
+
 def test_flat_folder_is_one_class(tmp_path):
   for k in range(3):
     save(tmp_path / f'{k}.jpg', plain((10 * k, 0, 0)), quality=100)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import types
 
 import numpy as np
 import pytest
@@ -71,9 +72,14 @@ def test_a_line_fits_80_columns(monkeypatch, capsys):
 
 
 def test_compiling_is_told(capsys):
-  writers.Progress(10).compiling()
-  writers.Progress(10, quiet=True).compiling()
-  assert capsys.readouterr().out == 'compiling the first update\n'
+  writers.Progress(10).compiling('1 x NVIDIA H200')
+  writers.Progress(10, quiet=True).compiling('1 x NVIDIA H200')
+  assert capsys.readouterr().out == (
+      'compiling the first update for 1 x NVIDIA H200\n')
+  progress, shown = writers.Progress(10), []
+  progress.bar = types.SimpleNamespace(set_description_str=shown.append)
+  progress.compiling('1 x NVIDIA H200')
+  assert shown == ['compiling for 1 x NVIDIA H200']
 
 
 def test_quiet_says_nothing(capsys):
