@@ -118,6 +118,5 @@ def prepare(config: Mapping[str, Any]) -> None:
 def run(argv: Sequence[str] = ()) -> None:
   """--mode=prepare: prepares the data sets of --config."""
   del argv
-  if flags.CONFIG.value is None:
-    raise ValueError('--mode=prepare needs --config')
+  flags.require([flags.CONFIG], 'prepare')
   prepare(flags.CONFIG.value)
