@@ -182,7 +182,7 @@ def test_a_gan_shows_samples_more_often_than_it_measures_them(tmp_path):
 def test_evaluations_of_a_gan_with_mistakes(tmp_path):
   valid = 'samples, quick, sheet'
   for entry, named in (({'type': 'nought'}, ('evals.x', 'nought', valid)),
-                       ({}, ('evals.x', 'None', valid)),
+                       ({'every': 0}, ('evals.x', 'None', valid)),
                        ({'type': 'sheet', 'source': fake(0)}, ('evals.x.', 'source'))):
     with pytest.raises(ValueError) as error:
       train.train(make_gan({'x': entry}), str(tmp_path / 'run'))
