@@ -89,7 +89,6 @@ def test_prepare(monkeypatch, capsys):
     write(dataset, 'train', 'test')
 
   monkeypatch.setattr(tfds_source, 'prepare', download)
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: True)
   write('cifar10', 'train', 'test')
   write('ilsvrc_samples32', 'test')
   toy.run_main(monkeypatch, '--mode=prepare', '--config', 'nat/cifar10:nat_small')
@@ -104,10 +103,15 @@ def test_prepare(monkeypatch, capsys):
   assert 'no data set of tfds' in capsys.readouterr().out
 
 
-def test_prepare_without_tensorflow(monkeypatch):
+def test_prepare_without_tensorflow(monkeypatch, capsys):
+  """It is asked for only if a data set of the catalogue is missing."""
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ValueError, match="'cifar10.*needs TensorFlow: pip install"):
     prepare.prepare(config_of())
+  for name in ('cifar10', 'cifar100', 'svhn_cropped', 'mnist'):
+    write(name, 'train', 'test')
+  prepare.prepare(config_of())
+  assert 'evals.ilsvrc: left out' in capsys.readouterr().out
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: True)
   config = toy.config_file('digits.py')('nat')
   config.data.positives = presets.tfds('no_such_set', 'train')

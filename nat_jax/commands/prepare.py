@@ -4,15 +4,12 @@
     check([('nat/cifar10:nat', config)])    # NotPrepared: a list of what is missing
 """
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nat_jax import data, schema
 from nat_jax.commands import flags
 from nat_jax.data import tfds_source
-
-EXTRA = "pip install 'nat_jax[prepare]'"
 
 
 class Source(NamedTuple):
@@ -81,8 +78,8 @@ def check(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         'these data sets are neither in the array cache '
         f'({data.cache_root()}) nor prepared as ArrayRecord in '
         f'{tfds_source.prepared_root()}:\n{listed}\nPrepare them, which downloads them '
-        f'and needs TensorFlow, by\n  {EXTRA}\n{commands}\nor leave an evaluation set '
-        'out: --config.evals.NAME={}')
+        f'and needs TensorFlow, by\n  {tfds_source.EXTRA}\n{commands}\nor leave an '
+        'evaluation set out: --config.evals.NAME={}')
 
 
 def prepare(config: Mapping[str, Any]) -> None:
@@ -100,9 +97,6 @@ def prepare(config: Mapping[str, Any]) -> None:
     print('the config names no data set of tfds')
   for place, spec, optional in found:
     if not tfds_source.is_ready(spec):
-      if not importlib.util.find_spec('tensorflow'):
-        raise ValueError(
-            f'preparing {spec["dataset"]!r} ({place}) needs TensorFlow: {EXTRA}')
       try:
         tfds_source.prepare(spec['dataset'], spec.get('data_dir'))
       except data.NotPrepared:

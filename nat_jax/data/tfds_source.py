@@ -9,6 +9,7 @@ are not compared with the prepared data: after preparing another version, delete
 cached folder and those of its resized images, NAME@HxWRGB.
 """
 
+import importlib.util
 import os
 import re
 import uuid
@@ -23,6 +24,7 @@ from PIL import Image
 from nat_jax import names as names_lib
 from nat_jax.data import cache, decode, folder_source, rows, sources
 
+EXTRA = "pip install 'nat_jax[prepare]'"  # TensorFlow
 _CHUNK = 512  # records read at a time
 
 
@@ -120,8 +122,12 @@ def prepare(dataset: str, data_dir: str | None = None) -> None:
 
   Raises:
     NotPrepared: the catalogue has no such data set.
+    ValueError: TensorFlow is not installed.
   """
-  _builder(dataset, data_dir, file_format='array_record').download_and_prepare()
+  builder = _builder(dataset, data_dir, file_format='array_record')
+  if not importlib.util.find_spec('tensorflow'):
+    raise ValueError(f'preparing {dataset!r} needs TensorFlow: {EXTRA}')
+  builder.download_and_prepare()
 
 
 def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
@@ -255,7 +261,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
 
   def command(where):
     return (
-        "pip install 'nat_jax[prepare]'\n  "  # TensorFlow
+        f'{EXTRA}\n  '
         'python -c "import tensorflow_datasets as tfds; '
         f"tfds.builder('{dataset}', data_dir='{where}', file_format='array_record')"
         '.download_and_prepare()"'
