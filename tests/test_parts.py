@@ -162,9 +162,11 @@ def test_sets_that_are_not_prepared(generated, tmp_path, monkeypatch, caplog):
     (there / name).symlink_to(pathlib.Path(generated, name))
   monkeypatch.setenv('NAT_JAX_CACHE', str(there))
   config = load_config('nat/cifar10.py', 'nat_small')
+  config['evals']['ilsvrc']['source'].pop('split')
   left_out = {'tiny_imagenet', 'ilsvrc'}
   assert set(config['evals']) - set(inputs.load_evals(config)) == left_out
   assert all(f"Evaluation set '{name}' is left out" in caplog.text for name in left_out)
+  assert "write_cache('ilsvrc_samples32', 'train', image, label)" in caplog.text
 
   (there / 'svhn_cropped').unlink()
   config['evals']['svhn']['source']['data_dir'] = str(tmp_path / 'tfds')

@@ -148,7 +148,7 @@ def load_evals(
     except data.NotPrepared as error:
       if not spec.get('optional'):
         raise data.NotPrepared(f'evals.{name}: {error}') from None
-      dataset, split = (spec['source'][key] for key in ('dataset', 'split'))
+      dataset, split = spec['source']['dataset'], spec['source'].get('split', 'train')
       logging.warning(
           'Evaluation set %r is left out: tfds has no prepared data set %r. To include '
           'it, write images by nat_jax.data.write_cache(%r, %r, image, label)',
