@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from nat_jax import data, schema
 from nat_jax.commands import flags
 from nat_jax.data import tfds_source
+from nat_jax.tasks import images
 
 
 class Source(NamedTuple):
@@ -33,7 +34,7 @@ def sources(config: Mapping[str, Any]) -> list[Source]:
     config: in plain JSON types.
   """
   settings = dict(config.get('data', {}))
-  if settings.get('negatives_per_batch') in (0, [0, 0]):
+  if 'negatives_per_batch' in settings and not images.most_negatives(settings):
     settings.pop('negatives', None)
   parts = {'data': settings} | {
       key: config[key] for key in ('evals', 'measures') if key in config}

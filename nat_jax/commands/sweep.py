@@ -71,7 +71,7 @@ def _here(jobs: Sequence[Job], out: str) -> None:
     return
   runs = [pool.Run(job, 'done' if pool.is_done(job) else 'waiting') for job in jobs]
   prepare.check([(each.job.source, each.job.config) for each in runs
-                 if each.state != 'done'])
+                 if each.state == 'waiting'])
   for each in runs:
     if each.state == 'done':
       print(f'done {each.job.workdir} before', flush=True)

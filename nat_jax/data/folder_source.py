@@ -275,8 +275,9 @@ def list_pictures(path: str) -> sources.Arrays:
     raise ValueError(f'expected a folder of pictures, but {root} is not a folder')
   entries = sorted(p for p in root.iterdir() if not p.name.startswith('.'))
   flat = [p for p in entries if p.is_file() and p.suffix.lower() in EXTENSIONS]
-  _check_classes(root, [p for p in entries if p.is_dir()])
-  groups = {p.name: _pictures(p) for p in entries if p.is_dir()}
+  folders = [p for p in entries if p.is_dir()]
+  _check_classes(root, folders)
+  groups = {p.name: _pictures(p) for p in folders}
   if not flat and not any(groups.values()):
     raise ValueError(
         f'{root} holds no picture; expected files with the extensions '

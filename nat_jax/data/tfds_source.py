@@ -72,7 +72,7 @@ def from_tfds(
   Reference: https://www.tensorflow.org/datasets/catalog
   """
   size = folder_source.checked(size, mode)
-  form = _form({'size': size, 'mode': mode})
+  form = _form(size, mode)
   splits = {}
   for name in _split_names(dataset, split):
     if lazy:
@@ -95,7 +95,8 @@ def is_ready(spec: Mapping[str, Any]) -> bool:
   Raises:
     ValueError: a split that is not valid, or data in another format.
   """
-  whole, form, lazy = spec['dataset'], _form(spec), spec.get('lazy', False)
+  whole, mode, lazy = spec['dataset'], spec.get('mode', 'RGB'), spec.get('lazy', False)
+  form = _form(folder_source.checked(spec.get('size'), mode), mode)
   for split in _split_names(whole, spec.get('split', 'train')):
     folders = [cache.cache_folder(dataset, spec.get('cache_dir')) / split
                for dataset in (whole, whole + form)]
@@ -232,10 +233,8 @@ def _split_names(dataset, split) -> list[str]:
   return names
 
 
-def _form(spec) -> str:
-  """What the name of a cached data set ends in: the size and mode of its images."""
-  mode = spec.get('mode', 'RGB')
-  size = folder_source.checked(spec.get('size'), mode)
+def _form(size, mode) -> str:
+  """What the name of a cached data set ends in: size (h, w) and mode of its images."""
   return '' if size is None else f'@{size[0]}x{size[1]}{mode}'
 
 

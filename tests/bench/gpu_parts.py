@@ -541,8 +541,8 @@ def _traced(context, name):
   if trace.stat().st_size < MAX_TRACE:
     shutil.copy(trace, context.out / f'{name}.xplane.pb')
   costs = device_costs(trace)
-  total = sum(costs.values())
-  for kind, ms in [*by_kind(costs).items(), *list(costs.items())[:3]]:
+  kinds, total = by_kind(costs), sum(costs.values())
+  for kind, ms in [*kinds.items(), *list(costs.items())[:3]]:
     print(f'{name}: {ms / num:8.3f} ms  {ms / total:6.1%}  {kind}')
 
   def shares(found):
@@ -551,7 +551,7 @@ def _traced(context, name):
 
   return dict(
       updates=num, traced_step_ms=1e3 * seconds / num, trace=str(trace),
-      device_ms=total / num, kinds=shares(by_kind(costs)), costs=shares(costs))
+      device_ms=total / num, kinds=shares(kinds), costs=shares(costs))
 
 
 def device_costs(path: os.PathLike[str]) -> dict[str, float]:

@@ -29,9 +29,8 @@ from negatives import figures_of, table
 from steps import machine, sweep
 
 PLAIN = 'baseline'
-# Experiment -> {title: kinds}.
 CIFAR10 = {'near': ('cifar100_test', 'tiny_imagenet'), 'far': ('mnist', 'svhn')}
-GROUPS = {
+GROUPS = {  # experiment -> {title: kinds}
     'cifar10': CIFAR10,
     'cifar10_small': CIFAR10,
     'screen_small': {
