@@ -1,7 +1,9 @@
-"""Messages about names that are not valid: the most similar name, and all valid ones.
+"""Texts for messages that list names, and that propose a valid one for a wrong one.
 
     >>> unknown('loss', 'nta', ['nat', 'energy'])
     "unknown loss 'nta' (did you mean 'nat'?); valid: nat, energy"
+    >>> listed(range(7))
+    '0, 1, 2, 3, 4 and 2 more'
 """
 
 import difflib
@@ -37,3 +39,15 @@ def hint(name: Any, valid: Iterable[str], first: Sequence[str] = ()) -> str:
   by_lower = {one.lower(): one for one in valid}
   close = difflib.get_close_matches(str(name).lower(), by_lower, 1)
   return f' (did you mean {by_lower[close[0]]!r}?)' if close else ''
+
+
+def listed(items: Iterable[Any], most: int = 5) -> str:
+  """The first items, comma-separated, and the number of the others.
+
+  Args:
+    items: of any type; their text is shown.
+    most: number of items that are shown.
+  """
+  texts = list(map(str, items))
+  return ', '.join(texts[:most]) + (
+      f' and {len(texts) - most} more' if len(texts) > most else '')

@@ -56,6 +56,31 @@ def test_test_pictures_are_corrupted_in_four_ways_at_five_strengths(folders):
   assert (one.image[:] != test.image[:]).any()
 
 
+@pytest.mark.parametrize('names, expected', [
+    ('cat dog owl', [0, 1, 2]), ('cat owl', [0, 2]),
+    ('owl ant', "'test' has the classes ant, owl, .* trained on cat, dog, owl")])
+def test_labels_of_a_test_folder_follow_the_names_of_its_classes(
+    names, expected, folders, tmp_path):
+  for k, name in enumerate(names.split()):
+    (tmp_path / name).mkdir()
+    Image.new('RGB', (4, 4), (k, 0, 0)).save(tmp_path / name / '0.png')
+  config = config_file.load('pictures', folders)
+  config.num_classes = 3
+  config.evals.test.source.update(path=str(tmp_path), split='all')
+  config = runs.resolve(config)
+
+  def load():
+    sets = inputs.load_evals(config, {}, ['test'], class_names=('cat', 'dog', 'owl'))
+    return sets['test'].arrays
+
+  if isinstance(expected, str):
+    with pytest.raises(ValueError, match=expected):
+      load()
+  else:
+    assert sorted(load().label) == expected
+    assert load().names == ('cat', 'dog', 'owl')
+
+
 def test_the_guide_adds_a_kind_for_the_test_in_a_copy(folders, tmp_path, monkeypatch):
   """The lines of docs/pictures.md replace that of `evals`."""
   monkeypatch.chdir(tmp_path)

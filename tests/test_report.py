@@ -414,7 +414,7 @@ def test_the_page_begins_with_verdict_and_facts(tmp_path):
   text = (tmp_path / 'a' / 'report.md').read_text()
   assert '- Trained on: cifar10, train[:90%] (45,000 images)\n' in text
   assert re.search(
-      r'Negatives: folder: others, classes 0, 1, .* 19, and 10 more \(1,234', text)
+      r'Negatives: folder: others, classes 0, 1, .* 19 and 10 more \(1,234', text)
   assert 'Evaluated on: test: test (10), seen (8), unseen (8)\n' in text
   assert '- Classes: 4: ant, bee, cat, <dog>\n' in text
   assert 'Training: 40 of 50 updates. Batches of 64. Time on 4 x H100' in text

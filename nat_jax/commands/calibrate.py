@@ -55,7 +55,7 @@ def calibrate(
   _check(accept, score, costs)
   restored = runs.restore(workdir, step, 'classify')
   crc32 = runs.about(workdir, restored.step)['crc32']
-  sets = _load(workdir, restored.config)
+  sets = _load(workdir, restored)
   name = inputs.references(restored.config)[schema.CALIBRATION]
   label = sets[name].arrays.label
   selective.tolerance_threshold(np.zeros(len(label)), accept)  # raises if too few
@@ -94,12 +94,13 @@ def _check(accept, score, costs):
         f'negative_share must be 0 or more, below 1; got {costs.negative_share}')
 
 
-def _load(workdir, config):
+def _load(workdir, restored):
   """The sets of part 'calibration', and synthetic negatives like its positives.
 
   Synthetic negatives of other parts are made again, from the calibration positives, so
   that no image of another part is used.
   """
+  config = restored.config
   name = inputs.references(config).get(schema.CALIBRATION)
   if name is None:
     raise ValueError(
@@ -107,7 +108,8 @@ def _load(workdir, config):
         f'no positive evaluation set of part {schema.CALIBRATION!r}. Add one to evals '
         'and train again (presets.hold_out takes it from the training data), or give '
         'predict a threshold: --mode=predict --threshold T')
-  sets = inputs.load_evals(config, {}, [schema.CALIBRATION], runs.OTHERS)
+  sets = inputs.load_evals(
+      config, {}, [schema.CALIBRATION], runs.OTHERS, restored.class_names)
   for each, spec in config['evals'].items():
     if each not in sets and spec['source']['name'] in data.SYNTHETIC:
       arrays = data.load(spec['source'], like=sets[name].arrays)

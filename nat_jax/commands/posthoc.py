@@ -74,7 +74,7 @@ def posthoc(
   if set(chosen) - set(detectors.UNFITTED):
     train, num_train = detectors.sample(
         images_lib.load_sets(config, False)[0], detectors.NUM_TRAIN)
-  sets = _test_sets(config)
+  sets = _test_sets(restored)
   taken = {name: detectors.sample(one.arrays, per_set) for name, one in sets.items()}
   report = _Report(num_train[0] + work * sum(used for _, (used, _) in taken.values()))
   if work > 1:
@@ -116,9 +116,11 @@ def posthoc(
   return content
 
 
-def _test_sets(config):
+def _test_sets(restored):
   """The sets of part 'test', but for corrupted images."""
-  sets = inputs.load_evals(config, parts=[schema.TEST], others=runs.OTHERS)
+  sets = inputs.load_evals(
+      restored.config, parts=[schema.TEST], others=runs.OTHERS,
+      class_names=restored.class_names)
   return {name: one for name, one in sets.items() if not one.corrupt}
 
 

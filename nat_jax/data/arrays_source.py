@@ -30,7 +30,6 @@ CONTENT = ('vector', 'image')
 KEYS = (*CONTENT, LABEL, 'names', SPLIT, PATH, 'backbone')  # arrays of a file .npz
 ROWS = ('labelled', 'unlabelled', 'all')
 UNLABELLED = 'unlabelled'
-SHOWN = 5  # most columns or rows that a message lists
 
 
 class Header(NamedTuple):
@@ -275,12 +274,13 @@ def _columns(path, table, numbers):
   if not numbers or not len(table):
     raise ValueError(
         f'{path} must have rows and columns of numbers besides {LABEL}, {SPLIT} and '
-        f'{PATH}, got {len(table)} rows and the columns {_listed([*table.columns])}')
+        f'{PATH}, got {len(table)} rows and the columns '
+        f'{names_lib.listed(table.columns)}')
   wrong = [name for name in numbers if table[name].dtype.kind not in 'fiu']
   if wrong:
     raise ValueError(
-        f'{path}: the column(s) {_listed(wrong)} hold something else than numbers; '
-        'make numbers of it, or remove it')
+        f'{path}: the column(s) {names_lib.listed(wrong)} hold something else than '
+        'numbers; make numbers of it, or remove it')
   return _finite(path, table[numbers].to_numpy(np.float64),
                  [f'column {name!r}' for name in numbers])
 
@@ -309,13 +309,8 @@ def _check_columns(path, values, keep_constant):
   if len(constant) and not keep_constant:
     raise ValueError(
         f'{path}: {len(constant)} of {values.shape[1]} columns are constant, number '
-        f'{_listed(constant.tolist())} (from 0): remove them, or keep them by '
+        f'{names_lib.listed(constant.tolist())} (from 0): remove them, or keep them by '
         'keep_constant=True in each source of this file')
-
-
-def _listed(names):
-  more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-  return ', '.join(map(str, names[:SHOWN])) + more
 
 
 def is_vectors(shape: Sequence[int]) -> bool:

@@ -8,7 +8,7 @@ A mask is a PNG of the size of its picture, whose pixels are numbers of classes.
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 
 from nat_jax.data import folder_source, memory, sources
 from nat_jax.data.decode import decode
+from nat_jax.names import listed
 
 VOID = 255  # in `Pairs.mask`: a pixel of no class, or without a label
 IMAGES, MASKS = 'images', 'masks'  # sub-folders
 INDEXED = ('1', 'L', 'P', 'I', 'I;16')  # modes of Pillow with one number per pixel
-SHOWN = 5  # most names or values in a message
 
 
 class Pairs(NamedTuple):
@@ -120,7 +120,7 @@ def find_pairs(path: str) -> list[tuple[pathlib.Path, pathlib.Path]]:
     if alone:
       raise ValueError(
           f'{len(alone)} {what} in {root / other}: '
-          f'{_listed(found[part][name].name for name in alone)}; each picture needs a '
+          f'{listed(found[part][name].name for name in alone)}; each picture needs a '
           'mask of its name and each mask a picture: add or remove files')
   return [(found[IMAGES][name], found[MASKS][name]) for name in sorted(found[IMAGES])]
 
@@ -156,7 +156,7 @@ def check_training(pairs: Pairs, num_classes: int) -> None:
     shown = [pairs.names[k] if pairs.names else k for k in missing]
     raise ValueError(
         f'expected pixels of each of the {num_classes} classes in the training masks, '
-        f'and there are none of {_listed(shown)}; add masks that show them, or lower '
+        f'and there are none of {listed(shown)}; add masks that show them, or lower '
         'num_classes')
 
 
@@ -176,7 +176,7 @@ def _read(file, mask_file, size, mode, num_classes, void):
   wrong = np.unique(values[~np.isin(values, [*range(num_classes), void])])
   if wrong.size:
     raise ValueError(
-        f'{mask_file} holds the values {_listed(wrong.tolist())}; expected classes '
+        f'{mask_file} holds the values {listed(wrong.tolist())}; expected classes '
         f'0..{num_classes - 1}, or {void} for pixels of no class (data.void); set '
         'num_classes or data.void, or correct the mask')
   values = np.where(values == void, VOID, values).astype(np.uint8)
@@ -194,9 +194,3 @@ def _opened(file):
     raise ValueError(
         f'{file} cannot be read as a picture ({error or type(error).__name__}); '
         'replace it, or remove it with its picture or mask') from None
-
-
-def _listed(items: Iterable) -> str:
-  items = list(map(str, items))
-  more = f' and {len(items) - SHOWN} more' if len(items) > SHOWN else ''
-  return ', '.join(items[:SHOWN]) + more

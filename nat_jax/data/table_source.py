@@ -28,7 +28,6 @@ PARTS = ('train', 'validation', 'calibration', 'test')
 SHARES = {'train': 0.6, 'validation': 0.1, 'calibration': 0.1, 'test': 0.2}
 COLUMNS = ('path', 'label', 'split', 'group')  # the first two are needed
 NEGATIVE = -1  # label of negatives
-LISTED = 5  # lines of further mistakes that an error names
 
 
 class Table(NamedTuple):
@@ -249,10 +248,8 @@ def _refuse(path, mistakes):
     return
   (line, text), *others = mistakes
   if others:
-    listed = ', '.join(str(line) for line, _ in others[:LISTED])
-    more = f' and {len(others) - LISTED} more' if len(others) > LISTED else ''
-    text += (f'. Mistakes are also in line {listed}' if len(others) == 1 else
-             f'. Mistakes are also in lines {listed}{more}')
+    lines = names_lib.listed(line for line, _ in others)
+    text += f'. Mistakes are also in line{"s" * (len(others) > 1)} {lines}'
   raise ValueError(f'{path}, line {line}: {text}')
 
 

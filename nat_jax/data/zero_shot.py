@@ -10,19 +10,18 @@ which it is given the embeddings only.
 """
 
 import os
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from nat_jax.data.memory import check_memory
+from nat_jax.names import listed
 
 PARTS = ('train', 'validation', 'test_seen', 'test_unseen')
 NEEDED = {  # file -> its arrays
     'res101.mat': ('features', 'labels'),
     'att_splits.mat': ('att', 'trainval_loc', 'test_seen_loc', 'test_unseen_loc'),
 }
-SHOWN = 5  # most classes or rows that a message lists
 
 
 class ZeroShot(NamedTuple):
@@ -251,7 +250,7 @@ def check_zero_shot(examples: ZeroShot) -> None:
   if (counts > 1).any():
     raise ValueError(
         'each row must be in one part, once; these rows are in several, or repeated: '
-        f'{_listed(values[counts > 1])} (counted from 0)')
+        f'{listed(values[counts > 1])} (counted from 0)')
   _check_classes(examples)
   found = np.unique(label[every])
   if found[0] < 0 or found[-1] >= len(embedding):
@@ -262,7 +261,7 @@ def check_zero_shot(examples: ZeroShot) -> None:
   if empty[found].any():
     raise ValueError(
         'every class needs an embedding: those of the classes '
-        f'{_listed(found[empty[found]])} (counted from 0) are 0 or not finite')
+        f'{listed(found[empty[found]])} (counted from 0) are 0 or not finite')
   same = np.unique(embedding[found], axis=0)
   if len(same) < len(found):
     raise ValueError(
@@ -272,7 +271,7 @@ def check_zero_shot(examples: ZeroShot) -> None:
   if not finite.all():
     raise ValueError(
         'features must be finite; remove the rows '
-        f'{_listed(np.sort(every[~finite]))} (counted from 0)')
+        f'{listed(np.sort(every[~finite]))} (counted from 0)')
 
 
 def _check_classes(examples):
@@ -281,12 +280,12 @@ def _check_classes(examples):
   if len(both):
     raise ValueError(
         'seen and unseen classes must differ, and the training rows have the unseen '
-        f'classes {_listed(both)} (counted from 0); leave them out of one of the parts')
+        f'classes {listed(both)} (counted from 0); leave them out of one of the parts')
   for name in ('validation', 'test_seen'):
     never = np.setdiff1d(examples.label[getattr(examples, name)], seen)
     if len(never):
       raise ValueError(
-          f'the classes {_listed(never)} (counted from 0) of the part {name} have '
+          f'the classes {listed(never)} (counted from 0) of the part {name} have '
           'no training row; add some, or leave the classes out')
   left = np.setdiff1d(seen, examples.held_out)
   if len(left) < 2:
@@ -296,12 +295,7 @@ def _check_classes(examples):
   unknown = np.setdiff1d(examples.held_out, seen)
   if len(unknown):
     raise ValueError(
-        f'the held-out classes {_listed(unknown)} (counted from 0) must be seen ones')
-
-
-def _listed(values: Sequence[int]) -> str:
-  more = f' and {len(values) - SHOWN} more' if len(values) > SHOWN else ''
-  return ', '.join(str(int(one)) for one in values[:SHOWN]) + more
+        f'the held-out classes {listed(unknown)} (counted from 0) must be seen ones')
 
 
 ZERO_SHOT = {'attributes': attributes, 'mat': mat}

@@ -47,7 +47,7 @@ def measure(
     run: Run, target: targets.Target
 ) -> Callable[[Any], tuple[float, list[Any], float]]:
   """Returns state -> (soft metric, its derivatives by the floats, metric)."""
-  shown = _evaluation_set(run.config, target)
+  shown = _evaluation_set(run, target)
 
   def at(state):
     soft, slopes, logits = differentiate(run, state, target, shown)
@@ -71,7 +71,7 @@ def approximate(
   Returns:
     (dE/dw of each example of the pool, soft metric, metric) at the last checkpoint.
   """
-  config, shown = run.config, _evaluation_set(run.config, target)
+  config, shown = run.config, _evaluation_set(run, target)
   see = tracin.make_outputs(
       run.trainer, run.state, run.shape, run.mesh, config['eval_batch_size'])
   doses = tracin.doses(config, inputs, run.trainer.learning_rate, steps)
@@ -86,9 +86,10 @@ def approximate(
   return slope, soft, _hard(target, seen[1], shown.label, config)
 
 
-def _evaluation_set(config, target):
-  part = config['evals'][target.set].get('part', schema.TEST)
-  return inputs_lib.load_evals(config, {}, [part], runs.OTHERS)[target.set].arrays
+def _evaluation_set(run, target):
+  part = run.config['evals'][target.set].get('part', schema.TEST)
+  return inputs_lib.load_evals(
+      run.config, {}, [part], runs.OTHERS, run.class_names)[target.set].arrays
 
 
 def differentiate(

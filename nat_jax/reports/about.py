@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nat_jax.names import listed
 from nat_jax.reports.frames import part_of
 from nat_jax.schema import PARTS
 
@@ -64,7 +65,7 @@ def source_text(spec: Mapping[str, Any]) -> str:
   text = [str(next(filter(None, named), spec.get('name', '-')))]
   text += [spec['split']] if spec.get('split') else []
   if spec.get('classes'):
-    text += [f'classes {_listed(spec["classes"])}']
+    text += [f'classes {listed(spec["classes"], MOST_NAMES)}']
   return ', '.join(text)
 
 
@@ -81,7 +82,9 @@ def _classes(run):
   names, num = run['class_names'], run['num_classes']
   if num < 2:
     return ''
-  return str(num) if names == list(map(str, range(num))) else f'{num}: {_listed(names)}'
+  if names == list(map(str, range(num))):
+    return str(num)
+  return f'{num}: {listed(names, MOST_NAMES)}'
 
 
 def _updates(run) -> Iterable[str]:
@@ -105,7 +108,8 @@ def _durations(groups) -> Iterable[str]:
       devices = run['sessions'][-1].get('devices', 'unknown devices')
       found.setdefault(devices, []).append(f'{name} {duration(run)}')
   for devices, texts in found.items():
-    yield f'Time on {devices}, with compilation and evaluations: {_listed(texts)}.'
+    yield (f'Time on {devices}, with compilation and evaluations: '
+           f'{listed(texts, MOST_NAMES)}.')
 
 
 def duration(run: Mapping[str, Any]) -> str:
@@ -131,15 +135,8 @@ def _commands(runs):
   if commands:
     return list(commands)[:MOST_NAMES]
   configs = dict.fromkeys(os.path.join(run['workdir'], 'config.json') for run in runs)
-  return [f'a command that is not recorded; the settings are in {_listed(configs)}']
-
-
-def _listed(texts):
-  """The first texts, and how many there are besides."""
-  texts = list(map(str, texts))
-  more = len(texts) - MOST_NAMES
-  return ', '.join(
-      [*texts[:MOST_NAMES], *([f'and {more} more'] if more > 0 else [])])
+  return ['a command that is not recorded; the settings are in '
+          f'{listed(configs, MOST_NAMES)}']
 
 
 def _number(n, of=''):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nat_jax import registry
+from nat_jax.names import listed
 from nat_jax.runtime import results
 from nat_jax.task import Others, Run
 
@@ -106,8 +107,8 @@ def open_target(
   if class_names and found.class_names and (
       tuple(found.class_names) != tuple(class_names)):
     raise ValueError(
-        f'{what} has the classes {_listed(found.class_names)}, data.positives has '
-        f'{_listed(class_names)}; choose a classifier of these classes')
+        f'{what} has the classes {listed(found.class_names, 10)}, data.positives has '
+        f'{listed(class_names, 10)}; choose a classifier of these classes')
   for name in ('mean', 'std'):
     own, other = config['data'][name], found.config['data'][name]
     if list(own) != list(other):
@@ -115,8 +116,3 @@ def open_target(
           f'{what} was trained with data.{name}={other}, the config has {own}; set '
           f'data.{name} to its value')
   return found
-
-
-def _listed(names):
-  names = list(map(str, names))
-  return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if names[10:] else '')

@@ -40,7 +40,8 @@ def make_evaluator(
     ValueError: a mistake in the evaluation sets, or in the key `best`.
   """
   images.check_types(config['evals'], EVALUATORS, schema.ACCURACY_NCR)
-  sets = inputs.load_evals(config, given.negatives, others=others)
+  sets = inputs.load_evals(
+      config, given.negatives, others=others, class_names=given.class_names)
   shape = sets[config['reference']].arrays.image.shape[1:]
   if shape != given.shape:
     raise ValueError(

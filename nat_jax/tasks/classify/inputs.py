@@ -7,9 +7,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 
 from nat_jax import data, losses, schema
+from nat_jax.names import listed
 from nat_jax.task import Inputs, Others
 from nat_jax.tasks import images
 
@@ -112,11 +114,14 @@ def references(config: Mapping[str, Any]) -> dict[str, str]:
 def load_evals(
     config: Mapping[str, Any], trained: Mapping[str, data.Arrays] | None = None,
     parts: Sequence[str] = schema.PARTS, others: Others | None = None,
+    class_names: Sequence[str] = (),
 ) -> dict[str, EvalSet]:
   """Loads the evaluation sets of a config, the sets of `references` first.
 
-  A warning is logged for each negative set that contains training negatives, and for
-  each optional set that is left out, because its data set is not prepared.
+  Where a positive set and the run both name their classes, labels follow the names: a
+  test folder may lack a class, or hold the classes in another order. A warning is
+  logged for each negative set that contains training negatives, and for each optional
+  set that is left out, because its data set is not prepared.
 
   Args:
     config: of the run.
@@ -124,13 +129,14 @@ def load_evals(
       counted; None: they are loaded.
     parts: parts whose sets are loaded.
     others: opens the runs that negatives are drawn from.
+    class_names: of the training positives; (): labels of all sets stay as they are.
 
   Returns:
     {name: EvalSet}.
 
   Raises:
     ValueError: see `references`; or a data set that is not prepared, labels out of
-      range, or images of different shapes.
+      range, classes that the run does not have, or images of different shapes.
   """
   compared = references(config)
   specs = {name: config['evals'][name] for name in compared.values()} | config['evals']
@@ -154,7 +160,7 @@ def load_evals(
           'it, write images by nat_jax.data.write_cache(%r, %r, image, label)',
           name, dataset, dataset, split.partition('[')[0])
       continue
-    sets[name] = _checked(config, name, arrays, sets)
+    sets[name] = _checked(config, name, arrays, sets, class_names)
   return _with_overlaps(sets, trained)
 
 
@@ -183,7 +189,7 @@ def _load(config, name, sets, reference, others):
     raise type(error)(f'evals.{name}.corrupt: {error}') from None
 
 
-def _checked(config, name, arrays, sets):
+def _checked(config, name, arrays, sets, class_names):
   """The set of loaded images; see `_load`. It may be the first of `sets`."""
   spec = config['evals'][name]
   part, positive = spec.get('part', schema.TEST), bool(spec.get('positive', False))
@@ -201,6 +207,7 @@ def _checked(config, name, arrays, sets):
         f"'positive': True, the part {schema.TEST!r} and the key 'corrupt', "
         f"{{'name': ..., 'strength': ...}}; got {spec}")
   if positive:
+    arrays = _by_class(name, arrays, class_names)
     _check_labels(name, arrays, config['num_classes'])
   else:
     arrays = arrays._replace(label=arrays.label * 0 - 1)
@@ -235,6 +242,23 @@ def is_seen(config: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
   return uses_negatives(config) and any(
       _same_kind(spec['source'], other['source'])
       for other in config['data']['negatives'].values())
+
+
+def _by_class(name, arrays, class_names):
+  """The images of a positive set, with the labels that the run gives to its classes."""
+  if not class_names or not arrays.names or arrays.names == tuple(class_names):
+    return arrays
+  known = {} if len(set(class_names)) < len(class_names) else {
+      each: k for k, each in enumerate(class_names)}
+  unknown = [each for each in arrays.names if each not in known]
+  if unknown:
+    raise ValueError(
+        f'the positive evaluation set {name!r} has the classes '
+        f'{listed(arrays.names)}, but the run was trained on '
+        f'{listed(class_names)}; give the same names to the same classes, '
+        'or choose them by classes=(...) of its source')
+  label = np.array([known[each] for each in arrays.names], np.int32)[arrays.label]
+  return arrays._replace(label=label, names=tuple(class_names))
 
 
 def _check_labels(name, arrays, num_classes):
