@@ -10,9 +10,9 @@ numbers, .csv, will do too. Rows without a class are the negatives; with
 `features.npz,negatives.npz` they are all rows of a second file instead. Without
 negatives, noise with the mean and the variance of the training positives takes their
 place. 60 % of each class are trained on; 10 % are held out for validation, 10 % for
-calibration (the threshold of --mode=predict) and 20 % for the test. A file that says in
-`split` which rows are `train` and `test` is split so, and `validation` and
-`calibration`, where it has no such rows, are 10 % of `train` each.
+calibration (the threshold of --mode=predict) and 20 % for the test. A file may say in
+`split` which rows are `train`, `validation`, `calibration` and `test`; parts without
+rows are taken from `train`, in these shares of it.
 
 `features.npz` trains a negative-aware classifier and, to compare with, the plain one,
 `baseline:features.npz`. Training stops early by the validation accuracy, and eval.json
@@ -34,12 +34,6 @@ METHODS = {  # -> loss, negatives per batch
     'nat': ('nat', 64),
     'baseline': ('cross_entropy', 0),
 }
-PARTS = ('train', 'validation', 'calibration', 'test')
-SPLITS = {  # parts that a file names -> the splits of PARTS
-    (): ('all[:60%]', 'all[60%:70%]', 'all[70%:80%]', 'all[80%:]'),
-    ('test', 'train'): ('train[:80%]', 'train[80%:90%]', 'train[90%:]', 'test'),
-    tuple(sorted(PARTS)): PARTS,
-}
 
 
 def get_config(variant='features.npz'):
@@ -59,7 +53,7 @@ def get_config(variant='features.npz'):
         'embeddings:FEATURES,NEGATIVES')
   positives = parts_of(path, header, 'labelled')
   evals = {part: {'source': positives[part], 'positive': True, 'part': part}
-           for part in PARTS[1:]}
+           for part in ('test', 'validation', 'calibration')}
   given = {'noise': {'source': {**NOISE, 'seed': 1}}}
   if other or (header.label < 0).any():
     negatives = parts_of(
@@ -102,17 +96,18 @@ def parts_of(path, header, rows):
   chosen = slice(None)
   if rows != 'all':
     chosen = (header.label >= 0) == (rows == 'labelled')
-  named = () if header.split is None else header.split[chosen].tolist()
-  named = tuple(sorted(set(named)))
-  if named not in SPLITS:
+  named = set() if header.split is None else set(header.split[chosen].tolist())
+  if named <= {''}:
+    named = set()
+  if not named <= {*presets.SHARES}:
     raise ValueError(
-        f'{path}: expected rows of the parts train and test, or of all of '
-        f'{", ".join(PARTS)}, in split, got {", ".join(map(repr, named))}')
+        f'{path}: expected {", ".join(presets.SHARES)} in split, in all rows or in '
+        f'none, got {", ".join(map(repr, sorted(named)))}')
   # A unit of a network that is silent for all pictures is no mistake.
   keep = bool(header.backbone)
   return {part: {'name': 'arrays', 'path': os.path.abspath(path), 'rows': rows,
                  'split': split, 'keep_constant': keep}
-          for part, split in zip(PARTS, SPLITS[named], strict=True)}
+          for part, split in presets.part_splits(named).items()}
 
 
 def alike(path, header, other, negatives):

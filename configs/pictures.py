@@ -8,8 +8,10 @@ of the classes (flat, or in folders). Pictures of any size and format are resize
 cropped to squares of 32 pixels, or of 224 with --config.data.image_size=224; network
 and augmentation go by this size. 60 % of each folder are trained on; 10 % are held out
 for validation, 10 % for calibration (the threshold of --mode=predict) and 20 % for the
-test. With `pets` alone the negatives are positives with shuffled patches. Rejection
-improves with more negatives, and with negatives that resemble the positives.
+test. Either may also hold folders `train`, `val` and `test` with these, as in
+`pets/train/cat/`; parts without a folder are taken from `train`. With `pets` alone the
+negatives are positives with shuffled patches. Rejection improves with more negatives,
+and with negatives that resemble the positives.
 
 `scans.csv` lists pictures in the columns path,label,split,group, of which the last two
 may be left out: rows without a label are negatives, pictures of a group (a patient, a
@@ -55,10 +57,17 @@ def get_config(variant='pets,others'):
     raise ValueError(names.unknown('variant', method, METHODS))
   positives, comma, negatives = sources.partition(',')
   if positives.lower().endswith('.csv'):
-    classes, parts = of_table(positives, negatives)
+    classes, shown, others = of_table(positives, negatives)
   else:
-    classes, parts = of_folders(positives, negatives, comma)
-  trained, given, evals = parts
+    classes, shown, others = of_folders(positives, negatives, comma)
+  given, evals = {'shuffled': recipes.SHUFFLED}, {}
+  if others:
+    given = {'others': {'source': others['train']}}
+  for part in ('test', 'validation', 'calibration'):
+    evals[part] = {'source': shown[part], 'positive': True, 'part': part}
+    if others:
+      name = 'others' if part == 'test' else f'{part}_others'
+      evals[name] = {'source': others[part], 'part': part}
   loss, count = METHODS[method]
   evals |= presets.corrupted(evals['test']['source'])
   return presets.experiment(
@@ -72,8 +81,8 @@ def get_config(variant='pets,others'):
       loss={'name': loss},
       eval_batch_size=128,
       data=dict(
-          positives=trained,
-          negatives=given or {'shuffled': recipes.SHUFFLED},
+          positives=shown['train'],
+          negatives=given,
           image_size=32,
           batch_size=64,
           negatives_per_batch=count,
@@ -89,15 +98,18 @@ def get_config(variant='pets,others'):
 
 
 def of_folders(positives, negatives, comma):
-  """(number of classes, (positives, negatives, evals)) of folders or sets of tfds."""
-  classes = (num_classes(positives) if is_tfds(positives)
-             else len(class_folders(positives)))
+  """(number of classes, {part: source} of positives, of negatives) of folders."""
+  if is_tfds(positives):
+    classes = num_classes(positives)
+  else:
+    inner = presets.part_folders(positives)
+    classes = len(class_folders(
+        os.path.join(positives, inner['train']) if inner else positives))
   if classes < 2:
     raise ValueError(
         f'{positives!r} has no class folders: expected a folder with a folder of '
         f'pictures for each of at least two classes, got {classes} folder(s); '
         'usage: --config pictures:POSITIVES,NEGATIVES')
-
   if comma and not negatives:
     raise ValueError(
         f'expected the folder of negatives after the comma of {positives + comma!r}, '
@@ -107,25 +119,21 @@ def of_folders(positives, negatives, comma):
         f'there is no folder of negatives {negatives!r}; usage: --config '
         f'pictures:POSITIVES,NEGATIVES, where NEGATIVES holds pictures of none of the '
         f'classes or is {TFDS}NAME')
+  return classes, sources_of(positives), sources_of(negatives) if negatives else {}
 
-  def source(path, bounds):
-    if is_tfds(path):
-      return presets.tfds(path.removeprefix(TFDS), f'train[{bounds}]')
-    return {'name': 'folder', 'path': os.path.abspath(path),
-            'split': f'all[{bounds}]', **READ}
 
-  given, tested = {}, {}
-  if negatives:
-    given = {'others': {'source': source(negatives, ':80%')}}
-    tested = {'others': {'source': source(negatives, '80%:')}}
-  return classes, presets.hold_out(
-      source(positives, ':80%'), given,
-      {'test': {'source': source(positives, '80%:'), 'positive': True}, **tested},
-      percent=10)
+def sources_of(path):
+  """{part: source} of a folder or a data set of tfds."""
+  if is_tfds(path):
+    return {part: presets.tfds(path.removeprefix(TFDS), split)
+            for part, split in presets.part_splits(whole='train').items()}
+  splits = presets.part_splits(presets.part_folders(path))
+  return {part: {'name': 'folder', 'path': os.path.abspath(path), 'split': split,
+                 **READ} for part, split in splits.items()}
 
 
 def of_table(path, negatives):
-  """(number of classes, (positives, negatives, evals)) of a table."""
+  """(number of classes, {part: source} of positives, of negatives) of a table."""
   if negatives:
     raise ValueError(
         f'a table holds the negatives too, in rows without a label: got {negatives!r} '
@@ -145,20 +153,11 @@ def of_table(path, negatives):
         f'{path!r} must have at least two classes in the column label, got '
         f'{sorted(classes)}')
 
-  def source(part, negatives=False):
-    return {'name': 'table', 'path': os.path.abspath(path), 'part': part,
-            'negatives': negatives, **READ}
+  def sources(negatives):
+    return {part: {'name': 'table', 'path': os.path.abspath(path), 'part': part,
+                   'negatives': negatives, **READ} for part in presets.SHARES}
 
-  held_out = ('test', 'validation', 'calibration')
-  evals = {part: {'source': source(part), 'positive': True, 'part': part}
-           for part in held_out}
-  given = {}
-  if '' in labels:
-    given = {'others': {'source': source('train', True)}}
-    for part in held_out:
-      name = 'others' if part == 'test' else f'{part}_others'
-      evals[name] = {'source': source(part, True), 'part': part}
-  return len(classes), (source('train'), given, evals)
+  return len(classes), sources(False), sources(True) if '' in labels else {}
 
 
 def is_tfds(path):

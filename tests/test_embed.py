@@ -104,6 +104,27 @@ def test_vectors_classes_and_files(pictures, tmp_path, capsys):
   assert 'bad.png: ' in text and '120 pictures' not in capsys.readouterr().out
 
 
+def test_parts_of_a_folder_are_kept(pictures, tmp_path):
+  for k, file in enumerate(sorted(pictures.glob('pets/*/*'))):
+    inner = tmp_path / 'pets' / ('val' if k % 4 else 'train') / file.parent.name
+    inner.mkdir(parents=True, exist_ok=True)
+    (inner / file.name).symlink_to(file)
+  embed.embed('timm:nine', [f'{tmp_path}/pets', f'{pictures}/others'],
+              str(tmp_path / 'x.npz'))
+  made = toy.arrays(tmp_path / 'x.npz')
+  assert made['names'].tolist() == ['cat', 'dog']
+  np.testing.assert_array_equal(
+      made['split'], np.repeat(['train', 'validation', ''], [20, 60, 40]))
+  np.testing.assert_array_equal(
+      made['label'], np.repeat([0, 1, 0, 1, -1], [10, 10, 30, 30, 40]))
+  config = config_file.load('embeddings', str(tmp_path / 'x.npz'))
+  assert {name: entry.source.split for name, entry in config.evals.items()
+          if name != 'noise'} == {
+              'validation': 'validation', 'calibration': 'train[70%:80%]',
+              'test': 'train[80%:]', 'validation_others': 'all[60%:70%]',
+              'calibration_others': 'all[70%:80%]', 'others': 'all[80%:]'}
+
+
 def test_a_list_of_any_bytes(pictures, tmp_path):
   """Files of a list have no class, and names keep their bytes."""
   odd = tmp_path / 'gr\udcfcn.png'
@@ -212,6 +233,7 @@ def test_a_table_of_numbers(tmp_path):
 
 @pytest.mark.parametrize('split, nums', [
     (['train', 'train', 'train', 'test'], (48, 6, 6, 20)),
+    (['train', 'train', 'validation', 'test'], (36, 20, 4, 20)),
     (['train', 'validation', 'calibration', 'test'], (20, 20, 20, 20)),
 ])
 def test_parts_that_the_file_names(split, nums, tmp_path):
@@ -227,7 +249,9 @@ def saved(folder, **arrays):
 
 
 @pytest.mark.parametrize('made, message', [
-    (lambda p: features(p, split=['train', 'tset']), "train and test.*got 'train', 't"),
+    (lambda p: features(p, split=['train', 'x']), "expected train,.* 'train', 'x'"),
+    (lambda p: features(p, split=['train', '']), "or in none, got '', 'train'"),
+    (lambda p: features(p, split=['validation', 'test']), 'part train, got only test'),
     (lambda p: f'{features(p, name="timm", sha256="1")},'
      f'{features(p, "y.npz", name="timm", sha256="2")}', 'different backbones .sha256'),
     (lambda p: f'{features(p)},{features(p, "y.npz", sha256="2")}', 'none and 2'),

@@ -24,6 +24,20 @@ def load_config(file, variant):
   return runs.resolve(toy.config_file(file)(variant))
 
 
+@pytest.mark.parametrize('named, whole, splits', [
+    ((), 'all', ('all[:60%]', 'all[60%:70%]', 'all[70%:80%]', 'all[80%:]')),
+    ((), 'test', ('test[:60%]', 'test[60%:70%]', 'test[70%:80%]', 'test[80%:]')),
+    (('train',), '', ('train[:60%]', 'train[60%:70%]', 'train[70%:80%]',
+                      'train[80%:]')),
+    (('test', 'train'), '', ('train[:80%]', 'train[80%:90%]', 'train[90%:]', 'test')),
+    (('train', 'validation'), '', (
+        'train[:70%]', 'validation', 'train[70%:80%]', 'train[80%:]')),
+    (presets.SHARES, '', tuple(presets.SHARES))])
+def test_parts_that_a_source_lacks_are_of_train(named, whole, splits):
+  assert presets.part_splits(named, whole) == dict(
+      zip(presets.SHARES, splits, strict=True))
+
+
 def test_hold_out():
   entry = {'source': {'name': 'tfds', 'dataset': 'b', 'split': 'test[:50%]'}}
   noise = {'source': {'name': 'uniform_noise', 'num': 9}, 'weight': 2.0}
@@ -293,9 +307,11 @@ def test_test_is_looked_at_when_all_is_done(run, capsys, tmp_path):
              for figures in toy.evaluations(tmp_path / 'whole').values())
 
 
-def test_nothing_of_the_test_chooses(run, tmp_path):
+def test_nothing_of_the_test_chooses(run, tmp_path, monkeypatch):
   """A test whose classes have changed places: the same checkpoint is the best."""
   workdir = str(tmp_path)
+  # Otherwise labels follow the names of the classes.
+  monkeypatch.setattr(inputs, '_by_class', lambda name, arrays, class_names: arrays)
   train.train(make_config(test=fake(9, 1, 2, 0)), workdir)
   best, last = checkpoint.list_steps(run)
   assert checkpoint.list_steps(tmp_path) == [best, last] and best < last

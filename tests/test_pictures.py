@@ -301,6 +301,34 @@ def test_a_folder_that_is_called_as_a_set_of_tfds(folders, tmp_path, monkeypatch
     assert {config.data.positives.name, config.evals.others.source.name} == {source}
 
 
+def test_folders_of_parts(folders, tmp_path):
+  """Parts without a folder are taken from train; negatives need not have parts."""
+  root = folders.split('/pets,')[0]
+  for k in range(30):
+    part = 'val' if k < 6 else 'train'
+    for name in ('cat', 'dog'):
+      (tmp_path / 'pets' / part / name).mkdir(parents=True, exist_ok=True)
+      (tmp_path / 'pets' / part / name / f'{k}.png').symlink_to(
+          f'{root}/pets/{name}/{k}.png')
+  (tmp_path / 'others').mkdir()
+  (tmp_path / 'others' / 'train').symlink_to(f'{root}/others')
+  for negatives, bounds in ((f'{root}/others', 'all[80%:]'),
+                            (f'{tmp_path}/others', 'train[80%:]')):
+    config = config_file.load('pictures', f'{tmp_path}/pets,{negatives}')
+    assert config.num_classes == 2 and config.evals.others.source.split == bounds
+    assert config.evals.validation.source.split == 'validation'
+    config = runs.resolve(config)
+    found = TASKS['classify'].load(config, 1)
+    sets = inputs.load_evals(config, found.negatives)
+    assert found.pool.label.tolist().count(-1) == 18 and sets['others'].seen
+    assert {name: len(sets[name].arrays.label) for name in (
+        'test', 'validation', 'calibration', 'others')} == {
+            'test': 10, 'validation': 12, 'calibration': 4, 'others': 6}
+    files = [found.positives.files, *(one.arrays.files for name, one in sets.items()
+                                      if one.positive and not one.corrupt)]
+    assert len({*map(str, np.concatenate(files))}) == 60 == sum(map(len, files))
+
+
 @pytest.mark.parametrize('variant, message', [
     ('{0}/pets/cat', r"cat' has no class folders.*at least two.*got 0"),
     ('{0}/one', r"one' has no class folders.*got 1"),

@@ -5,7 +5,9 @@
 
 The file is one of the source 'arrays' (`nat_jax/data/arrays_source.py`). Pictures in
 folders of a folder that is named have the name of the folder as their class; all others
-have none. Pictures are decoded in threads; only their vectors are kept in memory.
+have none. Of a folder with a folder for each part, such as pets/train/cat and
+pets/test/cat, the part is kept too. Pictures are decoded in threads; only their vectors
+are kept in memory.
 """
 
 import collections
@@ -24,6 +26,7 @@ from nat_jax.commands.predict import LISTED, progress
 from nat_jax.commands.predictions import as_text
 from nat_jax.data import picture_paths
 from nat_jax.runtime import backbones, files
+from nat_jax.schema import presets
 
 BATCH = 64  # pictures that the network gets at a time
 
@@ -45,7 +48,7 @@ class Embedded(NamedTuple):
 
 
 def embed(backbone: str, images: Sequence[str], out: str) -> Embedded:
-  """Writes the vectors of pictures, with class and path of each, and the backbone.
+  """Writes the vectors of pictures, with class, part and path, and the backbone.
 
   Args:
     backbone: such as 'timm:resnet50.a1_in1k@model.safetensors', see
@@ -61,14 +64,16 @@ def embed(backbone: str, images: Sequence[str], out: str) -> Embedded:
   _check_out(out)
   picture_paths.check(images)
   network = backbones.build(spec)
-  vectors, names, paths, unreadable = [], [], [], []
+  vectors, names, parts, paths, unreadable = [], [], [], [], []
   for batch in progress(_batches(images, network.spec), images):
-    read = [one for one in batch if not isinstance(one[2], str)]
-    unreadable += [(path, why) for path, _, why in batch if isinstance(why, str)]
+    read = [one for one in batch if not isinstance(one.pixels, str)]
+    unreadable += [(one.path, one.pixels) for one in batch
+                   if isinstance(one.pixels, str)]
     if read:
-      vectors.append(network.embed(np.stack([pixels for _, _, pixels in read])))
-      paths += [path for path, _, _ in read]
-      names += [name for _, name, _ in read]
+      vectors.append(network.embed(np.stack([one.pixels for one in read])))
+      paths += [one.path for one in read]
+      names += [one.name for one in read]
+      parts += [one.part for one in read]
   if not vectors:
     first = ': {}: {}'.format(*unreadable[0]) if unreadable else ''
     raise ValueError(f'not one of {len(unreadable)} pictures can be read{first}')
@@ -79,9 +84,10 @@ def embed(backbone: str, images: Sequence[str], out: str) -> Embedded:
         'are not finite; are its weights damaged?')
   classes = sorted(set(names) - {''})
   number = {name: k for k, name in enumerate(classes)} | {'': -1}
+  known = {'split': np.array(parts, str)} if any(parts) else {}
   files.write_npz(
       out, vector=found, label=np.array([number[name] for name in names], np.int32),
-      names=np.array(classes, str), path=np.array(paths, str),
+      names=np.array(classes, str), path=np.array(paths, str), **known,
       unreadable=np.array([f'{path}: {why}' for path, why in unreadable], str),
       backbone=np.array(json.dumps(network.spec)))
   return Embedded(out, network.spec, collections.Counter(names), unreadable)
@@ -95,28 +101,40 @@ def _check_out(path):
     raise ValueError(f'--out {path}: there is no folder {folder}; create it first')
 
 
-def _batches(images, spec) -> Iterator[list[tuple[str, str, Any]]]:
-  """Yields lists of (path, class or '', uint8 picture or why it is unreadable)."""
+class _Read(NamedTuple):
+  """A picture: path, class or '', part or '', and pixels or why it is unreadable."""
+
+  path: str
+  name: str
+  part: str
+  pixels: Any
+
+
+def _batches(images, spec) -> Iterator[list[_Read]]:
+  """Yields lists of `BATCH` pictures."""
   named, again = itertools.tee(_with_classes(images))
   with warnings.catch_warnings():
     # Pillow warns, without naming the file, of large pictures and of damaged tags in
     # pictures that it nevertheless reads.
     warnings.filterwarnings('ignore', module=r'PIL\.')
     decoded = data.decode_each(
-        (path for path, _ in named), backbones.decoded_size(spec), ahead=2 * BATCH)
-    found = ((as_text(path), name, pixels)
-             for (path, name), (_, pixels) in zip(again, decoded, strict=True))
+        (path for path, *_ in named), backbones.decoded_size(spec), ahead=2 * BATCH)
+    found = (_Read(as_text(path), name, part, pixels)
+             for (path, name, part), (_, pixels) in zip(again, decoded, strict=True))
     while batch := list(itertools.islice(found, BATCH)):
       yield batch
 
 
-def _with_classes(images) -> Iterator[tuple[str, str]]:
-  """Yields (path, class or '') of all pictures that are named."""
+def _with_classes(images) -> Iterator[tuple[str, str, str]]:
+  """Yields (path, class or '', part or '') of all pictures that are named."""
   for one in images:
     folder = os.path.isdir(one)
+    part_of = {name: part for part, name in presets.part_folders(one).items()}
     for path in picture_paths.find([one]):
-      inner = os.path.relpath(path, one).split(os.sep) if folder else ()
-      yield path, as_text(inner[0]) if len(inner) > 1 else ''
+      inner = os.path.relpath(path, one).split(os.sep) if folder else ['']
+      part = part_of.get(inner[0], '')
+      inner = inner[1:] if part else inner
+      yield path, as_text(inner[0]) if len(inner) > 1 else '', part
 
 
 def text(found: Embedded) -> str:

@@ -84,7 +84,8 @@ def arrays(
   # `listing.image` holds the numbers of the rows: only those of the split are copied.
   listing = sources.take_classes(
       sources.Arrays(np.flatnonzero(label >= 0), label[label >= 0], names), classes)
-  chosen = _split(path, listing, split, header.split)
+  parts = None if header.split is None else header.split[listing.image]
+  chosen = sources.split_parts(listing, parts, split, path, 'row')
   taken = listing.image[chosen]
   return sources.Arrays(
       values[taken], listing.label[chosen], listing.names, row=taken)
@@ -109,26 +110,6 @@ def _classes_of(path, header, num, rows):
     return given, header.names
   return (np.where(given < 0, len(header.names), given).astype(np.int32),
           (*header.names, UNLABELLED))
-
-
-def _split(path, listing, split, of_rows):
-  """The rows of `listing` in a split; `of_rows` names the part of each row or is None.
-  """
-  if of_rows is None:
-    return sources.split_classes(listing, split, path, 'row')
-  parts = of_rows[listing.image]
-  known = sorted({*parts.tolist()} - {''})
-  found = []
-  for one in split.split('+'):
-    name, inner = re.fullmatch(r'\s*([^\[]*?)\s*(\[.*)?', one, re.S).groups()
-    if name not in ('all', *known):
-      raise ValueError(
-          f'{path}: ' + names_lib.unknown('split', name, ['all', *known])
-          + '; slices are written train[:80%]')
-    members = np.flatnonzero((parts == name) | (name == 'all'))
-    few = sources.Arrays(listing.image[members], listing.label[members], listing.names)
-    found.append(members[sources.split_classes(few, f'all{inner or ""}', path, 'row')])
-  return np.concatenate(found)
 
 
 def read_header(path: str) -> Header:

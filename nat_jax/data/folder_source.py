@@ -2,6 +2,7 @@
 
     folder('pets', size=32)               # pets/cat/*.jpg, pets/dog/*.png: two classes
     folder('leaflets', size=32)           # a flat folder: all of label 0 (negatives)
+    folder('pets', size=32, split='test') # of pets/train/cat ..., pets/test/cat ...
 
 `nat_jax.data.decode` says how a picture becomes an array of this size.
 """
@@ -20,11 +21,12 @@ from absl import logging
 from nat_jax.data import memory, picture_store, sources
 from nat_jax.data import rows as rows_lib
 from nat_jax.data.decode import Picture, decode
+from nat_jax.names import listed
+from nat_jax.schema import presets
 
 EXTENSIONS = frozenset(
     '.bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
 )
-SPLITS = frozenset(('train', 'val', 'valid', 'validation', 'test'))  # not of classes
 
 
 def folder(
@@ -39,14 +41,17 @@ def folder(
   """Reads the pictures under `path`.
 
   Args:
-    path: a folder whose sub-folders, in sorted order, are the classes, or a flat folder
-      of pictures. Hidden files and files with other extensions are ignored.
+    path: a folder whose sub-folders, in sorted order, are the classes, a flat folder
+      of pictures, or one with a folder of either kind for each part: train, and val (or
+      validation), calibration, test. Hidden files and files with other extensions are
+      ignored.
     size: the side, or (h, w); None: all pictures must have one size.
     mode: 'RGB' (three channels) or 'L' (one, grey).
     split: 'all', or a slice of it ('all[:80%]'). Slices are taken of each class, after
       one fixed shuffle of its files, with bounds rounded to whole pictures: adjacent
       slices (all[:80%], all[80%:]) are disjoint and complete. A flat folder is one
-      class, and can also be sliced by numbers (all[:100]).
+      class, and can also be sliced by numbers (all[:100]). With parts also
+      'train', 'validation', 'calibration' and 'test', and slices of them.
     classes: the classes to keep, by their number in the sorted order; None: all.
     skip_unreadable: whether to skip damaged pictures with a warning.
     lazy: False: all pictures are in memory. 'auto': they are decoded once, kept on disk
@@ -60,14 +65,15 @@ def folder(
 
   Raises:
     ValueError: no such folder, no picture in it or in one of its classes, pictures
-      beside class folders, folders of splits in place of classes, a damaged picture,
-      different sizes, or a split that is not valid or leaves a class without a picture.
+      beside class folders, parts that do not match, a damaged picture, different
+      sizes, or a split that is not valid or leaves a class without a picture.
   """
   size = checked(size, mode)
-  everything = list_pictures(path)  # with paths as images
+  everything, parts = _list(path)  # with paths as images
   listing = sources.take_classes(
       everything._replace(image=np.arange(len(everything.label))), classes)
-  rows = sources.split_classes(listing, split, path, 'picture')
+  parts = None if parts is None else parts[listing.image]
+  rows = sources.split_parts(listing, parts, split, path, 'picture')
   return take_pictures(
       path, everything.image, listing.image[rows], listing.label[rows], listing.names,
       size, mode, skip_unreadable, lazy, f'the split {split!r}')
@@ -268,24 +274,60 @@ def list_pictures(path: str) -> sources.Arrays:
 
   Raises:
     ValueError: no such folder, no picture in it or in one of its classes, pictures
-      beside class folders, or folders of splits in place of classes.
+      beside class folders, or parts that do not match; see `folder`.
   """
+  return _list(path)[0]
+
+
+def _list(path) -> tuple[sources.Arrays, np.ndarray | None]:
+  """(the pictures under `path`, the part of each or None); see `list_pictures`."""
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f'expected a folder of pictures, but {root} is not a folder')
+  folders = presets.part_folders(root)
+  if not folders:
+    return _arrays(_groups(root)), None
+  loose = [one for one in sorted(root.iterdir()) if _is_picture(one)]
+  if loose:
+    raise ValueError(
+        f'{root} holds both folders of parts ({", ".join(folders.values())}) and '
+        f'pictures outside of them ({loose[0].name} ...); move these into a part')
+  groups = {part: _groups(root / name) for part, name in folders.items()}
+  # A flat folder is one class, which has the name of the whole.
+  flat = [part for part in groups if groups[part].keys() == {folders[part]}]
+  if len(flat) == len(groups):
+    groups = {part: {root.name: files}
+              for part, found in groups.items() for files in found.values()}
+  for part, found in groups.items():
+    unknown = [name for name in found if name not in groups['train']]
+    if unknown:
+      raise ValueError(
+          f'{root / folders[part]} holds {listed(unknown)}, which '
+          f'{root / folders["train"]} does not: expected the same classes, each a '
+          f'folder of pictures, in all parts ({", ".join(folders.values())}), of which '
+          'only train needs all of them')
+  names = list(groups['train'])
+  arrays = [_arrays({name: found.get(name, []) for name in names})
+            for found in groups.values()]
+  return arrays[0]._replace(
+      image=np.concatenate([one.image for one in arrays]),
+      label=np.concatenate([one.label for one in arrays]),
+  ), np.repeat([*groups], [len(one.label) for one in arrays]).astype(object)
+
+
+def _groups(root) -> dict[str, list[pathlib.Path]]:
+  """{class: its pictures} in a folder; a flat one is one class of its name."""
   entries = sorted(p for p in root.iterdir() if not p.name.startswith('.'))
-  flat = [p for p in entries if p.is_file() and p.suffix.lower() in EXTENSIONS]
-  folders = [p for p in entries if p.is_dir()]
-  _check_classes(root, folders)
-  groups = {p.name: _pictures(p) for p in folders}
+  flat = [p for p in entries if _is_picture(p)]
+  groups = {p.name: _pictures(p) for p in entries if p.is_dir()}
   if not flat and not any(groups.values()):
     raise ValueError(
         f'{root} holds no picture; expected files with the extensions '
         f'{", ".join(sorted(EXTENSIONS))} in it or in its sub-folders (classes)'
         f'{_must_convert(root)}')
   if not any(groups.values()):
-    groups = {root.name: flat}
-  elif flat:
+    return {root.name: flat}
+  if flat:
     raise ValueError(
         f'{root} holds both class folders and pictures outside of them ({flat[0].name} '
         '...); move these into a class folder, or all pictures into one flat folder'
@@ -296,28 +338,22 @@ def list_pictures(path: str) -> sources.Arrays:
         f'{root}: no picture in the class folder {empty[0]!r}; remove it, or add files '
         f'with the extensions {", ".join(sorted(EXTENSIONS))}'
         f'{_must_convert(root / empty[0])}')
+  return groups
+
+
+def _is_picture(path) -> bool:
+  return (path.is_file() and path.suffix.lower() in EXTENSIONS
+          and not path.name.startswith('.'))
+
+
+def _arrays(groups) -> sources.Arrays:
+  """The files of {class: files}, with the number of their class."""
   files = [file for group in groups.values() for file in group]
   label = np.repeat(np.arange(len(groups)), [len(g) for g in groups.values()])
   # Names that are not UTF-8 get escapes, since reports could not write them.
   names = tuple(
       os.fsencode(name).decode('utf-8', 'backslashreplace') for name in groups)
   return sources.Arrays(np.array(files, object), label.astype(np.int32), names)
-
-
-def _check_classes(root, folders):
-  """Raises ValueError if all folders are called as splits and one holds folders."""
-  found = [p.name for p in folders]
-  if not found or not {name.lower() for name in found} <= SPLITS:
-    return
-  inner = [p for folder in folders for p in sorted(folder.iterdir())
-           if p.is_dir() and not p.name.startswith('.')]
-  if inner:
-    raise ValueError(
-        f'{root}: expected a folder of pictures for each class, got folders of splits, '
-        f'{", ".join(found)}, which hold folders ({inner[0].parent.name}/'
-        f'{inner[0].name} ...). Name the folder of one split, such as {root}/{found[0]}'
-        ', which is split again, or list the pictures in a CSV file with a column '
-        '`split`; see docs/pictures.md')
 
 
 def _others(root):

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nat_jax import names as names_lib
 from nat_jax.data import rows
 from nat_jax.data.memory import check_memory
 
@@ -165,6 +166,43 @@ def split_classes(listing: Arrays, split: str, path: str, what: str) -> np.ndarr
       chosen.append(of_class[part])
       turns.append(np.arange(part.start, part.stop))
   return np.concatenate(chosen)[np.argsort(np.concatenate(turns), kind='stable')]
+
+
+def split_parts(
+    listing: Arrays, parts: np.ndarray | None, split: str, path: str, what: str
+) -> np.ndarray:
+  """The rows of a split where each row may be in a part, such as 'train' or 'test'.
+
+  Args:
+    listing, path, what: see `split_classes`.
+    parts: name of the part of each row, '': of none; None: there are no parts.
+    split: 'all' or a part, slices of these ('train[:80%]') as of `split_classes`, or
+      several of them joined by +. A part other than 'train' may lack classes.
+
+  Returns:
+    int [m], rows of `listing`.
+
+  Raises:
+    ValueError: no such part, or see `split_classes`.
+  """
+  if parts is None:
+    return split_classes(listing, split, path, what)
+  known = sorted({*parts.tolist()} - {''})
+  found = []
+  for one in split.split('+'):
+    name, inner = re.fullmatch(r'\s*([^\[]*?)\s*(\[.*)?', one, re.S).groups()
+    if name not in ('all', *known):
+      raise ValueError(
+          f'{path}: ' + names_lib.unknown('split', name, ['all', *known])
+          + '; slices are written train[:80%]')
+    members = np.flatnonzero((parts == name) | (name == 'all'))
+    label = listing.label[members]
+    some = Arrays(members, label, listing.names)
+    if name not in ('all', 'train'):
+      some = take_classes(some, np.unique(label))
+    rows_ = split_classes(some, f'all{inner or ""}', path, what)
+    found.append(some.image[rows_])
+  return np.concatenate(found)
 
 
 def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:

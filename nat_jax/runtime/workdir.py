@@ -324,10 +324,11 @@ def differing_keys(one: Any, other: Any, prefix: str = '') -> list[str]:
 
 
 def _learned(config):
-  """The keys of a config that affect training or what is evaluated."""
+  """The keys of a config that affect training or what is evaluated, if not default."""
   found = {k: v for k, v in config.items() if k not in FREE_TO_CHANGE}
   if 'evals' in found:
     found['evals'] = {
-        name: {k: v for k, v in entry.items() if k != 'optional'}
+        name: {k: v for k, v in entry.items()
+               if k != 'optional' and (k, v) != ('part', schema.TEST)}
         for name, entry in found['evals'].items()}
   return found

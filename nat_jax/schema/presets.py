@@ -9,8 +9,9 @@ A config lists only the keys that differ from the defaults of `nat_jax.schema`.
 """
 
 import copy
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
@@ -55,6 +56,10 @@ def positive(dataset: str, split: str, **kwargs: Any) -> dict[str, Any]:
 
 
 NOISE = {'source': {'name': 'normal_noise', 'num': 10_000}}  # in normalised space
+
+SHARES = {'train': 60, 'validation': 10, 'calibration': 10, 'test': 20}  # part -> %
+FOLDERS = {  # name of a folder of pictures that stands for a part -> the part
+    **{part: part for part in SHARES}, 'val': 'validation', 'valid': 'validation'}
 
 # The test negatives of the paper's CIFAR-10 and SVHN classifiers (CIFAR-100, ILSVRC,
 # noise), and Tiny-ImageNet.
@@ -138,6 +143,64 @@ def hold_out(
       if shown['source'] == entry['source']:
         evals[other] = {**shown, 'source': source}
   return trained, left, evals
+
+
+def part_splits(named: Collection[str] = (), whole: str = 'all') -> dict[str, str]:
+  """The split of each part of a source: 60, 10, 10 and 20 %, where it does not say.
+
+  Args:
+    named: parts that the source has; the others are taken from its part 'train', in
+      their share of it. (): it has none, and all are shares of the split `whole`.
+    whole: such as 'train' of a data set of tfds.
+
+  Returns:
+    {part: split} of SHARES: {'train': 'train[:90%]', 'validation': 'validation',
+    'calibration': 'train[90%:]', 'test': 'test'} for the three that are named.
+
+  Raises:
+    ValueError: some parts are named, but not 'train'.
+  """
+  if named and 'train' not in named:
+    raise ValueError(
+        f'expected a part train, got only {", ".join(named)}; add one, or name none')
+  base = 'train' if named else whole
+  taken = [part for part in SHARES if part not in named and part != 'train']
+  splits, bound = {}, 100
+  for part in reversed(taken):
+    end, bound = '' if bound == 100 else f'{bound}%', bound - SHARES[part]
+    splits[part] = f'{base}[{bound}%:{end}]'
+  splits['train'] = f'{base}[:{bound}%]' if taken else base
+  return {part: splits.get(part, part) for part in SHARES}
+
+
+def part_folders(path: str | os.PathLike) -> dict[str, str]:
+  """The folders of parts in a folder of pictures, such as pets/train and pets/val.
+
+  A folder has parts if the names of all its folders are in FOLDERS, in upper or lower
+  case, and one is 'train'. Hidden folders are left out.
+
+  Args:
+    path: of the folder.
+
+  Returns:
+    {part: name of its folder}, in the order of SHARES; {}: no parts, or no folder.
+
+  Raises:
+    ValueError: two folders of one part.
+  """
+  if not os.path.isdir(path):
+    return {}
+  inner = sorted(one.name for one in os.scandir(path)
+                 if one.is_dir() and one.name[0] != '.')
+  parts = [FOLDERS.get(name.lower()) for name in inner]
+  if None in parts or 'train' not in parts:
+    return {}
+  found = dict(zip(parts, inner, strict=True))
+  if len(found) < len(inner):
+    raise ValueError(
+        f'{os.fspath(path)}: expected one folder for each part, got {", ".join(inner)};'
+        ' join or rename those of one part')
+  return {part: found[part] for part in SHARES if part in found}
 
 
 def _part(source, percent):

@@ -48,25 +48,61 @@ def test_class_folders(tmp_path):
   np.testing.assert_array_equal(shown, some.label)
 
 
-@pytest.mark.parametrize('splits', [('train', 'val'), ('Test', 'Train'), ('train',)])
-def test_folders_of_splits_are_no_classes(tmp_path, splits):
-  for split in splits:
-    for name in ('cat', 'dog'):
-      save(tmp_path / split / name / '1.png', plain())
-  with pytest.raises(
-      ValueError, match=rf'{tmp_path}: .* splits, {", ".join(splits)}, which hold '
-      rf'folders \({splits[0]}/cat .*such as {tmp_path}/{splits[0]}.*CSV .*`split`'):
+def greys(path, **kwargs):
+  """(greys of the pictures, class names of the same)."""
+  out = read(path, mode='L', **kwargs)
+  return out.image[:, 0, 0, 0].tolist(), [out.names[k] for k in out.label]
+
+
+def test_folders_of_parts(tmp_path):
+  """Labels are of the classes of train, whichever of them a part has."""
+  held = {('Train', 'cat'): (1, 2), ('Train', 'dog'): (3, 4), ('Train', 'owl'): (5, 6),
+          ('val', 'owl'): (7,), ('test', 'dog'): (8, 9), ('test', 'owl'): (10, 11)}
+  for (part, name), values in held.items():
+    for grey in values:
+      save(tmp_path / part / name / f'{grey}.png', plain([grey] * 3))
+  assert read(tmp_path).names == ('cat', 'dog', 'owl')
+  assert sorted(greys(tmp_path)[0]) == list(range(1, 12))
+  for split, (greys_, names) in {
+      'train': ([1, 2, 3, 4, 5, 6], ['cat'] * 2 + ['dog'] * 2 + ['owl'] * 2),
+      'validation': ([7], ['owl']),
+      'test': ([8, 9, 10, 11], ['dog'] * 2 + ['owl'] * 2),
+      'validation+test': ([7, 8, 9, 10, 11], ['owl', 'dog', 'dog', 'owl', 'owl'])
+  }.items():
+    found = sorted(zip(*greys(tmp_path, split=split), strict=True))
+    assert found == list(zip(greys_, names, strict=True)), split
+  halves = [greys(tmp_path, split=split)[0] for split in ('train[:50%]', 'train[50%:]')]
+  assert [len(half) for half in halves] == [3, 3]
+  assert sorted(sum(halves, [])) == [1, 2, 3, 4, 5, 6]
+  some = read(tmp_path, split='test', classes=(2, 0))  # owls first; it has no cat
+  assert some.names == ('owl', 'cat') and some.label.tolist() == [0, 0]
+  with pytest.raises(ValueError, match="split 'val'.*all, test, train, validation"):
+    read(tmp_path, split='val')
+
+
+def test_flat_folders_of_parts_are_one_class(tmp_path):
+  for part, grey in (('train', 1), ('test', 2)):
+    save(tmp_path / part / '1.png', plain([grey] * 3))
+    (tmp_path / part / '.hidden').mkdir()
+  assert read(tmp_path).names == (tmp_path.name,)
+  assert greys(tmp_path, split='test') == ([2], [tmp_path.name])
+
+
+@pytest.mark.parametrize('extra, message', [
+    ('test/cow/1.png', r"test holds cow, which .*train does not"),
+    ('test/1.png', "test holds .*, which .*train does not"),
+    ('1.png', r"folders of parts \(train, val\) and pictures outside of them \(1.png"),
+    ('validation/cat/1.png', 'one folder for each part, got train, val, validation'),
+    ('cat/1.png', None)])
+def test_folders_that_are_no_parts(extra, message, tmp_path):
+  for part in ('train', 'val'):
+    save(tmp_path / part / 'cat' / '1.png', plain())
+  save(tmp_path / extra, plain())
+  if message is None:  # with others they are classes
+    assert read(tmp_path).names == ('cat', 'train', 'val')
+    return
+  with pytest.raises(ValueError, match=message):
     read(tmp_path)
-  assert read(tmp_path / splits[0]).names == ('cat', 'dog')
-  save(tmp_path / 'cat' / '1.png', plain())
-  assert read(tmp_path).names == tuple(sorted(('cat', *splits)))
-
-
-def test_classes_may_be_called_as_splits(tmp_path):
-  for name in ('test', 'train'):  # of railways
-    save(tmp_path / name / '1.png', plain())
-    (tmp_path / name / '.hidden').mkdir()
-  assert read(tmp_path).names == ('test', 'train')
 
 
 def test_flat_folder_is_one_class(tmp_path):
