@@ -416,11 +416,17 @@ def test_interpolation_leads_from_sample_to_sample(copy):
   found = toy.arrays(copy / 'generated' / f'samples_step{STEPS}_seed0_num8.npz')
   samples = generate.Samples(found['image'], found['label'], found['z'])
   images = generate.interpolation(
-      gan, samples, [0, 2, 4, 6], [1, 3, 5, 7], 0).reshape(4, 10, *SHAPE)
+      gan, samples, [0, 2, 4, 6], [1, 3, 5, 7], 0, 0.0).reshape(4, 10, *SHAPE)
   # Neighbouring steps are nearer than the ends.
   steps = np.abs(np.diff(images.astype(int), axis=1)).mean((2, 3, 4))
   ends = np.abs(images[:, -1].astype(int) - images[:, 0]).mean((1, 2, 3))
   assert (steps.mean(1) < ends).all()
+  # The other noise of the batch is truncated too: sample 0 is in the same batch again.
+  path = generate.generate(str(copy), num=8, truncation=0.5)
+  short = generate.Samples(*map(toy.arrays(path).get, generate.Samples._fields))
+  first = generate.interpolation(gan, short, [0], [1], 0, 0.5)[0]
+  np.testing.assert_array_equal(first, short.image[0])
+  assert (generate.interpolation(gan, short, [0], [1], 0, 0.0)[0] != first).any()
 
 
 def test_rows_of_interpolations_are_of_all_given_classes():
@@ -500,13 +506,16 @@ def test_neighbours_and_whether_it_is_memorising(done, copy, monkeypatch, capsys
 def test_predefined_labels_are_given_to_the_generator(tmp_path):
   workdir = untrained(
       tmp_path, make_config(trainer__labels='predefined', loss={'name': 'ac_gan'}))
-  by_name = toy.arrays(
-      generate.generate(workdir, num=5, labels=['pattern 2', 'pattern 0']))
-  assert by_name['label'].tolist() == [2, 0, 2, 0, 2]
-  every = toy.arrays(generate.generate(workdir, num=5, interpolate=2))
-  assert every['label'].tolist() == [0, 1, 2, 0, 1]
-  np.testing.assert_array_equal(by_name['z'], every['z'])
-  assert not np.array_equal(by_name['image'], every['image'])
+  every = toy.arrays(generate.generate(workdir, num=90, interpolate=2))
+  assert every['label'].tolist() == [0, 1, 2] * 30
+  for classes in ([0], [1], [2, 0], [2, 1, 0]):
+    found = toy.arrays(generate.generate(
+        workdir, num=5, labels=[f'pattern {c}' for c in classes]))
+    assert found['label'].tolist() == np.resize(classes, 5).tolist()
+    # The generator sees batches of all classes, whichever are kept.
+    rows = [3 * (i // len(classes)) + c for i, c in enumerate(np.resize(classes, 5))]
+    for key in ('image', 'z'):
+      np.testing.assert_array_equal(found[key], every[key][rows])
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -519,6 +528,7 @@ def test_predefined_labels_are_given_to_the_generator(tmp_path):
     (dict(num=3, interpolate=2), r'\b2\b.*interpolation.*\b4\b.*num=3'),
     (dict(labels=[3]), r'labels.*0\.\.2 \(pattern 0, pattern 1, pattern 2\).*\b3$'),
     (dict(labels=['-1']), r'labels.*0\.\.2\b.*-1'),
+    (dict(labels=['--3']), r"labels.*0\.\.2\b.*'--3'"),
     (dict(labels=['dog']), r"labels.*0\.\.2\b.*'dog'"),
     (dict(labels=[]), 'labels'),
 ])

@@ -7,8 +7,9 @@ Variants, each also with `_small`:
 
     hinge_sn  SN-GAN: the hinge loss and spectral norm in the discriminator, no labels.
               Settings as in the authors' code, but for the generator's batch, which is
-              64 and not 128: 50,000 updates of the generator, five of the discriminator
-              for each, Adam 2e-4 decaying to 0 with b1 = 0 and b2 = 0.9.
+              64 and not 128, and for pixels, to which no noise is added: 50,000
+              updates of the generator, five of the discriminator for each, Adam 2e-4
+              decaying to 0 with b1 = 0 and b2 = 0.9.
     sagan     SAGAN: self-attention and spectral norm in both networks, labels by
               projection and conditional BatchNorm. The authors have no settings for
               32x32 images: learning rates 1e-4 and 4e-4 with b1 = 0 and one update each

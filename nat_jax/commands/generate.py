@@ -61,8 +61,10 @@ def generate(
     workdir: of the run.
     num: number of samples.
     labels: classes, by index or by name, in turn. A conditional generator
-      (trainer.labels='predefined') is given them; otherwise samples are drawn until the
-      discriminator predicts each class often enough. None: classes are not selected.
+      (trainer.labels='predefined') is given all classes in turn, as in training, since
+      its BatchNorm uses the statistics of a batch, and samples of these are kept;
+      otherwise samples are drawn until the discriminator predicts each class often
+      enough. None: classes are not selected.
     seed: of the noise.
     step: of the checkpoint; None: the newest.
     interpolate: number of rows of a sheet, each an interpolation on the sphere from one
@@ -111,7 +113,7 @@ def generate(
   sheet(samples.image[:SHOWN], f'sheet_{tag}', COLUMNS // turns * turns,
         *_classes_shown(gan, Samples(*(x[:SHOWN] for x in samples)), wanted))
   for name, images, what, captions in _sheets_of_rows(
-      gan, samples, (first, last), truncations, wanted, seed):
+      gan, samples, (first, last), truncation, truncations, wanted, seed):
     sheet(images, f'{name}_{tag}', COLUMNS, what, captions)
   line = ''
   if search:
@@ -128,14 +130,14 @@ def generate(
   return path
 
 
-def _sheets_of_rows(gan, samples, ends, truncations, wanted, seed):
+def _sheets_of_rows(gan, samples, ends, truncation, truncations, wanted, seed):
   """Yields (name, images, what they are, captions) of sheets with COLUMNS columns."""
   first, last = ends
   if first:
     texts = [text for i, j in zip(first, last, strict=True)
              for text in (f'sample {i}', *[''] * (COLUMNS - 2), f'{j}')]
     yield (f'interpolation{len(first)}',
-           interpolation(gan, samples, first, last, seed),
+           interpolation(gan, samples, first, last, seed, truncation),
            'interpolations on the sphere, from one sample to another', texts)
   if truncations:
     texts = [text for value in truncations
@@ -188,24 +190,25 @@ def _classes_shown(gan, samples, wanted):
 
 
 def interpolation(
-    gan, samples: Samples, first: Sequence[int], last: Sequence[int], seed: int
+    gan, samples: Samples, first: Sequence[int], last: Sequence[int], seed: int,
+    truncation: float,
 ) -> np.ndarray:
   """Interpolates on the sphere between samples.
 
-  Each column is generated in its own batch, padded with fixed independent noise, so
-  that BatchNorm statistics are those of independent samples, as in training.
+  Each column is generated in its own batch, padded with the same noise of all classes,
+  so that BatchNorm statistics are nearly those of independent samples, as in training.
 
   Args:
     gan: the restored run.
     samples: that are interpolated.
     first, last: numbers of the samples at the ends of each row; the class labels, where
       given, are those of `first`.
-    seed: of the padding noise.
+    seed, truncation: of the padding noise.
 
   Returns:
     uint8 images [rows * COLUMNS, h, w, c], row by row.
   """
-  sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
+  sample = _truncated_sampler(gan, truncation)
   labels = samples.label[first] if _predefined(gan) else None
   images = [
       sample(gan.state, len(first), seed, labels,
@@ -236,12 +239,18 @@ def truncation_rows(
   shape = COLUMNS, gan.config['generator']['latent']
   images = []
   for value in truncations:
-    config = {**gan.config, 'measures': {**gan.config['measures'], 'truncation': value}}
-    sample = generation.make_sampler(config, gan.trainer, gan.mesh)
+    sample = _truncated_sampler(gan, value)
     # An infinite bound makes the quantiles those of normal noise.
     z = generation.draw_noise(np.random.default_rng(seed), shape, value or math.inf)
     images.append(sample(gan.state, COLUMNS, seed, labels, z))
   return np.concatenate(images)
+
+
+def _truncated_sampler(gan, truncation):
+  """`make_sampler`, with a truncation other than that of the run's evaluations."""
+  measures = {**gan.config['measures'], 'truncation': truncation}
+  return generation.make_sampler(
+      {**gan.config, 'measures': measures}, gan.trainer, gan.mesh)
 
 
 def _ends(rows, turns, num):
@@ -286,8 +295,9 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 def _draw(gan, num, seed, wanted, truncation) -> Samples:
   """The first `num` samples of the seed's noise; with `wanted`, of these classes."""
-  stream = _stream(gan, seed, wanted, truncation)
-  if wanted is None or _predefined(gan):
+  stream, given = _stream(gan, seed, truncation), _predefined(gan)
+  every = list(range(gan.config['num_classes']))
+  if wanted is None or given and wanted.tolist() == every:
     found = [next(stream)]
     while sum(len(batch.z) for batch in found) < num:
       found.append(next(stream))
@@ -297,7 +307,7 @@ def _draw(gan, num, seed, wanted, truncation) -> Samples:
   found = {c: [] for c in turns}
   while missing := {gan.class_names[c] if gan.class_names else c: n for c in found
                     if (n := turns.count(c) - len(found[c])) > 0}:
-    if drawn >= MOST * num:
+    if drawn >= MOST * num and not given:
       raise ValueError(
           f'the discriminator predicted some classes for too few of {drawn} samples; '
           f'missing: {missing}. Ask for other classes or for fewer samples, use '
@@ -308,17 +318,17 @@ def _draw(gan, num, seed, wanted, truncation) -> Samples:
       if c in found:
         found[c].append(tuple(part[i] for part in batch))
   image, label, z = zip(*(found[c].pop(0) for c in turns), strict=True)
-  if jax.process_index() == 0:
+  if jax.process_index() == 0 and not given:
     print(f'{num} samples of {drawn} that were drawn: the discriminator selected them')
   return Samples(np.stack(image), np.asarray(label, np.int32), np.stack(z))
 
 
-def _stream(gan, seed, wanted, truncation):
-  """Yields batches of samples; a conditional generator gets the classes in turn."""
+def _stream(gan, seed, truncation):
+  """Yields batches of samples; a conditional generator gets all classes in turn."""
   size = generation.sampling_batch(gan.config, gan.mesh)
   sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
   latent, label = gan.config['generator']['latent'], np.full(size, -1, np.int32)
-  turns = itertools.cycle(() if wanted is None else wanted.tolist())
+  turns = itertools.cycle(range(gan.config['num_classes']))
   rng, classify = np.random.default_rng(seed), None
   if 'logits' in gan.trainer.heads:
     classify = inference.make_predict(gan.trainer.heads['logits'], gan.mesh, size)
@@ -346,7 +356,7 @@ def _wanted(labels, gan):
   for label in labels:
     if label in names:
       label = names.index(label)
-    elif isinstance(label, str) and label.strip().lstrip('-').isdigit():
+    elif isinstance(label, str) and label.strip().removeprefix('-').isdigit():
       label = int(label)
     if isinstance(label, str) or not 0 <= label < k:
       known = f' ({", ".join(names)})' if names else ''

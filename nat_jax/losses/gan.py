@@ -84,7 +84,8 @@ def wgan(num_classes: int) -> GanObjective:
   """The unconditional Wasserstein GAN; one score l, which is not a logit.
 
   D: -l (real), l (fake, negative). G: -l. D's loss has a minimum only among functions
-  of bounded slope: it needs the penalty `gradient` (WGAN-GP) or spectral norm.
+  of bounded slope: it needs the penalty `gradient` (WGAN-GP) or spectral norm. l has no
+  zero: only differences of it have a meaning.
 
   Reference: Arjovsky, Chintala, Bottou, "Wasserstein Generative Adversarial Networks",
   ICML 2017.
@@ -94,7 +95,8 @@ def wgan(num_classes: int) -> GanObjective:
       1, None,
       real=lambda outputs, labels, marginal: -outputs[:, 0],
       fake=lambda outputs, labels, marginal: outputs[:, 0],
-      gen=lambda outputs, labels, marginal: -outputs[:, 0])._replace(bounded=False)
+      gen=lambda outputs, labels, marginal: -outputs[:, 0],
+  )._replace(bounded=False, realness=terms.unknown)
 
 
 def label_gan(num_classes: int) -> GanObjective:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from nat_jax import names
 from nat_jax.losses import gan
+from nat_jax.losses import gan_terms as terms
 from nat_jax.losses.gan_terms import GanObjective, Passes
 from nat_jax.task import Axis, Pass
 
@@ -121,7 +122,7 @@ def mmd(
   return GanObjective(
       num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True,
       # D's outputs are features: only distances between them have a meaning.
-      realness=lambda outputs: jnp.full(len(outputs), jnp.nan))
+      realness=terms.unknown)
 
 
 def relativistic(num_classes: int) -> GanObjective:
@@ -162,7 +163,10 @@ def relativistic(num_classes: int) -> GanObjective:
     among_real = jax.nn.softplus(score(real) - f)
     return mean([(among_real, real.weight)], axis) + jax.nn.softplus(r - score(fake))
 
-  return GanObjective(1, None, disc, gen, ('fake', 'real'), whole_batch=True)
+  return GanObjective(
+      1, None, disc, gen, ('fake', 'real'), whole_batch=True,
+      # Only differences of l have a meaning.
+      realness=terms.unknown)
 
 
 BATCH = {

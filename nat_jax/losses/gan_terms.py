@@ -138,6 +138,11 @@ def largest(logits: jax.Array) -> jax.Array:
   return jax.nn.softmax(logits).max(1)
 
 
+def unknown(outputs: jax.Array) -> jax.Array:
+  """NaN, [n, d] -> [n]: outputs that say nothing of an example without others."""
+  return jnp.full(len(outputs), jnp.nan)
+
+
 def check_num_classes(name: str, num_classes: int) -> None:
   """Raises ValueError for an objective `name` with fewer than two classes."""
   if num_classes < 2:

@@ -182,8 +182,8 @@ def memorisation(
   """Whether samples repeat training images, beside images that were held out.
 
   With d(x, A) the distance of x to the nearest image of A:
-    repeats         = share of samples x with d(x, train) < q, where q is such that this
-                      holds for the share `share` of the held-out images
+    repeats         = share of samples x with d(x, train) <= q, where q is such that
+                      this holds for the share `share` of the held-out images
     nearer_training = share of samples with d(x, train') < d(x, held_out'), ties half;
                       train' and held_out' are equally many images, drawn at random
 
@@ -225,7 +225,7 @@ def memorisation(
   limit = np.quantile(distance(held_out, train), share)
   fewer = min(len(train), len(held_out))
   one, other = (distance(x, drawn(some, fewer)) for some in (train, held_out))
-  return {'repeats': float((own < limit).mean()),
+  return {'repeats': float((own <= limit).mean()),
           'nearer_training': float(((one < other) + (one == other) / 2).mean())}
 
 

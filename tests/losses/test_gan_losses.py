@@ -301,7 +301,8 @@ def test_realness_is_what_each_kind_of_discriminator_takes_for_real():
       'gan': (1, 1 / 2), 'label_gan': (2, 3 / 8), 'am_gan': (2, 3 / 8),
       'ac_gan': (2, 1 / 2), 'nat_gan': (3, 5 / 8), 'cat_gan': (3, 5 / 8),
       'cat_gan_springenberg': (3, 5 / 8), 'nat_gan_unlabelled': (3, 5 / 8),
-      'implicit_gan': (3, 8 / 9), 'mmd': (1, np.nan)}
+      'implicit_gan': (3, 8 / 9), 'mmd': (1, np.nan), 'wgan': (1, np.nan),
+      'relativistic': (1, np.nan)}
   found = jax.jit(lambda o: {
       name: losses.make_gan_objective({'name': name}, num_classes).realness(o)
       for name, (num_classes, _) in cases.items()})(np.log(np.float32([[1, 2, 5]])))

@@ -460,6 +460,10 @@ def test_memorisation_of_points_on_a_line():
   found = metrics.memorisation(
       np.array([[0.5], [11], [20], [13]]), train, held_out, share=0.5)
   assert found == {'repeats': 3 / 4, 'nearer_training': 2 / 4}  # two ties
+  # Copies count, also if as many held-out points are copies.
+  also = metrics.memorisation(
+      train, train, np.concatenate([held_out, train]), share=0.5)
+  assert also['repeats'] == 1
   copies = metrics.memorisation(train, train, held_out)
   assert copies == {'repeats': 1, 'nearer_training': 1}
   assert metrics.memorisation(held_out, train, held_out)['nearer_training'] == 0

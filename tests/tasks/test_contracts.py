@@ -2,6 +2,7 @@
 penalties, stacked generators, a third network, weights that are differentiated."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import toy
 from nat_jax import losses, models, registry
 from nat_jax.task import GLOBAL, Pass
 from nat_jax.tasks import classify, gaan, gan
+from nat_jax.tasks.gan import evaluate
 
 NUM_CLASSES, SHAPE = toy.NUM_CLASSES, (4, 4, 1)
 STACKED = {'name': 'stacked', 'generator': {'name': 'mlp_generator', 'widths': (8,)},
@@ -176,19 +178,26 @@ def test_penalties_of_a_linear_discriminator():
 
 
 def test_stacked_generators_take_turns():
-  generator = toy.gan_nets(SHAPE, 1, STACKED)['generator']
-  z = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+  four = {**STACKED, 'num': 4}
+  generator = toy.gan_nets(SHAPE, 1, four)['generator']
+  z = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
   params = jax.device_get(jax.jit(generator.init)(jax.random.key(1), z)['params'])
   images = np.asarray(jax.jit(generator.apply)({'params': params}, z))
   one = models.MLPGenerator(latent=4, image_shape=SHAPE, widths=(8,))
   inner, = params.values()
-  assert {x.shape[0] for x in jax.tree.leaves(inner)} == {2}
-  for copy in range(2):
+  assert {x.shape[0] for x in jax.tree.leaves(inner)} == {4}
+  for copy in range(4):
     expected = jax.jit(one.apply)(
-        {'params': jax.tree.map(lambda x: x[copy], inner)}, z[copy::2])  # noqa: B023
-    np.testing.assert_allclose(images[copy::2], expected, atol=1e-6)
-  with pytest.raises(ValueError, match=r'\b2\b.*\b5\b'):
+        {'params': jax.tree.map(lambda x: x[copy], inner)}, z[copy::4])  # noqa: B023
+    np.testing.assert_allclose(images[copy::4], expected, atol=1e-6)
+  with pytest.raises(ValueError, match=r'\b4\b.*\b5\b'):
     generator.apply({'params': params}, z[:5])
+  state = jax.eval_shape(make_trainer(generator=four).init, jax.random.key(0))
+  assert {x.shape[0] for x in jax.tree.leaves(state.nets['gen'].params)} == {4}
+  for devices, size in ((1, 100), (2, 104), (8, 128)):
+    mesh = types.SimpleNamespace(devices=np.zeros(devices))
+    config = {'generator': four, 'measures': {'batch_size': 100}}
+    assert evaluate.sampling_batch(config, mesh) == size
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,8 @@ def with_data(**changes):
     (dict(loss={'name': 'nat'}), ['loss', 'negatives', 'cross_entropy']),
     (dict(discriminator={'name': 'mlp_discriminator', 'batch_norm': True}),
      ['other examples', 'set discriminator.batch_norm=False']),
+    (dict(discriminator={'name': 'mlp_discriminator', 'projection': 4}),
+     ['given it', 'set discriminator.projection=0']),
     (dict(discriminator={'name': 'mlp_discriminator', 'kernels': 2}),
      ['other examples', 'set discriminator.kernels=0']),
     (dict(trainer={'name': 'semi_supervised', 'fake_weight': -1.0}),

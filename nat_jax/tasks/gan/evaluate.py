@@ -105,8 +105,12 @@ def sampler_of(run: Run) -> Callable[..., np.ndarray]:
 
 
 def sampling_batch(config: Mapping[str, Any], mesh) -> int:
-  """Returns `measures.batch_size`, rounded up to a multiple of the device count."""
-  return -(-config['measures']['batch_size'] // mesh.devices.size) * mesh.devices.size
+  """`measures.batch_size`, rounded up so that devices and stacked generators share it.
+  """
+  generator = config['generator']
+  copies = generator['num'] if generator['name'] == 'stacked' else 1
+  unit = mesh.devices.size * copies
+  return -(-config['measures']['batch_size'] // unit) * unit
 
 
 def make_evaluator(

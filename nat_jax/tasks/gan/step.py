@@ -236,7 +236,8 @@ def average(decay: float, ema: dict[str, Any], gen: Net) -> dict[str, Any]:
 def init(setup: Setup, key: jax.Array) -> State:
   """Returns the initial `State` of the networks 'gen' and 'disc'."""
   gen_key, disc_key, step_key = jax.random.split(key, 3)
-  z, label = jnp.zeros((2, setup.generator.latent)), jnp.zeros(2, jnp.int32)
+  num = 2 * getattr(setup.generator, 'num', 1)  # of stacked generators
+  z, label = jnp.zeros((num, setup.generator.latent)), jnp.zeros(num, jnp.int32)
   gen_variables = setup.generator.init(gen_key, z, labels=label)
   gen_params = gen_variables['params']
   variables = dict(setup.discriminator.init(

@@ -141,7 +141,11 @@ def semi_supervised(**settings: Any) -> task.Trainer:
 
 
 def _check_alone(discriminator):
-  """Raises ValueError if the prediction of an example depends on other examples."""
+  """Raises ValueError if a prediction needs other examples, or the example's label."""
+  if getattr(discriminator, 'projection', False):
+    raise ValueError(
+        'expected a discriminator that predicts the class, got one that is given it; '
+        'set discriminator.projection=0')
   if getattr(discriminator, 'mixes', False):
     settings = {'batch_norm': False, 'kernels': 0}
     change = ' and '.join(f'discriminator.{name}={value}'
