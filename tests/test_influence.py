@@ -197,11 +197,16 @@ def test_mislabelled_positives_are_the_most_harmful(mislabelled, method):
 def test_tracin_is_the_derivative_of_the_output_layer(tmp_path):
   """Where there is no other layer, no momentum, and one update per checkpoint, up to
   terms of second order."""
-  config = make_config(
-      model={'name': 'mlp', 'depth': 0}, steps=3, ema_decay=0.0,
-      optimizer={'name': 'sgd', 'momentum': 0.0, 'nesterov': False},
-      schedule={'name': 'constant', 'learning_rate': 1e-4}, run__checkpoint_every=1)
-  train.train(config, str(tmp_path / 'run'))
+  weights = (4.0, 1.0, 0.25)
+  for name, changes in (('run', {}), ('weighted', {'data__class_weights': weights})):
+    config = make_config(
+        model={'name': 'mlp', 'depth': 0}, steps=3, ema_decay=0.0,
+        optimizer={'name': 'sgd', 'momentum': 0.0, 'nesterov': False},
+        schedule={'name': 'constant', 'learning_rate': 1e-4}, run__checkpoint_every=1,
+        **changes)
+    train.train(config, str(tmp_path / name))
+  label = TASKS['classify'].load(runs.resolve(config)).pool.label
+  factor = np.where(label < 0, 1, np.array([*weights, 1])[label])
   for of in (OF['loss'], OF['accuracy']):
     exact, cheap = (influence.influence(str(tmp_path / 'run'), of, method)
                     for method in influence.METHODS)
@@ -210,6 +215,10 @@ def test_tracin_is_the_derivative_of_the_output_layer(tmp_path):
     assert cheap.soft == pytest.approx(exact.soft, rel=1e-5)
     assert cheap.hard == pytest.approx(exact.hard, abs=1e-6)
     assert cheap.checkpoints == [1, 2, 3]
+    for one in (exact, cheap):  # what is left out is what the weight multiplies
+      found = influence.influence(str(tmp_path / 'weighted'), of, one.method)
+      np.testing.assert_allclose(found.value, factor * one.value, rtol=0.05,
+                                 atol=0.01 * np.abs(found.value).max())
 
 
 def test_the_command_writes_files_that_a_config_takes(workdir, monkeypatch, capsys):

@@ -155,9 +155,11 @@ def influence(
     used = [one for one in checkpoint.list_steps(workdir) if one <= run.step]
     slope, soft, hard = kind.approximate(run, workdir, inputs, target, used)
     difference = None
+  # Left out is weight 0 in place of that of its class (data.class_weights).
+  weight = 1.0 if inputs.pool.weight is None else inputs.pool.weight
   sign = 1 if target.higher else -1
   return Influence(
-      config, run.step, method, target, sign * slope, _count(inputs, run.step),
+      config, run.step, method, target, sign * slope * weight, _count(inputs, run.step),
       _parts(config, inputs), inputs.pool, inputs.class_names, soft, hard, difference,
       used)
 
