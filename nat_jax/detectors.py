@@ -30,7 +30,7 @@ FITTED = 'calibration_fit.npz'  # in the workdir, beside calibration.json
 NUM_TRAIN = 10_000  # most training positives that scores are fitted to
 SEED = 0  # of the samples of training positives and of test images
 NEIGHBOURS = 50
-ODIN = dict(temperature=1000.0, epsilon=0.0014)
+ODIN = dict(temperature=1000.0, epsilon=0.0014)  # epsilon: of pixels in [0, 1]
 
 
 class Outputs(NamedTuple):
@@ -153,10 +153,13 @@ def make_program(
   one = np.zeros((1, *restored.shape), np.uint8)
   widths = [jax.eval_shape(head, state, one).shape[1] for head in several]
   if odin:
-    normalise = functools.partial(
-        data.normalise, mean=config['data']['mean'], std=config['data']['std'])
+    mean, std = (np.asarray(config['data'][key], np.float32) for key in ('mean', 'std'))
+    # Vectors are standardised: a step of all columns alike.
+    unit = 1.0 if data.is_vectors(restored.shape) else std.reshape(1, 1, 1, -1)
     several.append(odin_head(
-        _float32_logits(restored), config['num_classes'], normalise, **ODIN))
+        _float32_logits(restored), config['num_classes'],
+        functools.partial(data.normalise, mean=mean, std=std),
+        **{**ODIN, 'epsilon': ODIN['epsilon'] / unit}))
   predict = inference.make_predict(
       lambda state, images: jnp.concatenate(
           [head(state, images) for head in several], axis=1),
@@ -287,7 +290,8 @@ def read_fit(workdir: str, score: str, about: Mapping[str, Any]) -> Fit | None:
 
 def odin_head(
     head: Callable[[Any, jax.Array], jax.Array], num_classes: int,
-    normalise: Callable[[jax.Array], jax.Array], temperature: float, epsilon: float,
+    normalise: Callable[[jax.Array], jax.Array], temperature: float,
+    epsilon: float | np.ndarray,
 ) -> Callable[[Any, jax.Array], jax.Array]:
   """Makes a head that returns the logits of ODIN's perturbed images.
 
@@ -298,7 +302,7 @@ def odin_head(
     num_classes: outputs 0..num_classes-1 are classes.
     normalise: of uint8 images, as in training; returns float32 images as they are.
     temperature: T.
-    epsilon: size of the perturbation, in normalised units.
+    epsilon: size of the perturbation, in normalised units: a number or [1, 1, 1, c].
 
   Returns:
     (state, images) -> logits [n, k] of the perturbed images.

@@ -15,7 +15,7 @@ from nat_jax.commands import calibrate, export
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import selective
 from nat_jax.schema import presets
-from nat_jax.tasks.classify import rule
+from nat_jax.tasks.classify import inputs, rule
 
 TEST = toy.fake(1, num=80, classes=(0, 1, 2))
 CALIBRATION = TEST | {'seed': 2, 'num': 160}  # 120 images
@@ -90,6 +90,14 @@ def test_figures_are_those_of_the_calibration_part(workdir):
   curve = np.array(found['risk_coverage'])
   assert curve[-1] == pytest.approx([1, 1 - found['accuracy']['share']])
   assert 'costs' not in found
+
+
+def test_noise_is_not_that_of_the_test(workdir):
+  run = runs.restore(workdir)
+  sets = calibrate._load(workdir, run)
+  test = inputs.load_evals(run.config, {}, ['test'])
+  one, other = (each['noise'].arrays.image for each in (sets, test))
+  assert one.shape == other.shape and (one != other).any((1, 2, 3)).all()
 
 
 def test_text_has_the_figures(workdir):

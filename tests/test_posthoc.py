@@ -12,6 +12,7 @@ from nat_jax import data, detectors, runs, train
 from nat_jax.commands import posthoc
 from nat_jax.metrics import confidences
 from nat_jax.models import MODELS
+from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.task import Run
 from nat_jax.tasks import TASKS
@@ -41,6 +42,25 @@ def test_odin_moves_towards_the_prediction():
   there = images + np.array([0.01, -0.01], np.float32).reshape(2, 1, 1, 1)
   np.testing.assert_allclose(moved(state, images), plain(state, there), rtol=1e-6)
   np.testing.assert_array_equal(still(state, images), plain(state, images))
+
+
+@pytest.mark.parametrize('shape, std, expected', [
+    ((2, 2, 2), (0.25, 0.5), (0.0056, 0.0028)), ((2,), (0.25, 0.5), 0.0014)])
+def test_odin_moves_pixels_by_a_part_of_their_range(shape, std, expected, monkeypatch):
+  """The step is that of the authors' code, epsilon / std in normalised units."""
+  steps = []
+  monkeypatch.setattr(detectors, 'odin_head', lambda *args, temperature, epsilon: (
+      steps.append((temperature, epsilon)) or (lambda state, images: images)))
+  config = runs.resolve(presets.experiment(
+      num_classes=3, model={'name': 'mlp', 'width': 2, 'depth': 1},
+      data=dict(mean=(0.5, 0.5), std=std)))
+  trainer = TASKS['classify'].build(config, shape, runs.OTHERS)
+  state = jax.eval_shape(trainer.init, jax.random.key(0))
+  mesh = parallel.make_mesh()
+  detectors.make_program(Run(config, shape, (), trainer, state, 1, mesh), odin=True)
+  (temperature, epsilon), = steps
+  assert temperature == 1000
+  np.testing.assert_allclose(np.squeeze(epsilon), expected, rtol=1e-6)
 
 
 def test_odin_moves_images_in_float32():

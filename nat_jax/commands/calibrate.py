@@ -24,6 +24,7 @@ from nat_jax.runtime import files
 from nat_jax.tasks.classify import inputs, rule
 
 Outputs = tuple[np.ndarray, np.ndarray | None]  # logits [n, k], score [n] or None
+OTHER_SEED = 2**31  # added to the seeds of synthetic negatives of other parts
 CURVE = 100  # most points of the risk-coverage curve in calibration.json
 
 
@@ -97,8 +98,8 @@ def _check(accept, score, costs):
 def _load(workdir, restored):
   """The sets of part 'calibration', and synthetic negatives like its positives.
 
-  Synthetic negatives of other parts are made again, from the calibration positives, so
-  that no image of another part is used.
+  Synthetic negatives of other parts are made again, from the calibration positives and
+  another seed, so that no image of another part is used.
   """
   config = restored.config
   name = inputs.references(config).get(schema.CALIBRATION)
@@ -112,7 +113,9 @@ def _load(workdir, restored):
       config, {}, [schema.CALIBRATION], runs.OTHERS, restored.class_names)
   for each, spec in config['evals'].items():
     if each not in sets and spec['source']['name'] in data.SYNTHETIC:
-      arrays = data.load(spec['source'], like=sets[name].arrays)
+      source = dict(spec['source'])
+      source['seed'] = (source.get('seed', 0) + OTHER_SEED) % 2**32
+      arrays = data.load(source, like=sets[name].arrays)
       sets[each] = inputs.EvalSet(
           arrays, False, inputs.is_seen(config, spec), 0, schema.CALIBRATION)
   return sets

@@ -24,6 +24,7 @@ NORMAL = 'normal'
 CHANNELS, PERIODS = 4, (25.0, 61.0)  # of the generated series
 SEGMENT = 25  # time steps of a generated anomaly
 FASTER = 2.0  # factor of the wrong frequency
+JITTER = 0.25  # most that a row may be off its time step, in time steps
 
 
 class Reading(NamedTuple):
@@ -292,6 +293,10 @@ def _time_steps(path, column, lines, reading):
   steps = np.round(length / time_step).astype(int)
   if steps.min() < 1:
     refuse(int(np.argmin(steps)), 'the time step is too short',
+           f'Resample the series to even time steps of {time_step:g}')
+  uneven = np.abs(length / time_step - steps)
+  if uneven.max() > JITTER:
+    refuse(int(np.argmax(uneven > JITTER)), 'there is no whole number of time steps',
            f'Resample the series to even time steps of {time_step:g}')
   if steps.max() - 1 > reading.fill:
     k = int(np.argmax(steps - 1 > reading.fill))

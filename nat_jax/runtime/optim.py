@@ -126,8 +126,9 @@ def muon(
 ) -> optax.GradientTransformation:
   """Muon for kernels, as matrices of outputs by all else; Adam for biases and norms.
 
-  W <- W - rate (U V' + weight_decay W), with U S V' the gradient's Nesterov average:
-  all directions of a kernel are learned at one rate, which pays in few updates.
+  W <- W - rate (c U V' + weight_decay W), with U S V' the gradient's Nesterov average
+  and c = sqrt(max(1, outputs / inputs)): all directions of a kernel are learned at one
+  rate, which pays in few updates.
 
   Args:
     learning_rate: of the kernels.

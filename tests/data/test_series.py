@@ -128,6 +128,7 @@ def test_short_gaps_are_interpolated(tmp_path):
     ('time,a\n0,1\n1,2\n3,3\n4,4', {}, '', 'line 4: 1 time steps are missing'),
     ('time,a\n0,1\n1,2\n1,3', {}, '', 'line 4: time does not increase.*Sort'),
     ('time,a\n0,1\n1,2\n1.2,3\n2.2,1', {}, '', 'line 4: the time step is too short'),
+    ('time,a\n0,1\n1,2\n2.2,3\n3.6,1\n4.6,1', {}, '', 'line 5: there is no whole num'),
     ('time,a\nx,1\n1,2', {}, '', "line 2: the column of time 'time'.*'x'.*time_format"),
     ('time,a\n31/12/2015,1\n1/1/2016,2', {}, '', "line 2.*'31/12/2015'.*%d/%m/%Y"),
     ('time,a\n0,1\n1,two\n2,3', {}, '', "line 3: the column 'a'.*finite.*'two'"),

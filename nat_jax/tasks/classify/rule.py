@@ -16,7 +16,7 @@ import numpy as np
 from scipy import special
 
 from nat_jax import names, schema
-from nat_jax.metrics import selective
+from nat_jax.metrics import detection, selective
 from nat_jax.runtime import files, results
 from nat_jax.tasks.classify import inputs
 
@@ -293,5 +293,4 @@ def _default_threshold(workdir, config, step, keep):
         f'has {found}; give --threshold (from Python threshold=), or run: python -m '
         f'nat_jax.main --mode=calibrate --workdir {workdir} --step {step}, or: python '
         f'-m nat_jax.main --mode=evaluate --workdir {workdir} --step {step}')
-  # 'lower' returns one of the scores, so that at least the share `keep` reaches it.
-  return float(np.quantile(scores['score'], 1 - keep, method='lower'))
+  return detection.threshold_at_recall(scores['score'], keep)
