@@ -88,7 +88,8 @@ def pair(treat, draw, batch, key, confidence, axis):
   """
   if treat is not None:
     batch = treat(batch, key, confidence, axis)
-  order_key, part_key, noise_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+  order_key, part_key, noise_key = jax.random.split(
+      jax.random.fold_in(key, treatments.PAIRS), 3)
   num = len(batch['label'])
   images, labels, weight = (
       axis.gather(batch[name]) for name in ('image', 'label', 'weight'))

@@ -20,6 +20,7 @@ import optax
 from nat_jax import data, registry, task
 from nat_jax.models import heads
 from nat_jax.tasks.classify import step as supervised
+from nat_jax.tasks.classify import treatments
 
 TURNS = 4
 
@@ -78,7 +79,7 @@ def turn(treat, batch, key, confidence, axis):
   """Adds 'turn' [n], a random number of quarter turns, to a batch."""
   if treat is not None:
     batch = treat(batch, key, confidence, axis)
-  keys = axis.keys(jax.random.fold_in(key, TURNS), len(batch['label']))
+  keys = axis.keys(jax.random.fold_in(key, treatments.TURN), len(batch['label']))
   draw = jax.vmap(lambda k: jax.random.randint(k, (), 0, TURNS))
   return {**batch, 'turn': draw(keys)}
 

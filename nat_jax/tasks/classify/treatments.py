@@ -26,6 +26,8 @@ Batch = dict[str, jax.Array]
 Treatment = Callable[[Batch, jax.Array, Callable[..., jax.Array], Axis], Batch]
 
 _PURPOSE = 2**32 - 1  # larger than the index of any example
+# Purposes of a key of treatments, of which an example has the key of its index.
+PAIRS, TURN = 2**32 - 3, 2**32 - 4
 _CELLS = 1024  # cells of the quantile table of the Beta distribution
 
 
