@@ -45,7 +45,7 @@ from nat_jax.runtime import (
 )
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.task import Evaluator, Trainer
-from nat_jax.tasks import TASKS
+from nat_jax.tasks import TASKS, unchanged
 
 BESIDES = 10_000_000  # bytes on disk for figures, report, eval.json and folders
 RECORD = 1000  # bytes on disk per record, in metrics.jsonl and TensorBoard events
@@ -268,9 +268,11 @@ def open_run(
   Raises:
     ValueError, OSError: see `train`.
   """
-  workdirs.check(workdir, config, overwrite)
+  moved = workdirs.check(workdir, config, overwrite)
   task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
   inputs = task.load(config, mesh.devices.size, runs.OTHERS)
+  known = unchanged.record(
+      workdir, config, inputs, not moved and bool(checkpoint.list_steps(workdir)))
   trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
@@ -288,6 +290,7 @@ def open_run(
       + config['steps'] // run['log_every'] * RECORD)
   processes.barrier('workdir')
   if not jax.process_index():
+    unchanged.write(workdir, known)
     evaluator.start()
 
   manager = runs.open_checkpoints(workdir, config)

@@ -21,6 +21,7 @@ from nat_jax.metrics import selective
 from nat_jax.reports import tables
 from nat_jax.reports.tables import percent
 from nat_jax.runtime import files
+from nat_jax.tasks import unchanged
 from nat_jax.tasks.classify import inputs, rule
 
 Outputs = tuple[np.ndarray, np.ndarray | None]  # logits [n, k], score [n] or None
@@ -109,6 +110,9 @@ def _load(workdir, restored):
         f'no positive evaluation set of part {schema.CALIBRATION!r}. Add one to evals '
         'and train again (presets.hold_out takes it from the training data), or give '
         'predict a threshold: --mode=predict --threshold T')
+  chosen = {each: spec for each, spec in config['evals'].items()
+            if spec.get('part') == schema.CALIBRATION}
+  unchanged.check(workdir, config, chosen, runs.OTHERS)
   sets = inputs.load_evals(
       config, {}, [schema.CALIBRATION], runs.OTHERS, restored.class_names)
   for each, spec in config['evals'].items():

@@ -15,7 +15,7 @@ from nat_jax.commands import flags, report
 from nat_jax.runtime import checkpoint, files
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.task import Inputs
-from nat_jax.tasks import TASKS
+from nat_jax.tasks import TASKS, unchanged
 
 
 def evaluate_run(
@@ -50,6 +50,7 @@ def evaluate_run(
   if out:
     measured = _measured_as(restored, config)
     _check_folder(out)
+  unchanged.check(workdir, restored.config, measured.get('evals', {}), runs.OTHERS)
   inputs = Inputs(None, None, restored.shape, restored.class_names)
   evaluator = TASKS[measured['task']].evaluator(
       measured, out or workdir, inputs, restored.trainer, restored.mesh, runs.OTHERS)

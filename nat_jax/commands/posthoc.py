@@ -26,6 +26,7 @@ from nat_jax.metrics import detection_metrics
 from nat_jax.reports import tables
 from nat_jax.runtime import files, writers
 from nat_jax.tasks import images as images_lib
+from nat_jax.tasks import unchanged
 from nat_jax.tasks.classify import inputs
 
 POSTHOC = 'posthoc.json'
@@ -74,7 +75,7 @@ def posthoc(
   if set(chosen) - set(detectors.UNFITTED):
     train, num_train = detectors.sample(
         images_lib.load_sets(config, False)[0], detectors.NUM_TRAIN)
-  sets = _test_sets(restored)
+  sets = _test_sets(workdir, restored)
   taken = {name: detectors.sample(one.arrays, per_set) for name, one in sets.items()}
   report = _Report(num_train[0] + work * sum(used for _, (used, _) in taken.values()))
   if work > 1:
@@ -116,8 +117,9 @@ def posthoc(
   return content
 
 
-def _test_sets(restored):
+def _test_sets(workdir, restored):
   """The sets of part 'test', but for corrupted images."""
+  unchanged.check(workdir, restored.config, restored.config['evals'], runs.OTHERS)
   sets = inputs.load_evals(
       restored.config, parts=[schema.TEST], others=runs.OTHERS,
       class_names=restored.class_names)

@@ -53,6 +53,7 @@ from nat_jax.data.sources import (
     fake,
     split_slices,
     take_classes,
+    take_rows,
     take_split,
 )
 from nat_jax.data.stream import Stream, apart, make_stream
@@ -71,8 +72,8 @@ __all__ = [
     'make_augment', 'make_pool', 'make_stream', 'moments', 'nearest', 'normal_noise',
     'normalise', 'patch_shuffle', 'perceptual_hashes', 'picture_paths', 'pixel_permute',
     'quantise', 'read_cache', 'read_header', 'read_pictures', 'split_slices',
-    'standardise', 'table', 'take_classes', 'take_split', 'uniform_noise',
-    'write_cache',
+    'standardise', 'table', 'take_classes', 'take_rows', 'take_split',
+    'uniform_noise', 'write_cache',
     'SERIES', 'Reading', 'Series', 'load_series', 'windows',
     'ZERO_SHOT', 'ZeroShot', 'check_zero_shot',
 ]

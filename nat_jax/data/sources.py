@@ -228,6 +228,14 @@ def take_classes(arrays: Arrays, classes: Sequence[int] | None) -> Arrays:
   return Arrays(rows.select(arrays.image, chosen), label.astype(np.int32), names)
 
 
+def take_rows(arrays: Arrays, chosen: np.ndarray) -> Arrays:
+  """The rows int [m] of all that is known of a set; images on disk are not read."""
+  return arrays._replace(
+      image=rows.select(arrays.image, chosen), label=arrays.label[chosen],
+      **{key: value[chosen] for key in ('files', 'hashes', 'row')
+         if (value := getattr(arrays, key)) is not None})
+
+
 def take_few(arrays: Arrays, per_class: int | None, seed: int) -> Arrays:
   """Keeps `per_class` random images of each class; None keeps all.
 

@@ -22,7 +22,7 @@ from nat_jax import data, names, runs, train
 from nat_jax.influence import adjoint, classifiers, gans, targets
 from nat_jax.runtime import checkpoint
 from nat_jax.task import Inputs, Run
-from nat_jax.tasks import TASKS, subsets
+from nat_jax.tasks import TASKS, subsets, unchanged
 
 METHODS = ('exact', 'tracin')
 MEMORY = 2.0  # GB for training states
@@ -133,7 +133,8 @@ def influence(
 
   Raises:
     ValueError: no checkpoint, or a metric, method or budget that is not valid; for
-      'exact' a network with BatchNorm, or an optimiser without a derivative.
+      'exact' a network with BatchNorm, or an optimiser without a derivative; or
+      training examples that have changed.
   """
   if method not in METHODS:
     raise ValueError(names.unknown('--method', method, METHODS))
@@ -147,6 +148,7 @@ def influence(
     kind.check(run)
     adjoint.plan(run.step, _num_bytes(run.state), memory * adjoint.GB)
   inputs = TASKS[config['task']].load(config, run.mesh.devices.size, runs.OTHERS)
+  unchanged.record(workdir, config, inputs, True)
   if method == 'exact':
     measure = kind.measure(run, target)
     slope, soft, hard, difference = _exact(run, inputs, kind, measure, memory, tell)

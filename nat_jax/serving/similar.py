@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nat_jax import data, runs
+from nat_jax.names import listed
 from nat_jax.runtime import inference
 from nat_jax.task import Run
 from nat_jax.tasks import images
@@ -81,6 +82,10 @@ def _sample(run, most):
   """(images [n, h, w, c], n names, number of positives, which come first)."""
   positives, negatives = images.load_sets(
       run.config, inputs.uses_negatives(run.config), runs.OTHERS)
+  if run.class_names and positives.names not in ((), tuple(run.class_names)):
+    raise ValueError(
+        f'the training positives are of the classes {listed(positives.names)} now, and '
+        f'the classifier was trained on {listed(run.class_names)}')
   rng = np.random.default_rng(0)
 
   def take(arrays, limit):

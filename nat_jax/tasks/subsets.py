@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from nat_jax import data, names
-from nat_jax.data import rows as rows_lib
 from nat_jax.runtime import files
 
 POSITIVES = 'positives'
@@ -123,8 +122,8 @@ def apply(
       raise ValueError(
           f'data.drop and data.keep leave no example of the set {name!r}; remove the '
           'set from the config, or name fewer of its rows')
-    found[name] = arrays if len(rows) == len(arrays.label) else arrays._replace(
-        image=rows_lib.select(arrays.image, rows), label=arrays.label[rows])
+    found[name] = (arrays if len(rows) == len(arrays.label) else
+                   data.take_rows(arrays, rows))
   return found
 
 

@@ -1,0 +1,144 @@
+"""Whether the training examples of a run are still those that it was trained on.
+
+    record(workdir, config, inputs, going_on)    # before a training goes on
+    check(workdir, config, config['evals'])      # before an evaluation
+
+The parts of a run are often shares of one folder or file. If it grows, the shares take
+other examples, and a test or a calibration would use some that were trained on. So a
+run keeps, in data.json, what its training sets were: the number of their examples, and
+a checksum of labels and names of files, or of vectors.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nat_jax import data
+from nat_jax.runtime import files
+from nat_jax.task import Inputs, Others
+from nat_jax.tasks import images, subsets
+
+RECORD = 'data.json'
+CHANGING = ('folder', 'table', 'arrays')  # sources of files that a user may change
+
+
+def fingerprint(arrays: data.Arrays) -> dict[str, int]:
+  """The number of examples, and a checksum of what tells them apart.
+
+  Pictures are told apart by their paths, examples in memory by their content.
+  """
+  crc32 = zlib.crc32(np.ascontiguousarray(arrays.label, np.int32))
+  if arrays.files is not None:
+    for path in arrays.files:
+      crc32 = zlib.crc32(os.fsencode(path) + b'\0', crc32)
+  elif isinstance(arrays.image, np.ndarray):
+    crc32 = zlib.crc32(np.ascontiguousarray(arrays.image), crc32)
+  return {'n': len(arrays.label), 'crc32': crc32}
+
+
+def record(
+    workdir: str, config: Mapping[str, Any], inputs: Inputs, going_on: bool
+) -> dict[str, Any]:
+  """Returns the content of data.json; see `write`.
+
+  Args:
+    workdir: of a run, which may be new.
+    config: of the run.
+    inputs: of the run.
+    going_on: whether a training in the workdir goes on.
+
+  Raises:
+    ValueError: a training set of the training that goes on was another one.
+  """
+  specs = _training_sources(config)
+  sets = {subsets.POSITIVES: inputs.positives, **(inputs.negatives or {})}
+  found = {name: fingerprint(arrays) for name, arrays in sets.items()
+           if arrays is not None and specs.get(name, {}).get('name') in CHANGING}
+  saved = _read(workdir) if going_on else {}
+  for name in saved.keys() & found.keys():
+    if saved[name] != found[name]:
+      raise ValueError(
+          f'{_differs(workdir, name, specs[name], found[name], saved[name])}. Put back '
+          'what it was, or train in another --workdir; what is saved here stays')
+  return found | saved
+
+
+def write(workdir: str, content: Mapping[str, Any]) -> None:
+  """Writes data.json, unless no training set comes from a source that may change."""
+  if content and jax.process_index() == 0:
+    files.write_json(os.path.join(workdir, RECORD), content)
+
+
+def check(
+    workdir: str, config: Mapping[str, Any], evals: Mapping[str, Mapping[str, Any]],
+    others: Others | None = None,
+) -> None:
+  """Checks that evaluation sets hold no examples that the run was trained on.
+
+  Only training sets that share a folder or file with an evaluation set are read again.
+
+  Args:
+    workdir: of a run. One without data.json is not checked.
+    config: of the run.
+    evals: entries of the key `evals`; those without a source are left out.
+    others: opens the runs that negatives are drawn from.
+
+  Raises:
+    ValueError: a training set is not what the run was trained on.
+  """
+  specs = _training_sources(config)
+  for name, saved in _read(workdir).items():
+    sharing = [each for each, entry in evals.items()
+               if name in specs and _share(entry.get('source', {}), specs[name])]
+    if not sharing:
+      continue
+    arrays = images.load_source(config, specs[name], others=others)
+    found = fingerprint(subsets.apply(config['data'], {name: arrays})[name])
+    if found != saved:
+      raise ValueError(
+          f'{_differs(workdir, name, specs[name], found, saved)}. The sets '
+          f'{", ".join(sharing)} are shares of it too, and may now hold examples that '
+          'were trained on. Put back what it was, or give these sets a folder of their '
+          "own (docs/pictures.md, 'Your own classes and negatives')")
+
+
+def _training_sources(config):
+  """{name of a training set: its source} of a run on images."""
+  settings = config['data']
+  found = {name: entry['source']
+           for name, entry in settings.get('negatives', {}).items()}
+  if 'positives' in settings:
+    found[subsets.POSITIVES] = settings['positives']
+  return found
+
+
+def _share(one, other) -> bool:
+  """Whether two sources are shares of the same examples of one folder or file."""
+  if any(one.get(key) != other.get(key) for key in ('name', 'path')):
+    return False
+  # A part that has a folder, or rows, of its own is no share of the training part.
+  parts = [re.match(r'\w*', spec.get('split', 'all'))[0] for spec in (one, other)]
+  return 'all' in parts or parts[0] == parts[1]
+
+
+def _differs(workdir, name, spec, found, saved):
+  """The beginning of a message."""
+  num = (f'{found["n"]:,} examples, and {saved["n"]:,} when it was trained on'
+         if found['n'] != saved['n'] else
+         f'{found["n"]:,} examples as before, but not the same ones, or of other '
+         'classes')
+  return (f'{workdir}: the training set {name!r}, of {spec["path"]}, has changed: it '
+          f'has {num}')
+
+
+def _read(workdir):
+  try:
+    return files.read_json(
+        os.path.join(workdir, RECORD), 'remove it, and the data are not checked')
+  except (FileNotFoundError, NotADirectoryError):
+    return {}
