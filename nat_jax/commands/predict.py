@@ -142,6 +142,8 @@ def predict(
   top = min(top, len(names))
   settings = {
       'images': list(images), 'share': list(share), 'step': clf.run.step,
+      # Relative paths are of other pictures in another folder.
+      'folder': '' if all(map(os.path.isabs, images)) else os.getcwd(),
       'crc32': clf.crc32, **promise.rule._asdict(), 'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
@@ -160,6 +162,8 @@ def predict(
       raise ValueError('no picture is named: the list is empty' if share[1] == 1 else
                        f'there are fewer than {share[0]} pictures, so that the share '
                        f'{share[0]}/{share[1]} is empty')
+    if any(map(picture_paths.is_list, images)):
+      rows.check_named()  # a list may be another one now
     shown = list(rows) if rows.total() <= LISTED else []
     rows.finish()
   path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''

@@ -87,7 +87,6 @@ class Rows:
     self.path, self.file, self.settings = path, file, settings
     self.counts: collections.Counter = collections.Counter()
     self.errors: list[tuple[str, str]] = []
-    self.seen = np.empty(0, np.uint64)
     hashes = array.array('Q')
     end = 0
     for start, row in _read(file):
@@ -102,7 +101,9 @@ class Rows:
     if not end:
       self._write([settings])
     self.resumed = len(hashes)
-    self.seen = np.sort(np.frombuffer(hashes, np.uint64)) if hashes else self.seen
+    self.seen = np.unique(np.frombuffer(hashes, np.uint64) if hashes else
+                          np.empty(0, np.uint64))
+    self.named = np.zeros(len(self.seen), bool)  # those that `has` was asked for
 
   def _check_settings(self, found):
     if found == self.settings:
@@ -118,7 +119,18 @@ class Rows:
     """Whether an interrupted prediction has left a row of this file."""
     key = np.uint64(_hash(as_text(path)))
     place = np.searchsorted(self.seen, key)
-    return bool(place < len(self.seen) and self.seen[place] == key)
+    found = bool(place < len(self.seen) and self.seen[place] == key)
+    if found:
+      self.named[place] = True
+    return found
+
+  def check_named(self) -> None:
+    """Raises ValueError if `has` was not asked for all rows that were left."""
+    if not self.named.all():
+      raise ValueError(
+          f'{self.file.name} holds the rows of an unfinished prediction, and '
+          f'{(~self.named).sum():,} of them are of pictures that the list does not '
+          'name: finish it with its own list, remove it, or write elsewhere with --out')
 
   def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """Appends rows with 'file', 'verdict', 'class', 'probability', 'score' and 'top',

@@ -9,6 +9,7 @@ one by one: no more than the names of one folder, or the matches of one pattern,
 memory, since these are sorted.
 """
 
+import codecs
 import glob
 import os
 import sys
@@ -28,7 +29,7 @@ def check(named: Sequence[str]) -> None:
   for one in named:
     if one == STDIN:
       continue
-    if _is_list(one):
+    if is_list(one):
       if not os.path.isfile(one[1:]):
         raise ValueError(f'{one}: {one[1:]} is not a file; expected a list of pictures')
     elif next(find([one]), None) is None:
@@ -51,7 +52,7 @@ def find(named: Sequence[str]) -> Iterator[str]:
   for one in named:
     if one == STDIN:
       yield from _lines(sys.stdin.buffer)
-    elif _is_list(one):
+    elif is_list(one):
       with open(one[1:], 'rb') as file:
         yield from _lines(file)
     elif os.path.exists(one):
@@ -61,13 +62,15 @@ def find(named: Sequence[str]) -> Iterator[str]:
         yield from _expand(path)
 
 
-def _is_list(named):
-  return named.startswith('@') and not os.path.exists(named)
+def is_list(named: str) -> bool:
+  """Whether it stands for a list of files: '@FILE' or '-'."""
+  return named == STDIN or named.startswith('@') and not os.path.exists(named)
 
 
 def _lines(file):
   """The paths in an open list, of any bytes; empty lines are skipped."""
-  for line in file:
+  for k, line in enumerate(file):
+    line = line.removeprefix(codecs.BOM_UTF8) if k == 0 else line
     path = os.fsdecode(line.rstrip(b'\r\n'))
     if path:
       yield path
