@@ -75,6 +75,11 @@ def export(
     raise ValueError(
         '--mode=export takes classifiers of pictures; the inputs of this one have the '
         f'shape {list(clf.run.shape)}')
+  if clf.basis.rule.score not in rule.ON_DEVICE:
+    raise ValueError(
+        f'calibration.json is for the score {clf.basis.rule.score!r}, which needs more '
+        'than the logits of a picture; calibrate for one of the scores that '
+        f'--mode=export takes, {", ".join(rule.ON_DEVICE)}, or give --threshold')
   if clf.basis.note:
     print(clf.basis.note)
   promise = predict.promised(clf)

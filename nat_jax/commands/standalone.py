@@ -108,6 +108,8 @@ def main(argv: Sequence[str]) -> None:
   Raises:
     SystemExit: with status 1 after all lines, if a picture cannot be classified.
   """
+  for stream in (sys.stdout, sys.stderr):  # names of files and classes of any bytes
+    stream.reconfigure(errors='backslashreplace')
   usage = f'usage: python load.py model.zip PICTURE ...\n\n{__doc__}'
   if not argv:
     sys.exit(usage)

@@ -221,7 +221,10 @@ def _label(path, label, names):
         f'{path}: {LABEL!r} must be -1 (none) or a number of a class, at most {most}, '
         f'got {label.min()}..{label.max()}')
   if not named:
-    names = range(int(label.max(initial=-1)) + 1)
+    names, rows = np.unique(label[label >= 0], return_inverse=True)
+    numbered = np.full(label.shape, -1, np.int32)
+    numbered[label >= 0] = rows
+    label = numbered
   return label.astype(np.int32), tuple(map(str, names))
 
 
@@ -242,7 +245,8 @@ def _read_csv(path, header_only):
   except (ValueError, UnicodeError) as error:  # pandas' ParserError is a ValueError
     raise ValueError(f'{path} cannot be read as CSV ({error})') from None
   values = None if header_only else _columns(path, table, numbers)
-  text = {name: table[name].to_numpy(str) for name in special[:2] if name in table}
+  text = {name: table[name].str.strip().to_numpy(str) for name in special[:2]
+          if name in table}
   label = text.get(LABEL)
   if label is not None and all(
       re.fullmatch(r'-1|\d{1,6}|', one) for one in label.tolist()):

@@ -11,6 +11,7 @@ antialiased) and centre-cropped. Of an animation the first frame is used.
 This file imports numpy and Pillow only, because exported models contain a copy of it.
 """
 
+import contextlib
 import os
 
 import numpy as np
@@ -55,7 +56,9 @@ def fit(image: Image.Image, size: tuple[int, int] | None, mode: str) -> np.ndarr
 
 
 def _prepare(image, size, mode):
-  image = ImageOps.exif_transpose(image)
+  image.load()  # raises if the picture is damaged
+  with contextlib.suppress(Exception):  # malformed EXIF says nothing of the rotation
+    image = ImageOps.exif_transpose(image)
   if image.mode.startswith(('I', 'F')):  # Pillow would clip these at 255
     image = _to_8_bits(image)
   if image.has_transparency_data:

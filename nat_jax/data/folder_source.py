@@ -342,7 +342,7 @@ def _groups(root) -> dict[str, list[pathlib.Path]]:
 
 
 def _is_picture(path) -> bool:
-  return (path.is_file() and path.suffix.lower() in EXTENSIONS
+  return (not path.is_dir() and path.suffix.lower() in EXTENSIONS
           and not path.name.startswith('.'))
 
 
@@ -371,14 +371,14 @@ def _must_convert(root):
 
 
 def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(p for p in map(pathlib.Path, walk_pictures(root)) if p.is_file())
+  return sorted(map(pathlib.Path, walk_pictures(root)))
 
 
 def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
   """Yields the paths of the pictures at any depth below a folder, folder by folder.
 
-  Hidden files and folders, and links to folders, are left out. No more than the names
-  of one folder are in memory.
+  Hidden files and folders are left out, and folders that were walked already by
+  another link to them. No more than the names of one folder are in memory.
   """
   for folder, names in _walk(root):
     for name in names:
@@ -388,6 +388,10 @@ def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
 
 def _walk(root):
   """(folder, names of its files) at any depth, in order, without what is hidden."""
-  for folder, inner, names in os.walk(root):
-    inner[:] = sorted(name for name in inner if not name.startswith('.'))
+  walked = set()
+  for folder, inner, names in os.walk(root, followlinks=True):
+    walked.add(os.path.realpath(folder))
+    inner[:] = sorted(
+        name for name in inner if not name.startswith('.')
+        and os.path.realpath(os.path.join(folder, name)) not in walked)
     yield folder, sorted(name for name in names if not name.startswith('.'))

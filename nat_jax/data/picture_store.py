@@ -25,6 +25,7 @@ import math
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -38,6 +39,7 @@ from nat_jax.data import cache, near_duplicates, rows
 
 FOLDER = 'pictures'  # in the root of the cache
 IMAGES, HASHES, UNREADABLE = 'image.npy', 'hashes.npy', 'unreadable.json'
+UNUSED = 2 * 24 * 3600  # seconds after which pictures that have changed are removed
 _CHUNK = 256  # pictures whose hashes are computed at a time
 
 # (paths, (h, w), mode) -> (path, uint8 [h, w, c] or the reason why not) of each.
@@ -87,9 +89,10 @@ def open_store(
     with filelock.FileLock(above / '.lock', fallback_to_soft=False):
       if not folder.exists():
         _fill(folder, name, [os.fspath(file) for file in files], size, mode, decode)
-        for old in above.iterdir():
-          if old.is_dir() and old != folder:
+        for old in above.iterdir():  # a run that reads it may be under way
+          if old.is_dir() and old.stat().st_mtime < time.time() - UNUSED:
             shutil.rmtree(old, ignore_errors=True)
+      os.utime(folder)
   except (OSError, NotImplementedError) as error:  # the latter: a disk without locks
     raise OSError(
         f'decoded pictures cannot be kept in {folder} ({error}); free some room, let '
@@ -170,8 +173,11 @@ def _read(folder, shape) -> Store:
 
 
 def _about(file):
-  """What changes when a file does."""
-  found = os.stat(file)
+  """What changes when a file does; of a link to nothing its name."""
+  try:
+    found = os.stat(file)
+  except FileNotFoundError:
+    return os.fspath(file)
   return f'{os.fspath(file)}\0{found.st_size}\0{found.st_mtime_ns}'
 
 

@@ -174,7 +174,7 @@ def read_rows(path: str) -> tuple[list[dict[str, str]], list[int]]:
     raise ValueError(f'expected a table of pictures, but there is no file {path!r}')
   try:
     with open(path, encoding='utf-8-sig', newline='') as file:
-      reader = csv.DictReader(file, restkey='')
+      reader = csv.DictReader(file, restkey='', skipinitialspace=True)
       columns = [name.strip() for name in reader.fieldnames or ()]
       _check_columns(path, columns)
       reader.fieldnames, rows, lines = columns, [], []

@@ -45,7 +45,8 @@ class Table(NamedTuple):
   def markdown(self) -> str:
     """The title and a Markdown table, padded with spaces so as to be read as text."""
     rows = [line for row in self.rows for line in _folded(row)]
-    columns = list(zip(self.header, *rows, strict=True))
+    columns = [[text.replace('|', '\\|') for text in column]
+               for column in zip(self.header, *rows, strict=True)]
     for i, column in enumerate(columns):
       width = max(3, *map(len, column))  # of a rule that Markdown knows as one
       rule = '-' * width if i < self.left else '-' * (width - 1) + ':'

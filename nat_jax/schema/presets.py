@@ -59,7 +59,8 @@ NOISE = {'source': {'name': 'normal_noise', 'num': 10_000}}  # in normalised spa
 
 SHARES = {'train': 60, 'validation': 10, 'calibration': 10, 'test': 20}  # part -> %
 FOLDERS = {  # name of a folder of pictures that stands for a part -> the part
-    **{part: part for part in SHARES}, 'val': 'validation', 'valid': 'validation'}
+    **{part: part for part in SHARES}, 'training': 'train', 'testing': 'test',
+    **dict.fromkeys(('val', 'valid', 'dev'), 'validation')}
 
 # The test negatives of the paper's CIFAR-10 and SVHN classifiers (CIFAR-100, ILSVRC,
 # noise), and Tiny-ImageNet.
@@ -186,21 +187,37 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
     {part: name of its folder}, in the order of SHARES; {}: no parts, or no folder.
 
   Raises:
-    ValueError: two folders of one part.
+    ValueError: two folders of one part; or folders of parts, and others beside them.
   """
-  if not os.path.isdir(path):
-    return {}
-  inner = sorted(one.name for one in os.scandir(path)
-                 if one.is_dir() and one.name[0] != '.')
+  inner = _folders(path)
   parts = [FOLDERS.get(name.lower()) for name in inner]
-  if None in parts or 'train' not in parts:
+  if 'train' not in parts:
     return {}
+  others = [name for name, part in zip(inner, parts, strict=True) if part is None]
+  if others:
+    classes = _folders(os.path.join(path, inner[parts.index('train')]))
+    alike = [name for name in others
+             if {*classes} & {*_folders(os.path.join(path, name))}]
+    if not alike and len(inner) - len(others) == 1:
+      return {}  # a class of this name
+    raise ValueError(
+        f'{os.fspath(path)}: expected folders of classes, or of parts '
+        f'({", ".join(FOLDERS)}), got both: {", ".join(inner)}; rename '
+        f'{(alike or others)[0]} if it is a part, or move it away')
   found = dict(zip(parts, inner, strict=True))
   if len(found) < len(inner):
     raise ValueError(
         f'{os.fspath(path)}: expected one folder for each part, got {", ".join(inner)};'
         ' join or rename those of one part')
   return {part: found[part] for part in SHARES if part in found}
+
+
+def _folders(path):
+  """The names of the folders in a folder, in order, without hidden ones."""
+  if not os.path.isdir(path):
+    return []
+  return sorted(one.name for one in os.scandir(path)
+                if one.is_dir() and one.name[0] != '.')
 
 
 def _part(source, percent):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax.data import list_pictures, load, read_pictures
+from nat_jax.data import list_pictures, load, picture_paths, read_pictures
 
 
 def save(path, image, **kwargs):
@@ -93,16 +93,55 @@ def test_flat_folders_of_parts_are_one_class(tmp_path):
     ('test/1.png', "test holds .*, which .*train does not"),
     ('1.png', r"folders of parts \(train, val\) and pictures outside of them \(1.png"),
     ('validation/cat/1.png', 'one folder for each part, got train, val, validation'),
-    ('cat/1.png', None)])
+    ('more/1.png', r'of parts \(.*got both: more, train, val; rename more if')])
 def test_folders_that_are_no_parts(extra, message, tmp_path):
   for part in ('train', 'val'):
     save(tmp_path / part / 'cat' / '1.png', plain())
   save(tmp_path / extra, plain())
-  if message is None:  # with others they are classes
-    assert read(tmp_path).names == ('cat', 'train', 'val')
-    return
   with pytest.raises(ValueError, match=message):
     read(tmp_path)
+
+
+@pytest.mark.parametrize('inner, names', [
+    ('', ('car', 'train')), ('old/', ('car', 'train')), ('cat/', None)])
+def test_a_class_may_be_called_train(inner, names, tmp_path):
+  """Unless another folder holds folders of the same names."""
+  save(tmp_path / 'train' / 'cat' / '1.png', plain())
+  save(tmp_path / 'car' / f'{inner}1.png', plain())
+  if names:
+    assert read(tmp_path).names == names
+  else:
+    with pytest.raises(ValueError, match='got both: car, train; rename car if it is'):
+      read(tmp_path)
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+  """As class folders, inside them, and round in a circle."""
+  for k, name in enumerate(('one/cat', 'two/dog', 'two/old')):
+    save(tmp_path / name / '1.png', plain([k] * 3))
+  (tmp_path / 'one' / 'dog').symlink_to(tmp_path / 'two' / 'dog')
+  (tmp_path / 'one' / 'cat' / 'more').symlink_to(tmp_path / 'two' / 'old')
+  (tmp_path / 'one' / 'cat' / 'round').symlink_to(tmp_path / 'one' / 'cat')
+  found = sorted(zip(*greys(tmp_path / 'one'), strict=True))
+  assert found == [(0, 'cat'), (1, 'dog'), (2, 'cat')]
+  named = [os.path.relpath(path, tmp_path / 'one')
+           for path in picture_paths.find([str(tmp_path / 'one')])]
+  assert named == ['cat/1.png', 'cat/more/1.png', 'dog/1.png']
+
+
+@pytest.mark.parametrize('lazy', [False, 'auto'])
+def test_a_link_to_nothing_is_a_damaged_picture(lazy, tmp_path, monkeypatch):
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path / 'cache'))
+  save(tmp_path / 'x' / 'cat' / '1.png', plain())
+  (tmp_path / 'x' / 'cat' / '2.png').symlink_to(tmp_path / 'gone.png')
+  with pytest.raises(ValueError, match='2.png cannot be read as a picture'):
+    read(tmp_path / 'x', size=4, lazy=lazy)
+  assert len(read(tmp_path / 'x', size=4, lazy=lazy, skip_unreadable=True).label) == 1
+
+
+def test_malformed_exif_is_passed_over(tmp_path):
+  Image.fromarray(plain()).save(tmp_path / 'x.png', exif=b'Exif\0\0no TIFF at all')
+  np.testing.assert_array_equal(read(tmp_path).image[0], plain())
 
 
 def test_flat_folder_is_one_class(tmp_path):

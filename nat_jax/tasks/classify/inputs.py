@@ -15,6 +15,8 @@ from nat_jax.names import listed
 from nat_jax.task import Inputs, Others
 from nat_jax.tasks import images
 
+NONE = 'none of these'  # the answer for pictures of no class; no name of a class
+
 
 class EvalSet(NamedTuple):
   """One evaluation set.
@@ -69,8 +71,12 @@ def load(
         f'data.negatives_per_batch: {settings["negatives_per_batch"]}); add some, or '
         "train without negatives by loss={'name': 'cross_entropy'}"
     )
-  return images.make_inputs(
-      config, *images.load_sets(config, needed, others), num_devices)
+  positives, negatives = images.load_sets(config, needed, others)
+  if NONE in positives.names:
+    raise ValueError(
+        f'the class {NONE!r} has the name of the answer for pictures of no class; '
+        'rename it, or use its pictures as negatives')
+  return images.make_inputs(config, positives, negatives, num_devices)
 
 
 def references(config: Mapping[str, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from nat_jax.metrics import detection, selective
 from nat_jax.runtime import files, results
 from nat_jax.tasks.classify import inputs
 
-NONE = 'none of these'  # the answer for an image that is not accepted
+NONE = inputs.NONE  # the answer for an image that is not accepted
 CALIBRATION = 'calibration.json'
 GIVEN, DEFAULT = 'given', 'default'  # besides CALIBRATION, where a rule is from
 SCORES = (*selective.LOGIT_SCORES, *selective.FEATURE_SCORES)
