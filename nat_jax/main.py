@@ -95,7 +95,10 @@ def parse(argv: list[str]) -> list[str]:
     if _wants_traceback():
       raise
     text = str(error).strip()
-    if isinstance(error, AttributeError | LookupError):
+    if isinstance(error, IndexError):
+      text = ('the elements of a tuple or list of the config cannot be changed one by '
+              'one: give all of them, as in --config.data.mean="(0.5,)"')
+    elif isinstance(error, AttributeError | LookupError):
       text = (f'the config has no key {text.strip(chr(34))} that --config.KEY could '
               'change; arguments that a spec does not hold yet are added in the config '
               'file')
@@ -121,7 +124,8 @@ def _with_config_paths(argv):
     if name:
       _check_inner_keys(argv, config_file.load(name, variant or None))
       # The value stands in an argument of its own, or after '--config='.
-      found[i] = argv[i].removesuffix(value) + config_file.find(name) + colon + variant
+      path = config_file.find(name) + (colon + variant if variant else '')
+      found[i] = argv[i].removesuffix(value) + path
   return found
 
 

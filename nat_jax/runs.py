@@ -37,6 +37,11 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       config['data'].get(key) for key in ('image_size', 'skip_unreadable'))
   for key, value in (('size', size), ('skip_unreadable', skip)):
     if value:
+      if key == 'size' and not _takes_size(config):
+        raise ValueError(
+            f'data.image_size={value} has no effect, since no source of this config '
+            f'takes a size ({config["data"].get("positives", {}).get("name", "none")!r}'
+            ' has images of one size); leave it out')
       config = {**config, **{part: _with_argument(config[part], key, value)
                              for part in ('data', 'evals', 'measures')
                              if part in config}}
@@ -46,16 +51,26 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   return TASKS[config['task']].resolve(config, OTHERS)
 
 
+def _takes(spec, key):
+  """Whether a spec is one of a source with an argument."""
+  source = {**data.SOURCES, **data.PAIRS}.get(spec.get('name'))
+  return source is not None and key in inspect.signature(source).parameters
+
+
+def _takes_size(spec):
+  """Whether a part of a config has a source of pictures of any size."""
+  return isinstance(spec, dict) and (
+      _takes(spec, 'size') or any(map(_takes_size, spec.values())))
+
+
 def _with_argument(spec, key, value):
   """A part of a config in which sources that take an argument, and do not have it (it
   is missing, None or False), have it."""
   if not isinstance(spec, dict):
     return spec
   spec = {name: _with_argument(part, key, value) for name, part in spec.items()}
-  source = {**data.SOURCES, **data.PAIRS}.get(spec.get('name'))
-  takes = source is not None and key in inspect.signature(source).parameters
   lacks = spec.get(key) is None or spec.get(key) is False
-  return {**spec, key: value} if takes and lacks else spec
+  return {**spec, key: value} if lacks and _takes(spec, key) else spec
 
 
 def _with_identities(spec):
@@ -218,6 +233,8 @@ def _newest(workdir, step, read):
         return read(manager, candidate)
       except checkpoint.Damaged as error:
         if candidate == steps[-1]:
+          if step is None and set(_find_steps(workdir, None)) != set(steps):
+            return _newest(workdir, None, read)  # a training has replaced them
           raise
         logging.error('%s. Using the checkpoint before it.', error)
 

@@ -12,6 +12,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 
 import jax
@@ -421,6 +422,25 @@ def test_the_file_itself_is_a_program(clf, images, exported, monkeypatch, capsys
   assert one.startswith(
       f'{tmp_path}/a.png: {found.names[0]} ({likeliest} {probability:.3f}')
   assert other.startswith(f'{tmp_path}/bad.png: unreadable (cannot identify')
+
+
+def test_names_that_the_output_cannot_encode(exported, tmp_path, images):
+  name = os.fsencode(tmp_path) + b'/lat\xe9.png'
+  Image.fromarray(images[0, ..., 0]).save(tmp_path / 'a.png')
+  os.rename(tmp_path / 'a.png', name)
+  done = subprocess.run(
+      [sys.executable, exported, name], capture_output=True, timeout=120,
+      env=os.environ | {'PYTHONIOENCODING': 'ascii:strict', 'JAX_PLATFORMS': 'cpu'})
+  assert done.returncode == 0 and b'lat\\udce9.png: ' in done.stdout, done.stderr
+
+
+def test_scores_that_an_export_cannot_compute(clf, monkeypatch, tmp_path):
+  basis = clf.basis._replace(rule=clf.basis.rule._replace(score='knn'))
+  knn = types.SimpleNamespace(run=clf.run, basis=basis)
+  monkeypatch.setattr(export.classifier, 'restore', lambda *args: knn)
+  with pytest.raises(ValueError, match="score 'knn', which needs.*energy.*or give"):
+    export.export(RUN, out=str(tmp_path / 'x.zip'))
+  assert not list(tmp_path.iterdir())
 
 
 def test_damage_is_found(exported, monkeypatch):

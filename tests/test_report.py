@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def text_of(evals_by_label):
   """The tables of runs of which nothing but the figures is known."""
   groups = {
       label: [dict(label=f'{label} {i}', name='toy', variant=label, seed=i, evals=one,
-                   step=1, config={}, workdir='', evaluation={}, sessions=[])
+                   step=1, config={}, workdir='', evaluation={}, sessions=[],
+              class_names=[], reference='test')
               for i, one in enumerate(found if isinstance(found, list) else [found])]
       for label, found in evals_by_label.items()}
   return '\n'.join(table.markdown() for table in classifiers.tables(groups))
@@ -137,6 +139,60 @@ def test_long_cells_are_folded():
   assert [line.split('|')[1].strip() for line in lines] == ['fid', '']
   path = '/' + 'folder/' * 12
   assert path in tables.Table('title', ['workdir'], [[path]]).markdown()
+
+
+def test_bars_in_cells_are_no_columns():
+  text = tables.Table('title', ['run', '2'], [['a|b', '0']]).markdown()
+  assert text.splitlines()[-2:] == ['| ---- | --: |', '| a\\|b |   0 |']
+
+
+@pytest.mark.parametrize('other', [
+    {'class_names': ('ant', 'bee', 'cat', 'dog')},
+    {'figures_of': evals() | {'test': evals()['test'] | {'n': 20}}}])
+def test_runs_with_other_classes_or_another_test_are_not_compared(other, tmp_path):
+  write_run(tmp_path / 'a', 'baseline', full=False, **other)
+  write_run(tmp_path / 'b', 'nat', full=False)
+  write_run(tmp_path / 'c', 'baseline', full=False)
+  one, both = ([str(tmp_path / name) for name in names] for names in ('ab', 'bc'))
+  assert 'To compare' in report.tables(both) and 'To compare' not in report.tables(one)
+  text = pathlib.Path(report.write(one)).with_suffix('.md').read_text()
+  for fact in ('Evaluated on: baseline: test: test (20)', 'nat: test: test (10)') if (
+      'figures_of' in other) else ('Classes: baseline: 4: ant, bee, cat, dog. nat: 4',):
+    assert fact in text
+
+
+def test_evaluations_of_several_steps_have_no_mean(tmp_path):
+  runs = [reports.load_run(write_run(tmp_path / str(k), seed=k, full=False))
+          for k in range(3)]
+  assert list(reports.group(runs)) == ['nat']
+  groups = reports.group([*runs[:2], runs[2] | {'step': 30}])
+  assert sorted(map(len, groups.values())) == [1, 2]
+  stopped_early = [run | {'config': run['config'] | {'patience': 10}, 'step': k}
+                   for k, run in enumerate(runs)]
+  assert list(reports.group(stopped_early)) == ['nat']
+
+
+def test_what_is_no_folder_is_no_run(tmp_path):
+  (tmp_path / 'a.log').write_text('text')
+  for name in ('a.log', 'nowhere'):
+    with pytest.raises(ValueError, match=f'{name} is not the workdir of a run'):
+      report.show([str(tmp_path / name)])
+
+
+def test_runs_that_are_missing_are_told(tmp_path, capsys):
+  workdir = write_run(tmp_path / 'a', full=False)
+  report.show([workdir], missing=['b failed: it diverged'])
+  assert '- Not in this report: b failed: it diverged\n' in (
+      tmp_path / 'a' / 'report.md').read_text()
+
+
+def test_a_run_with_fewer_names_than_classes_is_reported(tmp_path):
+  classes = {'n': [2, 3, 5, 0], 'accuracy': [1, 1, 0, None],
+             'accepted': [1, 1, 1, None], 'confusion': np.eye(4, dtype=int).tolist()}
+  workdir = write_run(
+      tmp_path / 'a', full=False, class_names=('ant', 'bee'), classes=classes)
+  assert reports.load_run(workdir)['class_names'] == ['ant', 'bee', '2', '3']
+  assert '2 (0 % of 5)' in report.tables([workdir])
 
 
 def test_rules_of_narrow_columns_are_markdown():

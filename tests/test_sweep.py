@@ -193,6 +193,25 @@ def test_workdir_of_another_config_stops_the_sweep(config, tmp_path, monkeypatch
   toy.flags.FLAGS['overwrite'].unparse()
 
 
+def test_a_done_run_of_another_config_is_trained_again(config, tmp_path, monkeypatch):
+  """With --overwrite; its evaluation is not one of the new config."""
+  job, = jobs.list_jobs([config], ['0'], str(tmp_path / 'out'))
+  for name, found in (('config', sweep.schema.plain(job.config)),
+                      ('eval', {'step': job.config.steps, 'evals': {}})):
+    pathlib.Path(job.workdir).mkdir(parents=True, exist_ok=True)
+    (pathlib.Path(job.workdir) / f'{name}.json').write_text(json.dumps(found))
+  states = []
+  monkeypatch.setattr(pool, 'run_all', lambda runs, slots: states.append(
+      runs[0].state) or pool.signal.SIGTERM)
+  monkeypatch.setattr(sweep.report, 'show', lambda done, *args: states.append('done'))
+  args = ['--mode=sweep', '--workdir', f'{tmp_path}/out', config, '--overwrite']
+  toy.run_main(monkeypatch, *args)
+  with pytest.raises(SystemExit):
+    toy.run_main(monkeypatch, *args, '--config.num_classes=3')
+  toy.flags.FLAGS['overwrite'].unparse()
+  assert states == ['done', 'waiting']
+
+
 # ---- on this machine ----------------------------------------------------------------
 
 

@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 import toy
 from clu import metrics as clu_metrics
+from PIL import Image
 
 from nat_jax import metrics, runs, task, train
-from nat_jax.commands import jobs, pool, report
+from nat_jax.commands import jobs, plan, report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import (
-    checkpoint,
-    feed,
-    files,
-    inference,
-    parallel,
-    results,
-    writers,
+  checkpoint,
+  feed,
+  files,
+  inference,
+  parallel,
+  results,
+  writers,
 )
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets
@@ -515,6 +516,26 @@ def test_a_finished_run_is_evaluated_on_further_sets(done, copy, tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {'copy', 'out'}
 
 
+def test_the_size_of_pictures_is_that_of_the_run(tmp_path):
+  """The config of further evaluations may have another one."""
+  for name in ('cat', 'dog'):
+    (tmp_path / 'pets' / name).mkdir(parents=True)
+    for k in range(10):
+      image = Image.new('RGB', (9, 9), (20 * k, 0, 0))
+      image.save(tmp_path / 'pets' / name / f'{k}.png')
+  source = {'name': 'folder', 'path': str(tmp_path / 'pets')}
+  config = presets.experiment(
+      num_classes=2, steps=2, model={'name': 'mlp', 'width': 4}, loss={
+          'name': 'cross_entropy'},
+      data=dict(positives=source, image_size=6, batch_size=8),
+      evals={'test': {'source': source, 'positive': True}},
+      run=dict(tensorboard=False, checkpoint_every=2))
+  train.train(config, str(tmp_path / 'run'))
+  config.data.image_size = 32
+  found = evaluate_run(str(tmp_path / 'run'), config=config, out=str(tmp_path / 'out'))
+  assert found['evals']['test']['n'] == 20
+
+
 @pytest.mark.parametrize('changes', [
     {'run': dict(placement='streamed')}, {'run': dict(updates_per_call=1)}])
 def test_placement_and_calls_change_no_bit(changes, done, tmp_path):
@@ -817,10 +838,10 @@ def test_early_stopping_ends_with_the_best_checkpoint(stopped_early, tmp_path, c
 def test_a_sweep_knows_that_a_run_stopped_early(stopped_early, tmp_path):
   workdir = shutil.copytree(stopped_early, tmp_path / 'copy')
   job = jobs.Job('copy', str(workdir), '', stopping_early(), {}, ())
-  assert pool.is_done(job)
-  assert not pool.is_done(job._replace(config=stopping_early(patience=12)))
+  assert plan.is_done(job.workdir, job.config)
+  assert not plan.is_done(job.workdir, stopping_early(patience=12))
   shutil.rmtree(workdir / 'checkpoints' / str(checkpoint.list_steps(workdir)[-1]))
-  assert not pool.is_done(job)
+  assert not plan.is_done(job.workdir, job.config)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@
     evaluate_run('runs/digits', config=config, out='more')  # on the sets of a config
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,10 @@ def evaluate_run(
 
 def _measured_as(restored, config) -> dict[str, Any]:
   """The config of a run with the evaluations of another config."""
+  config = copy.deepcopy(schema.plain(config))
+  size = restored.config.get('data', {}).get('image_size')
+  if size and 'image_size' in config.get('data', {}):
+    config['data']['image_size'] = size  # that of the run, whatever the config has
   config = runs.resolve(config)
   for key in ('task', 'num_classes'):
     if config.get(key) != restored.config.get(key):

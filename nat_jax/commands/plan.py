@@ -11,7 +11,7 @@ from ml_collections.config_flags import config_path
 
 from nat_jax import runs, schema
 from nat_jax.commands import config_file
-from nat_jax.runtime import files, processes, results
+from nat_jax.runtime import checkpoint, files, processes, results
 from nat_jax.runtime import workdir as workdirs
 
 Run = tuple[ml_collections.ConfigDict, str]  # config, workdir
@@ -76,7 +76,7 @@ def _needed(config):
           f'{place} needs the workdir of its run beside config={spec["config"]!r}')
     path, _, variant = spec['config'].partition(':')
     needed, workdir = config_file.load(path, variant or None), spec['workdir']
-    count = processes.count(_is_done(workdir))
+    count = processes.count(is_done(workdir, needed))
     if 0 < count < processes.total():
       raise ValueError(
           f'the run in {workdir} is there for {count} of {processes.total()} '
@@ -98,8 +98,27 @@ def _specs(value, place=''):
       yield from _specs(part, f'{place}.{key}' if place else key)
 
 
-def _is_done(workdir):
+def is_done(workdir: str, config: Mapping[str, Any]) -> bool:
+  """Whether a run is trained to its last step and evaluated.
+
+  Args:
+    workdir: of the run; it need not exist.
+    config: of the run.
+  """
   try:
-    return results.read_evaluation(workdir) is not None
+    found = results.read_evaluation(workdir)
   except files.Unreadable:  # damaged: training evaluates it again
     return False
+  if found is None or not config.get('patience'):
+    return found is not None and found['step'] == config['steps']
+  return found['step'] == _result_step(workdir, config)
+
+
+def _result_step(workdir, config):
+  """The step that the results of a run are of; None while it is not over."""
+  steps = checkpoint.list_steps(workdir)
+  if not steps:
+    return None
+  manager = runs.open_checkpoints(workdir, config, read_only=True)
+  with checkpoint.closing(manager):
+    return runs.result_step(config, manager, steps[-1])

@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 import tqdm
 
-from nat_jax import runs
 from nat_jax.commands import jobs as jobs_lib
-from nat_jax.runtime import checkpoint, files, results, signals, writers
+from nat_jax.commands import plan
+from nat_jax.runtime import signals, writers
 
 POLL = 0.2  # seconds between two looks at the runs
 TELL = 60  # seconds between two lines on the progress, where there is no terminal
@@ -194,27 +194,6 @@ def run_all(runs: Sequence[Run], slots: Sequence[Slot]) -> int:
       raise
 
 
-def is_done(job: jobs_lib.Job) -> bool:
-  """Whether the run of a job is trained to its last step and evaluated."""
-  try:
-    found = results.read_evaluation(job.workdir)
-  except files.Unreadable:  # damaged: training evaluates it again
-    return False
-  if found is None or not job.config.get('patience'):
-    return found is not None and found['step'] == job.config.steps
-  return found['step'] == _result_step(job)
-
-
-def _result_step(job):
-  """The step that the results of a job are of; None while it is not over."""
-  steps = checkpoint.list_steps(job.workdir)
-  if not steps:
-    return None
-  manager = runs.open_checkpoints(job.workdir, job.config, read_only=True)
-  with checkpoint.closing(manager):
-    return runs.result_step(job.config, manager, steps[-1])
-
-
 def share_done(job: jobs_lib.Job) -> float:
   """The share of the updates of a job that metrics.jsonl in its workdir records."""
   lines = _tail(os.path.join(job.workdir, writers.METRICS)).splitlines()
@@ -255,7 +234,7 @@ def _end(run, stopping, say):
   """Takes down how a run ended; not by its status, which is 0 after SIGTERM."""
   run.seconds = time.monotonic() - run.began
   status, run.process, run.slot = run.process.returncode, None, None
-  if is_done(run.job):
+  if plan.is_done(run.job.workdir, run.job.config):
     run.state = 'done'
     say(f'done {run.job.workdir} in {writers.clock(run.seconds)}')
   elif stopping:

@@ -25,7 +25,10 @@ def tables(workdirs: Sequence[str]) -> str:
   Raises:
     ValueError: a workdir without eval.json, or runs of several tasks.
   """
-  task, groups = _load(workdirs)
+  return _as_text(*_load(workdirs))
+
+
+def _as_text(task, groups):
   said = ['\n'.join(map(_wrapped, page.paragraph(*one))) + '\n'
           for one in task.verdict(groups)]
   return '\n'.join([*(table.markdown() for table in task.tables(groups)), *said])
@@ -50,10 +53,13 @@ def write(workdirs: Sequence[str], out: str | None = None) -> str:
   Raises:
     ValueError: no workdirs, one without eval.json, or runs of several tasks.
   """
-  task, groups = _load(workdirs)
+  return _write(*_load(workdirs), out or workdirs[0])
+
+
+def _write(task, groups, out, missing=()):
   return reports.write(
-      groups, task.tables(groups), _told(task.figures(groups)), out or workdirs[0],
-      task.verdict(groups))
+      groups, task.tables(groups), _told(task.figures(groups)), out,
+      task.verdict(groups), missing)
 
 
 def _told(drawn):
@@ -83,22 +89,27 @@ def _load(workdirs) -> tuple[Task, Mapping]:
   return TASKS[next(iter(found))], reports.group(runs)
 
 
-def show(workdirs: Sequence[str], out: str | None = None) -> None:
+def show(
+    workdirs: Sequence[str], out: str | None = None, missing: Sequence[str] = ()
+) -> None:
   """Prints the tables, writes the report and prints where the files are.
 
   Args:
     workdirs: of the runs.
     out: the folder to write to; None: the first workdir.
+    missing: runs that should be in the report, and why they are not.
 
   Raises:
+    ValueError: no workdirs, one without eval.json, or runs of several tasks.
     OSError: the report cannot be written; the runs themselves are complete.
   """
   print()
+  task, groups = _load(workdirs)
   try:
     with files.named(out or workdirs[0]):
-      print(tables(workdirs))
+      print(_as_text(task, groups))
       print('\ndrawing the figures', flush=True)
-      print(f'report: {write(workdirs, out)}')
+      print(f'report: {_write(task, groups, out or workdirs[0], missing)}')
   except OSError as error:
     raise OSError(
         f'the report cannot be written: {error}. Nothing of the runs is lost; free '

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import jax
 
+from nat_jax import runs as runs_lib
 from nat_jax import schema, train
 from nat_jax.commands import flags, plan, pool, prepare, remote, report
 from nat_jax.commands import jobs as jobs_lib
 from nat_jax.commands.jobs import Job
+from nat_jax.runtime import workdir as workdirs
 
 
 def run(argv: Sequence[str] = ()) -> None:
@@ -62,14 +64,21 @@ def check(jobs: Sequence[Job]) -> None:
         'sweep each task in a folder of its own')
 
 
+def _is_done(job):
+  """Whether a job has nothing to do; with --overwrite a run of another config has."""
+  return plan.is_done(job.workdir, job.config) and not (
+      flags.OVERWRITE.value and workdirs.check(
+          job.workdir, runs_lib.resolve(job.config), overwrite=True))
+
+
 def _here(jobs: Sequence[Job], out: str) -> None:
   """Trains the jobs on this machine."""
   if flags.DRY_RUN.value:
     for job in jobs:
-      _print(jobs_lib.command(job.args), '# done: ' if pool.is_done(job) else '')
+      _print(jobs_lib.command(job.args), '# done: ' if _is_done(job) else '')
     _print(_report(jobs, out))
     return
-  runs = [pool.Run(job, 'done' if pool.is_done(job) else 'waiting') for job in jobs]
+  runs = [pool.Run(job, 'done' if _is_done(job) else 'waiting') for job in jobs]
   prepare.check([(each.job.source, each.job.config) for each in runs
                  if each.state == 'waiting'])
   for each in runs:
@@ -87,7 +96,8 @@ def _here(jobs: Sequence[Job], out: str) -> None:
   done = [each.job.workdir for each in runs if each.state == 'done']
   failed = [each for each in runs if each.state == 'failed']
   if done:
-    report.show(done, out)
+    report.show(done, out, [f'{each.job.workdir} failed: {each.reason}'
+                            for each in failed])
   if failed:
     sys.exit('\n'.join([
         f'error: {len(failed)} of {len(runs)} runs failed; the same command tries them '
@@ -98,7 +108,7 @@ def _here(jobs: Sequence[Job], out: str) -> None:
 
 def _on_slurm(jobs: Sequence[Job], out: str) -> None:
   """Submits an array of Slurm jobs, and one that reports when these have ended."""
-  todo = [i for i, job in enumerate(jobs) if not pool.is_done(job)]
+  todo = [i for i, job in enumerate(jobs) if not _is_done(job)]
   if not todo:
     report.show([job.workdir for job in jobs], out)
     return

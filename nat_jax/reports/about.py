@@ -20,8 +20,9 @@ MOST_NAMES = 20  # names of classes, or commands, that are written out
 def facts(groups: Groups) -> list[tuple[str, str]]:
   """Data, classes, negatives, duration and command, as (term, text).
 
-  Data and classes are those of the last group, which others are compared with; duration
-  and command are of all runs. What a run has not recorded is left out, or said to be
+  Data are those of the last group, which others are compared with; duration and command
+  are of all runs. Evaluation sets and classes are those of each group, where they
+  differ. What a run has not recorded is left out, or said to be
   unknown.
 
   Args:
@@ -31,12 +32,23 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
   run = runs[-1]
   found = [
       *_data(run['config'].get('data', {}), trained_on(run)),
-      ('Evaluated on', '; '.join(_evaluated(run['evals']))),
-      ('Classes', _classes(run)),
+      ('Evaluated on', _each(groups, lambda one: '; '.join(_evaluated(one['evals'])))),
+      ('Classes', _each(groups, _classes)),
       ('Training', ' '.join([*_updates(run), *_durations(groups)])),
       *(('Made by', text) for text in _commands(runs)),
   ]
   return [(term, text) for term, text in found if text]
+
+
+def _each(groups, text_of):
+  """A text of all groups; where they differ, each with the groups that it is of."""
+  found: dict[str, list[str]] = {}
+  for label, (run, *_) in groups.items():
+    found.setdefault(text_of(run), []).append(label)
+  if len(found) == 1:
+    return next(iter(found))
+  return '. '.join(
+      f'{listed(labels)}: {text}' for text, labels in found.items() if text)
 
 
 def _data(settings, counts):

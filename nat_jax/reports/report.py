@@ -51,6 +51,8 @@ def load_run(workdir: str) -> Run:
   """
   folder = files.as_path(workdir)
   evaluation = results.read_evaluation(workdir)
+  if evaluation is None and not files.is_remote(workdir) and not folder.is_dir():
+    raise ValueError(f'{workdir} is not the workdir of a run: there is no such folder')
   if evaluation is None:
     raise ValueError(
         f'{workdir} holds no eval.json to report on; evaluate the run first: '
@@ -64,6 +66,8 @@ def load_run(workdir: str) -> Run:
   background = evaluation.get(
       'background', config.get('loss', {}).get('name') == 'background')
   informative = functools.partial(_informative, classes, background)
+  names = list(evaluation.get('class_names', ()))
+  names += map(str, range(len(names), classes))
   records = list(files.read_records(folder / writers.METRICS))
   return {
       'workdir': str(workdir), 'task': schema.upgrade(config)['task'],
@@ -71,7 +75,7 @@ def load_run(workdir: str) -> Run:
       'label': f'{name}:{variant} seed {seed}', 'config': config,
       'step': evaluation['step'], 'evals': informative(evaluation.get('evals', {})),
       'reference': evaluation.get('reference', 'test'), 'num_classes': classes,
-      'class_names': list(evaluation.get('class_names') or map(str, range(classes))),
+      'class_names': names,
       'conventions': evaluation.get('conventions', {}),
       'evaluation': evaluation,
       'history': _history(records, informative),
@@ -99,7 +103,7 @@ def _informative(num_classes, background, evals):
 def write(
     groups: Mapping[str, Sequence[Run]], tables: Sequence[Table],
     drawn: Iterable[tuple[str, str, str, Any]], out_dir: str,
-    verdict: Sequence[tuple[str, Sequence[str]]] = (),
+    verdict: Sequence[tuple[str, Sequence[str]]] = (), missing: Sequence[str] = (),
 ) -> str:
   """Writes report.html, report.md, report.csv and figures/*.png.
 
@@ -112,6 +116,7 @@ def write(
       what is missing, or ''; figure or None).
     out_dir: the folder to write to.
     verdict: (headline or '', sentences) for each paragraph, with which the page begins.
+    missing: runs that should be in the report, and why they are not.
 
   Returns:
     The path of report.html.
@@ -127,7 +132,8 @@ def write(
     shown.append((caption, note, path if figure else None))
   runs = [run for same in groups.values() for run in same]
   title = 'Report on ' + ', '.join(dict.fromkeys(run['name'] for run in runs))
-  content = page.Page(title, verdict, about.facts(groups), tables, shown)
+  known = about.facts(groups) + [('Not in this report', one) for one in missing]
+  content = page.Page(title, verdict, known, tables, shown)
   for name, text in (('md', page.markdown(content)), ('html', page.html(content))):
     with files.replacing(out / f'report.{name}') as file:
       file.write(text)
@@ -155,7 +161,9 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     config = {k: v for k, v in run['config'].items() if k not in NOT_THE_EXPERIMENT}
     config['trainer'] = {  # each seed may have its own teacher
         k: v for k, v in config.get('trainer', {}).items() if 'teacher' not in k}
-    key = json.dumps([run['name'], run['variant'], config], sort_keys=True)
+    # Without early stopping seeds are evaluated at one step.
+    step = None if config.get('patience') else run['step']
+    key = json.dumps([run['name'], run['variant'], config, step], sort_keys=True)
     while any(run['seed'] == other['seed'] for other in members.get(key, [])):
       key += ' again'  # a repeated seed is not an independent sample
     members.setdefault(key, []).append(run)
@@ -202,7 +210,7 @@ def _read_config(workdir):
   remedy = 'remove that file, or restore it by training the run again'
   try:
     config = files.read_json(path, remedy)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return {}
   schema.check_format(config, path)
   config.pop('format', None)

@@ -76,7 +76,7 @@ def read_evaluation(
   remedy = remedy or _again(workdir)
   try:
     found = files.read_json(path, remedy)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return None
   schema.check_format(found, path)
   evals = found.get('evals', {})

@@ -103,6 +103,9 @@ def test_csv_has_the_numbers_of_npz(tmp_path):
   assert load(numbers).names == ('0', '1')
   np.testing.assert_array_equal(load(numbers).label, found.label)
   assert read_header(numbers['path']).label.tolist() == LABELS.tolist()
+  spaces = write_csv(tmp_path, columns(label=[
+      ('', ' cat', 'cat ')[k % 3] for k in range(NUM)]))
+  assert load(spaces).names == ('cat',)
 
 
 def test_names_as_labels_and_pictures(tmp_path):
@@ -120,6 +123,10 @@ def test_numbers_without_names(tmp_path):
   for names in (None, []):
     found = load(save(tmp_path, names=names, label=LABELS + 1))
     assert found.names == ('0', '1', '2')
+  gaps = np.where(LABELS < 0, -1, 3 * LABELS + 2)
+  gaps = load(save(tmp_path, names=None, label=gaps))
+  assert gaps.names == ('2', '5')  # counted from 0, with the numbers as names
+  np.testing.assert_array_equal(gaps.label, LABELS[LABELS >= 0])
 
 
 BAD = vectors()

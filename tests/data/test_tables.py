@@ -51,6 +51,15 @@ def test_given_parts_labels_and_negatives(tmp_path):
     assert positives.image.shape == (2, 2, 3, 1)
 
 
+def test_quotes_after_spaces_are_quotes(tmp_path):
+  rows = [f'"{k}.png", "{("a, b", "c", "")[k % 3]}"' for k in range(30)]
+  path = write(tmp_path, '\n'.join(['path, label', *rows]))
+  for k in range(30):
+    Image.new('L', (3, 2), k).save(tmp_path / f'{k}.png')
+  found = read_table(path)
+  assert found.names == ('a, b', 'c') and found.label.tolist() == [0, 1, -1] * 10
+
+
 def test_a_cached_table_is_the_one_in_memory(tmp_path, monkeypatch):
   monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path / 'cache'))
   spec = {'name': 'table', 'path': many(tmp_path, {'a': 9, 'b': 6, '': 7}), 'size': 4}

@@ -76,6 +76,11 @@ def load(
     raise ValueError(
         f'the class {NONE!r} has the name of the answer for pictures of no class; '
         'rename it, or use its pictures as negatives')
+  if len(positives.names) not in (0, config['num_classes']):
+    raise ValueError(
+        f'num_classes is {config["num_classes"]}, and data.positives has '
+        f'{len(positives.names)} classes ({listed(positives.names)}); set num_classes='
+        f'{len(positives.names)}, or choose classes=(...) of the source')
   return images.make_inputs(config, positives, negatives, num_devices)
 
 
@@ -259,10 +264,9 @@ def _by_class(name, arrays, class_names):
   unknown = [each for each in arrays.names if each not in known]
   if unknown:
     raise ValueError(
-        f'the positive evaluation set {name!r} has the classes '
-        f'{listed(arrays.names)}, but the run was trained on '
-        f'{listed(class_names)}; give the same names to the same classes, '
-        'or choose them by classes=(...) of its source')
+        f'the positive evaluation set {name!r} has classes that the run was not '
+        f'trained on, {listed(unknown)}; its own are {listed(class_names)}. Give equal '
+        'names to equal classes, or choose classes=(...) of the source')
   label = np.array([known[each] for each in arrays.names], np.int32)[arrays.label]
   return arrays._replace(label=label, names=tuple(class_names))
 

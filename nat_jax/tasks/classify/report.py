@@ -152,17 +152,25 @@ def _others(found, groups) -> Iterator[Table]:
 def baselines(groups: Groups) -> dict[str, str]:
   """Group -> the baseline of its experiment, for groups that have one.
 
+  A baseline with other classes, or another test set, is of another experiment.
   Of several baselines the one with the most similar name is taken: 'student_baseline'
   and not 'teacher_baseline' for 'student_nat'.
   """
   rivals = {}
   for label, (run, *_) in groups.items():
     found = [other for other, (one, *_) in groups.items()
-             if one['name'] == run['name'] and one['variant'].endswith('baseline')]
+             if one['variant'].endswith('baseline') and _experiment(one) == (
+                 _experiment(run))]
     if found and label not in found:
       rivals[label] = max(found, key=lambda other: len(os.path.commonprefix(
           [groups[other][0]['variant'], run['variant']])))
   return rivals
+
+
+def _experiment(run):
+  """What runs must have in common to be compared: name, classes and test set."""
+  return (run['name'], run['class_names'],
+          run['evals'].get(run['reference'], {}).get('n'))
 
 
 def _about(groups):

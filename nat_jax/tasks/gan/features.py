@@ -75,6 +75,12 @@ def checkpoint(
         "measures.features {'name': 'checkpoint'} needs the workdir of a trained "
         'classifier: --config.measures.features.workdir=DIR')
   restored = others.restore(workdir, step, 'classify')
+  steps = restored.config['steps']
+  if step is None and restored.step < steps and not restored.config.get('patience'):
+    raise ValueError(
+        f'the evaluation classifier in {workdir} stopped at step {restored.step} of '
+        f'{steps}; complete its training, or choose a step of its checkpoints by the '
+        'key `step` of measures.features')
   if restored.shape != tuple(image_shape):
     raise ValueError(
         f'the classifier in {workdir} takes images of {restored.shape}, but those of '
