@@ -619,9 +619,11 @@ def test_mistakes_in_a_config(mistake, tmp_path, eight_devices):
 
 def test_classifiers_that_do_not_fit(done, classifier, tmp_path):
   larger = untrained(tmp_path / 'larger', make_classifier(), (6, 6, 1))
+  half = untrained(tmp_path / 'half', make_classifier())
   for workdir, message in (
       (done, f'classifiers.*{done}.*GANs'),
-      (larger, rf'{larger}.*\(6, 6, 1\).*\(4, 4, 1\)')):
+      (larger, rf'{larger}.*\(6, 6, 1\).*\(4, 4, 1\)'),
+      (half, rf'{half} stopped at step 1 of \d+; complete its training')):
     spec = {'name': 'checkpoint', 'workdir': str(workdir)}
     with pytest.raises(ValueError, match=message):
       train.train(make_config(measures__features=spec), str(tmp_path / 'run'))

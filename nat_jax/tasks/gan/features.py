@@ -66,8 +66,8 @@ def checkpoint(
     others: restores the run.
 
   Raises:
-    ValueError: the run is missing, is not a classifier, or takes images of another
-      shape.
+    ValueError: the run is missing, is not a classifier, takes images of another shape,
+      or is not trained to its end (without `step`).
   """
   del config
   if not workdir:
@@ -75,16 +75,16 @@ def checkpoint(
         "measures.features {'name': 'checkpoint'} needs the workdir of a trained "
         'classifier: --config.measures.features.workdir=DIR')
   restored = others.restore(workdir, step, 'classify')
+  if restored.shape != tuple(image_shape):
+    raise ValueError(
+        f'the classifier in {workdir} takes images of {restored.shape}, but those of '
+        f'the GAN are {tuple(image_shape)}; train a classifier on images of that shape')
   steps = restored.config['steps']
   if step is None and restored.step < steps and not restored.config.get('patience'):
     raise ValueError(
         f'the evaluation classifier in {workdir} stopped at step {restored.step} of '
         f'{steps}; complete its training, or choose a step of its checkpoints by the '
         'key `step` of measures.features')
-  if restored.shape != tuple(image_shape):
-    raise ValueError(
-        f'the classifier in {workdir} takes images of {restored.shape}, but those of '
-        f'the GAN are {tuple(image_shape)}; train a classifier on images of that shape')
   heads, k = restored.trainer.heads, restored.config['num_classes']
   predict = inference.make_predict(
       lambda state, images: jnp.concatenate(  # in one program, which shares the pass
