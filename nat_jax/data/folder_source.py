@@ -377,8 +377,8 @@ def _pictures(root: pathlib.Path) -> list[pathlib.Path]:
 def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
   """Yields the paths of the pictures at any depth below a folder, folder by folder.
 
-  Hidden files and folders are left out, and folders that were walked already by
-  another link to them. No more than the names of one folder are in memory.
+  Hidden files and folders are left out, and further links to one folder. No more than
+  the names of one folder are in memory.
   """
   for folder, names in _walk(root):
     for name in names:
@@ -388,10 +388,10 @@ def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
 
 def _walk(root):
   """(folder, names of its files) at any depth, in order, without what is hidden."""
-  walked = set()
+  known = {os.path.realpath(root)}
   for folder, inner, names in os.walk(root, followlinks=True):
-    walked.add(os.path.realpath(folder))
-    inner[:] = sorted(
-        name for name in inner if not name.startswith('.')
-        and os.path.realpath(os.path.join(folder, name)) not in walked)
+    real = {os.path.realpath(os.path.join(folder, name)): name
+            for name in sorted(inner, reverse=True) if not name.startswith('.')}
+    inner[:] = sorted(name for place, name in real.items() if place not in known)
+    known |= real.keys()
     yield folder, sorted(name for name in names if not name.startswith('.'))

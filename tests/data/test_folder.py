@@ -120,7 +120,8 @@ def test_linked_folders_are_followed_once(tmp_path):
   for k, name in enumerate(('one/cat', 'two/dog', 'two/old')):
     save(tmp_path / name / '1.png', plain([k] * 3))
   (tmp_path / 'one' / 'dog').symlink_to(tmp_path / 'two' / 'dog')
-  (tmp_path / 'one' / 'cat' / 'more').symlink_to(tmp_path / 'two' / 'old')
+  for name in ('more', 'same'):
+    (tmp_path / 'one' / 'cat' / name).symlink_to(tmp_path / 'two' / 'old')
   (tmp_path / 'one' / 'cat' / 'round').symlink_to(tmp_path / 'one' / 'cat')
   found = sorted(zip(*greys(tmp_path / 'one'), strict=True))
   assert found == [(0, 'cat'), (1, 'dog'), (2, 'cat')]
