@@ -563,12 +563,16 @@ def test_another_list_does_not_go_on(run, tmp_path, monkeypatch):
     patch.chdir(inner)
     with pytest.raises(ValueError, match=r'unfinished .*\(folder\)'):
       predict.predict(run[0], [listed[1]], threshold=0.5, out=out)
-  names.write_text(''.join(paths[3:]))
-  with pytest.raises(ValueError, match='3 of them are of pictures that the list does'):
-    predict.predict(run[0], [listed[1]], threshold=0.5, out=out)
+  before = (tmp_path / 'rows.csv.unfinished').read_bytes()
+  for other, why in ((paths[:9] + paths[10:], r'010.png, number 10 of the list'),
+                     (paths[:30], 'the list has 30 pictures, and there are 32')):
+    names.write_text(''.join(other))
+    with pytest.raises(ValueError, match=f'prediction of another list .{why}'):
+      predict.predict(run[0], [listed[1]], threshold=0.5, out=out)
+  assert (tmp_path / 'rows.csv.unfinished').read_bytes() == before
   names.write_text(''.join(paths))
   found = predict.predict(run[0], [listed[1]], threshold=0.5, out=out)
-  assert found.resumed == 60
+  assert found.resumed == 32
   assert names_of(rows_of(out)) == [path.strip() for path in paths]
 
 

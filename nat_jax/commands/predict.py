@@ -150,7 +150,11 @@ def predict(
     if rows.resumed:
       print(f'{out}: {rows.resumed:,} rows of an interrupted prediction are kept',
             flush=True)
-    batches = _classify(clf, rows, _find(images, share), top, chosen)
+    named = _find(images, share)
+    # A list may be another one now.
+    left = rows.without(named) if any(map(picture_paths.is_list, images)) else (
+        path for path in named if not rows.has(path))
+    batches = _classify(clf, left, top, chosen)
     try:
       for batch in progress(batches, images, rows.resumed, share):
         rows.write(batch)
@@ -162,8 +166,6 @@ def predict(
       raise ValueError('no picture is named: the list is empty' if share[1] == 1 else
                        f'there are fewer than {share[0]} pictures, so that the share '
                        f'{share[0]}/{share[1]} is empty')
-    if any(map(picture_paths.is_list, images)):
-      rows.check_named()  # a list may be another one now
     shown = list(rows) if rows.total() <= LISTED else []
     rows.finish()
   path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''
@@ -175,10 +177,9 @@ def _find(images, share):
   return itertools.islice(picture_paths.find(images), share[0] - 1, None, share[1])
 
 
-def _classify(clf, rows, found, top, chosen):
-  """Yields the rows of the pictures found that have none yet, batch by batch."""
+def _classify(clf, paths, top, chosen):
+  """Yields the rows of pictures, batch by batch."""
   names = clf.classes_.tolist()
-  paths = (path for path in found if not rows.has(path))
 
   def rows_of(batch, decided):
     row = 0

@@ -101,9 +101,8 @@ class Rows:
     if not end:
       self._write([settings])
     self.resumed = len(hashes)
-    self.seen = np.unique(np.frombuffer(hashes, np.uint64) if hashes else
-                          np.empty(0, np.uint64))
-    self.named = np.zeros(len(self.seen), bool)  # those that `has` was asked for
+    self.order = np.array(hashes, np.uint64)
+    self.seen = np.sort(self.order)
 
   def _check_settings(self, found):
     if found == self.settings:
@@ -119,18 +118,28 @@ class Rows:
     """Whether an interrupted prediction has left a row of this file."""
     key = np.uint64(_hash(as_text(path)))
     place = np.searchsorted(self.seen, key)
-    found = bool(place < len(self.seen) and self.seen[place] == key)
-    if found:
-      self.named[place] = True
-    return found
+    return bool(place < len(self.seen) and self.seen[place] == key)
 
-  def check_named(self) -> None:
-    """Raises ValueError if `has` was not asked for all rows that were left."""
-    if not self.named.all():
-      raise ValueError(
-          f'{self.file.name} holds the rows of an unfinished prediction, and '
-          f'{(~self.named).sum():,} of them are of pictures that the list does not '
-          'name: finish it with its own list, remove it, or write elsewhere with --out')
+  def without(self, paths: Iterable[str]) -> Iterator[str]:
+    """Yields the paths of a list after those that have a row.
+
+    Raises:
+      ValueError: the list does not begin with the paths that have a row.
+    """
+    start = 0
+    for start, path in enumerate(paths, 1):
+      if start > self.resumed:
+        yield path
+      elif self.order[start - 1] != np.uint64(_hash(as_text(path))):
+        self._refuse(f'{path}, number {start} of the list, is not')
+    if start < self.resumed:
+      self._refuse(f'the list has {start:,} pictures, and there are {self.resumed:,}')
+
+  def _refuse(self, why):
+    raise ValueError(
+        f'{self.file.name} holds the rows of an unfinished prediction of another list '
+        f'({why} in it): finish it with its own list, remove it, or write elsewhere '
+        'with --out')
 
   def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """Appends rows with 'file', 'verdict', 'class', 'probability', 'score' and 'top',
