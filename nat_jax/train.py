@@ -272,7 +272,8 @@ def open_run(
   task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
   inputs = task.load(config, mesh.devices.size, runs.OTHERS)
   known = unchanged.record(
-      workdir, config, inputs, not moved and bool(checkpoint.list_steps(workdir)))
+      workdir, config, inputs, not moved and bool(checkpoint.list_steps(workdir)),
+      runs.OTHERS)
   trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()

@@ -148,7 +148,7 @@ def influence(
     kind.check(run)
     adjoint.plan(run.step, _num_bytes(run.state), memory * adjoint.GB)
   inputs = TASKS[config['task']].load(config, run.mesh.devices.size, runs.OTHERS)
-  unchanged.record(workdir, config, inputs, True)
+  unchanged.record(workdir, config, inputs, True, runs.OTHERS)
   if method == 'exact':
     measure = kind.measure(run, target)
     slope, soft, hard, difference = _exact(run, inputs, kind, measure, memory, tell)

@@ -1,12 +1,13 @@
 """Whether the training examples of a run are still those that it was trained on.
 
-    record(workdir, config, inputs, going_on)    # before a training goes on
-    check(workdir, config, config['evals'])      # before an evaluation
+    record(workdir, config, inputs, going_on, others)    # before a training goes on
+    check(workdir, config, config['evals'])              # before an evaluation
 
 The parts of a run are often shares of one folder or file. If it grows, the shares take
 other examples, and a test or a calibration would use some that were trained on. So a
 run keeps, in data.json, what its training sets were: the number of their examples, and
-a checksum of labels and names of files, or of vectors.
+a checksum of labels and names of files, or of vectors. A GAN also keeps which
+classifiers it is measured by, since figures of different ones do not compare.
 """
 
 import os
@@ -42,7 +43,8 @@ def fingerprint(arrays: data.Arrays) -> dict[str, int]:
 
 
 def record(
-    workdir: str, config: Mapping[str, Any], inputs: Inputs, going_on: bool
+    workdir: str, config: Mapping[str, Any], inputs: Inputs, going_on: bool,
+    others: Others,
 ) -> dict[str, Any]:
   """Returns the content of data.json; see `write`.
 
@@ -51,20 +53,29 @@ def record(
     config: of the run.
     inputs: of the run.
     going_on: whether a training in the workdir goes on.
+    others: reads the evaluation classifiers of a GAN.
 
   Raises:
-    ValueError: a training set of the training that goes on was another one.
+    ValueError: a training set of the training that goes on was another one, or a
+      classifier by which it is measured.
   """
   specs = _training_sources(config)
   sets = {subsets.POSITIVES: inputs.positives, **(inputs.negatives or {})}
   found = {name: fingerprint(arrays) for name, arrays in sets.items()
            if arrays is not None and specs.get(name, {}).get('name') in CHANGING}
+  found |= _classifiers(config, others)
   saved = _read(workdir) if going_on else {}
   for name in saved.keys() & found.keys():
     if saved[name] != found[name]:
+      differs = (
+          _differs(workdir, name, specs[name], found[name], saved[name])
+          if name in specs else
+          f'{workdir}: the classifier of {name} is another one (step '
+          f'{found[name]["step"]}) than the one that the figures of this run are of '
+          f'(step {saved[name]["step"]})')
       raise ValueError(
-          f'{_differs(workdir, name, specs[name], found[name], saved[name])}. Put back '
-          'what it was, or train in another --workdir; what is saved here stays')
+          f'{differs}. Put back what it was, or train in another --workdir; what is '
+          'saved here stays')
   return found | saved
 
 
@@ -114,6 +125,17 @@ def _training_sources(config):
            for name, entry in settings.get('negatives', {}).items()}
   if 'positives' in settings:
     found[subsets.POSITIVES] = settings['positives']
+  return found
+
+
+def _classifiers(config, others):
+  """{key of a config: step and checksum} of the evaluation classifiers of a GAN."""
+  measures, found = config.get('measures', {}), {}
+  for key in ('features', 'independent'):
+    spec = measures.get(key) or {}
+    if spec.get('name') == 'checkpoint' and spec.get('workdir'):
+      about = others.about(spec['workdir'], spec.get('step'))
+      found[f'measures.{key}'] = {'step': about['step'], 'crc32': about['crc32']}
   return found
 
 

@@ -9,7 +9,7 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import data, runs, train
+from nat_jax import data, runs, task, train
 from nat_jax.commands import calibrate, config_file, posthoc
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.data import sources
@@ -144,3 +144,21 @@ def test_all_that_is_known_of_kept_rows_is_kept(root, tmp_path):
   np.testing.assert_array_equal(found.hashes, arrays.hashes[[5, 7]])
   np.testing.assert_array_equal(found.image[:], arrays.image[np.array([5, 7])])
   assert sources.take_rows(found, np.array([1])).row is None
+
+
+def test_the_classifier_that_measures_a_gan_stays_the_same(tmp_path):
+  config = {'data': {}, 'measures': {
+      'features': {'name': 'checkpoint', 'workdir': 'runs/cl'},
+      'independent': {'name': 'inception', 'path': 'x.npz'}}}
+  inputs = task.Inputs(None, None, (4, 4, 1), ())
+
+  def record(crc32, going_on=True):
+    others = task.Others(lambda *args: {'step': 9, 'crc32': crc32}, None, None)
+    return unchanged.record(str(tmp_path), config, inputs, going_on, others)
+
+  assert record(1) == {'measures.features': {'step': 9, 'crc32': 1}}
+  unchanged.write(str(tmp_path), record(1))
+  assert record(1) == record(1, False)
+  with pytest.raises(ValueError, match='classifier of measures.features is another'):
+    record(2)
+  assert record(2, False)['measures.features']['crc32'] == 2
