@@ -153,7 +153,7 @@ def test_thresholds_of_scores_of_features(workdir, score):
   np.testing.assert_array_equal(predicted.probabilities.argmax(1), logits.argmax(1))
   kept = pathlib.Path(workdir, detectors.FITTED)
   assert kept.exists() == (score != 'odin')
-  with pytest.raises(ValueError, match='score of an export'):
+  with pytest.raises(ValueError, match=f"score '{score}', which needs more than"):
     export.export(workdir)
   if score != 'odin':
     arrays = toy.arrays(kept)

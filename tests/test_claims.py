@@ -15,7 +15,7 @@ def groups(baseline, nat, name='cifar10_small'):
     return [{
         'name': name, 'variant': variant, 'label': f'{name}:{variant} {seed}',
         'seed': seed, 'step': 1, 'config': {}, 'workdir': '', 'evaluation': {},
-        'sessions': [],
+        'sessions': [], 'class_names': [], 'reference': 'test',
         'evals': {
             'test': {'positive': True, 'accuracy': 0.8, 'n': 10},
             'cifar100_test': {

@@ -217,7 +217,6 @@ def test_help_and_mistakes_as_processes(folder):
     (['--mode=predict'], '--mode=predict.*--images'),
     (['--mode=report'], 'nowhere is not the workdir of a run'),
     (['--config.data.mean[0]=1'], 'elements of a tuple .* cannot be changed one by'),
-    (['--config={folder}/toy.py:', '--config.steps=-1'], r'steps.*-1'),
     (['--config.run.log_every=0'], r'run.log_every.*\[1, 1e9\].*0'),
 ])
 def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
@@ -276,12 +275,19 @@ def test_exit_status_that_is_none(wanted, folder, monkeypatch):
                  '--workdir', str(folder / 'nowhere'))
 
 
+def test_an_empty_variant_is_the_default_one(folder, monkeypatch):
+  with pytest.raises(SystemExit, match=r'^error: steps.*-1'):
+    toy.run_main(monkeypatch, f'--config={folder}/toy.py:', '--mode=train',
+                 '--workdir', str(folder / 'nowhere'), '--config.steps=-1')
+
+
 def test_report_that_cannot_be_written(tmp_path, monkeypatch):
   """The sentence names the place and says that nothing of the runs is lost."""
   def full(*args):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(report, 'tables', full)
+  monkeypatch.setattr(report, '_load', lambda workdirs: (None, None))
+  monkeypatch.setattr(report, '_as_text', full)
   with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'.*"
                      f'--mode=report {tmp_path}'):
     report.show([str(tmp_path)])

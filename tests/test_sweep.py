@@ -399,7 +399,7 @@ def test_sweep_goes_on_after_a_failure(config, tmp_path):
   assert len(toy.records(out / 'toy-good-0')) == 4
   assert not (tmp_path / 'out' / 'toy-good-0-other').exists()  # no comparison run
 
-  for name in ('cat/1', 'cat/2', 'dog/1', 'dog/2'):
+  for name in ('pattern 0/1', 'pattern 0/2', 'pattern 1/1', 'pattern 1/2'):
     path = tmp_path / 'pictures' / f'{name}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new('L', (6, 6)).save(path)

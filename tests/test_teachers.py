@@ -174,6 +174,7 @@ def test_students_stand_beside_the_papers_and_against_their_own_baseline():
   def runs(variant, *values):
     return [{
         'name': name, 'variant': variant, 'label': variant, 'seed': seed, 'step': 1,
+        'class_names': [], 'reference': 'test',
         'config': {}, 'workdir': '', 'evals': {'cifar100_test': {
             'positive': False,
             'ncr': dict.fromkeys(('0.4', '0.6', '0.8', '0.9'), value)}}}

@@ -61,10 +61,9 @@ def generate(
     workdir: of the run.
     num: number of samples.
     labels: classes, by index or by name, in turn. A conditional generator
-      (trainer.labels='predefined') is given all classes in turn, as in training, since
-      its BatchNorm uses the statistics of a batch, and samples of these are kept;
-      otherwise samples are drawn until the discriminator predicts each class often
-      enough. None: classes are not selected.
+      (trainer.labels='predefined') is given all classes, since its BatchNorm uses the
+      statistics of a batch; otherwise samples are drawn until the discriminator
+      predicts each class often enough. None: classes are not selected.
     seed: of the noise.
     step: of the checkpoint; None: the newest.
     interpolate: number of rows of a sheet, each an interpolation on the sphere from one

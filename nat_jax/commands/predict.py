@@ -141,20 +141,15 @@ def predict(
   promise, names = promised(clf), clf.classes_.tolist()
   top = min(top, len(names))
   settings = {
-      'images': list(images), 'share': list(share), 'step': clf.run.step,
-      # Relative paths are of other pictures in another folder.
-      'folder': '' if all(map(os.path.isabs, images)) else os.getcwd(),
-      'crc32': clf.crc32, **promise.rule._asdict(), 'top': top, 'classes': names}
+      'images': list(images), 'share': list(share), 'folder': _folder(images),
+      'step': clf.run.step, 'crc32': clf.crc32, **promise.rule._asdict(), 'top': top,
+      'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
     if rows.resumed:
       print(f'{out}: {rows.resumed:,} rows of an interrupted prediction are kept',
             flush=True)
-    named = _find(images, share)
-    # A list may be another one now.
-    left = rows.without(named) if any(map(picture_paths.is_list, images)) else (
-        path for path in named if not rows.has(path))
-    batches = _classify(clf, left, top, chosen)
+    batches = _classify(clf, _left(rows, images, share), top, chosen)
     try:
       for batch in progress(batches, images, rows.resumed, share):
         rows.write(batch)
@@ -170,6 +165,19 @@ def predict(
     rows.finish()
   path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''
   return Found(out, rows.counts, rows.errors, shown, promise, rows.resumed, path)
+
+
+def _folder(images):
+  """In which relative paths are; '' if there are none."""
+  return '' if all(map(os.path.isabs, images)) else os.getcwd()
+
+
+def _left(rows, images, share):
+  """The paths of a share of the pictures that have no row yet."""
+  named = _find(images, share)
+  if any(map(picture_paths.is_list, images)):  # which may be another list now
+    return rows.without(named)
+  return (path for path in named if not rows.has(path))
 
 
 def _find(images, share):
