@@ -119,13 +119,13 @@ def check(
 
 
 def _training_sources(config):
-  """{name of a training set: its source} of a run on images."""
+  """{name of a training set: its source}; {} of a run that has no positives."""
   settings = config['data']
-  found = {name: entry['source']
-           for name, entry in settings.get('negatives', {}).items()}
-  if 'positives' in settings:
-    found[subsets.POSITIVES] = settings['positives']
-  return found
+  if not isinstance(settings.get('positives'), Mapping):
+    return {}  # of points, for example, which a function draws
+  return {subsets.POSITIVES: settings['positives']} | {
+      name: entry['source']
+      for name, entry in settings.get('negatives', {}).items()}
 
 
 def _classifiers(config, others):
