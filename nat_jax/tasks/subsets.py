@@ -110,7 +110,7 @@ def apply(
   """
   for key in KEYS:
     path, _ = _split(settings.get(key) or '')
-    known = {POSITIVES, *settings['negatives']}
+    known = {POSITIVES, *settings.get('negatives', ())}
     for name in _read(path) if path else ():
       if name not in known:
         raise ValueError(
