@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 
+import filelock
 import ml_collections
 import pytest
 
@@ -186,6 +187,20 @@ def test_one_run_at_a_time_in_a_workdir(tmp_path):
     pass
   # Where no run came to be nothing is left, for a workdir may have been a mistake.
   assert list(tmp_path.iterdir()) == [link]
+
+
+def test_a_lock_that_cannot_be_made_is_no_run(tmp_path, monkeypatch):
+  def time_out(self, **kwargs):
+    raise filelock.Timeout(self.lock_file)
+
+  monkeypatch.setattr(filelock.FileLock, 'acquire', time_out)
+  with pytest.raises(ValueError, match=f'cannot write to --workdir.*file.*{tmp_path}$'):
+    with workdirs.hold(str(tmp_path / 'run')):
+      pass
+  (tmp_path / '.run.lock').write_text('')
+  with pytest.raises(ValueError, match='a run is under way'):
+    with workdirs.hold(str(tmp_path / 'run')):
+      pass
 
 
 def test_the_lock_lies_beside_the_workdir(tmp_path, monkeypatch, caplog):

@@ -71,6 +71,10 @@ def hold(workdir: str, wait: bool = False) -> Iterator[None]:
     try:
       lock.acquire(timeout=0)
     except filelock.Timeout as error:
+      if not os.path.exists(lock.lock_file):
+        raise ValueError(
+            f'cannot write to --workdir {workdir}: no file can be made in '
+            f'{os.path.dirname(lock.lock_file)}') from error
       if not wait:
         raise ValueError(
             f'a run is under way in {workdir}; wait for its end, or choose another '
