@@ -12,7 +12,7 @@ from PIL import Image
 from nat_jax import data, runs, task, train
 from nat_jax.commands import calibrate, config_file, posthoc
 from nat_jax.commands.evaluate import evaluate_run
-from nat_jax.data import sources
+from nat_jax.data import folder_source, sources
 from nat_jax.tasks import subsets, unchanged
 
 
@@ -115,6 +115,21 @@ def test_parts_of_their_own_may_grow(root, tmp_path):
   USES['calibrate'](run)  # no share of what was trained on
   with pytest.raises(ValueError, match='The sets validation are shares'):
     evaluate_run(run)
+
+
+def test_pictures_are_not_decoded_to_be_listed(whole, tmp_path, monkeypatch):
+  config = runs.resolve(make_config(whole))
+  for source in (config['data']['positives'], config['evals']['test']['source']):
+    source['lazy'] = False
+  positives = data.load(config['data']['positives'])
+  inputs = task.Inputs(None, None, (8, 8, 3), (), {}, positives)
+  unchanged.write(str(tmp_path), unchanged.record(
+      str(tmp_path), config, inputs, False, runs.OTHERS))
+  monkeypatch.setattr(folder_source, 'decode', lambda *args: pytest.fail('decoded'))
+  unchanged.check(str(tmp_path), config, {'test': config['evals']['test']})
+  monkeypatch.setattr(unchanged, 'fingerprint', lambda arrays: {'n': 1, 'crc32': 0})
+  with pytest.raises(ValueError, match='has changed'):
+    unchanged.check(str(tmp_path), config, {'test': config['evals']['test']})
 
 
 def test_vectors_are_told_apart_by_their_content(tmp_path):
