@@ -163,7 +163,8 @@ def part_splits(named: Collection[str] = (), whole: str = 'all') -> dict[str, st
   """
   if named and 'train' not in named:
     raise ValueError(
-        f'expected a part train, got only {", ".join(sorted(named))}; add one, or name none')
+        f'expected a part train, got only {", ".join(sorted(named))}; add one, or name '
+        'none')
   base = 'train' if named else whole
   taken = [part for part in SHARES if part not in named and part != 'train']
   splits, bound = {}, 100
