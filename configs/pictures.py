@@ -185,5 +185,4 @@ def class_folders(path):
         f'there is no folder {path!r}; usage: --config pictures:POSITIVES,NEGATIVES, '
         f'where POSITIVES holds a folder of pictures for each class or is {TFDS}NAME, '
         'or --config pictures:TABLE.csv')
-  return [each.name for each in os.scandir(path)
-          if each.is_dir() and each.name[0] != '.']
+  return presets.inner_folders(path)

@@ -120,12 +120,11 @@ def _with_config_paths(argv):
   """
   found = list(argv)
   for i, value in _places_of('config', argv):
-    name, colon, variant = value.partition(':')
+    name, _, variant = value.partition(':')
     if name:
       _check_inner_keys(argv, config_file.load(name, variant or None))
       # The value stands in an argument of its own, or after '--config='.
-      path = config_file.find(name) + (colon + variant if variant else '')
-      found[i] = argv[i].removesuffix(value) + path
+      found[i] = argv[i].removesuffix(value) + config_file.with_path(value)
   return found
 
 

@@ -35,13 +35,13 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   config = schema.plain(config)
   size, skip = (
       config['data'].get(key) for key in ('image_size', 'skip_unreadable'))
+  if size and not _takes_size(config):
+    raise ValueError(
+        f'data.image_size={size} has no effect, since no source of this config takes a '
+        f'size ({config["data"].get("positives", {}).get("name", "none")!r} has images '
+        'of one size); leave it out')
   for key, value in (('size', size), ('skip_unreadable', skip)):
     if value:
-      if key == 'size' and not _takes_size(config):
-        raise ValueError(
-            f'data.image_size={value} has no effect, since no source of this config '
-            f'takes a size ({config["data"].get("positives", {}).get("name", "none")!r}'
-            ' has images of one size); leave it out')
       config = {**config, **{part: _with_argument(config[part], key, value)
                              for part in ('data', 'evals', 'measures')
                              if part in config}}

@@ -271,13 +271,13 @@ def open_run(
   moved = workdirs.check(workdir, config, overwrite)
   task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
   inputs = task.load(config, mesh.devices.size, runs.OTHERS)
+  steps = checkpoint.list_steps(workdir)
   known = unchanged.record(
-      workdir, config, inputs, not moved and bool(checkpoint.list_steps(workdir)),
-      runs.OTHERS)
+      workdir, config, inputs, bool(steps) and not moved, runs.OTHERS)
   trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
-  fresh = overwrite or not checkpoint.list_steps(workdir)
+  fresh = overwrite or not steps
   begin = trainer.start(target) if fresh else None
   evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
   periods = feed.periods(run, evaluator.periods.values())

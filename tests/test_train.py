@@ -21,13 +21,13 @@ from nat_jax import metrics, runs, task, train
 from nat_jax.commands import jobs, plan, report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import (
-  checkpoint,
-  feed,
-  files,
-  inference,
-  parallel,
-  results,
-  writers,
+    checkpoint,
+    feed,
+    files,
+    inference,
+    parallel,
+    results,
+    writers,
 )
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets

@@ -60,6 +60,16 @@ def find(name: str) -> str:
       f'{names_lib.hint(bare, known)}; configs: {", ".join(known)}')
 
 
+def with_path(source: str) -> str:
+  """'digits:nat' -> the path of the file and ':nat', as the flag --config takes it.
+
+  Raises:
+    ValueError: see `find`.
+  """
+  name, _, variant = source.partition(':')
+  return f'{find(name)}:{variant}' if variant else find(name)
+
+
 def load(name: str, variant: str | None = None) -> ml_collections.ConfigDict:
   """Loads the config of a variant from a config file.
 

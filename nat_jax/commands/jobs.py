@@ -157,9 +157,9 @@ def _name(source):
 
 def _load(source, changes):
   """(config with the changes, dotted key -> value), as --config FILE would give."""
-  path, colon, variant = source.partition(':')
+  path, _, variant = source.partition(':')
   config_file.load(path, variant or None)  # its errors name file and line
-  found = f'--config={config_file.find(path)}{colon + variant if variant else ""}'
+  found = f'--config={config_file.with_path(source)}'
   values, argv = flags.FlagValues(), ['sweep', found, *changes]
   config_flags.DEFINE_config_file(
       'config', flag_values=values, lock_config=True, sys_argv=argv)

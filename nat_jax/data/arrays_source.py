@@ -221,10 +221,10 @@ def _label(path, label, names):
         f'{path}: {LABEL!r} must be -1 (none) or a number of a class, at most {most}, '
         f'got {label.min()}..{label.max()}')
   if not named:
-    names, rows = np.unique(label[label >= 0], return_inverse=True)
-    numbered = np.full(label.shape, -1, np.int32)
-    numbered[label >= 0] = rows
-    label = numbered
+    classed = label >= 0
+    names, numbers = np.unique(label[classed], return_inverse=True)
+    label = np.full(label.shape, -1)
+    label[classed] = numbers
   return label.astype(np.int32), tuple(map(str, names))
 
 

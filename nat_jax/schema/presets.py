@@ -175,6 +175,14 @@ def part_splits(named: Collection[str] = (), whole: str = 'all') -> dict[str, st
   return {part: splits.get(part, part) for part in SHARES}
 
 
+def inner_folders(path: str | os.PathLike) -> list[str]:
+  """The names of the folders in a folder, in order, without hidden ones; [] if none."""
+  if not os.path.isdir(path):
+    return []
+  return sorted(one.name for one in os.scandir(path)
+                if one.is_dir() and one.name[0] != '.')
+
+
 def part_folders(path: str | os.PathLike) -> dict[str, str]:
   """The folders of parts in a folder of pictures, such as pets/train and pets/val.
 
@@ -190,15 +198,15 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
   Raises:
     ValueError: two folders of one part; or folders of parts, and others beside them.
   """
-  inner = _folders(path)
+  inner = inner_folders(path)
   parts = [FOLDERS.get(name.lower()) for name in inner]
   if 'train' not in parts:
     return {}
   others = [name for name, part in zip(inner, parts, strict=True) if part is None]
   if others:
-    classes = _folders(os.path.join(path, inner[parts.index('train')]))
+    classes = inner_folders(os.path.join(path, inner[parts.index('train')]))
     alike = [name for name in others
-             if {*classes} & {*_folders(os.path.join(path, name))}]
+             if {*classes} & {*inner_folders(os.path.join(path, name))}]
     if not alike and len(inner) - len(others) == 1:
       return {}  # a class of this name
     raise ValueError(
@@ -211,14 +219,6 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
         f'{os.fspath(path)}: expected one folder for each part, got {", ".join(inner)};'
         ' join or rename those of one part')
   return {part: found[part] for part in SHARES if part in found}
-
-
-def _folders(path):
-  """The names of the folders in a folder, in order, without hidden ones."""
-  if not os.path.isdir(path):
-    return []
-  return sorted(one.name for one in os.scandir(path)
-                if one.is_dir() and one.name[0] != '.')
 
 
 def _part(source, percent):

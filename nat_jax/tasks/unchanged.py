@@ -103,19 +103,19 @@ def check(
     ValueError: a training set is not what the run was trained on.
   """
   specs = _training_sources(config)
-  for name, saved in _read(workdir).items():
+  saved = _read(workdir)
+  for name, spec in specs.items():
     sharing = [each for each, entry in evals.items()
-               if name in specs and _share(entry.get('source', {}), specs[name])]
-    if not sharing:
+               if _share(entry.get('source', {}), spec)]
+    if name not in saved or not sharing:
       continue
-    spec = specs[name]
     if spec.get('size') and not (spec.get('lazy') or spec.get('skip_unreadable')):
       spec = {**spec, 'lazy': True}  # its files are listed, and none is decoded
     arrays = images.load_source(config, spec, others=others)
     found = fingerprint(subsets.apply(config['data'], {name: arrays})[name])
-    if found != saved:
+    if found != saved[name]:
       raise ValueError(
-          f'{_differs(workdir, name, specs[name], found, saved)}. The sets '
+          f'{_differs(workdir, name, specs[name], found, saved[name])}. The sets '
           f'{", ".join(sharing)} are shares of it too, and may now hold examples that '
           'were trained on. Put back what it was, or give these sets a folder of their '
           "own (docs/pictures.md, 'Your own classes and negatives')")
