@@ -23,9 +23,11 @@ from nat_jax import data
 from nat_jax.runtime import files
 from nat_jax.task import Inputs, Others
 from nat_jax.tasks import images, subsets
+from nat_jax.tasks.segment import build as segment
 
 RECORD = 'data.json'
-CHANGING = ('folder', 'table', 'arrays')  # sources of files that a user may change
+CHANGING = ('folder', 'table', 'arrays', 'masks', 'csv')  # files that a user may change
+EXAMPLES = ('positives', 'examples', 'pairs', 'series')  # keys of `data`: trained on
 
 
 def fingerprint(arrays: data.Arrays) -> dict[str, int]:
@@ -60,7 +62,8 @@ def record(
       classifier by which it is measured.
   """
   specs = _training_sources(config)
-  sets = {subsets.POSITIVES: inputs.positives, **(inputs.negatives or {})}
+  sets = {name: inputs.positives for name in specs if name in EXAMPLES}
+  sets |= inputs.negatives or {}
   found = {name: fingerprint(arrays) for name, arrays in sets.items()
            if arrays is not None and specs.get(name, {}).get('name') in CHANGING}
   found |= _classifiers(config, others)
@@ -109,10 +112,7 @@ def check(
                if _share(entry.get('source', {}), spec)]
     if name not in saved or not sharing:
       continue
-    if spec.get('size') and not (spec.get('lazy') or spec.get('skip_unreadable')):
-      spec = {**spec, 'lazy': True}  # its files are listed, and none is decoded
-    arrays = images.load_source(config, spec, others=others)
-    found = fingerprint(subsets.apply(config['data'], {name: arrays})[name])
+    found = fingerprint(_load(config, name, spec, others))
     if found != saved[name]:
       raise ValueError(
           f'{_differs(workdir, name, specs[name], found, saved[name])}. The sets '
@@ -122,13 +122,23 @@ def check(
 
 
 def _training_sources(config):
-  """{name of a training set: its source}; {} of a run that has no positives."""
+  """{name of a training set: its source}; {} of points, which a function draws."""
   settings = config['data']
-  if not isinstance(settings.get('positives'), Mapping):
-    return {}  # of points, for example, which a function draws
-  return {subsets.POSITIVES: settings['positives']} | {
+  found = {key: settings[key] for key in EXAMPLES
+           if isinstance(settings.get(key), Mapping)}
+  return found and found | {
       name: entry['source']
       for name, entry in settings.get('negatives', {}).items()}
+
+
+def _load(config, name, spec, others):
+  """A training set as `Inputs` had it; pictures that need not be are not decoded."""
+  if name == 'pairs':
+    return segment.as_arrays(segment.load_pairs(config, spec))
+  if spec.get('size') and not (spec.get('lazy') or spec.get('skip_unreadable')):
+    spec = {**spec, 'lazy': True}
+  arrays = images.load_source(config, spec, others=others)
+  return subsets.apply(config['data'], {name: arrays})[name]
 
 
 def _classifiers(config, others):

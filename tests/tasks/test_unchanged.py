@@ -177,3 +177,54 @@ def test_the_classifier_that_measures_a_gan_stays_the_same(tmp_path):
   with pytest.raises(ValueError, match='classifier of measures.features is another'):
     record(2)
   assert record(2, False)['measures.features']['crc32'] == 2
+
+
+def test_masks_and_series_and_vectors_that_have_changed_are_refused(tmp_path):
+  rng = np.random.default_rng(0)
+
+  def write(kind, num, extra=0.0):
+    if kind != 'segment':
+      rows = rng.normal(size=(num, 2)) + extra
+      lines = [','.join(map(str, (k, *row))) for k, row in enumerate(rows)]
+      (tmp_path / f'{kind}.csv').write_text('\n'.join(['time,a,b', *lines]))
+      return
+    for k in range(num):
+      mask = rng.integers(0, 4, (8, 8), np.uint8)
+      for name in ('images', 'masks'):
+        (tmp_path / kind / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / kind / name / f'{k}.png')
+
+  pairs = {'name': 'masks', 'path': str(tmp_path / 'segment')}
+  evals = {'test': {'source': pairs | {'split': 'all[80%:]'}}}
+  variants = {
+      'segment': 'real', 'time_series': f'nat:{tmp_path}/time_series.csv',
+      'outliers': f'mo:{tmp_path}/outliers.csv'}
+  for kind, variant in variants.items():
+    write(kind, 50)
+    config = toy.config_file(f'{kind}.py')(variant).to_dict()
+    if kind == 'segment':
+      config['data']['pairs'], config['evals'] = pairs | {'split': 'all[:80%]'}, evals
+      config['reference'] = 'test'
+    if kind == 'time_series':
+      config['data']['window'] = 8
+    config, workdir = runs.resolve(config), str(tmp_path / f'run-{kind}')
+
+    def record(going_on, config=config, workdir=workdir, kind=kind):
+      inputs = runs.TASKS[kind].load(config, 1, runs.OTHERS)
+      return unchanged.record(workdir, config, inputs, going_on, runs.OTHERS)
+
+    os.makedirs(workdir)
+    first = record(True)
+    assert [one['n'] for one in first.values()] == [
+        {'segment': 40, 'time_series': 31, 'outliers': 50}[kind]]
+    unchanged.write(workdir, first)
+    assert record(True) == first
+    unchanged.check(workdir, config, config.get('evals', {}), runs.OTHERS)
+    write(kind, 50, 0.01)
+    assert record(False) != first
+    with pytest.raises(ValueError, match=(
+        f'of .*{kind}.*, has changed: .* examples as before, but not the same')):
+      record(True)
+    if kind == 'segment':
+      with pytest.raises(ValueError, match='The sets test are shares of it'):
+        unchanged.check(workdir, config, evals, runs.OTHERS)

@@ -371,7 +371,7 @@ def load(
   del others
   arrays = load_examples(config)
   inputs = make_inputs(config, scale(arrays.image, config['data']), num_devices)
-  return inputs._replace(class_names=arrays.names)
+  return inputs._replace(class_names=arrays.names, positives=arrays)
 
 
 def make_inputs(

@@ -65,6 +65,12 @@ def load_pairs(config: Mapping[str, Any], spec: Mapping[str, Any]) -> data.Pairs
   return data.load_pairs(spec, config['num_classes'], config['data']['void'])
 
 
+def as_arrays(pairs: data.Pairs) -> data.Arrays:
+  """Pairs as examples: `joined`, with label 0."""
+  return data.Arrays(
+      joined(pairs), np.zeros(len(pairs.mask), np.int32), pairs.names)
+
+
 def joined(pairs: data.Pairs) -> np.ndarray:
   """Pictures with the mask as one more channel, uint8 [n, h, w, c + 1]."""
   return np.concatenate([pairs.image, pairs.mask[..., None]], -1)
@@ -125,7 +131,8 @@ def load(
   label = np.where(np.arange(len(pool)) < num, 0, -1).astype(np.int32)
   return Inputs(
       data.Pool(pool, label), data.Stream(size + 2 * num_pasted + num_drawn, index),
-      image.shape[1:], pairs.names)
+      image.shape[1:], pairs.names,
+      positives=data.Arrays(pool[:num], label[:num], pairs.names))
 
 
 def build(

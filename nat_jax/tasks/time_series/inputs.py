@@ -172,12 +172,13 @@ def load(
           num, {}, {}, batch_size=size, negatives_per_batch=0, inside=False,
           seed=config['seed'] + further, multiple_of=num_devices)
       for name, (size, further) in sets.items() if size}
+  label = np.zeros(num, np.int32)
   return Inputs(
-      data.Pool(windows, np.zeros(num, np.int32)),
+      data.Pool(windows, label),
       data.Stream(
           sum(one.num_slots for one in streams.values()),
           lambda at: {name: one.index(at) for name, one in streams.items()}),
-      windows.shape[1:])
+      windows.shape[1:], positives=data.Arrays(windows, label))
 
 
 def build(
