@@ -206,7 +206,7 @@ def summary(accepted, refused, accept, negatives, unreadable=0):
   known = {name: {**calibrate.share(np.arange(n) < k),
                   'seen_in_training': name == 'seen'}
            for name, (k, n) in negatives.items()}
-  promise = predict.Promise(None, 'a threshold', accept, known)
+  promise = predict.Promise(None, 'a threshold', accept, known, accept)
   found = predict.Found('p.csv', counts, [], [], promise, 0, '')
   return ' '.join(predict.text(found).split())
 

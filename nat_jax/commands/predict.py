@@ -26,7 +26,7 @@ from nat_jax.commands import calibrate, flags, predictions
 from nat_jax.commands.predictions import ACCEPTED, UNREADABLE
 from nat_jax.data import picture_paths
 from nat_jax.metrics import selective
-from nat_jax.reports import figures, pictures
+from nat_jax.reports import figures, pictures, tables
 from nat_jax.runtime import results, writers
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import rule
@@ -51,12 +51,15 @@ class Promise(NamedTuple):
     accept: least share of positives that it is to accept; None: not known.
     negatives: set -> {'share' (accepted), 'n', 'seen_in_training'} of held-out
       negatives.
+    least: the share of new positives that it accepts with a confidence of 95 %, by the
+      held-out ones; None: not known.
   """
 
   rule: rule.Rule
   origin: str
   accept: float | None
   negatives: Mapping[str, Mapping[str, Any]]
+  least: float | None
 
 
 class Found(NamedTuple):
@@ -142,8 +145,8 @@ def predict(
   top = min(top, len(names))
   settings = {
       'images': list(images), 'share': list(share), 'folder': _folder(images),
-      'step': clf.run.step, 'crc32': clf.crc32, **promise.rule._asdict(), 'top': top,
-      'classes': names}
+      'step': clf.run.step, 'crc32': clf.run.crc32, **promise.rule._asdict(),
+      'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
     if rows.resumed:
@@ -265,11 +268,14 @@ def promised(clf: Classifier) -> Promise:
   else:
     origin = (
         f'{basis.rule.score} {shown}, from {rule.CALIBRATION}: accepts at least '
-        f'{calibrate.percent(basis.accept)} of new positives '
-        f'({calibrate.percent(found["confidence"])} confidence, {found["n"]:,} '
+        f'{tables.percent(basis.accept)} of new positives '
+        f'({tables.percent(found["confidence"])} confidence, {found["n"]:,} '
         'held-out positives)')
+  least = basis.accept
+  if basis.n:  # the threshold is an estimate, without a guarantee
+    least, _ = metrics.proportion_interval(round(basis.accept * basis.n), basis.n)
   return Promise(basis.rule, origin, basis.accept, {
-      **accepted_shares(clf, positive=False), **found.get('negatives', {})})
+      **accepted_shares(clf, positive=False), **found.get('negatives', {})}, least)
 
 
 def accepted_shares(clf: Classifier, positive: bool) -> dict[str, dict[str, Any]]:
@@ -324,17 +330,17 @@ def text(found: Found) -> str:
   about = ['rule: ' + found.promise.origin, *_about_negatives(found.promise)]
   if readable:
     low, high = metrics.proportion_interval(accepted, readable)
-    percent = calibrate.percent
+    percent = tables.percent
     about.append(
         f'accepted: {accepted:,} of {readable:,} readable pictures '
         f'({percent(accepted / readable)}; 95 % interval {percent(low)} - '
         f'{percent(high)})')
-    accept = found.promise.accept
-    if accept is not None and high < accept:
+    least = found.promise.least
+    if least is not None and high < least:
       about.append(
-          f'warning: fewer than the {percent(accept)} of positives that the rule is to '
-          'keep: some pictures are of none of the classes, or the positives are not '
-          'like those that the threshold was taken from')
+          f'warning: fewer than the {percent(least)} of positives that the rule keeps '
+          'with a confidence of 95 %: some pictures are of none of the classes, or the '
+          'positives are not like those that the threshold was taken from')
   if found.sheet:
     about.append(f'sheet: {found.sheet}')
   lines += [textwrap.fill(one, 88, subsequent_indent='  ', break_long_words=False,
@@ -350,10 +356,10 @@ def _about_negatives(promise: Promise) -> Iterator[str]:
            'this checkpoint; --mode=evaluate makes them')
     return
   yield 'refuses: ' + ', '.join(
-      f'{calibrate.percent(1 - one["share"])} of {name}'
+      f'{tables.percent(1 - one["share"])} of {name}'
       + (' (a kind seen in training)' if one['seen_in_training'] else '')
       for name, one in known.items())
-  poor = [f'{calibrate.percent(one["share"])} of {name}'
+  poor = [f'{tables.percent(one["share"])} of {name}'
           for name, one in known.items() if one['share'] > POOR]
   if poor:
     yield (f'warning: a poor operating point, which accepts {", ".join(poor)}, '

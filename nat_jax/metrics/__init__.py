@@ -30,7 +30,11 @@ from nat_jax.metrics.generative import (
     generative_summary,
     inception_score,
 )
-from nat_jax.metrics.intervals import auroc_interval, proportion_interval
+from nat_jax.metrics.intervals import (
+    accepted_interval,
+    auroc_interval,
+    proportion_interval,
+)
 from nat_jax.metrics.manifold import (
     diversity_ratio,
     intra_class_diversity,
@@ -70,6 +74,7 @@ __all__ = [
     'Metric',
     'accuracy',
     'am_score',
+    'accepted_interval',
     'auroc_interval',
     'class_aware_fid',
     'class_histogram',

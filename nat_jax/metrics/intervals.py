@@ -13,7 +13,7 @@ them, and is usually larger.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nat_jax.metrics import detection
+from nat_jax.metrics import checks, detection
 
 LEVEL = 0.95
 
@@ -25,7 +25,7 @@ def proportion_interval(count: int, n: int) -> tuple[float, float]:
   for shares of 0 and 1 too: 0 of n gives the interval from 0 to 3.84 / (n + 3.84).
 
   Its coverage is 95 % on average over true shares p. For a single p it may be higher or
-  lower, at least 84 %, near p = 0.18 / n (tests/bench/interval_coverage.py).
+  lower, at least 83.6 %, near p = 0.18 / n (tests/bench/interval_coverage.py).
 
   Args:
     count: number of images for which the property holds.
@@ -47,6 +47,48 @@ def proportion_interval(count: int, n: int) -> tuple[float, float]:
     raise ValueError(f'expected 0 <= count <= n and n >= 1, got {count} of {n}')
   found = stats.binomtest(count, n).proportion_ci(LEVEL, method='wilson')
   return float(found.low), float(found.high)
+
+
+def accepted_interval(
+    positive_scores: ArrayLike, scores: ArrayLike, recall: float = detection.RECALL
+) -> tuple[float, float]:
+  """The interval of the share of images that are accepted, such as FPR95.
+
+  The threshold is that which keeps the share `recall` of the positives. It is itself
+  estimated, so that Wilson's interval of the share alone would be too narrow. Both
+  errors are put together by the method of variance estimates recovery:
+
+      low = p - sqrt((p - l)^2 + (p - p_-)^2),  high = p + sqrt((h - p)^2 + (p_+ - p)^2)
+
+  with the share p, its Wilson interval (l, h), and the shares p_- and p_+ at the
+  thresholds that keep as many positives as the ends of Wilson's interval of `recall`.
+
+  Args:
+    positive_scores: [p] of the positives of the threshold; higher means more like one.
+    scores: [n] of the other images.
+    recall: least share of accepted positives.
+
+  Returns:
+    (low, high), between 0 and 1.
+
+  Raises:
+    ValueError: an empty group, or NaN.
+
+  Reference: Zou, Donner, "Construction of Confidence Limits about Effect Measures",
+  Statistics in Medicine 27, 2008; coverage: tests/bench/interval_coverage.py.
+  """
+  scores = np.sort(checks.samples('scores', scores))
+  num_positives = np.size(positive_scores)
+
+  def share(kept: float) -> float:
+    threshold = detection.threshold_at_recall(positive_scores, kept)
+    return float(1 - np.searchsorted(scores, threshold) / scores.size)
+
+  p = share(recall)
+  low, high = proportion_interval(round(p * scores.size), scores.size)
+  least, most = proportion_interval(round(recall * num_positives), num_positives)
+  return (max(0.0, p - float(np.hypot(p - low, p - share(least)))),
+          min(1.0, p + float(np.hypot(high - p, share(most) - p))))
 
 
 def auroc_interval(

@@ -122,19 +122,20 @@ def prdc(
   centre = y.mean(axis=0)
   x, y = x - centre, y - centre
   # The margin keeps equal distances, unequal by rounding, from counting as "within".
-  margin = ROUNDING * max(np.square(x).sum(1).max(), np.square(y).sum(1).max())
-  x_radius, y_radius = (_square_radius(z, k) - margin for z in (x, y))
+  x_margin, y_margin = (ROUNDING * np.square(z).sum(1) for z in (x, y))
+  x_radius, y_radius = _square_radius(x, k), _square_radius(y, k)
   hits, start = 0, 0
   precise = 0
   recalled, covered = np.zeros(len(y), bool), np.zeros(len(y), bool)
   for squares in _square_distances(x, y):
-    radius = x_radius[start : start + len(squares), None]
+    rows = slice(start, start + len(squares))
     start += len(squares)
+    squares += x_margin[rows, None] + y_margin
     within = squares < y_radius
     hits += int(within.sum())
     precise += int(within.any(axis=1).sum())
     covered |= within.any(axis=0)
-    recalled |= (squares < radius).any(axis=0)
+    recalled |= (squares < x_radius[rows, None]).any(axis=0)
   return {
       'precision': precise / len(x),
       'recall': float(recalled.mean()),

@@ -69,8 +69,8 @@ def negative_summary(
 
   Returns:
     'ncr' and 'par' {str(t): share}, 'ncr_interval' {str(t): [low, high]}, 'auroc',
-    'aupr_in', 'aupr_out', 'fpr95_id_positive', 'fpr95_ood_positive' and 'n'; with
-    `bootstrap` also 'auroc_interval' [low, high].
+    'aupr_in', 'aupr_out', 'fpr95_id_positive', its '_interval' [low, high],
+    'fpr95_ood_positive' and 'n'; with `bootstrap` also 'auroc_interval'.
 
   Raises:
     ValueError: an empty set, or NaN.
@@ -83,6 +83,7 @@ def negative_summary(
       'ncr_interval': {t: _proportion(rate, n) for t, rate in rates.items()},
       'par': ncr.positive_acceptance_rate(pos_scores['max_prob'], thresholds),
       **detection.detection_metrics(pos, neg),
+      'fpr95_id_positive_interval': list(intervals.accepted_interval(pos, neg)),
       'n': n,
   }
   if bootstrap:
@@ -160,7 +161,8 @@ def corruption_summary(
   accepted = float(np.mean(scores['score'] >= threshold))
   return {
       'accuracy': accuracy, 'accuracy_interval': _proportion(accuracy, n),
-      'accepted': accepted, 'accepted_interval': _proportion(accepted, n), 'n': n}
+      'accepted': accepted, 'accepted_interval': list(intervals.accepted_interval(
+          pos_scores['score'], scores['score'])), 'n': n}
 
 
 def _proportion(share: float, n: int) -> list[float]:

@@ -138,7 +138,8 @@ class BatchNorm(nn.Module):
     if use_running_average:
       return running_mean.value, running_var.value
     # One pass over x and one psum. E[d^2] - E[d]^2 loses digits where the mean of d is
-    # large compared with its spread, hence d = x - running mean and not d = x.
+    # large compared with its spread, hence d = x - running mean and not d = x. In the
+    # first updates, whose running mean is 0 still, inputs must be normalised.
     shift = running_mean.value
     mean, var = self._in_one_pass(
         x - shift.reshape((1,) * (x.ndim - 1) + (c,)), mask, running_var.value)

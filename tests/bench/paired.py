@@ -4,6 +4,7 @@
           {'near': {'AUROC': ([.98, .96], [.96, .94])}})
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,9 +20,14 @@ def text_of(values: Sequence[float], digits: int = 3, sign: str = '') -> str:
 
 
 def p_value(one: Sequence[float], other: Sequence[float]) -> float:
-  """p of the two-sided paired t-test; 1 where all pairs are equal, or there is one."""
+  """p of the two-sided paired t-test; 1 where all pairs are equal, or there is one.
+
+  NaN, no test, where all differences are equal and not 0: their variance is not known.
+  """
   if len(one) < 2 or np.array_equal(one, other):
     return 1.0
+  if np.ptp(np.subtract(one, other)) < 1e-12:
+    return math.nan
   return float(stats.ttest_rel(one, other).pvalue)
 
 

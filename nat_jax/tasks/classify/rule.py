@@ -23,8 +23,12 @@ from nat_jax.tasks.classify import inputs
 NONE = inputs.NONE  # the answer for an image that is not accepted
 CALIBRATION = 'calibration.json'
 GIVEN, DEFAULT = 'given', 'default'  # besides CALIBRATION, where a rule is from
-SCORES = (*selective.LOGIT_SCORES, *selective.FEATURE_SCORES)
 NUMBERS = ('temperature', 'threshold', 'accept', 'confidence', 'n')
+
+
+def known_scores() -> tuple[str, ...]:
+  """The names of the scores that a threshold may be of."""
+  return (*selective.LOGIT_SCORES, *selective.FEATURE_SCORES)
 
 
 class Rule(NamedTuple):
@@ -50,6 +54,7 @@ class Basis(NamedTuple):
     accept: least share of new positives that it is to accept; None: not known.
     calibration: content of calibration.json, if the rule is from there.
     note: why calibration.json is not used although there is one; '' otherwise.
+    n: number of positives that a `DEFAULT` threshold was taken from; None: another one.
   """
 
   rule: Rule
@@ -57,6 +62,7 @@ class Basis(NamedTuple):
   accept: float | None
   calibration: Mapping[str, Any] | None = None
   note: str = ''
+  n: int | None = None
 
 
 class Decisions(NamedTuple):
@@ -84,7 +90,7 @@ def at_probability(threshold: float, temperature: float = 1.0) -> Rule:
 
 def probability(threshold: float) -> float:
   """The least maximum probability that a threshold of log-odds accepts."""
-  return float(1 / (1 + np.exp(-threshold)))
+  return float(special.expit(threshold))
 
 
 def decide(
@@ -182,8 +188,8 @@ def _gen(logits, gamma=0.1, top=100):
 
 def check_score(score: str) -> None:
   """Raises ValueError unless `score` is a name that `Rule` accepts."""
-  if score not in SCORES:
-    raise ValueError(names.unknown('score', score, SCORES))
+  if score not in known_scores():
+    raise ValueError(names.unknown('score', score, known_scores()))
 
 
 def read(workdir: str, step: int, crc32: int) -> dict[str, Any] | None:
@@ -206,7 +212,7 @@ def read(workdir: str, step: int, crc32: int) -> dict[str, Any] | None:
   except FileNotFoundError:
     return None
   schema.check_format(found, path)
-  whole = found.get('score') in SCORES and all(
+  whole = found.get('score') in known_scores() and all(
       type(found.get(key)) in (int, float) for key in NUMBERS)
   if not whole or found['temperature'] <= 0:
     raise files.Unreadable(
@@ -262,8 +268,10 @@ def find(
   if calibration:
     return Basis(of_calibration(calibration), CALIBRATION, calibration['accept'],
                  calibration)
-  score = _default_threshold(workdir, config, step, keep)
-  return Basis(Rule(selective.MAX_PROBABILITY, 1.0, score), DEFAULT, keep)
+  scores = _calibration_scores(workdir, config, step)
+  threshold = detection.threshold_at_recall(scores, keep)
+  return Basis(Rule(selective.MAX_PROBABILITY, 1.0, threshold), DEFAULT, keep,
+               n=len(scores))
 
 
 def check_threshold(threshold: float | None) -> None:
@@ -272,8 +280,8 @@ def check_threshold(threshold: float | None) -> None:
     raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold}')
 
 
-def _default_threshold(workdir, config, step, keep):
-  """The highest log-odds that keep the share `keep` of calibration positives."""
+def _calibration_scores(workdir, config, step):
+  """The log-odds of the calibration positives, by the last evaluation."""
   calibration = inputs.references(config).get(schema.CALIBRATION)
   if calibration is None:
     raise ValueError(
@@ -293,4 +301,4 @@ def _default_threshold(workdir, config, step, keep):
         f'has {found}; give --threshold (from Python threshold=), or run: python -m '
         f'nat_jax.main --mode=calibrate --workdir {workdir} --step {step}, or: python '
         f'-m nat_jax.main --mode=evaluate --workdir {workdir} --step {step}')
-  return detection.threshold_at_recall(scores['score'], keep)
+  return scores['score']

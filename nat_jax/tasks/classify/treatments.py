@@ -40,7 +40,8 @@ def symmetric_beta(alpha: float) -> Callable[[jax.Array], jax.Array]:
   """Returns key -> a number from Beta(alpha, alpha); ValueError unless alpha > 0.
 
   By a table of quantiles, since jax.random.beta is a rejection loop, which is slow on
-  GPUs and slow to compile.
+  GPUs and slow to compile. Up to alpha = 4 the variance is right within .3 %; above,
+  the tails of 1/1024 on each side are too wide (14 % of the variance at alpha = 100).
   """
   if not alpha > 0:
     raise ValueError(f'alpha of the Beta distribution must be above 0, got {alpha}')

@@ -24,7 +24,6 @@ Paragraph = tuple[str, list[str]]
 ACCEPTED = 'fpr95_id_positive'  # negatives accepted where 95 % of positives are
 MOST = 4  # groups that have a paragraph each
 WIDE = 0.3  # of an interval; a share that is known less exactly is not put in words
-ENOUGH = 40  # images: no interval of a share of so many is wider
 REFUSED = ((0.05, 'almost all of'), (0.25, 'most of'), (0.5, 'more than half of'),
            (0.8, 'less than half of'))
 
@@ -64,8 +63,12 @@ def share(runs: Sequence[Mapping[str, Any]], name: str, metric: str) -> Share | 
     return None
   n = next((figures['n'] for figures in found if figures.get('n')), None)
   low, high = min(values), max(values)
-  if len(values) == 1 and n:
-    low, high = metrics.proportion_interval(round(values[0] * n), n)
+  if len(values) == 1:
+    known = next((one for one in found if one.get(f'{metric}_interval')), None)
+    if known:
+      low, high = known[f'{metric}_interval']
+    elif n:
+      low, high = metrics.proportion_interval(round(values[0] * n), n)
   return Share(statistics.fmean(values), low, high, values, n)
 
 
@@ -120,8 +123,8 @@ def _headline(label, runs):
         [f'{words} {joined(by_words[words])}' for words in order if words in by_words]
     ) + '.'
   if unsure:
-    text += (f' Of {joined(unsure)} there are too few images to say: test {ENOUGH} or '
-             'more.')
+    text += (f' There are too few images to say so of {joined(unsure)}: test more of '
+             'them, and more positives.')
   return text
 
 
@@ -177,19 +180,26 @@ def _about(runs, name):
 
 
 def _weak_classes(runs) -> Iterator[str]:
-  """The classes whose accuracy is below that of all, beyond chance, of one run."""
+  """The classes whose accuracy is below that of all, of one run.
+
+  By one-sided binomial tests at 5 %, with Holm's correction over the classes.
+  """
   run = runs[0]
   classes = run['evaluation'].get('classes')
   accuracy = share(runs, run['reference'], 'accuracy')
   if len(runs) > 1 or not classes or accuracy is None:
     return
-  weak = []
-  for name, n, value in zip(
-      run['class_names'], classes['n'], classes['accuracy'], strict=True):
-    if n and metrics.proportion_interval(round(value * n), n)[1] < accuracy.low:
-      weak.append((value, f'{name} ({percent(value)} of {n})'))
+  from scipy import stats  # half a second of imports
+
+  known = [(value, n, name) for name, n, value in zip(
+      run['class_names'], classes['n'], classes['accuracy'], strict=True) if n]
+  found = claims.holm([
+      stats.binomtest(round(value * n), n, accuracy.mean, 'less').pvalue
+      for value, n, _ in known])
+  weak = [f'{name} ({percent(value)} of {n})'
+          for p, (value, n, name) in sorted(zip(found, known, strict=True),
+                                            key=lambda one: one[1]) if p < 0.05]
   if weak:
-    weak = [text for _, text in sorted(weak)]
     more = f', and {len(weak) - 5} more' if len(weak) > 5 else ''
     yield f'Less accurate than the rest: {", ".join(weak[:5])}{more}.'
 

@@ -77,10 +77,12 @@ class Batch(NamedTuple):
 
 @flax.struct.dataclass
 class SegmentMetrics(clu_metrics.Collection):
-  """Averages over updates and pixels; 0 for networks that the run does not have."""
+  """Averages over updates and pictures; 0 for networks that the run does not have."""
 
   loss: Average.from_output('loss')
-  accuracy: Average.from_fun(  # of real pixels
+  # Share of the pixels of a real picture with a class. clu counts in int32, which the
+  # pixels of some hundred large batches exceed.
+  accuracy: Average.from_fun(
       lambda **outputs: dict(values=outputs['right'], mask=outputs['filled']))
   loss_gen: Average.from_output('loss_gen')
   loss_disc: Average.from_output('loss_disc')
@@ -176,11 +178,12 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
         weight=made.weight * (state.step >= setup.synthetic_from)))
   nets['segmenter'], loss, norm, right = update_segmenter(
       setup, nets['segmenter'], [real, *seen], axis)
+  known = (real.label >= 0).sum((1, 2))
+  right = right[:real.label.size].reshape(real.label.shape).sum((1, 2))
   metrics = task.collect(
       SegmentMetrics, axis, loss=loss, loss_gen=loss_gen, loss_disc=loss_disc,
-      grad_norm=norm, right=right[:real.label.size],
-      filled=(real.label >= 0).ravel() & (
-          jnp.repeat(real.weight, real.label[0].size) > 0), weight=real.weight)
+      grad_norm=norm, right=right / jnp.maximum(known, 1),
+      filled=(known > 0) & (real.weight > 0), weight=real.weight)
   return state.replace(step=state.step + 1, nets=nets), metrics
 
 
