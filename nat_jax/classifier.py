@@ -84,13 +84,12 @@ class Classifier:
       columns of `probabilities`, as in scikit-learn.
     basis: `rule.Basis`, the rule by which pictures are accepted and where it is from.
     run: the restored `task.Run`.
-    crc32: checksum of its checkpoint.
     workdir: of the run.
   """
 
-  def __init__(self, run: Run, crc32: int, basis: rule.Basis, workdir: str):
+  def __init__(self, run: Run, basis: rule.Basis, workdir: str):
     """Takes a restored run and its rule; `restore` finds both."""
-    self.run, self.crc32, self.basis, self.workdir = run, crc32, basis, workdir
+    self.run, self.basis, self.workdir = run, basis, workdir
     self.classes_ = np.array(
         run.class_names or [str(k) for k in range(run.config['num_classes'])])
     self._predictors: dict[int, Callable] = {}
@@ -291,9 +290,8 @@ def restore(
     keep: see `rule.find`.
   """
   run = runs.restore(workdir, step, 'classify')
-  crc32 = runs.about(workdir, run.step)['crc32']
-  basis = rule.find(workdir, run.config, run.step, crc32, threshold, keep)
-  return Classifier(run, crc32, basis, workdir)
+  basis = rule.find(workdir, run.config, run.step, run.crc32, threshold, keep)
+  return Classifier(run, basis, workdir)
 
 
 def _as_list(images) -> Sequence[Picture]:

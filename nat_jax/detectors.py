@@ -127,9 +127,8 @@ def sample(
 
   Args:
     arrays: images.
-    most: of more images a sample of this number is drawn with `SEED`. Without it,
-      images that are read from disk when they are asked for stay there. None: no
-      sample.
+    most: of more images a sample of this number is drawn with `SEED`. None: all images
+      are used; those that are read from disk when they are asked for are not loaded.
   """
   total = len(arrays.label)
   if most is None or total <= most:

@@ -136,7 +136,8 @@ def restore(workdir: str, step: int | None = None, task: str | None = None) -> R
     target = parallel.abstract_state(trainer.init, mesh)
     state = checkpoint.restore(manager, candidate, target)
     return Run(
-        config, shape, tuple(about['class_names']), trainer, state, candidate, mesh)
+        config, shape, tuple(about['class_names']), trainer, state, candidate, mesh,
+        about['crc32'])
 
   return _newest(workdir, step, read)
 
@@ -144,10 +145,18 @@ def restore(workdir: str, step: int | None = None, task: str | None = None) -> R
 def about(workdir: str, step: int | None = None) -> dict[str, Any]:
   """Reads the metadata of a checkpoint without its state: 'config', 'step', 'crc32' ...
 
+  'complete' tells whether the training is: it has ended, with early stopping too.
   Arguments and errors are those of `restore`.
   """
   found = _newest(workdir, step, checkpoint.read_about)
-  return {**found, 'config': schema.upgrade(found['config'])}
+  config = schema.upgrade(found['config'])
+  complete = found['step'] == config['steps']
+  if config.get('patience') and not complete:
+    manager = open_checkpoints(workdir, config, read_only=True)
+    with checkpoint.closing(manager):
+      complete = result_step(
+          config, manager, checkpoint.list_steps(workdir)[-1]) is not None
+  return {**found, 'config': config, 'complete': complete}
 
 
 def sampler(

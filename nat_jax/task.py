@@ -181,7 +181,8 @@ class Inputs(NamedTuple):
     shape: of one example: (height, width, channels), or (d,) for points.
     class_names: names of the classes of the positives; () if the source has none.
     negatives: name -> set of negatives in the pool; None: not loaded.
-    positives: `data.Arrays` of the positives in the pool; None: not known.
+    positives: `data.Arrays` of the positives in the pool, or of what its examples are
+      made from, such as the whole series of windows; None: not known.
   """
 
   pool: Any
@@ -233,6 +234,7 @@ class Run(NamedTuple):
     state: the restored `State`.
     step: number of completed updates.
     mesh: the devices that hold the state.
+    crc32: checksum of the checkpoint; None: not of a checkpoint.
   """
 
   config: dict[str, Any]
@@ -242,14 +244,15 @@ class Run(NamedTuple):
   state: Any
   step: int
   mesh: jax.sharding.Mesh
+  crc32: int | None = None
 
 
 class Others(NamedTuple):
   """Functions by which a task reads other runs, such as a teacher.
 
   Attributes:
-    about: (workdir, step or None) -> {'step', 'config', 'crc32'} of a checkpoint; None:
-      the newest one.
+    about: (workdir, step or None) -> {'step', 'config', 'crc32', 'complete'} of a
+      checkpoint; None: the newest one, with early stopping the best one.
     restore: (workdir, step or None, name of the task) -> Run.
     sampler: (workdir, step or None) -> (shape of an example, function (num, seed) ->
       examples that the run generates). Equal arguments give equal examples.

@@ -277,7 +277,7 @@ def open_run(
   trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
-  fresh = overwrite or not steps
+  fresh = moved or not steps
   begin = trainer.start(target) if fresh else None
   evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
   periods = feed.periods(run, evaluator.periods.values())

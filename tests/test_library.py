@@ -117,7 +117,7 @@ def test_answers_do_not_depend_on_their_number_nor_compile_anew(clf, images):
   head = clf.run.trainer.heads['logits']
   run = clf.run._replace(trainer=clf.run.trainer._replace(heads={
       'logits': lambda *args: traced.append(1) or head(*args)}))
-  again = Classifier(run, clf.crc32, clf.basis, RUN)
+  again = Classifier(run, clf.basis, RUN)
   for num in (1, 2, 7, 8, 9, 20, 64, 65, 70):
     found = again.predict(images[:num])
     for one, other in zip(found, whole, strict=True):
@@ -175,7 +175,7 @@ def linear(rule_of, width=3):
   trainer = task.Trainer(None, None, None, {'logits': logits}, None, None)
   config = {'num_classes': 3, 'eval_batch_size': 16}
   run = task.Run(config, (2, 2, 3), (), trainer, {}, 1, parallel.make_mesh())
-  return Classifier(run, 0, rule.Basis(rule_of, rule.GIVEN, None), '')
+  return Classifier(run, rule.Basis(rule_of, rule.GIVEN, None), '')
 
 
 def test_a_background_output_takes_its_share():
@@ -484,7 +484,7 @@ def test_what_an_export_holds(clf, exported):
 def test_an_export_takes_pictures_only(clf, monkeypatch, tmp_path):
   vectors = clf.run._replace(shape=(4,))
   monkeypatch.setattr(classifier, 'restore', lambda *args: Classifier(
-      vectors, clf.crc32, clf.basis, RUN))
+      vectors, clf.basis, RUN))
   with pytest.raises(ValueError, match=r'export takes .* of pictures.* shape \[4\]'):
     export.export(RUN, out=str(tmp_path / 'model.zip'))
   assert list(tmp_path.iterdir()) == []

@@ -123,7 +123,8 @@ from nat_jax import main
 from nat_jax.commands import COMMANDS, flags
 def run(argv):
   main.main(argv)
-  COMMANDS['evaluate']()
+  from nat_jax.commands.evaluate import evaluate_run
+  evaluate_run(flags.WORKDIR.value)
   COMMANDS['report']([flags.WORKDIR.value])
 app.run(run, flags_parser=main.parse)
 """
@@ -211,7 +212,8 @@ def test_help_and_mistakes_as_processes(folder):
     (['stray'], r"\['stray'\].*--mode=report"),
     (['--workdir='], r'--mode=train needs --workdir, such as --workdir runs/nat\n'),
     (['--mode=embed', '--images=a'], 'embed needs --backbone, such as --backbone timm'),
-    (['--mode=evaluate'], 'nowhere.*--config CONFIG --workdir'),
+    (['--mode=evaluate'], "give both --config and --out, got --out=''"),
+    (['--mode=evaluate', '--out=more'], 'nowhere.*--config CONFIG --workdir'),
     (['--mode=evaluate', '--config.seed=2'],
      '--mode=evaluate.*--config.seed'),
     (['--mode=predict'], '--mode=predict.*--images'),

@@ -240,6 +240,14 @@ def test_full_disk(tmp_path, monkeypatch):
       ValueError, match=f'{tmp_path}/deep/run.*--workdir.*--config.run.keep=1'):
     train.train(make_config(), str(tmp_path / 'deep' / 'run'))
   assert list(tmp_path.iterdir()) == []
+  config = make_config().to_dict()
+  monkeypatch.undo()
+  workdirs.prepare(str(tmp_path / 'run'), config)
+  monkeypatch.setattr(
+      shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=100))
+  with pytest.raises(ValueError, match='free some space'):
+    train.train(make_config(seed=1), str(tmp_path / 'run'), overwrite=True)
+  assert [path.name for path in tmp_path.iterdir()] == ['run']  # not moved aside
 
 
 def test_workdir_that_cannot_be_written(tmp_path):

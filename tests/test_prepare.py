@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from nat_jax import data, schema
-from nat_jax.commands import prepare
+from nat_jax.commands import plan, prepare
 from nat_jax.data import cache, tfds_source
 from nat_jax.schema import presets
 
@@ -45,6 +45,15 @@ def test_sources_of_a_config():
   assert set(found) - set(baseline) == {'data.negatives.cifar100'}  # none per batch
   gan = schema.plain(toy.config_file('gan/cifar10.py')('nat3'))
   assert 'data.negatives.cifar100' in [one.place for one in prepare.sources(gan)]
+
+
+def test_runs_that_are_trained_before_are_counted(monkeypatch):
+  config = schema.plain(toy.config_file('gan/cifar10.py')('nat3'))
+  places = [one.place for one in prepare.sources(config)]
+  assert 'measures.features: data.positives' in places
+  assert 'measures.independent: evals.test' in places
+  monkeypatch.setattr(plan, 'is_done', lambda *args: True)
+  assert not any(':' in one.place for one in prepare.sources(config))
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path):

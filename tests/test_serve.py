@@ -92,7 +92,7 @@ def test_answers_are_those_of_the_classifier(client, clf):
         [answer['probabilities'][name] for name in clf.classes_],
         found.probabilities[k], rtol=1e-5)
   assert answer['threshold'] == clf.basis.rule.threshold
-  assert answer['checkpoint'] == {'step': 100, 'crc32': clf.crc32}
+  assert answer['checkpoint'] == {'step': 100, 'crc32': clf.run.crc32}
   assert client.post('/api/predict', **form(png(image))).json() == answer
 
 
@@ -163,7 +163,7 @@ def test_none_of_these_below_the_threshold(clf):
 
 def test_names_of_classes_are_no_html(clf):
   run = clf.run._replace(class_names=('<script>alert(1)</script>', '"', '&'))
-  odd = classifier.Classifier(run, clf.crc32, clf.basis, clf.workdir)
+  odd = classifier.Classifier(run, clf.basis, clf.workdir)
   with testclient.TestClient(app.make_app(odd), HOME) as client:
     text = client.post('/', **form(png(data.load(SOURCE).image[0]))).text
   assert '<script>alert' not in text and '&lt;script&gt;alert(1)' in text
@@ -180,7 +180,7 @@ def test_hardest_negatives_are_shown_with_their_probabilities(client, workdir):
 
 def test_no_hardest_negatives_of_another_checkpoint(clf):
   other = classifier.Classifier(
-      clf.run._replace(step=7), clf.crc32, clf.basis, clf.workdir)
+      clf.run._replace(step=7), clf.basis, clf.workdir)
   assert command._hardest(other) == {}
   with testclient.TestClient(app.make_app(clf), HOME) as client:
     assert 'was not evaluated' in client.get('/hardest').text
@@ -400,7 +400,7 @@ def test_training_data_that_are_gone_are_done_without(clf, capsys):
   config = make_config()
   config['data']['positives'] = {'name': 'folder', 'path': '/nowhere'}
   gone = classifier.Classifier(
-      clf.run._replace(config=config), clf.crc32, clf.basis, clf.workdir)
+      clf.run._replace(config=config), clf.basis, clf.workdir)
   assert command._search(gone) is None
   assert 'without similar training pictures' in capsys.readouterr().out
 
@@ -495,4 +495,4 @@ def test_the_guide_runs(address, clf, tmp_path):
     words = shlex.split(request.replace('http://127.0.0.1:8000', address))
     ran = subprocess.run([curl, '-sS', *words], cwd=tmp_path, capture_output=True,
                          text=True, check=True, timeout=60)
-    assert json.loads(ran.stdout)['checkpoint']['crc32'] == clf.crc32
+    assert json.loads(ran.stdout)['checkpoint']['crc32'] == clf.run.crc32

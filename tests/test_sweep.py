@@ -489,7 +489,7 @@ resources:
 file_mounts:
   /nat_jax:
     source: s3://my-bucket
-    mode: MOUNT
+    mode: MOUNT_CACHED  # the mode in which files can be appended to and renamed
 envs:
   NAT_JAX_JOB: null
 setup: |

@@ -31,7 +31,7 @@ from nat_jax.runtime import (
 )
 from nat_jax.runtime import workdir as workdirs
 from nat_jax.schema import presets
-from nat_jax.tasks import TASKS
+from nat_jax.tasks import TASKS, checkpoints
 from nat_jax.tasks.classify import evaluate, inputs
 
 pytestmark = pytest.mark.usefixtures('as_users_compile')
@@ -825,7 +825,10 @@ def test_early_stopping_ends_with_the_best_checkpoint(stopped_early, tmp_path, c
       'test', 'three', 'blobs', 'validation'}
   assert found['evals']['validation']['accuracy'] == seen[best]
   assert runs.restore(str(stopped_early)).step == best
-  assert runs.about(str(stopped_early))['step'] == best
+  about = runs.about(str(stopped_early))
+  assert about['step'] == best and about['complete']
+  assert checkpoints.identity(str(stopped_early), None, 'step', runs.OTHERS) == {
+      'step': best, 'crc32': about['crc32']}
   assert runs.restore(str(stopped_early), last).step == last
   copy = shutil.copytree(stopped_early, tmp_path / 'copy')
   evaluate_run(str(copy))
@@ -961,7 +964,7 @@ def test_progress_shows_what_can_move(done):
       f'test accuracy {test["accuracy"]:.3f} ECE {test["ece"]:.3f}, '
       f'three AUROC {three["auroc"]:.3f} NCR_0.6 {three["ncr"]["0.6"]:.3f}')
   assert evaluate.brief({'test': test, 'three': three}) == (
-      f'AUROC {three["auroc"]:.3f}')
+      f'AUROC {three["auroc"]:.3f} (three)')
   assert evaluate.brief({'test': test}) == ''
   assert evaluation['background'] is False
 

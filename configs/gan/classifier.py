@@ -10,9 +10,9 @@ whole training split, since no checkpoint or recipe is chosen by their test.
 Variants: mnist, cifar10, cifar100 (for an Inception Score with other labels than the
 GAN's own), svhn and tiny_imagenet are small networks, which take minutes on two CPU
 cores; docs/results.md has the accuracy of mnist. digits is for scikit-learn's 0-5,
-digits10 for 0-9. For
-a classifier with 95 % accuracy on CIFAR-10 train configs/nat/cifar10.py:baseline (on a
-GPU) and set measures.features.workdir to its workdir.
+digits10 for 0-9. For a classifier with 95 % accuracy on CIFAR-10 train
+configs/nat/cifar10.py:baseline (on a GPU) and set measures.features.workdir to its
+workdir.
 """
 
 from nat_jax import names

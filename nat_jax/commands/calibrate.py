@@ -56,7 +56,6 @@ def calibrate(
   """
   _check(accept, score, costs)
   restored = runs.restore(workdir, step, 'classify')
-  crc32 = runs.about(workdir, restored.step)['crc32']
   sets = _load(workdir, restored)
   name = inputs.references(restored.config)[schema.CALIBRATION]
   label = sets[name].arrays.label
@@ -69,12 +68,12 @@ def calibrate(
       str(k) for k in range(restored.config['num_classes'])]
   negatives = {each: outputs[each] for each, one in sets.items() if not one.positive}
   found = {
-      'format': schema.FORMAT, 'step': restored.step, 'crc32': crc32,
+      'format': schema.FORMAT, 'step': restored.step, 'crc32': restored.crc32,
       **figures(outputs[name], label, negatives, names, accept, score, costs)}
   for each in negatives:
     found['negatives'][each]['seen_in_training'] = sets[each].seen
   if jax.process_index() == 0:
-    detectors.write_fit(workdir, fit, restored.step, crc32)
+    detectors.write_fit(workdir, fit, restored.step, restored.crc32)
     files.write_json(os.path.join(workdir, rule.CALIBRATION), found)
   return found
 

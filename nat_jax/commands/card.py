@@ -9,7 +9,7 @@ from typing import Any
 
 from nat_jax import metrics, schema
 from nat_jax.classifier import Classifier
-from nat_jax.commands import calibrate, predict
+from nat_jax.commands import predict
 from nat_jax.reports import tables
 from nat_jax.runtime import results
 from nat_jax.tasks.classify.rule import NONE
@@ -92,7 +92,7 @@ def _threshold(clf, promise) -> Iterator[str]:
     return
   yield tables.Table(
       'Accepted, of held-out pictures:', ['set', 'accepted', '95 % interval', 'n'],
-      [[name, calibrate.percent(one['share']), _interval(one['interval'], percent=True),
+      [[name, tables.percent(one['share']), _interval(one['interval'], percent=True),
         f'{one["n"]:,}'] for name, one in known.items() if one['n']]).markdown()
 
 
@@ -127,5 +127,5 @@ def _figures(clf) -> Iterator[str]:
 def _interval(interval, digits=3, percent=False):
   low, high = interval
   if percent:
-    return f'{calibrate.percent(low)} - {calibrate.percent(high)}'
+    return f'{tables.percent(low)} - {tables.percent(high)}'
   return f'{low:.{digits}f} - {high:.{digits}f}'

@@ -52,6 +52,8 @@ def evaluate_run(
     measured = _measured_as(restored, config)
     _check_folder(out)
   unchanged.check(workdir, restored.config, measured.get('evals', {}), runs.OTHERS)
+  if not out:
+    unchanged.check_classifiers(workdir, restored.config, runs.OTHERS)
   inputs = Inputs(None, None, restored.shape, restored.class_names)
   evaluator = TASKS[measured['task']].evaluator(
       measured, out or workdir, inputs, restored.trainer, restored.mesh, runs.OTHERS)
@@ -101,7 +103,6 @@ def run(argv: Sequence[str] = ()) -> None:
   """--mode=evaluate: evaluates a checkpoint and prints its tables."""
   del argv
   workdir, out = flags.needed(flags.WORKDIR, 'evaluate'), flags.OUT.value or ''
-  evaluate_run(
-      workdir, flags.STEP.value, flags.CONFIG.value if out else None, out)
+  evaluate_run(workdir, flags.STEP.value, flags.CONFIG.value, out)
   if jax.process_index() == 0:
     print(report.tables([out or workdir]))

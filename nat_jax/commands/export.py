@@ -167,7 +167,7 @@ def meta(
       'versions': {'nat_jax': nat_jax.__version__, **{
           name: importlib.metadata.version(name)
           for name in ('jax', 'jaxlib', 'flax', 'numpy', 'pillow')}},
-      'checkpoint': {'step': clf.run.step, 'crc32': clf.crc32},
+      'checkpoint': {'step': clf.run.step, 'crc32': clf.run.crc32},
       'sha256': {name: hashlib.sha256(data).hexdigest()
                  for name, data in parts.items()},
   }

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 
 from nat_jax import data, runs
 from nat_jax.commands import flags
+from nat_jax.data import decode
 from nat_jax.runtime import files, inference
 from nat_jax.schema import bounds
 from nat_jax.tasks.gan import evaluate as generation
@@ -158,8 +158,7 @@ def write_pictures(images: np.ndarray, folder: str) -> None:
   os.makedirs(new)
   digits = len(str(len(images) - 1))
   for i, image in enumerate(images):
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-        os.path.join(new, f'{i:0{digits}d}.png'))
+    decode.to_image(image).save(os.path.join(new, f'{i:0{digits}d}.png'))
   shutil.rmtree(folder, ignore_errors=True)
   os.replace(new, folder)
 

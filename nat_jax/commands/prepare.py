@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nat_jax import data, schema
-from nat_jax.commands import flags
+from nat_jax.commands import config_file, flags, plan
 from nat_jax.data import tfds_source
 from nat_jax.tasks import images
 
@@ -17,7 +17,8 @@ class Source(NamedTuple):
   """A source of tfds in a config.
 
   Attributes:
-    place: its key, such as 'data.positives' or 'evals.svhn'.
+    place: its key, such as 'data.positives' or 'evals.svhn'; of a run that is trained
+      before, such as 'measures.features: data.positives'.
     spec: of the source.
     optional: whether the run leaves it out where it is not prepared.
   """
@@ -28,7 +29,9 @@ class Source(NamedTuple):
 
 
 def sources(config: Mapping[str, Any]) -> list[Source]:
-  """Lists the sources of tfds of a config; training negatives only if there are any.
+  """Lists the sources of tfds of a config, and of the runs that are trained before it.
+
+  Training negatives are listed only if there are any per batch.
 
   Args:
     config: in plain JSON types.
@@ -47,6 +50,12 @@ def _walk(value, place, optional) -> Iterator[Source]:
     return
   if value.get('name') == 'tfds':
     yield Source(place.removesuffix('.source'), value, optional)
+  if 'name' in value and value.get('config') and value.get('workdir'):
+    path, _, variant = value['config'].partition(':')
+    needed = config_file.load(path, variant or None)
+    if not plan.is_done(value['workdir'], needed):
+      yield from (one._replace(place=f'{place}: {one.place}')
+                  for one in sources(schema.plain(needed)))
   for key, inner in value.items():
     yield from _walk(inner, f'{place}.{key}', optional or value.get('optional', False))
 

@@ -6,7 +6,7 @@
     skypilot_commands(jobs, 'gs://bucket/runs/small', 'sweep.yaml', options)
 
 Neither Slurm nor SkyPilot was at hand when this was written: the formats are those of
-their documentation (SkyPilot 0.10), and the scripts were run in bash without them.
+their documentation (SkyPilot 0.14), and the scripts were run in bash without them.
 """
 
 import os
@@ -48,7 +48,7 @@ resources:
 file_mounts:
   {mount}:
     source: {bucket}
-    mode: MOUNT
+    mode: MOUNT_CACHED  # the mode in which files can be appended to and renamed
 envs:
   {number}: null
 setup: |

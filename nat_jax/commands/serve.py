@@ -13,7 +13,7 @@ from nat_jax import classifier, data
 from nat_jax.classifier import Classifier
 from nat_jax.commands import flags
 from nat_jax.reports.frames import set_names
-from nat_jax.runtime import results
+from nat_jax.runtime import parallel, results
 
 SIMILAR = 5  # training pictures that are shown beside a picture
 HARDEST = 24  # pictures of each negative set on the page of the hardest ones
@@ -51,6 +51,9 @@ def serve(
     raise ValueError(f'{EXTRA} ({error})') from None
   with _listen(host, port) as listening:
     clf = classifier.restore(workdir, step, threshold)
+    # Programs of several threads would wait for each other on several devices.
+    state, mesh = parallel.on_one_device(clf.run.state)
+    clf.run = clf.run._replace(state=state, mesh=mesh)
     if clf.basis.note:
       print(clf.basis.note)
     print('reading training pictures and compiling ...', flush=True)

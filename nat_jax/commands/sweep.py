@@ -45,8 +45,8 @@ def check(jobs: Sequence[Job]) -> None:
 
   Raises:
     ValueError: a mistake in a config, a workdir with a run of another config, a run
-      that a config depends on is missing or has another config, or configs of several
-      tasks, which have no report in common.
+      that a config depends on has another config, or configs of several tasks, which
+      have no report in common.
   """
   tasks: dict[str, str] = {}
   for job in jobs:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from nat_jax import registry
-from nat_jax.data import rows
+from nat_jax.data import decode, rows
 from nat_jax.data.sources import Arrays
 
 LARGE = 64  # pixels; from this size on the constants are those of ImageNet-C
@@ -69,8 +69,7 @@ def jpeg(images: np.ndarray, numbers: np.ndarray, strength: int) -> np.ndarray:
 
   def compressed(image):
     file = io.BytesIO()
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-        file, format='jpeg', quality=quality)
+    decode.to_image(image).save(file, format='jpeg', quality=quality)
     return np.asarray(Image.open(file)).reshape(image.shape)
 
   return np.stack([compressed(image) for image in images])

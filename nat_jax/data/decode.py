@@ -75,6 +75,11 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     raise ValueError(
         'expected the pixels of a picture as uint8 (0 to 255), [h, w, c] with 1, 3 or '
         f'4 channels, got {pixels.dtype} {list(pixels.shape)}')
+  return to_image(pixels)
+
+
+def to_image(pixels: np.ndarray) -> Image.Image:
+  """Pixels uint8 [h, w, c] as a Pillow image, grey for c of 1."""
   return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from scipy import fft
 
+from nat_jax.data import decode
+
 NONE = 0  # the hash of a picture without structure, such as a plain colour
 FAR = 65  # the distance from a picture without a hash; others are 0..64
 SIDE, KEPT = 32, 8  # of the grey picture, and of the low frequencies that are kept
@@ -42,7 +44,7 @@ def perceptual_hashes(images: np.ndarray) -> np.ndarray:
 
 def _small(image):
   """The grey picture, float64 [32, 32]."""
-  picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+  picture = decode.to_image(image)
   return np.asarray(
       picture.convert('L').resize((SIDE, SIDE), Image.Resampling.LANCZOS), float)
 

@@ -5,11 +5,11 @@
         axis_name=None)
 
 Images are [n, h, w, c], already normalised; networks that are not in FOR_PICTURES also
-take vectors [n, d]. Logits are float32 [n, num_outputs]
-whatever the compute dtype; parameters are float32. aux holds named feature maps, among
-them 'features', the input of the output layer. mask [n] marks the filled slots (0 =
-empty), which alone count in BatchNorm statistics. axis_name does not change the
-variables: train with 'data' under pmap and evaluate with None.
+take vectors [n, d]. Logits are float32 [n, num_outputs] whatever the compute dtype;
+parameters are float32. aux holds named feature maps, among them 'features', the input
+of the output layer. mask [n] marks the filled slots (0 = empty), which alone count in
+BatchNorm statistics. axis_name does not change the variables: train with 'data' under
+pmap and evaluate with None.
 
 GENERATORS and DISCRIMINATORS hold the networks of GANs. All generators share one
 signature, and all discriminators another (`...`: further arguments of a network):

@@ -60,9 +60,6 @@ ILSVRC = {
     '0.9': {'ilsvrc_train': 0, 'ilsvrc': .014, 'cifar100_test': .262, 'noise': 0},
 }
 
-ACCURACY = {('cifar10', 'baseline'): .9554, ('cifar10', 'nat'): .9503,
-            ('cifar10', 'background'): .91}
-
 
 def ncr(experiment: str, variant: str, eval_set: str, threshold: str) -> float | None:
   """The paper's NCR_t, or None; small and paper forms of an experiment have it too."""

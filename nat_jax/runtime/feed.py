@@ -73,7 +73,11 @@ def make_feed(
     return step_fn, (), lambda step, k: data.gather(inputs.pool, indices(step, k))
   return step_fn, (), _Batches(
       lambda step: data.gather(inputs.pool, index(step)), config['steps'], most,
-      inputs.stream.num_slots * math.prod(inputs.shape))
+      inputs.stream.num_slots * _example_bytes(inputs))
+
+
+def _example_bytes(inputs):
+  return math.prod(inputs.shape) * np.dtype(inputs.pool.image.dtype).itemsize
 
 
 def _local_index(index, mesh, step):
@@ -142,9 +146,9 @@ def _check_memory(config, inputs, batches):
   slots, measures = inputs.stream.num_slots, config.get('measures', {})
   group = 'data.' if 'batch_size' in config['data'] else ''
   for key, num_bytes in {
-      # A batch is normalised to float32; k stacked batches are uint8.
+      # A batch is normalised to float32; k stacked batches are as in the pool.
       f'{group}batch_size': 4 * slots * values,
-      'run.updates_per_call': batches * slots * values,
+      'run.updates_per_call': batches * slots * _example_bytes(inputs),
       'eval_batch_size': 4 * config.get('eval_batch_size', 0) * values,
       'measures.batch_size': 4 * measures.get('batch_size', 0) * values,
       'measures.num_samples': measures.get('num_samples', 0) * (

@@ -27,6 +27,7 @@ import os
 import pathlib
 import re
 import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -110,7 +111,7 @@ def replacing(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterat
   Yields:
     The open file.
   """
-  partial = os.fspath(path) + PARTIAL
+  partial = f'{os.fspath(path)}.{uuid.uuid4().hex[:8]}{PARTIAL}'  # of this process
   if 'b' not in mode:
     kwargs.setdefault('encoding', 'utf-8')
   if is_remote(path):
@@ -181,7 +182,7 @@ def writing_together(folder: str | os.PathLike) -> Iterator[Callable[[str], str]
   def path(name: str) -> str:
     place = os.path.join(folder, name)
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    asked[place] = f'{place}.new'
+    asked[place] = f'{place}.{uuid.uuid4().hex[:8]}{PARTIAL}'
     return asked[place]
 
   try:

@@ -232,10 +232,6 @@ def _create(workdir, other, num_bytes):
           f'be renamed; choose another --workdir, or: gcloud storage mv {workdir} '
           f'{workdir}.old')
     return
-  if other:
-    aside = f'{workdir}.old-{time.strftime("%Y%m%d-%H%M%S")}'
-    os.rename(workdir, aside)
-    print(f'moved the run in {workdir} to {aside}', flush=True)
   try:
     free = shutil.disk_usage(_existing(workdir)).free
     if free < num_bytes:
@@ -244,6 +240,10 @@ def _create(workdir, other, num_bytes):
           f'{workdir} and {free / 1e6:,.0f} MB are free; free some space, choose '
           'another --workdir, or keep fewer checkpoints with --config.run.keep=1'
       )
+    if other:
+      aside = f'{workdir}.old-{time.strftime("%Y%m%d-%H%M%S")}'
+      os.rename(workdir, aside)
+      print(f'moved the run in {workdir} to {aside}', flush=True)
     os.makedirs(workdir, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
       pass

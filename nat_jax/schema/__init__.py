@@ -212,17 +212,20 @@ def _upgrade_points(config):
 
 MEASURED = 'evals', 'reference', 'eval_batch_size', 'measures'  # keys of evaluations
 EVAL_KEYS = ('type', 'every')  # keys of each entry of `evals`
-# Keys of evaluation sets.
-SET_KEYS = (
+SET_KEYS = (  # of those that are evaluation sets
     'source', 'positive', 'seen', 'optional', 'part', 'corrupt', *EVAL_KEYS)
-MASK_KEYS = ('source', 'seen', 'part', 'every')  # of entries of a segmenter
-ATTACK_KEYS = ('source', 'classifier', *EVAL_KEYS)  # of entries of an attack
+ENTRY_KEYS = {  # task -> keys of each entry of its `evals`, where not EVAL_KEYS
+    'advgan': ('source', 'classifier', *EVAL_KEYS),
+    'classify': SET_KEYS,
+    'segment': ('source', 'seen', 'part', 'every'),
+    'semi_supervised': SET_KEYS,
+}
 PARTS = TEST, VALIDATION, CALIBRATION = bounds.PARTS
 ACCURACY_NCR = 'accuracy_ncr'  # default `type` of an entry of `evals` with a source
 CORRUPTION = 'corruption'  # `type` of an entry of `evals` with corrupted positives
 NEGATIVE_KEYS = ('source', 'weight')
 LISTS = ('data.augment', 'penalties')  # keys whose values are lists of specs
-SETS = {'evals': SET_KEYS, 'data.negatives': NEGATIVE_KEYS}  # dicts name -> entry
+SETS = {'data.negatives': NEGATIVE_KEYS}  # dicts name -> entry, besides `evals`
 
 
 def check_config(config: dict[str, Any]) -> None:
@@ -246,11 +249,8 @@ def check_config(config: dict[str, Any]) -> None:
     if key in groups(base):
       for inner in base[key]:
         _check_value(f'{key}.{inner}', config[key][inner])
-    elif key == 'evals' and 'segmenter' in base:
-      _check_entries(key, config[key], MASK_KEYS)
-    elif key == 'evals' and 'reference' not in base:
-      _check_entries(
-          key, config[key], ATTACK_KEYS if 'target' in base else EVAL_KEYS)
+    elif key == 'evals':
+      _check_entries(key, config[key], ENTRY_KEYS.get(config['task'], EVAL_KEYS))
     else:
       _check_value(key, config[key])
   _check_best(config)

@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -38,6 +37,7 @@ from starlette.routing import Route
 
 from nat_jax import classifier
 from nat_jax.classifier import Classifier
+from nat_jax.data import decode
 from nat_jax.serving import api, batching, guards
 from nat_jax.serving.similar import Similar
 from nat_jax.tasks.classify import rule
@@ -211,12 +211,12 @@ class Service:
             str(names[k]): float(found.probability[k]) for k in found.order},
         'similar': [{'name': one.name, 'positive': one.positive,
                      'similarity': one.similarity} for one in similar],
-        'checkpoint': {'step': self.clf.run.step, 'crc32': self.clf.crc32}},
+        'checkpoint': {'step': self.clf.run.step, 'crc32': self.clf.run.crc32}},
         headers=HEADERS)
 
   async def page(self, request: Request) -> HTMLResponse:
     """GET /."""
-    return self._html(request)
+    return self._html()
 
   async def result(self, request: Request) -> HTMLResponse:
     """POST /."""
@@ -224,13 +224,13 @@ class Service:
     names = self.clf.classes_
     bars = [(str(names[k]), float(found.probability[k])) for k in found.order[:SHOWN]]
     return self._html(
-        request, picture=data_url(pixels), accepted=found.accepted, bars=bars,
+        picture=data_url(pixels), accepted=found.accepted, bars=bars,
         rest=len(names) - len(bars), score=float(found.score),
         similar=[(one, data_url(one.image)) for one in similar])
 
   async def hard_page(self, request: Request) -> HTMLResponse:
     """GET /hardest."""
-    return self._html(request, hardest=[
+    return self._html(hardest=[
         (name, [(one, data_url(one.image)) for one in found])
         for name, found in self.hardest.items()], show_hardest=True)
 
@@ -244,7 +244,7 @@ class Service:
     sizes, counts = self.batcher.sizes, self.counts
     return JSONResponse({
         'status': 'ok', 'checkpoint': {
-            'step': self.clf.run.step, 'crc32': self.clf.crc32},
+            'step': self.clf.run.step, 'crc32': self.clf.run.crc32},
         'seconds': round(time.monotonic() - counts.began, 1),
         'pictures': counts.pictures, 'refused': counts.refused,
         'errors': {str(status): n for status, n in sorted(counts.errors.items())},
@@ -257,11 +257,11 @@ class Service:
     assert isinstance(error, HTTPException)
     self.counts.errors[error.status_code] += 1
     if request.method == 'POST' and request.url.path == '/':
-      return self._html(request, error.status_code, error.headers, error=error.detail)
+      return self._html(error.status_code, error.headers, error=error.detail)
     return JSONResponse({'error': error.detail}, error.status_code,
                         {**HEADERS, **(error.headers or {})})
 
-  def _html(self, request, status=200, headers=None, **shown):
+  def _html(self, status=200, headers=None, **shown):
     nonce, basis = secrets.token_urlsafe(16), self.clf.basis
     config = self.clf.run.config
     text = PAGES.get_template('page.html.jinja').render(
@@ -291,5 +291,5 @@ def least_probability(used: rule.Rule) -> float | None:
 def data_url(image: np.ndarray) -> str:
   """A picture, uint8 [h, w, c], as a data: URL of a PNG."""
   file = io.BytesIO()
-  Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, 'PNG')
+  decode.to_image(image).save(file, 'PNG')
   return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()

@@ -17,6 +17,7 @@ import numpy as np
 from nat_jax import data, losses, metrics
 from nat_jax.runtime import inference, parallel
 from nat_jax.task import Others
+from nat_jax.tasks import checkpoints
 
 MOST = 20  # most examples drawn per example asked for, where a filter selects
 REFERENCE = 5000  # most positives to which distances are measured
@@ -113,15 +114,8 @@ def identify(spec: Mapping[str, Any], others: Others) -> dict[str, Any]:
     workdir = spec.get(key)
     if not workdir:
       continue
-    about = others.about(workdir, spec.get(step_key))
-    step, config = about['step'], about['config']
-    stopped_early = config.get('patience', 0)
-    if spec.get(step_key) is None and step != config['steps'] and not stopped_early:
-      raise ValueError(
-          f'the run in {workdir} stopped at step {step} of {config["steps"]}; complete '
-          f'its training, or set {step_key}={step} in the source {spec["name"]!r} to '
-          'use this checkpoint')
-    spec |= {step_key: step, crc32_key: about['crc32']}
+    found = checkpoints.identity(workdir, spec.get(step_key), step_key, others)
+    spec |= {step_key: found['step'], crc32_key: found['crc32']}
   return spec
 
 

@@ -2,6 +2,7 @@
 
     record(workdir, config, inputs, going_on, others)    # before a training goes on
     check(workdir, config, config['evals'])              # before an evaluation
+    check_classifiers(workdir, config, others)           # of a GAN
 
 The parts of a run are often shares of one folder or file. If it grows, the shares take
 other examples, and a test or a calibration would use some that were trained on. So a
@@ -27,6 +28,7 @@ from nat_jax.tasks.segment import build as segment
 
 RECORD = 'data.json'
 CHANGING = ('folder', 'table', 'arrays', 'masks', 'csv')  # files that a user may change
+MEASURES = 'measures.'  # before the names of evaluation classifiers
 EXAMPLES = ('positives', 'examples', 'pairs', 'series')  # keys of `data`: trained on
 
 
@@ -73,9 +75,7 @@ def record(
       differs = (
           _differs(workdir, name, specs[name], found[name], saved[name])
           if name in specs else
-          f'{workdir}: the classifier of {name} is another one (step '
-          f'{found[name]["step"]}) than the one that the figures of this run are of '
-          f'(step {saved[name]["step"]})')
+          _other_classifier(workdir, name, found[name], saved[name]))
       raise ValueError(
           f'{differs}. Put back what it was, or train in another --workdir; what is '
           'saved here stays')
@@ -121,6 +121,29 @@ def check(
           "own (docs/pictures.md, 'Your own classes and negatives')")
 
 
+def check_classifiers(
+    workdir: str, config: Mapping[str, Any], others: Others
+) -> None:
+  """Checks that a GAN is evaluated by the classifiers that it was measured by before.
+
+  Args:
+    workdir: of a run. One without data.json is not checked.
+    config: of the run.
+    others: reads the classifiers.
+
+  Raises:
+    ValueError: a classifier is another one.
+  """
+  saved = _read(workdir)
+  if not any(name.startswith(MEASURES) for name in saved):
+    return
+  for name, found in _classifiers(config, others).items():
+    if found != saved.get(name, found):
+      raise ValueError(
+          f'{_other_classifier(workdir, name, found, saved[name])}. Put that one back, '
+          'or give --config and --out: then the figures go into a folder of their own')
+
+
 def _training_sources(config):
   """{name of a training set: its source}; {} of points, which a function draws."""
   settings = config['data']
@@ -148,7 +171,7 @@ def _classifiers(config, others):
     spec = measures.get(key) or {}
     if spec.get('name') == 'checkpoint' and spec.get('workdir'):
       about = others.about(spec['workdir'], spec.get('step'))
-      found[f'measures.{key}'] = {'step': about['step'], 'crc32': about['crc32']}
+      found[f'{MEASURES}{key}'] = {'step': about['step'], 'crc32': about['crc32']}
   return found
 
 
@@ -159,6 +182,12 @@ def _share(one, other) -> bool:
   # A part that has a folder, or rows, of its own is no share of the training part.
   parts = [re.match(r'\w*', spec.get('split', 'all'))[0] for spec in (one, other)]
   return 'all' in parts or parts[0] == parts[1]
+
+
+def _other_classifier(workdir, name, found, saved):
+  """The beginning of a message."""
+  return (f'{workdir}: the classifier of {name} is another one (step {found["step"]}) '
+          f'than the one that the figures of this run are of (step {saved["step"]})')
 
 
 def _differs(workdir, name, spec, found, saved):

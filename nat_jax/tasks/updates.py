@@ -1,4 +1,4 @@
-"""One gradient update of one network, for all tasks; micro-batches.
+"""One gradient update of one network, for all tasks; micro-batches; averages.
 
     net, (loss, aux), norm = descend(net, tx, loss_fn, axis, examples, num=4)
 """
@@ -10,8 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from clu import metrics as clu_metrics
 
 from nat_jax.task import Axis, Net
+
+
+def mean_of(name: str, weight: str = '') -> type[clu_metrics.Average]:
+  """The average of the output `name` over the filled slots, a field of a Collection.
+
+  Args:
+    name: of the output of a step, [n].
+    weight: name of the output with the weights of its slots; '': NAME_weight.
+  """
+  return clu_metrics.Average.from_fun(lambda **outputs: dict(
+      values=outputs[name], mask=outputs[weight or f'{name}_weight'] > 0))
 
 
 def descend(

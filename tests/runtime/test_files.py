@@ -114,3 +114,19 @@ def test_lists_of_numbers_are_one_line_of_json(tmp_path):
   assert json.loads(text) == value
   assert '"a": [1, 2.5, null, true],\n' in text and '    [1, 2],\n' in text
   assert '"e [": [0],\n' in text
+
+
+def test_two_processes_may_write_one_file(tmp_path):
+  """Each writes a temporary file of its own; the last one to end replaces the other."""
+  with files.replacing(tmp_path / 'a') as one:
+    one.write('one')
+    with files.replacing(tmp_path / 'a') as other:
+      other.write('other')
+    assert (tmp_path / 'a').read_text() == 'other'
+  assert (tmp_path / 'a').read_text() == 'one'
+  with files.writing_together(tmp_path) as one, files.writing_together(
+      tmp_path) as other:
+    assert one('a') != other('a')
+    for path in (one, other):
+      files.write_json(path('a'), {})
+  assert [path.name for path in tmp_path.iterdir()] == ['a']

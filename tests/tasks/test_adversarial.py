@@ -6,7 +6,8 @@ import optax
 import pytest
 import toy
 
-from nat_jax import losses, models
+from nat_jax import losses, models, schema
+from nat_jax.schema import presets
 from nat_jax.tasks import attacks, classify
 from nat_jax.tasks.classify import adversarial
 from nat_jax.tasks.classify import step as supervised
@@ -118,3 +119,15 @@ def test_the_attack_raises_the_loss_of_the_current_network():
 def test_what_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     make_trainer(**changes)
+
+
+@pytest.mark.parametrize('labels', [{}, {'labels': 'negative'}, {'labels': 'own'}])
+def test_negatives_that_are_made_may_be_the_only_ones(labels):
+  config = presets.experiment(
+      num_classes=4, loss={'name': 'nat'}, trainer={'name': 'adversarial', **labels},
+      data=dict(positives={'name': 'fake', 'num': 8}, batch_size=4))
+  if labels == {'labels': 'own'}:
+    with pytest.raises(ValueError, match='needs negatives'):
+      classify.TASK.load(schema.plain(config))
+  else:
+    assert classify.TASK.load(schema.plain(config)).stream.num_slots == 4

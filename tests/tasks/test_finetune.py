@@ -86,7 +86,8 @@ def test_a_run_goes_on_without_the_file(given, tmp_path):
   expected = params(tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '2')
   pathlib.Path(path).unlink()
-  train.train(whole, str(tmp_path / 'run'))
+  # The config is the same one, so that there is nothing to overwrite.
+  train.train(whole, str(tmp_path / 'run'), overwrite=True)
   for key, value in params(tmp_path / 'run').items():
     np.testing.assert_array_equal(value, expected[key])
   with pytest.raises(ValueError, match='no file of weights'):

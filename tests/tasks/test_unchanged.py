@@ -167,15 +167,20 @@ def test_the_classifier_that_measures_a_gan_stays_the_same(tmp_path):
       'independent': {'name': 'inception', 'path': 'x.npz'}}}
   inputs = task.Inputs(None, None, (4, 4, 1), ())
 
+  def others(crc32):
+    return task.Others(lambda *args: {'step': 9, 'crc32': crc32}, None, None)
+
   def record(crc32, going_on=True):
-    others = task.Others(lambda *args: {'step': 9, 'crc32': crc32}, None, None)
-    return unchanged.record(str(tmp_path), config, inputs, going_on, others)
+    return unchanged.record(str(tmp_path), config, inputs, going_on, others(crc32))
 
   assert record(1) == {'measures.features': {'step': 9, 'crc32': 1}}
   unchanged.write(str(tmp_path), record(1))
   assert record(1) == record(1, False)
   with pytest.raises(ValueError, match='classifier of measures.features is another'):
     record(2)
+  unchanged.check_classifiers(str(tmp_path), config, others(1))
+  with pytest.raises(ValueError, match='another one.*--out'):
+    unchanged.check_classifiers(str(tmp_path), config, others(2))
   assert record(2, False)['measures.features']['crc32'] == 2
 
 
@@ -216,7 +221,7 @@ def test_masks_and_series_and_vectors_that_have_changed_are_refused(tmp_path):
     os.makedirs(workdir)
     first = record(True)
     assert [one['n'] for one in first.values()] == [
-        {'segment': 40, 'time_series': 31, 'outliers': 50}[kind]]
+        {'segment': 40, 'time_series': 38, 'outliers': 50}[kind]]
     unchanged.write(workdir, first)
     assert record(True) == first
     unchanged.check(workdir, config, config.get('evals', {}), runs.OTHERS)

@@ -11,6 +11,7 @@ from nat_jax import registry
 from nat_jax.names import listed
 from nat_jax.runtime import results
 from nat_jax.task import Others, Run
+from nat_jax.tasks import checkpoints
 
 
 def checkpoint(
@@ -31,7 +32,7 @@ def checkpoint(
   """
   del config
   found = others.restore(workdir, step, 'classify')
-  if crc32 not in (None, others.about(workdir, found.step)['crc32']):
+  if crc32 not in (None, found.crc32):
     raise ValueError(
         f'the classifier in {workdir} has changed since this run was started; put its '
         'checkpoint back, or start this run anew in another --workdir')
@@ -60,15 +61,9 @@ def resolve(spec: Mapping[str, Any], key: str, others: Others) -> dict[str, Any]
     raise ValueError(
         f'{key} needs the workdir of a trained classifier: --config.{key}.workdir=DIR')
   workdir, step = spec['workdir'], spec.get('step')
-  if step is None and results.read_evaluation(workdir) is None:
-    if spec.get('config'):
-      return dict(spec)
-    at = others.about(workdir)['step']  # ValueError if there is no run
-    raise ValueError(
-        f'the training of the classifier in {workdir} ({key}) is not complete; '
-        f'complete it, or set {key}.step={at} to use this checkpoint')
-  about = others.about(workdir, step)
-  return {**spec, 'step': about['step'], 'crc32': about['crc32']}
+  if step is None and spec.get('config') and not results.read_evaluation(workdir):
+    return dict(spec)
+  return {**spec, **checkpoints.identity(workdir, step, f'{key}.step', others)}
 
 
 def open_target(

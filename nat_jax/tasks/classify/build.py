@@ -15,7 +15,7 @@ from nat_jax import data, losses, models, registry
 from nat_jax.models import weights
 from nat_jax.runtime import optim
 from nat_jax.task import Others, Run, Trainer
-from nat_jax.tasks import images
+from nat_jax.tasks import checkpoints, images
 from nat_jax.tasks.classify.adaptive_mix import adaptive_mix
 from nat_jax.tasks.classify.adversarial import adversarial
 from nat_jax.tasks.classify.attention_transfer import attention_transfer
@@ -47,14 +47,10 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
   spec = config['trainer']
   if 'teacher' not in spec:
     return config
-  about = others.about(spec['teacher'], spec.get('teacher_step'))
-  step, steps = about['step'], about['config']['steps']
-  if spec.get('teacher_step') is None and step != steps:
-    raise ValueError(
-        f'the teacher in {spec["teacher"]} stopped at step {step} of {steps}; complete '
-        f'its training, or set trainer.teacher_step={step} to use this checkpoint')
-  identity = {'teacher_step': step, 'teacher_crc32': about['crc32']}
-  return {**config, 'trainer': {**spec, **identity}}
+  found = checkpoints.identity(
+      spec['teacher'], spec.get('teacher_step'), 'trainer.teacher_step', others)
+  return {**config, 'trainer': {
+      **spec, 'teacher_step': found['step'], 'teacher_crc32': found['crc32']}}
 
 
 def build(

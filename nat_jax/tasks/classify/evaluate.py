@@ -133,14 +133,14 @@ def summary(figures: Mapping[str, Any], threshold: str) -> str:
 
 
 def brief(figures: Mapping[str, Any]) -> str:
-  """Returns the lowest AUROC of the sets that `summary` shows; '' without any.
+  """Returns the lowest AUROC of the sets that `summary` shows, with its set; or ''.
 
   Args:
     figures: {set: figures}, from `evaluate_sets`.
   """
-  found = [values['auroc'] for values in _shown(figures).values()
+  found = [(values['auroc'], name) for name, values in _shown(figures).items()
            if isinstance(values.get('auroc'), float)]
-  return f'AUROC {min(found):.3f}' if found else ''
+  return 'AUROC {:.3f} ({})'.format(*min(found)) if found else ''
 
 
 def _shown(figures):

@@ -62,7 +62,9 @@ def load(
   images.check_devices(settings, num_devices)
   needed = uses_negatives(config)
   # Those that the trainer 'adversarial' makes of positives may be the only ones.
-  made = config['trainer'].get('labels') == 'negative'
+  trainer = config['trainer']
+  made = (trainer['name'] == 'adversarial'
+          and trainer.get('labels', 'negative') == 'negative')
   if needed and not made and not (
       settings['negatives'] and images.most_negatives(settings)):
     raise ValueError(

@@ -28,21 +28,15 @@ from nat_jax.tasks.gan import players
 from nat_jax.tasks.gan import step as gan_step
 
 
-def _of(name):
-  """The average of the output `name` over the filled slots of its set."""
-  return clu_metrics.Average.from_fun(lambda **outputs: dict(
-      values=outputs[name], mask=outputs[f'{name}_weight'] > 0))
-
-
 @flax.struct.dataclass
 class ClassifierMetrics(clu_metrics.Collection):
   """What C makes of the images, averaged over updates and examples."""
 
   loss_classifier: clu_metrics.Average.from_output('loss_classifier')
-  accuracy_classifier: _of('accuracy_classifier')  # on real images
-  entropy: _of('entropy')  # of C on generated images, in nats
-  uncertainty: _of('uncertainty')  # of C on generated images
-  accepted: _of('accepted')  # share of generated images
+  accuracy_classifier: updates.mean_of('accuracy_classifier')  # on real images
+  entropy: updates.mean_of('entropy')  # of C on generated images, in nats
+  uncertainty: updates.mean_of('uncertainty')  # of C on generated images
+  accepted: updates.mean_of('accepted')  # share of generated images
   grad_norm_classifier: clu_metrics.Average.from_output('grad_norm_classifier')
 
 

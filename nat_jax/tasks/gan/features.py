@@ -19,6 +19,7 @@ from nat_jax import data
 from nat_jax.models import inception as inception_net
 from nat_jax.runtime import files, inference, processes
 from nat_jax.task import Others
+from nat_jax.tasks import checkpoints
 
 BATCH = 500
 
@@ -74,17 +75,12 @@ def checkpoint(
     raise ValueError(
         "measures.features {'name': 'checkpoint'} needs the workdir of a trained "
         'classifier: --config.measures.features.workdir=DIR')
-  restored = others.restore(workdir, step, 'classify')
+  found = checkpoints.identity(workdir, step, 'measures.features.step', others)
+  restored = others.restore(workdir, found['step'], 'classify')
   if restored.shape != tuple(image_shape):
     raise ValueError(
         f'the classifier in {workdir} takes images of {restored.shape}, but those of '
         f'the GAN are {tuple(image_shape)}; train a classifier on images of that shape')
-  steps = restored.config['steps']
-  if step is None and restored.step < steps and not restored.config.get('patience'):
-    raise ValueError(
-        f'the evaluation classifier in {workdir} stopped at step {restored.step} of '
-        f'{steps}; complete its training, or choose a step of its checkpoints by the '
-        'key `step` of measures.features')
   heads, k = restored.trainer.heads, restored.config['num_classes']
   predict = inference.make_predict(
       lambda state, images: jnp.concatenate(  # in one program, which shares the pass
@@ -101,7 +97,7 @@ def checkpoint(
       f'classifier and features: our own {name}, step {restored.step}; not comparable '
       'with published IS, AM score and FID',
       f'{files.absolute(workdir)} {restored.step} '
-      f'{others.about(workdir, restored.step)["crc32"]}',
+      f'{restored.crc32}',
       apply, k)
 
 
@@ -178,9 +174,9 @@ def reference(
         f'images are {tuple(image_shape)}; choose a source of the same shape')
   rows = np.random.default_rng(0).permutation(len(arrays.label))[:num]
   arrays = arrays._replace(image=arrays.image[rows], label=arrays.label[rows])
-  print_ = hashlib.sha256(np.ascontiguousarray(arrays.image)).hexdigest()
-  key = hashlib.sha256(json.dumps([features.identity, print_]).encode()).hexdigest()
-  path = data.cache_folder('features') / f'{key[:32]}.npz'
+  digest = hashlib.sha256(np.ascontiguousarray(arrays.image)).hexdigest()
+  digest = hashlib.sha256(json.dumps([features.identity, digest]).encode()).hexdigest()
+  path = data.cache_folder('features') / f'{digest[:32]}.npz'
   cached = _read_cached(path, len(arrays.label))
   if processes.count(cached is not None) == processes.total():
     return arrays, cached

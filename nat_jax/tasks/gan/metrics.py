@@ -15,15 +15,10 @@ from clu import metrics as clu_metrics
 
 from nat_jax import losses, task
 from nat_jax.task import Axis, Pass
+from nat_jax.tasks import updates
 
 Average = clu_metrics.Average
 COLLAPSED = 0.1  # samples with a spread below this count as collapsed
-
-
-def _of(name, weight):
-  """The average of the output `name` over the filled slots."""
-  return Average.from_fun(
-      lambda **outputs: dict(values=outputs[name], mask=outputs[weight] > 0))
 
 
 @flax.struct.dataclass
@@ -32,12 +27,13 @@ class GanMetrics(clu_metrics.Collection):
 
   loss_disc: Average.from_output('loss_disc')
   loss_gen: Average.from_output('loss_gen')
-  loss_real: _of('real', 'real_weight')
-  loss_fake: _of('fake', 'fake_weight')
-  loss_negative: _of('negative', 'negative_weight')
-  accuracy: _of('correct', 'class_weight')  # of the discriminator, on real images
-  confidence_real: _of('confidence_real', 'class_weight')  # largest class probability
-  confidence_fake: _of('confidence_fake', 'class_weight')
+  loss_real: updates.mean_of('real')
+  loss_fake: updates.mean_of('fake')
+  loss_negative: updates.mean_of('negative')
+  accuracy: updates.mean_of('correct', 'class_weight')  # of D, on real images
+  # Largest class probability.
+  confidence_real: updates.mean_of('confidence_real', 'class_weight')
+  confidence_fake: updates.mean_of('confidence_fake', 'class_weight')
   spread: Average.from_output('spread')  # of samples, relative to real images
   top_class: Average.from_output('top_class')  # share of the most frequent class
   grad_norm_disc: Average.from_output('grad_norm_disc')

@@ -26,6 +26,7 @@ from clu import metrics as clu_metrics
 
 from nat_jax import losses, registry, task
 from nat_jax.task import GLOBAL, Axis, State
+from nat_jax.tasks import updates
 from nat_jax.tasks.gan import metrics as gan_metrics
 from nat_jax.tasks.gan import step as gan_step
 
@@ -74,24 +75,19 @@ class Setup(NamedTuple):
         self.normalise, self.penalties, joint=False)
 
 
-def _of(name):
-  """The average of the output `name` over the filled slots."""
-  return clu_metrics.Average.from_fun(lambda **outputs: dict(
-      values=outputs[name], mask=outputs[f'{name}_weight'] > 0))
-
-
 @flax.struct.dataclass
 class Metrics(clu_metrics.Collection):
   """Averages over updates and examples."""
 
   loss_disc: clu_metrics.Average.from_output('loss_disc')
   loss_gen: clu_metrics.Average.from_output('loss_gen')
-  loss_labelled: _of('loss_labelled')
-  loss_unlabelled: _of('loss_unlabelled')
-  loss_fake: _of('loss_fake')
-  accuracy: _of('accuracy')  # on labelled examples
-  confidence_unlabelled: _of('confidence_unlabelled')  # largest class probability
-  confidence_fake: _of('confidence_fake')
+  loss_labelled: updates.mean_of('loss_labelled')
+  loss_unlabelled: updates.mean_of('loss_unlabelled')
+  loss_fake: updates.mean_of('loss_fake')
+  accuracy: updates.mean_of('accuracy')  # on labelled examples
+  # Largest class probability.
+  confidence_unlabelled: updates.mean_of('confidence_unlabelled')
+  confidence_fake: updates.mean_of('confidence_fake')
   grad_norm_disc: clu_metrics.Average.from_output('grad_norm_disc')
   grad_norm_gen: clu_metrics.Average.from_output('grad_norm_gen')
 

@@ -161,8 +161,8 @@ def load(
   """
   del others
   settings = config['data']
-  windows = data.windows(
-      load_parts(config).train, settings['window'], settings['stride'])
+  series = load_parts(config).train
+  windows = data.windows(series, settings['window'], settings['stride'])
   num = len(windows)
   size = min(settings['batch_size'], num)
   sets = {'real': (size, 0),
@@ -172,13 +172,13 @@ def load(
           num, {}, {}, batch_size=size, negatives_per_batch=0, inside=False,
           seed=config['seed'] + further, multiple_of=num_devices)
       for name, (size, further) in sets.items() if size}
-  label = np.zeros(num, np.int32)
   return Inputs(
-      data.Pool(windows, label),
+      data.Pool(windows, np.zeros(num, np.int32)),
       data.Stream(
           sum(one.num_slots for one in streams.values()),
           lambda at: {name: one.index(at) for name, one in streams.items()}),
-      windows.shape[1:], positives=data.Arrays(windows, label))
+      windows.shape[1:],
+      positives=data.Arrays(series, np.zeros(len(series), np.int32)))
 
 
 def build(

@@ -62,12 +62,6 @@ class Setup(NamedTuple):
   inversion_rate: float
 
 
-def _of(name):
-  """The average over the filled slots of D's output for a set of windows."""
-  return Average.from_fun(lambda **outputs: dict(
-      values=outputs[name], mask=outputs[f'{name}_weight'] > 0))
-
-
 @flax.struct.dataclass
 class Metrics(clu_metrics.Collection):
   """Averages over updates, time steps and windows."""
@@ -76,9 +70,9 @@ class Metrics(clu_metrics.Collection):
   loss_gen: Average.from_output('loss_gen')
   grad_norm_disc: Average.from_output('grad_norm_disc')
   grad_norm_gen: Average.from_output('grad_norm_gen')
-  real: _of('real')  # D of training windows
-  fake: _of('fake')  # D of generated windows
-  negative: _of('negative')  # D of negatives; NaN without any
+  real: updates.mean_of('real')  # D of training windows
+  fake: updates.mean_of('fake')  # D of generated windows
+  negative: updates.mean_of('negative')  # D of negatives; NaN without any
 
 
 def mad_gan(**settings: Any) -> task.Trainer:

@@ -78,12 +78,6 @@ class Setup(NamedTuple):
   pretrain: int = 0
 
 
-def _of(name):
-  """The average of the output `name` over the filled slots of the model's batch."""
-  return Average.from_fun(lambda **outputs: dict(
-      values=outputs[name], mask=outputs['weight'] > 0))
-
-
 @flax.struct.dataclass
 class GdanMetrics(clu_metrics.Collection):
   """Averages over updates and examples, of the model."""
@@ -92,11 +86,12 @@ class GdanMetrics(clu_metrics.Collection):
   loss_gen: Average.from_output('loss_gen')
   grad_norm_disc: Average.from_output('grad_norm_disc')
   grad_norm_gen: Average.from_output('grad_norm_gen')
-  reconstruction: _of('reconstruction')  # |x - x'|^2
-  real: _of('real')  # D of pairs (x, s), (x', s), (x, R(x)), (x, another class)
-  made: _of('made')
-  regressed: _of('regressed')
-  mismatched: _of('mismatched')
+  reconstruction: updates.mean_of('reconstruction', 'weight')  # |x - x'|^2
+  # D of pairs (x, s), (x', s), (x, R(x)), (x, another class).
+  real: updates.mean_of('real', 'weight')
+  made: updates.mean_of('made', 'weight')
+  regressed: updates.mean_of('regressed', 'weight')
+  mismatched: updates.mean_of('mismatched', 'weight')
 
 
 @registry.arguments(Setup)
