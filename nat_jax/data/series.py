@@ -24,6 +24,10 @@ NORMAL = 'normal'
 CHANNELS, PERIODS = 4, (25.0, 61.0)  # of the generated series
 SEGMENT = 25  # time steps of a generated anomaly
 FASTER = 2.0  # factor of the wrong frequency
+# Cells of sensors that have no value. All but empty ones may be labels.
+MISSING = (
+    '', 'NA', 'N/A', 'n/a', '<NA>', '#NA', '#N/A', '#N/A N/A', 'nan', 'NaN', '-nan',
+    '-NaN', 'null', 'NULL', 'None', '1.#IND', '-1.#IND', '1.#QNAN', '-1.#QNAN')
 JITTER = 0.25  # most that a row may be off its time step, in time steps
 
 
@@ -50,7 +54,7 @@ class Series(NamedTuple):
   """A series of c sensors at n even time steps.
 
   Attributes:
-    values: float32 [n, c].
+    values: [n, c]; float64 of a file, whose values may be large and vary little.
     columns: names of the sensors.
     label: int32 [n], 0: normal; otherwise the kind of anomaly. None: not known.
     kinds: names of the labels.
@@ -191,15 +195,15 @@ def csv(
     values = pandas.DataFrame(values).interpolate(limit_direction='both').to_numpy()
   kinds, found = _labels(path, frame[label], lines, normal) if label else ((), None)
   time = np.where(given, frame[reading.time].to_numpy(object)[row], '')
-  return Series(values.astype(np.float32), columns,
-                None if found is None else found[row], kinds, time, given, time_step)
+  return Series(values, columns, None if found is None else found[row], kinds, time,
+                given, time_step)
 
 
 SERIES = {'csv': csv, 'sines': sines}
 
 
 def _read(path, header, texts):
-  """The data frame of a file, in which the columns `texts` are text."""
+  """The data frame of a file, in which the columns `texts` are text, as written."""
   import pandas
 
   if not os.path.isfile(path):
@@ -210,18 +214,20 @@ def _read(path, header, texts):
   try:
     with warnings.catch_warnings():  # a warning where all rows have too many cells
       warnings.simplefilter('error', errors.ParserWarning)
+      _check_names(path, pandas.read_csv(
+          path, nrows=1, header=None, dtype=str, keep_default_na=False, **settings))
       given = list(pandas.read_csv(path, nrows=0, **settings).columns)
-      frame = pandas.read_csv(path, low_memory=False, **settings, dtype={
-          name: str for name in given if name.strip() in texts})
+      is_text = {name: name.strip() in texts for name in given}
+      frame = pandas.read_csv(
+          path, low_memory=False, **settings, keep_default_na=False,
+          dtype={name: str for name in given if is_text[name]},
+          na_values={name: [''] if is_text[name] else MISSING for name in given})
   except (UnicodeDecodeError, errors.EmptyDataError, errors.ParserError,
           errors.ParserWarning) as error:
     raise ValueError(
         f'{path} must be a CSV file in UTF-8, with a line of column names and a row '
         f'for each time step ({str(error).strip()})') from None
   frame.columns = [str(name).strip() for name in given]
-  twice = frame.columns[frame.columns.duplicated()]
-  if len(twice):
-    raise ValueError(f'{path} has two columns {twice[0]!r}; rename or remove one')
   for name in filter(None, texts):
     if name not in frame.columns:
       key = 'data.time' if name == texts[0] else 'label'
@@ -235,6 +241,14 @@ def _read(path, header, texts):
   for name in filter(None, texts):
     frame[name] = frame[name].fillna('').str.strip()
   return frame
+
+
+def _check_names(path, first):
+  """Raises ValueError if two columns have one name, of which pandas renames one."""
+  names = first.iloc[0].str.strip()
+  twice = names[names.duplicated() & (names != '')]
+  if len(twice):
+    raise ValueError(f'{path} has two columns {twice.iloc[0]!r}; rename or remove one')
 
 
 def _check_columns(path, frame, columns):

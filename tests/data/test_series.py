@@ -73,7 +73,7 @@ def test_the_layout_of_swat(tmp_path):
   assert found.kinds == ('Normal', 'Attack') and found.label.tolist() == [0, 1, 1, 0]
   np.testing.assert_allclose(found.values, [
       [2.4, 522.8, 2], [2.5, 522.9, 2], [2.6, 523.0, 1], [2.7, 523.1, 1]], rtol=1e-6)
-  assert found.values.dtype == np.float32 and found.given.all()
+  assert found.values.dtype == np.float64 and found.given.all()
   assert found.time[2] == '28/12/2015 12:00:00 PM'
 
 
@@ -100,6 +100,17 @@ def test_time_steps_of_another_file_are_those_of_the_training_file(tmp_path):
     data.load_series(spec, Reading(time_step=1))
   with pytest.raises(ValueError, match='line 3: the time step is too short.*of 20'):
     data.load_series(spec, Reading(time_step=20))
+
+
+def test_labels_are_read_as_written(tmp_path):
+  """NA, None and nan are labels, and numbers that are missing elsewhere."""
+  rows = [('None', '1'), ('NA', 'NA'), ('nan', ''), ('null', 'nan'), ('N/A', '5')]
+  path = write(tmp_path / 'x.csv', '\n'.join(
+      ['time,kind,a', *(f'{k},{kind},{a}' for k, (kind, a) in enumerate(rows))]))
+  found = data.load_series(
+      {'name': 'csv', 'path': path, 'label': 'kind', 'normal': 'None'}, Reading(fill=3))
+  assert [found.kinds[k] for k in found.label] == [kind for kind, _ in rows]
+  np.testing.assert_allclose(found.values[:, 0], [1, 2, 3, 4, 5])
 
 
 GAPS = 'time,a,b,kind\n0,0,0,ok\n1,1,,ok\n4,4,-4,bad\n5,,-5,ok\n6,6,-6,ok\n'
@@ -140,6 +151,7 @@ def test_short_gaps_are_interpolated(tmp_path):
     ('time,a\n0,1\n1,2', {'columns': ('a', 'c')}, '', 'missing: c.*time, a'),
     ('time\n0\n1', {}, '', 'at least one.*has the columns time'),
     ('time,a, a\n0,1,2\n1,2,2', {}, '', "two columns 'a'"),
+    ('time,a,b,a\n0,1,2,3\n1,2,2,3', {}, '', "two columns 'a'"),
     ('time,a\n0,1', {}, '', '2 rows or more, got 1'), ('', {}, '', 'CSV file'),
     ('time,a\n0,1\n1,2,3,4\n', {}, '', 'CSV file'),
     ('time,a\n0,1,2\n1,2,3\n', {}, '', 'CSV file'),
