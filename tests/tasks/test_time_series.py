@@ -528,6 +528,21 @@ def test_mistakes(changes, named, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_large_values_that_vary_little_are_kept_and_constants_refused(tmp_path):
+  """Of 1e9 + sin(k / 5) float32 would make a constant."""
+  path, expected = tmp_path / 'x.csv', np.sin(np.arange(300) / 5)
+
+  def scaled(values):
+    rows = (f'{k},{value:.3f},7' for k, value in enumerate(values))
+    path.write_text('\n'.join(['time,a,b', *rows]))
+    return inputs.load_parts(runs.resolve(make_config(data=dict(
+        series={'name': 'csv', 'path': str(path)}, test={})))).train
+
+  np.testing.assert_allclose(scaled(1e9 + expected)[:, 0], expected[:225], atol=2e-3)
+  with pytest.raises(ValueError, match='only constant ones in its 225.*a, b.*columns'):
+    scaled(np.full(300, 1e9))
+
+
 def test_one_sensor_cannot_be_swapped():
   config = make_config().to_dict()
   with pytest.raises(ValueError, match="'swapped' exchanges two sensors"):

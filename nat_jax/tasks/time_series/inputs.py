@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nat_jax import data, models, names, task
+from nat_jax.names import listed
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others
 from nat_jax.tasks.time_series import anomalies, step
@@ -107,8 +108,8 @@ def load_parts(config: Mapping[str, Any]) -> Parts:
   """Loads and scales the series of a resolved config.
 
   Raises:
-    ValueError: a mistake in a series, an anomaly in the normal one, or a test series
-      that is shorter than a window.
+    ValueError: a mistake in a series, an anomaly in the normal one, no sensor that
+      varies, or a test series that is shorter than a window.
   """
   settings = config['data']
   series = data.load_series(settings['series'], reading(settings))
@@ -120,6 +121,11 @@ def load_parts(config: Mapping[str, Any]) -> Parts:
         'anomalies, with the time steps around them, into another file')
   num = _num_train(config, series.values)
   values, test = scale(series.values, settings), None
+  if (values[:num] == values[0]).all():
+    raise ValueError(
+        'data.series must have a sensor that varies, got only constant ones in its '
+        f'{num} time steps of training ({listed(series.columns)}); name other '
+        'data.columns, or use a longer series')
   if settings['test']:
     test = data.load_series(settings['test'], reading(settings))
     test = test._replace(values=scale(test.values, settings))
