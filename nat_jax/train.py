@@ -81,7 +81,8 @@ class Job(NamedTuple):
     manager: orbax manager of the checkpoints.
     about: dict that each checkpoint holds besides the state.
     mesh: the devices.
-    examples: numbers of training examples: {'positives': n, 'negatives': {name: n}}.
+    examples: numbers of training examples: {'positives': n, 'negatives': {name: n}},
+      with few labels also 'unlabelled': n.
   """
 
   config: dict[str, Any]
@@ -231,6 +232,16 @@ def _devices(mesh):
   return f'{len(devices)} x {devices[0].device_kind}'
 
 
+def _examples(config, inputs):
+  """The numbers of training examples, see `Job`."""
+  labelled = np.asarray(inputs.pool.label) >= 0
+  found = {'positives': int(labelled.sum()), 'negatives': {
+      name: len(one.label) for name, one in (inputs.negatives or {}).items()}}
+  if 'labels_per_class' in config['data']:
+    found['unlabelled'] = int((~labelled).sum())
+  return found
+
+
 def training_on(job: Job) -> str:
   """What a run is trained on, in words, such as 'training on 90 positives of 2 classes
   (cat, dog) and negatives: others 30'.
@@ -247,6 +258,8 @@ def training_on(job: Job) -> str:
   if len(names) > 1:
     shown = [*names[:MOST_NAMES], *(['...'] if len(names) > MOST_NAMES else [])]
     text += f' of {len(names):,} classes ({", ".join(shown)})'
+  if 'unlabelled' in job.examples:
+    text += f', {job.examples["unlabelled"]:,} examples without labels'
   negatives = [f'{name} {n:,}' for name, n in job.examples['negatives'].items()]
   return f'{text} and negatives: {", ".join(negatives)}' if negatives else text
 
@@ -300,9 +313,7 @@ def open_run(
            'class_names': list(inputs.class_names)}
   job = Job(config, workdir, trainer, evaluator, step_fn, source, items, call_length,
             parallel.replicate(frozen, mesh), manager, about, mesh,
-            {'positives': int((np.asarray(inputs.pool.label) >= 0).sum()),
-             'negatives': {name: len(one.label)
-                           for name, one in (inputs.negatives or {}).items()}})
+            _examples(config, inputs))
   if found:
     return job, Course(state, found['step'], found.get('window', {}))
   return job, Course(initial_state(config, trainer, mesh, begin), 0, {})

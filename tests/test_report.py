@@ -484,6 +484,38 @@ def test_the_page_begins_with_verdict_and_facts(tmp_path):
   assert '95\u00a0%' in page  # on one line
 
 
+def of_facts(steps, examples=None, batch_size=64, trainer=None, **settings):
+  """What `about.facts` reads of runs that differ in their numbers of updates."""
+  settings = {'positives': {'name': 'digits'}, 'batch_size': batch_size} | settings
+  config = {'steps': 50, 'data': settings, 'trainer': trainer or {}}
+  return [dict(config=config, step=step, evals={}, num_classes=1, class_names=[],
+               workdir='w', sessions=[{'examples': examples}] if examples else [])
+          for step in steps]
+
+
+def test_facts_are_of_each_group_where_they_differ():
+  found = dict(about.facts({
+      'nat': of_facts([30, 50, 40], negatives={'n': {'source': {'name': 'blobs'}}}),
+      'small': of_facts([50], batch_size=8)}))
+  assert found['Trained on'] == 'digits'
+  assert found['Negatives'] == 'nat: n: blobs. small: none in training'
+  assert found['Training'] == ('nat: 30 to 50 of 50 updates. Batches of 64. small: 50 '
+                               'of 50 updates. Batches of 8.')
+
+
+@pytest.mark.parametrize('weight, examples, trained, negatives', [
+    (1.0, {'positives': 20, 'negatives': {}, 'unlabelled': 1059},
+     ' (20 images with labels, 1,059 without)', 'images of the generator'),
+    (0.0, {'positives': 20, 'negatives': {}}, ' (20 images with labels)',
+     'none in training'),
+    (1.0, None, '', 'images of the generator')])
+def test_facts_of_few_labels(weight, examples, trained, negatives):
+  found = dict(about.facts({'few': of_facts(
+      [50], examples, trainer={'fake_weight': weight}, labels_per_class=2)}))
+  assert found['Trained on'] == f'digits, labels of 2 images per class{trained}'
+  assert found['Negatives'] == negatives
+
+
 def test_a_killed_process_leaves_a_part_of_the_time():
   start = {'command': '', 'devices': '2 CPU cores'}
   for sessions, text in (

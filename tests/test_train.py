@@ -458,6 +458,8 @@ def test_what_is_trained_on_in_words(names, negatives, text):
       'config': {'data': {'positives': {}}}, 'about': {'class_names': list(names)},
       'examples': {'positives': 45_000, 'negatives': negatives}})
   assert train.training_on(job) == f'training on {text}'
+  job = job._replace(examples=job.examples | {'unlabelled': 1059})
+  assert ', 1,059 examples without labels' in train.training_on(job)
   for config in ({}, {'data': {'series': {}}}):  # GANs of points, detectors
     assert train.training_on(
         job._replace(config=config)) == 'training on 45,000 examples'

@@ -14,28 +14,28 @@ from nat_jax.schema import PARTS
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
+DATA, POSITIVES, NEGATIVES = 'Data', 'Trained on', 'Negatives'  # terms
 MOST_NAMES = 20  # names of classes, or commands, that are written out
 
 
 def facts(groups: Groups) -> list[tuple[str, str]]:
   """Data, classes, negatives, duration and command, as (term, text).
 
-  Data are those of the last group, which others are compared with; duration and command
-  are of all runs. Evaluation sets and classes are those of each group, where they
-  differ. What a run has not recorded is left out, or said to be
-  unknown.
+  Duration and command are of all runs. All else is that of each group, where they
+  differ. What a run has not recorded is left out, or said to be unknown.
 
   Args:
     groups: from `report.group`.
   """
-  runs = [run for same in groups.values() for run in same]
-  run = runs[-1]
   found = [
-      *_data(run['config'].get('data', {}), trained_on(run)),
-      ('Evaluated on', _each(groups, lambda one: '; '.join(_evaluated(one['evals'])))),
-      ('Classes', _each(groups, _classes)),
-      ('Training', ' '.join([*_updates(run), *_durations(groups)])),
-      *(('Made by', text) for text in _commands(runs)),
+      *((term, _each(groups, lambda runs, term=term: _data(runs[0]).get(term, '')))
+        for term in (DATA, POSITIVES, NEGATIVES)),
+      ('Evaluated on', _each(
+          groups, lambda runs: '; '.join(_evaluated(runs[0]['evals'])))),
+      ('Classes', _each(groups, lambda runs: _classes(runs[0]))),
+      ('Training', ' '.join([f'{_each(groups, _updates)}.', *_durations(groups)])),
+      *(('Made by', text) for text in _commands(
+          [run for runs in groups.values() for run in runs])),
   ]
   return [(term, text) for term, text in found if text]
 
@@ -43,28 +43,36 @@ def facts(groups: Groups) -> list[tuple[str, str]]:
 def _each(groups, text_of):
   """A text of all groups; where they differ, each with the groups that it is of."""
   found: dict[str, list[str]] = {}
-  for label, (run, *_) in groups.items():
-    found.setdefault(text_of(run), []).append(label)
+  for label, runs in groups.items():
+    found.setdefault(text_of(runs), []).append(label)
   if len(found) == 1:
     return next(iter(found))
   return '. '.join(
       f'{listed(labels)}: {text}' for text, labels in found.items() if text)
 
 
-def _data(settings, counts):
-  """(term, text) of the training data; `counts`: their numbers of examples, or {}."""
+def _data(run):
+  """{term: text} of the training data."""
+  config, counts = run['config'], trained_on(run)
+  settings = config.get('data', {})
   if 'positives' not in settings:  # GANs of points, detectors, segmenters, zero-shot
     source = next((settings[name] for name in ('examples', 'pairs', 'series', 'source')
                    if name in settings), settings)
-    return [('Data', source_text(source))] if settings else []
-  rows = [('Trained on', source_text(settings['positives'])
-           + _number(counts.get('positives'), ' images'))]
+    return {DATA: source_text(source)} if settings else {}
+  text, of = source_text(settings['positives']), ' images'
+  if 'labels_per_class' in settings:
+    text += f', labels of {settings["labels_per_class"]} images per class'
+    of = ' images with labels' + (
+        f', {counts["unlabelled"]:,} without' if 'unlabelled' in counts else '')
+  found = {POSITIVES: text + _number(counts.get('positives'), of)}
+  if config.get('trainer', {}).get('fake_weight'):  # with few labels
+    return found | {NEGATIVES: 'images of the generator'}
   if not settings.get('negatives') or counts and not counts['negatives']:
-    return [*rows, ('Negatives', 'none in training')]
-  return [*rows, ('Negatives', '; '.join(
+    return found | {NEGATIVES: 'none in training'}
+  return found | {NEGATIVES: '; '.join(
       f'{name}: {source_text(entry["source"])}'
       f'{_number(counts.get("negatives", {}).get(name), " images")}'
-      for name, entry in settings['negatives'].items()))]
+      for name, entry in settings['negatives'].items())}
 
 
 def source_text(spec: Mapping[str, Any]) -> str:
@@ -99,14 +107,13 @@ def _classes(run):
   return f'{num}: {listed(names, MOST_NAMES)}'
 
 
-def _updates(run) -> Iterable[str]:
-  config = run['config']
-  steps = config.get('steps')
-  yield (f'{run["step"]:,} of {steps:,} updates.' if steps else
-         f'{run["step"]:,} updates.')
+def _updates(runs) -> str:
+  """'40 of 50 updates. Batches of 64'; of several seeds '30 to 40 of 50 updates'."""
+  config, steps = runs[0]['config'], [run['step'] for run in runs]
+  text = ' to '.join(f'{step:,}' for step in sorted({min(steps), max(steps)}))
+  text += f' of {config["steps"]:,} updates' if config.get('steps') else ' updates'
   batch = config.get('data', {}).get('batch_size') or config.get('batch_size')
-  if batch:
-    yield f'Batches of {batch}.'
+  return f'{text}. Batches of {batch}' if batch else text
 
 
 def _durations(groups) -> Iterable[str]:
@@ -135,8 +142,8 @@ def duration(run: Mapping[str, Any]) -> str:
 
 
 def trained_on(run: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The numbers of training examples, {'positives': n, 'negatives': {name: n}}; {}
-  where they are not recorded."""
+  """The numbers of training examples, {'positives': n, 'negatives': {name: n}} and
+  with few labels 'unlabelled': n; {} where they are not recorded."""
   return next((one['examples'] for one in run['sessions'] if 'examples' in one), {})
 
 

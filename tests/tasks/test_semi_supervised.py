@@ -220,6 +220,8 @@ def test_trained_resumed_evaluated_and_reported(tmp_path):
                   strict=True):
     np.testing.assert_array_equal(a, b)
   written = (whole / 'eval.json').read_text()
+  assert toy.records(whole, 'start')[0]['examples'] == {
+      'positives': 8, 'negatives': {}, 'unlabelled': 32}
   evaluate_run(str(whole))
   assert json.loads((whole / 'eval.json').read_text()) == json.loads(written)
   assert 'accuracy' in report.tables([str(whole), str(cut)])
