@@ -28,8 +28,8 @@ def evaluate_run(
   Args:
     workdir: of a run.
     step: of the checkpoint; None: the newest.
-    config: whose evaluations, the keys `schema.MEASURED`, are made in place of those of
-      the run; None: those of the run.
+    config: whose evaluations, the keys `schema.MEASURED` and the series `data.test`, are
+      made in place of those of the run; None: those of the run.
     out: folder of the results, with `config`: a new one, or one of an earlier
       evaluation. '': the workdir.
 
@@ -83,6 +83,8 @@ def _measured_as(restored, config) -> dict[str, Any]:
     raise ValueError(
         f'a config of the task {config["task"]!r} has no evaluations to choose; leave '
         'out --config and --out')
+  if 'test' in config['data']:  # a series, read and scaled as the run does
+    chosen['data'] = {**restored.config['data'], 'test': config['data']['test']}
   # The checkpoint is chosen already.
   unused = {key: type(restored.config[key])()
             for key in ('best', 'patience') if key in restored.config}

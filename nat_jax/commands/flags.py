@@ -13,8 +13,8 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'train, prepare: config file, or its name, optionally with a '
     'variant after a colon: configs/digits.py:baseline, digits:baseline. '
-    '--config.KEY=VALUE changes a key. evaluate, with --out: whose evals and measures '
-    'replace those of the run.',
+    '--config.KEY=VALUE changes a key. evaluate, with --out: whose evals, measures '
+    'and data.test replace those of the run.',
     lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(

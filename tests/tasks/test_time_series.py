@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from sklearn import decomposition
 from sklearn import metrics as sk
 
 from nat_jax import data, models, runs, train
+from nat_jax.commands import evaluate as evaluation_mode
 from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import optim, writers
@@ -526,6 +528,17 @@ def test_mistakes(changes, named, tmp_path):
   with pytest.raises((ValueError, OSError), match=named):
     train.train(make_config(**changes), str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_config_of_evaluations_has_a_test_series_of_its_own():
+  """Columns and scale are those of the run."""
+  config = runs.resolve(make_config())
+  other = make_config(data=dict(
+      series={'name': 'sines', 'num': 400}, test={'name': 'sines', 'num': 90}))
+  found = evaluation_mode._measured_as(types.SimpleNamespace(config=config), other)
+  assert found['data'].pop('test') == {'name': 'sines', 'num': 90}
+  assert found['data'] == {key: value for key, value in config['data'].items()
+                           if key != 'test'}
 
 
 def test_large_values_that_vary_little_are_kept_and_constants_refused(tmp_path):
