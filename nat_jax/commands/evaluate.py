@@ -28,8 +28,8 @@ def evaluate_run(
   Args:
     workdir: of a run.
     step: of the checkpoint; None: the newest.
-    config: whose evaluations, the keys `schema.MEASURED` and the series `data.test`, are
-      made in place of those of the run; None: those of the run.
+    config: whose evaluations, the keys `schema.MEASURED` and the series `data.test`,
+      are made in place of those of the run; None: those of the run.
     out: folder of the results, with `config`: a new one, or one of an earlier
       evaluation. '': the workdir.
 
