@@ -52,7 +52,7 @@ def predict(
     What was written, as text.
 
   Raises:
-    ValueError: no picture, or two of one name.
+    ValueError: no picture, none that can be read, or two of one name.
   """
   out = out or os.path.join(workdir, PREDICTIONS)
   picture_paths.check(named)
@@ -83,6 +83,10 @@ def predict(
     _save(mask, os.path.join(out, MASKS, f'{name}.png'))
     _save(Image.fromarray(np.round(255 * confidence).astype(np.uint8)),
           os.path.join(out, CONFIDENCE, f'{name}.png'))
+  if len(unreadable) == len(found):
+    raise ValueError(
+        f'expected pictures that can be read, got none among {len(found)}: '
+        f'{unreadable[0]}; nothing was written')
   return _text(run, counts, len(found) - len(unreadable), unreadable, out)
 
 
