@@ -29,7 +29,8 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
     others: not used.
 
   Raises:
-    ValueError: see `load_training`; or a class of `rare` that does not exist.
+    ValueError: see `load_training`; a class of `rare` that does not exist; or synthetic
+      pairs that would come after the last update.
   """
   del others
   settings, rare, classes = config['data'], config['rare'], config['num_classes']
@@ -38,6 +39,12 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
     raise ValueError(
         f'rare={list(rare)} must be of the classes 0..{classes - 1}, got {wrong[0]}')
   data.check_void(classes, settings['void'])
+  begin, steps = config['trainer'].get('synthetic_from', 0), config['steps']
+  if settings['pasted_per_batch'] and begin >= steps:
+    raise ValueError(
+        f'trainer.synthetic_from={begin} must be below steps={steps}, since the '
+        'segmenter would see no synthetic pair; lower trainer.synthetic_from, or raise '
+        'steps')
   balanced = settings['class_weights'] == 'balanced'
   if rare and not balanced:
     return config
