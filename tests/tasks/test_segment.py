@@ -4,6 +4,7 @@ import copy
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,10 @@ from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.metrics import segmentation
 from nat_jax.reports.report import load_run
+from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import segment
-from nat_jax.tasks.segment import build, step
+from nat_jax.tasks.segment import build, evaluate, step
 from nat_jax.tasks.segment.predict import palette
 
 K, SHAPE, RATE = 4, (6, 5, 3), 0.1
@@ -242,7 +244,8 @@ def test_without_nat_the_void_is_in_no_gradient():
 def small(variant, **changes):
   config = get_config(variant).to_dict()
   config = toy.change(
-      config, steps=4, segmenter={'name': 'unet', 'widths': (3,)}, eval_batch_size=20,
+      config, steps=4, trainer__synthetic_from=1, eval_batch_size=20,
+      segmenter={'name': 'unet', 'widths': (3,)},
       run=dict(config['run'], log_every=2, checkpoint_every=2, updates_per_call=2,
                tensorboard=False))
   for entry in config['evals'].values():
@@ -254,7 +257,7 @@ def small(variant, **changes):
 
 
 def test_sets_of_a_batch():
-  config = runs.resolve(small('gan', trainer__synthetic_from=1))
+  config = runs.resolve(small('gan'))
   inputs = build.load(config)
   pairs = build.load_training(config)
   assert config['rare'] == [3] and inputs.class_names[3] == 'gravel'
@@ -292,6 +295,7 @@ def test_balanced_factors():
     (dict(data__void=3), ['data.void=3', '0..3', '255']),
     (dict(rare=(4,)), ['rare=[4]', '0..3']),
     (dict(generator={}), ['discriminator={}']),
+    (dict(trainer__synthetic_from=4), ['trainer.synthetic_from=4', 'steps=4', 'lower']),
     (dict(data__pasted_per_batch=0), ['pasted_per_batch=0', 'generator={}']),
     (dict(segmenter={'name': 'patch_discriminator'}),
      ['segmenter', '16 x 16', '8 x 8']),
@@ -337,7 +341,7 @@ def test_every_variant_builds():
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('segment') / 'whole'
-  return workdir, train.train(small('gan', trainer__synthetic_from=1), str(workdir))
+  return workdir, train.train(small('gan'), str(workdir))
 
 
 @pytest.mark.slow
@@ -347,7 +351,7 @@ def test_trained_resumed_evaluated_and_reported(whole, tmp_path):
   shutil.copytree(whole, cut)
   (cut / 'eval.json').unlink()
   shutil.rmtree(cut / 'checkpoints' / '4')
-  train.train(small('gan', trainer__synthetic_from=1), str(cut))  # from update 2 on
+  train.train(small('gan'), str(cut))  # from update 2 on
   for a, b in zip(toy.final_state(whole), toy.final_state(cut), strict=True):
     np.testing.assert_array_equal(a, b)
   assert (whole / 'eval.json').read_bytes() == (cut / 'eval.json').read_bytes()
@@ -405,6 +409,38 @@ def test_confusion_leaves_the_void_out():
   assert segmentation.pixel_accuracy(counts) == pytest.approx(2 / 3)
   with pytest.raises(ValueError, match=r'0\.\.1.*2'):
     segmentation.confusion([2], [0], 2)
+
+
+def test_a_reference_without_a_class_is_refused(monkeypatch):
+  mask = np.full((2, 3, 3), data.VOID, np.uint8)
+  pairs = data.Pairs(np.zeros((2, 3, 3, 3), np.uint8), mask)
+  monkeypatch.setattr(build, 'load_pairs', lambda *args: pairs)
+  config = small('real')
+  with pytest.raises(ValueError, match="'test', the reference.*2 masks are void"):
+    evaluate._load(config, 'test', 3)
+  assert evaluate._load(config, 'blank', 3) is pairs
+
+
+@pytest.mark.parametrize('found, headline, sentence', [
+    ({'miou': 0.5, 'rare_iou': 0.25}, 'mIoU 0.500, rare IoU 0.250', 'about rare'),
+    ({'miou': 0.5, 'rare_iou': None}, 'mIoU 0.500 on', 'accuracy is 0.750.'),
+    ({'miou': None, 'rare_iou': None}, 'no IoU is known', 'show no class')])
+def test_a_verdict_says_what_is_known(found, headline, sentence):
+  run = {'reference': 'test', 'evals': {'test': {
+      **found, 'pixel_accuracy': found['miou'] and 0.75}}}
+  (said, sentences), = segment.TASK.verdict({'nat': [run]})
+  assert said.startswith(f'nat: {headline}') and said.endswith(' on test.')
+  assert len(sentences) == 1 and sentence in sentences[0]
+
+
+def test_pictures_none_of_which_can_be_read(tmp_path):
+  (tmp_path / 'bad.png').write_bytes(b'no picture')
+  run = types.SimpleNamespace(
+      config=small('real'), shape=(16, 16, 4), mesh=parallel.make_mesh(),
+      trainer=types.SimpleNamespace(heads={'pixels': lambda *args: None}))
+  with pytest.raises(ValueError, match='got none among 1: .*bad.png .cannot identify'):
+    segment.TASK.predict(run, str(tmp_path / 'run'), [str(tmp_path)])
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def make_evaluator(
 
   Raises:
     ValueError: a mistake in a source, pictures with other channels than those of the
-      training, or no set `reference`.
+      training, or no set `reference`, or one without a class.
   """
   del others
   if config['reference'] not in config['evals']:
@@ -76,6 +76,11 @@ def _load(config, name, channels):
     raise ValueError(
         f'evaluation set {name!r} has pictures with {pairs.image.shape[-1]} channels, '
         f'the training pictures have {channels}; set mode of its source to match')
+  if name == config['reference'] and (pairs.mask == data.VOID).all():
+    raise ValueError(
+        f'evaluation set {name!r}, the reference, must have pixels of classes, and its '
+        f'{len(pairs.mask)} masks are void everywhere (data.void='
+        f'{config["data"]["void"]}); correct the masks, or choose another reference')
   return pairs
 
 

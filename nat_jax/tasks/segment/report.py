@@ -84,10 +84,18 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
   for label, runs in groups.items():
     values = {name: values_of(runs, first, name) for name in (
         'miou', 'rare_iou', 'pixel_accuracy')}
+    text = {name: mean_text(found, 3) for name, found in values.items()}
+    headline, sentences = f'{label}: mIoU {text["miou"]}', []
     if values['rare_iou']:
       rare[label] = statistics.fmean(values['rare_iou'])
-    sentences = [f'The pixel accuracy, {mean_text(values["pixel_accuracy"], 3)}, says '
-                 'little about rare classes.']
+      headline += f', rare IoU {text["rare_iou"]}'
+      sentences = [f'The pixel accuracy, {text["pixel_accuracy"]}, says little about '
+                   'rare classes.']
+    elif values['miou']:
+      sentences = [f'The pixel accuracy is {text["pixel_accuracy"]}.']
+    else:
+      headline = f'{label}: no IoU is known'
+      sentences = [f'The masks of {first} show no class.']
     for seen, what in ((True, 'seen in training'), (False, 'not seen in training')):
       shares = [figures['void_ncr'][THRESHOLD] for run in runs
                 for figures in run['evals'].values() if 'void_ncr' in figures
@@ -96,8 +104,7 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
         sentences.append(
             f'Of the void of kinds {what}, {percent(statistics.fmean(shares))} of the '
             f'pixels have a maximum probability above {THRESHOLD}.')
-    said.append((f'{label}: mIoU {mean_text(values["miou"], 3)}, rare IoU '
-                 f'{mean_text(values["rare_iou"], 3)} on {first}.', sentences))
+    said.append((f'{headline} on {first}.', sentences))
   if len(rare) > 1:
     ranked = sorted(rare, key=rare.get, reverse=True)
     said.append(('', [
