@@ -273,7 +273,8 @@ class Task(NamedTuple):
     evaluator: (config, workdir, inputs, trainer, mesh, others) -> Evaluator.
     tables: groups of runs (`reports.group`) -> the tables of their report.
     figures: groups of runs -> (file name, caption, note, figure or None) per figure.
-    commands: modes of `nat_jax.main` that its runs support, besides train and report.
+    commands: modes of `nat_jax.main` that its runs support, besides train and report; a
+      row made by `_replace` needs its own.
     resolve: (config, others) -> the config, completed with values from other runs.
     verdict: groups of runs -> what they can do, in words: (headline or '', sentences)
       per paragraph.
