@@ -49,9 +49,10 @@ def build(
              if p.name not in extra and p.name not in ('parent', 'self')]
     known = [p.name for p in takes]
     wrong = next((key for key in kwargs if key not in known), '')
+    listed = f': {", ".join(map(str, takes))}' if takes else ' no arguments'
     raise TypeError(
-        f'{what} {name!r}: {error}{names.hint(wrong, known)}; it takes: '
-        f'{", ".join(map(str, takes))}') from None
+        f'{what} {name!r}: {error}{names.hint(wrong, known)}; it takes{listed}'
+    ) from None
   return fn(**kwargs, **extra)
 
 

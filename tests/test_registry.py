@@ -26,3 +26,5 @@ def test_a_wrong_argument_lists_what_the_user_can_give():
     registry.build({'pair': pair}, {'name': 'pair', 'left': 1, 'lef': 1}, extra=3)
   with pytest.raises(TypeError, match="'left'.*left, right=2$"):
     registry.build({'pair': pair}, {'name': 'pair'}, extra=3)
+  with pytest.raises(TypeError, match="'size'.*; it takes no arguments$"):
+    registry.build({'empty': lambda: 0}, {'name': 'empty', 'size': 1})
