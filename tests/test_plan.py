@@ -84,7 +84,8 @@ def test_missing_and_unfinished_runs_come_first(tmp_path, monkeypatch):
   assert needed() == []
   other = schema.plain(config_file.load(path_of, which)) | {'seed': 7}
   (workdir / 'config.json').write_text(json.dumps(other))
-  with pytest.raises(ValueError, match=f'{workdir.name}.*seed: 7 -> 0'):
+  with pytest.raises(ValueError, match=(
+      f'{workdir.name}.*seed: 7 -> 0.*--config.measures.features.workdir=DIR$')):
     needed()  # not any evaluation that happens to lie there
   (workdir / 'config.json').unlink()
   monkeypatch.setattr(processes, 'total', lambda: 4)

@@ -83,7 +83,9 @@ def _needed(config):
           'processes; start them in a folder that all hosts share, or set its '
           f'workdir to such a folder: --config.{place}.workdir=DIR')
     # Raises if a run of another config is in that workdir.
-    workdirs.check(workdir, runs.resolve(needed))
+    workdirs.check(workdir, runs.resolve(needed), remedy=(
+        f'Choose another folder for the run that this config needs: --config.{place}'
+        '.workdir=DIR'))
     if not count:
       missing.append((needed, workdir))
   return missing

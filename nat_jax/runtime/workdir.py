@@ -33,6 +33,9 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 NOT_SHARED = (
     'the processes of this run do not share the folder --workdir {} ({}); choose a '
     'folder on a disk that all hosts mount')
+REMEDY = (  # of a run of another config
+    'Choose another --workdir, or move that run aside with --overwrite (nothing is '
+    'deleted)')
 POLL = 0.2  # seconds between two attempts to acquire a lock
 
 
@@ -112,7 +115,9 @@ def _make_lock(workdir):
       os.path.join(folder, LOCK.format(name)), fallback_to_soft=False)
 
 
-def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool:
+def check(
+    workdir: str, config: dict[str, Any], overwrite: bool = False, remedy: str = REMEDY
+) -> bool:
   """Checks whether a run of `config` may be started in `workdir`; changes nothing.
 
   The config is compared with that of config.json and with those in the checkpoints; if
@@ -122,6 +127,7 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
     workdir: a new folder, or one with a run of an equal config.
     config: in plain JSON types, from `schema.plain`.
     overwrite: whether a run of another config may be moved aside.
+    remedy: what to do about a run of another config, for the message.
 
   Returns:
     Whether a run of another config is there.
@@ -173,8 +179,6 @@ def check(workdir: str, config: dict[str, Any], overwrite: bool = False) -> bool
   beyond = [step for step in about if step > config['steps']]
   if overwrite or not (differences or beyond):
     return bool(differences or beyond)
-  remedy = ('Choose another --workdir, or move that run aside with --overwrite '
-            '(nothing is deleted)')
   if beyond and not differences:
     raise ValueError(
         f'{workdir} holds a checkpoint of step {beyond[0]}, beyond the '
