@@ -155,8 +155,8 @@ class Classifier:
         or of another config. Nothing but data/ is written.
       train.Preempted, train.Diverged, OSError: see `train.train`.
     """
+    _check_workdir(workdir)
     workdir = files.absolute(workdir)
-    _check_local(workdir)
     arrays = _arrays(images, labels, negatives, image_size)
     paths = {name: os.path.join(workdir, DATA, f'{name}-{_crc32(one):08x}.npz')
              for name, one in arrays.items()}
@@ -298,6 +298,10 @@ def _as_list(images) -> Sequence[Picture]:
   """A sequence of pictures; a single picture becomes a sequence of one."""
   if isinstance(images, str | os.PathLike | Image.Image):
     return [images]
+  if not (isinstance(images, Iterable) or hasattr(images, '__getitem__')):
+    raise ValueError(
+        'expected pictures: a path, a Pillow image, uint8 pixels, or a sequence of '
+        f'them, got {images!r}')
   if not _is_numeric(images):
     pictures = [one if isinstance(one, str | os.PathLike | Image.Image)
                 else np.asarray(one) for one in images]
@@ -339,7 +343,11 @@ def _unreadable(place, picture, reason):
 # Training from arrays.
 
 
-def _check_local(workdir):
+def _check_workdir(workdir):
+  """Raises ValueError unless a workdir is a local folder, or a new one."""
+  if not isinstance(workdir, str | os.PathLike) or os.path.isfile(workdir):
+    raise ValueError(
+        f'workdir must be the path of a folder, which need not exist, got {workdir!r}')
   if files.is_remote(workdir):
     raise ValueError(
         f'Classifier.fit needs a local workdir, for the pictures, got {workdir}; train '
@@ -434,6 +442,7 @@ def _config(positives, paths, changes):
   pixels = positives.image[np.sort(sample)] / np.float32(255)
   mean, std = pixels.mean((0, 1, 2)), np.maximum(pixels.std((0, 1, 2)), 1e-3)
   steps = changes.get('steps', 2000)
+  schema.bounds.check('steps', 'steps', steps)
   period = min(PERIOD, steps)
   settings = dict(
       name=os.path.basename(os.path.dirname(os.path.dirname(paths['positives']))),

@@ -213,6 +213,8 @@ def test_damaged_file(workdir, tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (dict(accept=95), 'accept.*between 0 and 1.*95'),
     (dict(accept=float('nan')), 'accept.*nan'),
+    (dict(accept='x'), "accept.*got 'x'"),
+    (dict(accept=None), 'accept.*got None'),
     (dict(accept=0.99), r'120 positives.*at least 299;.*0.975$'),
     (dict(score='gne'), "'gne'.*did you mean 'gen'"),
     (dict(score='msp'), "'msp'.*max_probability.*mahalanobis"),

@@ -158,6 +158,7 @@ def test_one_picture_and_none(clf, images):
     (lambda x: x / 255, r'uint8.*\[n, h, w, c\].*float64.*\* 255'),
     (lambda x: x[..., 0], r'got uint8 \[5, 8, 8\].*None.*grey'),
     (lambda x: [x[0], x[0] / 2], r'picture 1 \(ndarray\).*uint8.*float64'),
+    (lambda x: None, 'expected pictures: a path.*got None'),
     (lambda x: [x[0], 'gone.png'], r'picture 1 \(gone.png\).*No such file'),
 ])
 def test_what_is_no_picture(change, message, clf, images):
@@ -266,11 +267,16 @@ def test_mistakes_in_arrays(arguments, message, tmp_path, monkeypatch):
   monkeypatch.setattr(train, 'train', None)
   with pytest.raises(ValueError, match=message):
     Classifier.fit(*arguments, workdir=tmp_path / 'run')
-  for changes, wrong in (({'stepz': 3}, 'did you mean'), ({'seed': -1}, 'seed must')):
+  for changes, wrong in (
+      ({'stepz': 3}, 'did you mean'), ({'seed': -1}, 'seed must'),
+      ({'steps': 'many'}, "steps must be a whole number .*'many'")):
     with pytest.raises(ValueError, match=wrong):
       Classifier.fit(GOOD, KINDS, workdir=tmp_path / 'run', **changes)
-  with pytest.raises(ValueError, match='local workdir.*gs://'):
-    Classifier.fit(GOOD, KINDS, workdir='gs://bucket/run')
+  for workdir, wrong in (
+      ('gs://bucket/run', 'local workdir.*gs://'), (None, 'got None'),
+      (__file__, 'path of a folder.*test_library.py')):
+    with pytest.raises(ValueError, match=wrong):
+      Classifier.fit(GOOD, KINDS, workdir=workdir)
   assert list(tmp_path.iterdir()) == []
 
 
@@ -302,6 +308,13 @@ def test_another_calibration_is_refused_and_may_be_overridden(clf, images):
   with pytest.warns(UserWarning, match='calibration.json is not used.*temperature 1'):
     found = Classifier.restore(RUN, threshold=0.7).predict(images)
   np.testing.assert_array_equal(found.accepted, found.probabilities.max(1) >= 0.7)
+
+
+@pytest.mark.parametrize('threshold', ['a', True, 2])
+def test_a_threshold_is_a_probability(threshold):
+  with pytest.raises(ValueError, match=f'from 0 to 1, got {threshold!r}'):
+    Classifier.restore(RUN, threshold=threshold)
+  rule.check_threshold(np.float32(0.5))
 
 
 @pytest.mark.parametrize('score', selective.LOGIT_SCORES)

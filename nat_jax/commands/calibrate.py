@@ -80,9 +80,9 @@ def calibrate(
 
 def _check(accept, score, costs):
   """Raises ValueError for arguments that are not valid."""
-  if not 0 < accept < 1:
+  if not schema.bounds.number('(0, 1)').holds(accept):
     raise ValueError(
-        f'accept must be a share between 0 and 1, such as 0.95, got {accept}')
+        f'accept must be a share between 0 and 1, such as 0.95, got {accept!r}')
   rule.check_score(score)
   if costs is None:
     return

@@ -11,6 +11,7 @@ makes an endless loop or array. Conditions on several values, such as a batch si
 the memory, are checked where both are known.
 """
 
+import numbers
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,10 +30,10 @@ class Bound(NamedTuple):
 
 
 def number(interval: str) -> Bound:
-  """A number in an interval such as '(0, 1]'; neither NaN nor a bool."""
+  """A number, of numpy too, in an interval such as '(0, 1]'; neither NaN nor a bool."""
   inside = _inside(interval)
   return Bound(f'a number in {interval}', lambda x: (
-      isinstance(x, int | float) and not isinstance(x, bool) and inside(x)))
+      isinstance(x, numbers.Real) and not isinstance(x, bool) and inside(x)))
 
 
 def whole(interval: str) -> Bound:

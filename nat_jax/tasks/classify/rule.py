@@ -276,8 +276,8 @@ def find(
 
 def check_threshold(threshold: float | None) -> None:
   """Raises ValueError unless a threshold is None or a probability."""
-  if threshold is not None and not 0 <= threshold <= 1:
-    raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold}')
+  if threshold is not None and not schema.bounds.number('[0, 1]').holds(threshold):
+    raise ValueError(f'threshold must be a probability, from 0 to 1, got {threshold!r}')
 
 
 def _calibration_scores(workdir, config, step):
