@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nat_jax import losses, models, names, registry, task
+from nat_jax import losses, names, registry, task
 from nat_jax.runtime import optim
 from nat_jax.task import GLOBAL, Axis, Net, Others, State
 from nat_jax.tasks import gan, updates
@@ -316,16 +316,7 @@ def make_encoder(
     ValueError: an unknown name, or an encoder with batch statistics.
     TypeError: an unknown or a missing argument.
   """
-  encoder = registry.build(
-      models.MODELS, spec, what='encoder', num_outputs=latent, axis_name=None)
-  variables = jax.eval_shape(
-      lambda key: encoder.init(key, jnp.zeros((1, *image_shape)), train=False),
-      jax.random.key(0))
-  if set(variables) != {'params'}:
-    raise ValueError(
-        'expected an encoder without batch statistics, which its update does not keep, '
-        f'got encoder {spec["name"]!r}; choose another one, such as mlp')
-  return encoder
+  return updates.stateless(spec, 'encoder', latent, image_shape)
 
 
 TRAINERS = {'gaan': gaan}

@@ -3,7 +3,7 @@
     net, (loss, aux), norm = descend(net, tx, loss_fn, axis, examples, num=4)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import metrics as clu_metrics
+from flax import linen as nn
 
+from nat_jax import models, registry
 from nat_jax.task import Axis, Net
 
 
@@ -24,6 +26,33 @@ def mean_of(name: str, weight: str = '') -> type[clu_metrics.Average]:
   """
   return clu_metrics.Average.from_fun(lambda **outputs: dict(
       values=outputs[name], mask=outputs[weight or f'{name}_weight'] > 0))
+
+
+def stateless(
+    spec: Mapping[str, Any], what: str, num_outputs: int, shape: Sequence[int]
+) -> nn.Module:
+  """Builds a classifier network, for a player whose update keeps no batch statistics.
+
+  Args:
+    spec: of the network, a name in `models.MODELS`.
+    what: its key in the config, for messages.
+    num_outputs: number of outputs.
+    shape: of one example.
+
+  Raises:
+    ValueError: an unknown name, or a network with batch statistics.
+    TypeError: an unknown or a missing argument.
+  """
+  made = registry.build(
+      models.MODELS, spec, what=what, num_outputs=num_outputs, axis_name=None)
+  variables = jax.eval_shape(
+      lambda key: made.init(key, jnp.zeros((1, *shape)), train=False),
+      jax.random.key(0))
+  if set(variables) != {'params'}:
+    raise ValueError(
+        f'{what} must be a network without batch statistics, which its update does not '
+        f'keep, got {spec["name"]!r}; choose another one, such as mlp')
+  return made
 
 
 def descend(

@@ -14,7 +14,7 @@ from nat_jax import losses, models, train
 from nat_jax.commands import report
 from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
-from nat_jax.tasks import gan
+from nat_jax.tasks import gan, updates
 from nat_jax.tasks.gan import active, evaluate, players
 from nat_jax.tasks.gan import step as gan_step
 
@@ -45,7 +45,8 @@ def one_step():
   state = jax.jit(trainer.init)(jax.random.key(1))
   after, metrics = jax.jit(trainer.step)(state, {}, batch)
   pair = gan_step.Setup(**settings())
-  setup = active.Setup(pair, active._make_classifier(MLP, pair), REWARD, MADE)
+  made = updates.stateless(MLP, 'classifier', pair.num_classes, pair.image_shape)
+  setup = active.Setup(pair, made, REWARD, MADE)
   return setup, batch, state, after, trainer.figures(metrics)
 
 

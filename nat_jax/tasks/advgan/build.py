@@ -10,13 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from nat_jax import data, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others, Trainer
-from nat_jax.tasks import images
+from nat_jax.tasks import images, updates
 from nat_jax.tasks.advgan import target as target_lib
 from nat_jax.tasks.advgan.step import advgan
 
@@ -81,17 +78,8 @@ def build(
       statistics.
     TypeError: an unknown or a missing argument of a spec.
   """
-  generator = registry.build(
-      models.MODELS, config['perturber'], what='perturber',
-      num_outputs=math.prod(image_shape), axis_name=None)
-  variables = jax.eval_shape(
-      lambda key: generator.init(key, jnp.zeros((1, *image_shape)), train=False),
-      jax.random.key(0))
-  if set(variables) != {'params'}:
-    raise ValueError(
-        'perturber must be a network without batch statistics, which its update does '
-        f'not keep, got {config["perturber"]["name"]!r}; choose another one, such as '
-        'mlp')
+  generator = updates.stateless(
+      config['perturber'], 'perturber', math.prod(image_shape), image_shape)
   schedule = optim.make_schedule(config['schedule'], config['steps'])
 
   def optimizer():

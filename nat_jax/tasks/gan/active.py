@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from clu import metrics as clu_metrics
 
-from nat_jax import losses, models, registry, task
+from nat_jax import losses, registry, task
 from nat_jax.losses import gan_terms
 from nat_jax.task import GLOBAL, Axis, Net, State
 from nat_jax.tasks import updates
@@ -104,7 +104,9 @@ def active(
         f"loss={{'name': 'ac_gan'}}, got trainer.labels={pair.labels!r} and a loss "
         f'{"without" if pair.objective.class_logits is None else "with"} class logits')
   trainer = gan_step.gan(**settings)
-  setup = Setup(pair, _make_classifier(classifier, pair), reward, made_weight)
+  made = updates.stateless(
+      classifier, 'trainer.classifier', pair.num_classes, pair.image_shape)
+  setup = Setup(pair, made, reward, made_weight)
 
   def logits(state, images):
     return _apply(setup, state.nets['classifier'].params, pair.normalise(images))
@@ -219,18 +221,3 @@ def line(record: dict[str, float]) -> str:
 
 def _apply(setup, params, images, train=False):
   return setup.classifier.apply({'params': params}, images, train=train)[0]
-
-
-def _make_classifier(spec, pair):
-  """Builds C; raises ValueError for a network with batch statistics."""
-  made = registry.build(
-      models.MODELS, spec, what='trainer.classifier', num_outputs=pair.num_classes,
-      axis_name=None)
-  variables = jax.eval_shape(
-      lambda key: made.init(key, jnp.zeros((1, *pair.image_shape)), train=False),
-      jax.random.key(0))
-  if set(variables) != {'params'}:
-    raise ValueError(
-        'expected a trainer.classifier without batch statistics, which would mix real '
-        f'and generated images, got {spec["name"]!r}; choose another one, such as mlp')
-  return made
