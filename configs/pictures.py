@@ -56,6 +56,7 @@ def get_config(variant='pets,others'):
   if method not in METHODS:
     raise ValueError(names.unknown('variant', method, METHODS))
   positives, comma, negatives = sources.partition(',')
+  positives, negatives = map(os.path.expanduser, (positives, negatives))
   if positives.lower().endswith('.csv'):
     classes, shown, others = of_table(positives, negatives)
   else:
@@ -119,7 +120,17 @@ def of_folders(positives, negatives, comma):
         f'there is no folder of negatives {negatives!r}; usage: --config '
         f'pictures:POSITIVES,NEGATIVES, where NEGATIVES holds pictures of none of the '
         f'classes or is {TFDS}NAME')
+  if os.path.isdir(negatives) and _within(negatives, positives):
+    raise ValueError(
+        f'the folder of negatives {negatives!r} is {positives!r}, or in it: its '
+        'pictures would be of a class and of none; move them elsewhere')
   return classes, sources_of(positives), sources_of(negatives) if negatives else {}
+
+
+def _within(inner, outer):
+  """Whether a folder is another one or below it."""
+  inner, outer = map(os.path.realpath, (inner, outer))
+  return os.path.commonpath([inner, outer]) == outer
 
 
 def sources_of(path):
@@ -142,8 +153,9 @@ def of_table(path, negatives):
     raise ValueError(f'there is no file {path!r}; usage: --config pictures:TABLE.csv')
   with open(path, encoding='utf-8-sig', newline='', errors='replace') as file:
     # Only counted here: nat_jax.data checks the table when it reads it.
-    labels = {(row.get('label') or '').strip() for row in
-              csv.DictReader(file, skipinitialspace=True)}
+    rows = csv.DictReader(file, skipinitialspace=True)
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    labels = {(row.get('label') or '').strip() for row in rows}
   classes = labels - {''}
   if len(classes) < 2:
     from nat_jax.data import table_source  # imports JAX, which is not needed otherwise

@@ -189,6 +189,9 @@ def _check_arguments(argv):
         f'unexpected arguments {argv}; only --mode=report, --mode=sweep, '
         '--mode=predict and --mode=embed take arguments without --')
   commands.flags.check_mode(MODE.value)
+  for flag in (WORKDIR, OUT):  # shells leave ~ alone after =
+    if flag.value:
+      flags.FLAGS[flag.name].value = os.path.expanduser(flag.value)
   _sigterm_status()
   if MODE.value == 'sweep':
     if DISTRIBUTED.value:

@@ -277,6 +277,14 @@ def test_tables_and_sets_that_cannot_be_used(variant, message, table):
     config_file.load('pictures', variant.format(table))
 
 
+def test_the_home_folder_and_spaces_in_a_header(table, monkeypatch):
+  text = (table / 'table.csv').read_text()
+  (table / 'spaces.csv').write_text(text.replace('label', ' label ', 1))
+  monkeypatch.setenv('HOME', str(table))
+  config = config_file.load('pictures', '~/spaces.csv')
+  assert config.data.positives.path == f'{table}/spaces.csv'
+
+
 def test_a_data_set_of_tfds_is_split_in_the_same_shares():
   config = config_file.load('pictures', 'tfds/cifar10,tfds/cifar100')
   assert config.num_classes == 10 and config.name == 'cifar10'
@@ -334,6 +342,8 @@ def test_folders_of_parts(folders, tmp_path):
     ('{0}/one', r"one' has no class folders.*got 1"),
     ('{0}/nowhere', "no folder '.*nowhere'.*POSITIVES,NEGATIVES"),
     ('{0}/pets,{0}/other', "no folder of negatives '.*other'.*POSITIVES,NEGATIVES"),
+    ('{0}/pets,{0}/pets/../pets', "negatives '.*pets' is '.*pets', or in it"),
+    ('{0}/pets,{0}/pets/cat', "negatives '.*cat' is '.*pets', or in it"),
     ('{0}/pets,', "negatives after the comma of '.*pets,', without a space"),
     ('bsaeline:{0}/pets', "variant 'bsaeline'.*did you mean 'baseline'"),
 ])

@@ -283,7 +283,9 @@ def _list(path) -> tuple[sources.Arrays, np.ndarray | None]:
   """(the pictures under `path`, the part of each or None); see `list_pictures`."""
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
-    raise ValueError(f'expected a folder of pictures, but {root} is not a folder')
+    raise ValueError(
+        f'expected a folder of pictures, but {root} is not a folder; put the pictures '
+        'of a run back where they were, or make a link there')
   folders = presets.part_folders(root)
   if not folders:
     return _arrays(_groups(root)), None
