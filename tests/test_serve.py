@@ -239,6 +239,35 @@ def test_form_without_a_picture(client):
   assert found.status_code == 400
 
 
+def test_kind_of_body_in_any_case_and_an_empty_one(client):
+  body = png(data.load(SOURCE).image[0])
+  made = client.build_request('POST', '/api/predict', **form(body))
+  made.headers['content-type'] = made.headers['content-type'].replace('m', 'M', 1)
+  assert client.send(made).status_code == 200
+  assert 'is empty' in post(client, b'').json()['error']
+
+
+def test_a_client_that_goes_away_is_no_error_of_the_program(clf):
+  made, sent = app.make_app(clf), []
+
+  async def ask():
+    messages = iter([{'type': 'http.request', 'body': b'x', 'more_body': True},
+                     {'type': 'http.disconnect'}])
+
+    async def receive():
+      return next(messages)
+
+    async def send(message):
+      sent.append(message)
+
+    scope = {'type': 'http', 'method': 'POST', 'path': '/api/predict', 'headers': [],
+             'query_string': b'', 'client': ('a', 1), 'http_version': '1.1'}
+    await made(scope, receive, send)
+
+  asyncio.run(ask())
+  assert sent[0]['status'] == 400
+
+
 def test_rate_of_a_client():
   now = [0.0]
   buckets = guards.Buckets(2, lambda: now[0])
@@ -376,7 +405,8 @@ def test_many_clients_at_once_get_their_own_answers(clf):
 
 @pytest.mark.parametrize('changes,message', [
     (dict(port=70000), '--port must be 0 to 65535, got 70000'),
-    (dict(rate=0), '--rate must be above 0'),
+    (dict(rate=0), '--rate must be a number above 0'),
+    (dict(rate=float('nan')), '--rate must be a number above 0, got nan'),
     (dict(host='nowhere.invalid'), 'cannot listen on --host nowhere.invalid'),
     (dict(step=3, port=0), 'no checkpoint of step 3')])
 def test_mistakes_of_the_command(workdir, changes, message):

@@ -4,6 +4,7 @@
     http://127.0.0.1:8000  (Ctrl-C stops)
 """
 
+import math
 import socket
 from collections.abc import Sequence
 
@@ -40,8 +41,8 @@ def serve(
     ValueError: an argument that is not valid, a port in use, no checkpoint, no rule
       (see `rule.find`), or the extra `serve` is not installed.
   """
-  if rate <= 0:
-    raise ValueError(f'--rate must be above 0, got {rate:g}')
+  if not 0 < rate < math.inf:
+    raise ValueError(f'--rate must be a number above 0, got {rate:g}')
   try:
     import python_multipart  # noqa: F401
     import uvicorn

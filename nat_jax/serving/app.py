@@ -31,7 +31,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
@@ -185,7 +185,7 @@ class Service:
 
   async def _body(self, request):
     """The bytes of the picture: the body, or the file of a form."""
-    form = request.headers.get('content-type', '').startswith('multipart/')
+    form = request.headers.get('content-type', '').lower().startswith('multipart/')
     try:
       async with asyncio.timeout(self.limits.seconds):
         if not form:
@@ -198,6 +198,8 @@ class Service:
     except TimeoutError:
       raise HTTPException(
           408, f'expected the request within {self.limits.seconds:g} seconds') from None
+    except ClientDisconnect:  # nobody reads the answer
+      raise HTTPException(400, 'expected the whole request, got a part') from None
 
   async def predict(self, request: Request) -> JSONResponse:
     """POST /api/predict."""

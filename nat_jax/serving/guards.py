@@ -7,6 +7,7 @@
 
 import io
 import time
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -108,8 +109,12 @@ def open_picture(
     HTTPException: 415, no picture in one of the formats, or a damaged one; 413, too
       many pixels.
   """
+  if not body:
+    raise HTTPException(415, 'expected a picture, and the body of the request is empty')
   try:
-    image = Image.open(io.BytesIO(body), formats=FORMATS)
+    with warnings.catch_warnings():  # of many pixels, which are refused below
+      warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+      image = Image.open(io.BytesIO(body), formats=FORMATS)
   except Image.DecompressionBombError:
     raise HTTPException(413, _too_many(max_pixels)) from None
   except Exception:  # nearly any, see `decode.decode`
