@@ -273,6 +273,32 @@ def test_files_folders_patterns_lists_and_standard_input(run, tmp_path, monkeypa
   assert 'No such file' in rows[9]['error'] and 'directory' in rows[11]['error']
 
 
+def test_a_picture_that_is_named_twice_has_one_row(run, tmp_path):
+  workdir, images = run
+  out = str(tmp_path / 'rows.csv')
+  named = [images, f'{images}/000.png', f'{images}/./001.png']
+  found = predict.predict(workdir, named, threshold=0.0, out=out)
+  assert sum(found.counts.values()) == 60
+
+
+def test_output_that_is_in_use_or_an_input_is_refused(run, tmp_path):
+  workdir, images = run
+  out = tmp_path / 'list.csv'
+  out.write_text(f'{images}/000.png')
+  for named in (f'@{out}', str(out)):
+    with pytest.raises(ValueError, match='list.csv is a list of pictures that --image'):
+      predict.predict(workdir, [named], threshold=0.0, out=str(out))
+  assert out.read_text() == f'{images}/000.png'
+  settings = {'top': 1}
+  with predictions.open_rows(str(tmp_path / 'a.csv'), settings) as rows:
+    rows.write([{'file': 'a', 'verdict': 'unreadable', 'error': 'b'}])
+    with pytest.raises(ValueError, match='another prediction is being written'):
+      with predictions.open_rows(str(tmp_path / 'a.csv'), settings):
+        pass
+    rows.finish()
+  assert (tmp_path / 'a.csv').read_text().count('\n') == 2
+
+
 def test_pictures_of_any_size_and_mode(run, tmp_path):
   """As the training data source decodes them."""
   workdir, _ = run
@@ -544,7 +570,7 @@ def test_unfinished_rows_of_other_settings_are_not_mixed(run, tmp_path, monkeypa
   for changes, keys in ((dict(threshold=0.6), 'threshold'), (dict(top=1), 'top'),
                         (dict(images=[f'{run[1]}/001.png']), 'images')):
     arguments = dict(images=[run[1]], threshold=0.5, out=out) | changes
-    with pytest.raises(ValueError, match=rf'unfinished .*\({keys}\).*--out'):
+    with pytest.raises(ValueError, match=rf'unfinished .*\({keys} .* -> .*\).*--out'):
       predict.predict(run[0], **arguments)
   assert (tmp_path / 'rows.csv.unfinished').read_bytes() == before
 
@@ -561,7 +587,7 @@ def test_another_list_does_not_go_on(run, tmp_path, monkeypatch):
   interrupted(listed, monkeypatch, out, batches=2)
   with monkeypatch.context() as patch:
     patch.chdir(inner)
-    with pytest.raises(ValueError, match=r'unfinished .*\(folder\)'):
+    with pytest.raises(ValueError, match=r'unfinished .*\(folder .* -> '):
       predict.predict(run[0], [listed[1]], threshold=0.5, out=out)
   before = (tmp_path / 'rows.csv.unfinished').read_bytes()
   for other, why in ((paths[:9] + paths[10:], r'010.png, number 10 of the list'),
@@ -609,7 +635,7 @@ def test_decoding_keeps_few_pictures_in_memory(run, tmp_path):
 def test_sheet(run, tmp_path):
   found = predict.predict(
       run[0], [run[1]], threshold=0.5, out=str(tmp_path / 'rows.csv'), sheet=True)
-  assert found.sheet == str(tmp_path / 'rows.png')
+  assert found.sheet == str(tmp_path / 'rows.sheet.png')
   assert np.asarray(Image.open(found.sheet)).std() > 0
   chosen = predict.Chosen(found.promise.rule)
   restored = runs.restore(run[0])

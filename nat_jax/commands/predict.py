@@ -118,7 +118,7 @@ def predict(
       of calibration.json, if that belongs to the checkpoint); None: see above.
     out: file to write, .csv, .jsonl or .parquet; None: predictions.csv in the workdir.
     top: number of classes in a row.
-    sheet: whether to draw pictures with verdicts, into a .png beside the rows.
+    sheet: whether to draw pictures with verdicts, into a .sheet.png beside the rows.
     keep: share of calibration positives; only used without threshold and calibration.
     share: (k, n): every n-th picture from the k-th on, so that n calls, each with its
       own `out`, share the pictures; `out` is then by default predictions-k-of-n.csv.
@@ -137,16 +137,16 @@ def predict(
       f'predictions-{share[0]}-of-{share[1]}.csv'))
   picture_paths.check(images)
   clf = classifier.restore(workdir, step, threshold, keep)
-  predictions.check_out(out)
+  predictions.check_out(out, images)
   if clf.basis.note:
     print(clf.basis.note)
   _ = clf.view, clf.score_fit  # what is missing is told before anything is written
   promise, names = promised(clf), clf.classes_.tolist()
   top = min(top, len(names))
   settings = {
-      'images': list(images), 'share': list(share), 'folder': _folder(images),
-      'step': clf.run.step, 'crc32': clf.run.crc32, **promise.rule._asdict(),
-      'top': top, 'classes': names}
+      'images': [one.rstrip('/') or one for one in images], 'share': list(share),
+      'folder': _folder(images), 'step': clf.run.step, 'crc32': clf.run.crc32,
+      **promise.rule._asdict(), 'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
     chosen = Chosen(promise.rule) if sheet else None
     if rows.resumed:
@@ -166,7 +166,7 @@ def predict(
                        f'{share[0]}/{share[1]} is empty')
     shown = list(rows) if rows.total() <= LISTED else []
     rows.finish()
-  path = chosen.save(os.path.splitext(out)[0] + '.png', names) if chosen else ''
+  path = chosen.save(f'{os.path.splitext(out)[0]}.sheet.png', names) if chosen else ''
   return Found(out, rows.counts, rows.errors, shown, promise, rows.resumed, path)
 
 
@@ -327,6 +327,8 @@ def text(found: Found) -> str:
       lines.append(f'{count:>9,}  {name}')
   lines += [f'{refused:>9,}  {NONE}', f'{unreadable:>9,}  {UNREADABLE}']
   lines += [f'           {name}: {reason}' for name, reason in found.errors]
+  if unreadable > len(found.errors) > 0:
+    lines.append(f'           and {unreadable - len(found.errors):,} more')
   about = ['rule: ' + found.promise.origin, *_about_negatives(found.promise)]
   if readable:
     low, high = metrics.proportion_interval(accepted, readable)

@@ -16,6 +16,7 @@ import array
 import collections
 import contextlib
 import csv
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from nat_jax.names import listed
 from nat_jax.runtime import files
 
 # Verdicts, besides `rule.NONE`.
@@ -36,8 +38,8 @@ CHUNK = 10_000  # rows that are written to a Parquet file at a time
 ESCAPED = ('=', '+', '-', '@', '\t', '\r', '\n', "'")
 
 
-def check_out(path: str) -> None:
-  """Raises ValueError unless predictions can be written to `path`."""
+def check_out(path: str, images: Sequence[str]) -> None:
+  """Raises ValueError unless predictions of `images` can be written to `path`."""
   end = os.path.splitext(path)[1]
   if end not in FORMATS:
     raise ValueError(
@@ -49,6 +51,10 @@ def check_out(path: str) -> None:
   folder = os.path.dirname(os.path.abspath(path))
   if not os.path.isdir(folder):
     raise ValueError(f'--out {path}: there is no folder {folder}; create it first')
+  for one in (one.removeprefix('@') for one in images):
+    if os.path.exists(path) and os.path.exists(one) and os.path.samefile(path, one):
+      raise ValueError(
+          f'--out {path} is a list of pictures that --images names; write elsewhere')
 
 
 @contextlib.contextmanager
@@ -60,17 +66,36 @@ def open_rows(path: str, settings: Mapping[str, Any]) -> Iterator['Rows']:
     settings: in JSON types; what the rows depend on.
 
   Raises:
-    ValueError: the unfinished rows at `path` are of other settings.
+    ValueError: the unfinished rows at `path` are of other settings, or another process
+      writes them.
   """
   partial = path + UNFINISHED
   settings = json.loads(json.dumps(settings))
   with files.named(partial), open(partial, 'a+b') as file:
+    _lock(file, path)
     rows = Rows(path, file, settings)
     try:
       yield rows
     finally:
       if not rows.total():
         os.remove(partial)
+
+
+def _lock(file, path):
+  """Locks the rows for this process; a disk without locks is done without."""
+  taken = False
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Another process may have finished, and removed the file, since it was opened.
+    taken = not os.path.exists(file.name)
+  except BlockingIOError:
+    taken = True
+  except OSError:
+    pass
+  if taken:
+    raise ValueError(
+        f'another prediction is being written to {path}; wait for its end, or write '
+        'elsewhere with --out')
 
 
 class Rows:
@@ -107,11 +132,12 @@ class Rows:
   def _check_settings(self, found):
     if found == self.settings:
       return
-    keys = sorted(key for key in {*found, *self.settings}
-                  if found.get(key) != self.settings.get(key))
+    keys = [f'{key} {found.get(key)!r} -> {self.settings.get(key)!r}'
+            for key in sorted({*found, *self.settings})
+            if found.get(key) != self.settings.get(key)]
     raise ValueError(
         f'{self.file.name} holds the rows of an unfinished prediction with other '
-        f'settings ({", ".join(keys)}): finish it with its own command, remove it, or '
+        f'settings ({listed(keys, 5)}): finish it with its own command, remove it, or '
         'write elsewhere with --out')
 
   def has(self, path: str) -> bool:

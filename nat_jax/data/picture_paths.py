@@ -44,11 +44,24 @@ def check(named: Sequence[str]) -> None:
 def find(named: Sequence[str]) -> Iterator[str]:
   """Yields the paths of the picture files that `named` stands for, in a fixed order.
 
-  A file that is named, by itself or in a list, is yielded whether it exists or not.
+  A file that is named, by itself or in a list, is yielded whether it exists or not. One
+  that is named twice is yielded once, but for lists.
 
   Args:
     named: files, folders, patterns such as 'photos/**/*.jpg', '@FILE' and '-'.
   """
+  if len(named) == 1 or any(map(is_list, named)):
+    yield from _find(named)
+    return
+  seen = set()  # of hashes, which take less memory than paths
+  for path in _find(named):
+    key = hash(os.path.normpath(path))
+    if key not in seen:
+      seen.add(key)
+      yield path
+
+
+def _find(named):
   for one in named:
     if one == STDIN:
       yield from _lines(sys.stdin.buffer)
