@@ -144,7 +144,7 @@ def figures(
   temperature = metrics.fit_temperature(logits, label)
   if scores is None:
     scores = rule.confidence(logits, num, score, temperature)
-  threshold = selective.tolerance_threshold(scores, accept)
+  threshold = rule.lowered(selective.tolerance_threshold(scores, accept))
   chosen = rule.Rule(score, temperature, threshold)
   decided = rule.decide(logits, num, chosen, outputs[1])
   correct = decided.order[:, 0] == label

@@ -90,3 +90,28 @@ def test_bad_counts_are_refused():
   for count, n in [(5, 4), (-1, 4), (0, 0)]:
     with pytest.raises(ValueError, match=f'{count} of {n}'):
       metrics.proportion_interval(count, n)
+
+
+def test_a_share_at_an_estimated_threshold_is_covered():
+  """Wilson's interval, as if the threshold were known, covers half of these."""
+  rng, found, true = np.random.default_rng(0), np.zeros(2), stats.norm.sf(0.3551)
+  for _ in range(200):
+    positives, negatives = rng.normal(2, 1, 300), rng.normal(0, 1, 2000)
+    count = int((negatives >= metrics.threshold_at_recall(positives)).sum())
+    for k, (low, high) in enumerate((
+        metrics.proportion_interval(count, 2000),
+        metrics.accepted_interval(positives, negatives))):
+      found[k] += low <= true <= high
+  assert found[0] < 0.6 * 200 and 0.87 * 200 < found[1] < 0.99 * 200
+
+
+def test_a_share_at_an_estimated_threshold_by_hand():
+  positives, others = np.arange(100.0), np.arange(-50.0, 50)
+  low, high = metrics.accepted_interval(positives, others)
+  wilson = metrics.proportion_interval(45, 100)  # 5 to 49
+  least, most = metrics.proportion_interval(95, 100)  # from 11, from 2 on
+  assert 100 * least < 89 and 97 < 100 * most < 98
+  assert low == pytest.approx(0.45 - np.hypot(0.45 - wilson[0], 0.45 - 0.39))
+  assert high == pytest.approx(0.45 + np.hypot(wilson[1] - 0.45, 0.48 - 0.45))
+  assert metrics.accepted_interval([9.0, 8], [1.0, 0]) == (
+      0, metrics.proportion_interval(0, 2)[1])

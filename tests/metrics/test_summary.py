@@ -9,7 +9,8 @@ from nat_jax import metrics
 
 FIGURES = {
     'ncr', 'par', 'auroc', 'aupr_in', 'aupr_out',
-    'fpr95_id_positive', 'fpr95_ood_positive', 'n', 'ncr_interval',
+    'fpr95_id_positive', 'fpr95_id_positive_interval', 'fpr95_ood_positive', 'n',
+    'ncr_interval',
 }
 
 
@@ -36,6 +37,8 @@ def test_negative_summary(data):
     count = round(120 * summary['ncr'][t])
     assert (low, high) == metrics.proportion_interval(count, 120)
     assert low < summary['ncr'][t] < high
+  assert summary['fpr95_id_positive_interval'] == list(
+      metrics.accepted_interval(pos['score'], neg['score']))
   low, high = summary['auroc_interval']
   assert (low, high) == metrics.auroc_interval(pos['score'], neg['score'])
   assert low < summary['auroc'] < high
@@ -133,7 +136,8 @@ def test_corruption_summary(data):
   threshold = metrics.threshold_at_recall(pos['score'])
   assert found['accepted'] == np.mean(pos['score'] - 2 >= threshold) < 0.95
   assert found['accuracy'] == metrics.accuracy(worse['prediction'], labels)
-  for name in ('accuracy', 'accepted'):
-    assert found[f'{name}_interval'] == list(metrics.proportion_interval(
-        round(300 * found[name]), 300))
+  assert found['accuracy_interval'] == list(metrics.proportion_interval(
+      round(300 * found['accuracy']), 300))
+  assert found['accepted_interval'] == list(
+      metrics.accepted_interval(pos['score'], worse['score']))
   assert metrics.corruption_summary(pos, labels, pos)['accepted'] == 0.95

@@ -23,7 +23,17 @@ from nat_jax.tasks.classify import inputs
 NONE = inputs.NONE  # the answer for an image that is not accepted
 CALIBRATION = 'calibration.json'
 GIVEN, DEFAULT = 'given', 'default'  # besides CALIBRATION, where a rule is from
+MARGIN = 1e-5  # of a threshold, relative; more than scores differ by rounding
 NUMBERS = ('temperature', 'threshold', 'accept', 'confidence', 'n')
+
+
+def lowered(threshold: float) -> float:
+  """A threshold below the score that it was taken from, by more than rounding.
+
+  Programs that differ, such as exports, or batches of another size, give scores that
+  differ in their last digits; the image of that score is accepted by all of them.
+  """
+  return threshold - MARGIN * max(1.0, abs(threshold))
 
 
 def known_scores() -> tuple[str, ...]:
@@ -269,7 +279,7 @@ def find(
     return Basis(of_calibration(calibration), CALIBRATION, calibration['accept'],
                  calibration)
   scores = _calibration_scores(workdir, config, step)
-  threshold = detection.threshold_at_recall(scores, keep)
+  threshold = lowered(detection.threshold_at_recall(scores, keep))
   return Basis(Rule(selective.MAX_PROBABILITY, 1.0, threshold), DEFAULT, keep,
                n=len(scores))
 
