@@ -966,7 +966,7 @@ def test_progress_shows_what_can_move(done):
       f'test accuracy {test["accuracy"]:.3f} ECE {test["ece"]:.3f}, '
       f'three AUROC {three["auroc"]:.3f} NCR_0.6 {three["ncr"]["0.6"]:.3f}')
   assert evaluate.brief({'test': test, 'three': three}) == (
-      f'AUROC {three["auroc"]:.3f} (three)')
+      f'AUROC {three["auroc"]:.3f}')
   assert evaluate.brief({'test': test}) == ''
   assert evaluation['background'] is False
 

@@ -62,7 +62,7 @@ def test_a_poor_run_without_baseline():
 def test_nothing_is_said_of_a_few_images():
   text = said({'nat': [run(n=9, accuracy=1.0, negatives=(('few', 0.0, 5, False),))]})
   assert 'refuses' not in text and (
-      'Of few there are too few images to say: test 40 or more.' in text)
+      'too few images to say so of few: test more of them, and more positives.' in text)
   assert '100 % (70.1 to 100 %)' in text and '0 % (0 to 43.4 %) of few' in text
 
 

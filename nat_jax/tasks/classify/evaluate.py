@@ -133,14 +133,14 @@ def summary(figures: Mapping[str, Any], threshold: str) -> str:
 
 
 def brief(figures: Mapping[str, Any]) -> str:
-  """Returns the lowest AUROC of the sets that `summary` shows, with its set; or ''.
+  """Returns the lowest AUROC of the sets that `summary` shows; '' without any.
 
   Args:
     figures: {set: figures}, from `evaluate_sets`.
   """
-  found = [(values['auroc'], name) for name, values in _shown(figures).items()
+  found = [values['auroc'] for values in _shown(figures).values()
            if isinstance(values.get('auroc'), float)]
-  return 'AUROC {:.3f} ({})'.format(*min(found)) if found else ''
+  return f'AUROC {min(found):.3f}' if found else ''
 
 
 def _shown(figures):
