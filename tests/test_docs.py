@@ -205,7 +205,7 @@ def test_the_guide_to_deployment_runs(tmp_path, monkeypatch, capsys):
           os.environ | {'JAX_PLATFORMS': 'cpu'}))
   run = tmp_path / 'runs' / 'digits'
   assert json.loads((run / 'calibration.json').read_text())['accept'] == 0.9
-  assert (run / 'predictions.png').exists() and (run / 'model.zip').exists()
+  assert (run / 'predictions.sheet.png').exists() and (run / 'model.zip').exists()
   assert '30 readable pictures' in capsys.readouterr().out
 
 
