@@ -279,6 +279,8 @@ def test_a_picture_that_is_named_twice_has_one_row(run, tmp_path):
   named = [images, f'{images}/000.png', f'{images}/./001.png']
   found = predict.predict(workdir, named, threshold=0.0, out=out)
   assert sum(found.counts.values()) == 60
+  named = list(picture_paths.find([f'{images}/**']))  # the folder, and what is in it
+  assert len(named) == len(set(named)) == 60
 
 
 def test_output_that_is_in_use_or_an_input_is_refused(run, tmp_path):

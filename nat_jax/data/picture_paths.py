@@ -50,7 +50,7 @@ def find(named: Sequence[str]) -> Iterator[str]:
   Args:
     named: files, folders, patterns such as 'photos/**/*.jpg', '@FILE' and '-'.
   """
-  if len(named) == 1 or any(map(is_list, named)):
+  if any(map(is_list, named)) or len(named) == 1 and os.path.exists(named[0]):
     yield from _find(named)
     return
   seen = set()  # of hashes, which take less memory than paths
