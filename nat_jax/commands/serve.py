@@ -6,9 +6,11 @@
 
 import math
 import socket
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from nat_jax import classifier, data
 from nat_jax.classifier import Classifier
@@ -50,6 +52,8 @@ def serve(
     from nat_jax.serving import Limits, app
   except ImportError as error:
     raise ValueError(f'{EXTRA} ({error})') from None
+  # Pictures of many pixels are refused.
+  warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
   with _listen(host, port) as listening:
     clf = classifier.restore(workdir, step, threshold)
     # Programs of several threads would wait for each other on several devices.

@@ -7,7 +7,6 @@
 
 import io
 import time
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -112,9 +111,7 @@ def open_picture(
   if not body:
     raise HTTPException(415, 'expected a picture, and the body of the request is empty')
   try:
-    with warnings.catch_warnings():  # of many pixels, which are refused below
-      warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-      image = Image.open(io.BytesIO(body), formats=FORMATS)
+    image = Image.open(io.BytesIO(body), formats=FORMATS)
   except Image.DecompressionBombError:
     raise HTTPException(413, _too_many(max_pixels)) from None
   except Exception:  # nearly any, see `decode.decode`
