@@ -5,10 +5,12 @@
 Variants as in configs/nat/cifar10.py. Full recipe: ResNet-18, 200 epochs; expected
 (paper): NCR_0.4 on CIFAR-100 test .934 baseline, .003 NAT. Not measured here: it needs
 a GPU. With `_small`: 1.1 million parameters, 6 epochs of 65,931 images (all 73,257 with
-`_small_paper`); not measured. With `_small01`, the small form of version 0.1: expected,
-from 1,200 updates on 8,000 images, 7 minutes on one CPU core (docs/results.md):
-accuracy .93 for both, NCR_0.4 on CIFAR-100 test .76 baseline, .04 NAT. Augmentation:
-crops but no flips, since mirrored digits are not digits.
+`_small_paper`); expected, from its 3,091 updates on 7,200 images, 15 minutes on one CPU
+core (docs/results.md): accuracy .92 and .93, NCR_0.4 on CIFAR-100 test .88 baseline,
+.001 NAT. With `_small01`, the small form of version 0.1: expected, from 1,200 updates
+on 8,000 images, 7 minutes on one CPU core (docs/results.md): accuracy .93 for both,
+NCR_0.4 on CIFAR-100 test .76 baseline, .04 NAT. Augmentation: crops but no flips, since
+mirrored digits are not digits.
 """
 
 from nat_jax.schema import presets, recipes
