@@ -152,10 +152,7 @@ def about(workdir: str, step: int | None = None) -> dict[str, Any]:
   config = schema.upgrade(found['config'])
   complete = found['step'] == config['steps']
   if config.get('patience') and not complete:
-    manager = open_checkpoints(workdir, config, read_only=True)
-    with checkpoint.closing(manager):
-      complete = result_step(
-          config, manager, checkpoint.list_steps(workdir)[-1]) is not None
+    complete = saved_result_step(workdir, config) is not None
   return {**found, 'config': config, 'complete': complete}
 
 
@@ -225,6 +222,16 @@ def result_step(config: Mapping[str, Any], manager, step: int) -> int | None:
   if step < config['steps']:
     return None
   return step if best is None else best
+
+
+def saved_result_step(workdir: str, config: Mapping[str, Any]) -> int | None:
+  """`result_step` of what is saved in a workdir; None without checkpoints too."""
+  steps = checkpoint.list_steps(workdir)
+  if not steps:
+    return None
+  manager = open_checkpoints(workdir, config, read_only=True)
+  with checkpoint.closing(manager):
+    return result_step(config, manager, steps[-1])
 
 
 def _newest(workdir, step, read):

@@ -11,7 +11,7 @@ from ml_collections.config_flags import config_path
 
 from nat_jax import runs, schema
 from nat_jax.commands import config_file
-from nat_jax.runtime import checkpoint, files, processes, results
+from nat_jax.runtime import files, processes, results
 from nat_jax.runtime import workdir as workdirs
 
 Run = tuple[ml_collections.ConfigDict, str]  # config, workdir
@@ -113,14 +113,4 @@ def is_done(workdir: str, config: Mapping[str, Any]) -> bool:
     return False
   if found is None or not config.get('patience'):
     return found is not None and found['step'] == config['steps']
-  return found['step'] == _result_step(workdir, config)
-
-
-def _result_step(workdir, config):
-  """The step that the results of a run are of; None while it is not over."""
-  steps = checkpoint.list_steps(workdir)
-  if not steps:
-    return None
-  manager = runs.open_checkpoints(workdir, config, read_only=True)
-  with checkpoint.closing(manager):
-    return runs.result_step(config, manager, steps[-1])
+  return found['step'] == runs.saved_result_step(workdir, config)
