@@ -264,7 +264,8 @@ def test_time_left_is_estimated_from_done_and_current_runs(config, tmp_path):
   runs[1].state, runs[1].began = 'running', 90.0
   metrics = pathlib.Path(runs[1].job.workdir, 'metrics.jsonl')
   metrics.parent.mkdir()
-  metrics.write_text('{"step": 1, "kind": "train"}\n{"step": 3, "kind": "train"}\n{"st')
+  metrics.write_text('{"step": 1, "kind": "train"}\n{"step": 3, "kind": "train"}\n'
+                     '{"step": 2, "kind": "eval"}\n{"st')
   assert pool.share_done(runs[1].job) == 0.75
   # 10 s left of one; three of 40 s, of which two are put into the slot that is free.
   assert pool.seconds_left(runs, 2, now=100.0) == 80

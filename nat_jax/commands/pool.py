@@ -195,12 +195,16 @@ def run_all(runs: Sequence[Run], slots: Sequence[Slot]) -> int:
 
 
 def share_done(job: jobs_lib.Job) -> float:
-  """The share of the updates of a job that metrics.jsonl in its workdir records."""
-  lines = _tail(os.path.join(job.workdir, writers.METRICS)).splitlines()
-  for line in reversed(lines):
+  """The share of the updates of a job that metrics.jsonl in its workdir records.
+
+  An evaluation is recorded after later updates have been, so that the last line need
+  not have the last step.
+  """
+  steps = [0]
+  for line in _tail(os.path.join(job.workdir, writers.METRICS)).splitlines():
     with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off at an end
-      return min(json.loads(line)['step'] / job.config.steps, 1.0)
-  return 0.0
+      steps.append(json.loads(line)['step'])
+  return min(max(steps) / job.config.steps, 1.0)
 
 
 def log_of(job: jobs_lib.Job) -> str:

@@ -162,7 +162,7 @@ class Conv(nn.Module):
 
 
 def subpixel_conv_transpose(x: jax.Array, weight: jax.Array) -> jax.Array:
-  """A transposed 3x3 convolution of stride 2, as a 2x2 convolution and a pixel shuffle.
+  """A transposed 3x3 convolution of stride 2, as four convolutions and a pixel shuffle.
 
   It equals lax.conv_transpose with 'SAME' padding, whose gradient XLA's CPU backend
   computes with a naive loop: this form is 3 to 6 times as fast on CPUs.
@@ -176,21 +176,17 @@ def subpixel_conv_transpose(x: jax.Array, weight: jax.Array) -> jax.Array:
   Returns:
     [n, 2h, 2w, outputs].
   """
-  n, h, w, c = x.shape
-  outputs = weight.shape[-1]
+  n, h, w, _ = x.shape
+  taps = {'even': (slice(0, 3, 2), (1, 0)), 'odd': (slice(1, 2), (0, 0))}
 
-  def phases(weight, axis):  # The 3 taps as [even or odd, 2 taps].
-    first, middle, last = jnp.split(weight, 3, axis)
-    even = jnp.concatenate([first, last], axis)
-    odd = jnp.concatenate([jnp.zeros_like(middle), middle], axis)
-    return jnp.stack([even, odd], -2)
+  def phase(rows, columns):  # The pixels of even or odd rows and columns.
+    (i, above), (j, left) = taps[rows], taps[columns]
+    return lax.conv_general_dilated(
+        x, weight[i, j], (1, 1), (above, left), dimension_numbers=_DIMENSIONS)
 
-  weight = phases(phases(weight, 0), 1)  # [2, 2, c, 2 (rows), 2 (columns), outputs]
-  y = lax.conv_general_dilated(
-      x, weight.reshape(2, 2, c, 4 * outputs), (1, 1), ((1, 0), (1, 0)),
-      dimension_numbers=_DIMENSIONS)[:, :h, :w]
-  y = y.reshape(n, h, w, 2, 2, outputs).transpose(0, 1, 3, 2, 4, 5)
-  return y.reshape(n, 2 * h, 2 * w, outputs)
+  y = jnp.stack([
+      jnp.stack([phase(rows, columns) for columns in taps], 3) for rows in taps], 2)
+  return y.reshape(n, 2 * h, 2 * w, weight.shape[-1])
 
 
 class BatchStatsNorm(layers.BatchNorm):
