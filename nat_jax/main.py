@@ -208,18 +208,15 @@ def _check_arguments(argv):
     _check_store(workdir)
   if CONFIG.value is None:
     return
-  measures = MODE.value == 'evaluate' and OUT.value
-  own = MODE.value in ('train', 'prepare')
-  if own or measures:
-    schema.plain(CONFIG.value)
-  changes = [] if own else [
+  schema.plain(CONFIG.value)
+  changes = [] if MODE.value != 'evaluate' else [
       key for key in config_flags.get_override_values(flags.FLAGS['config'])
-      if not (measures and key.partition('.')[0] in schema.MEASURED)]
+      if key.partition('.')[0] not in schema.MEASURED]
   if changes:
     raise ValueError(
-        f'--mode={MODE.value} uses the config in the workdir, which cannot be changed'
-        + (f' but for {", ".join(schema.MEASURED)}' if measures else '')
-        + '; leave out ' + ', '.join(f'--config.{key}' for key in changes))
+        '--mode=evaluate uses the config in the workdir, which cannot be changed but '
+        f'for {", ".join(schema.MEASURED)}; leave out '
+        + ', '.join(f'--config.{key}' for key in changes))
 
 
 def _check_store(workdir):

@@ -256,7 +256,7 @@ def test_a_gan_is_measured_with_other_features(copy, classifier, tmp_path, monke
   assert 'our own classifier' in found['conventions']['evaluation_classifier']
   with pytest.raises(SystemExit, match='but for evals, .*leave out --config.seed'):
     toy.run_main(monkeypatch, *args, f'--out={out}', '--config.seed=2')
-  with pytest.raises(SystemExit, match='cannot be changed; leave out --config.meas'):
+  with pytest.raises(SystemExit, match='give both --config and --out'):
     toy.run_main(monkeypatch, *args, '--config.measures.num_samples=16')
 
 

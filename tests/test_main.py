@@ -230,9 +230,11 @@ def test_mistakes_on_the_command_line(args, message, folder, monkeypatch):
       p for p in folder.iterdir() if p.name != '__pycache__'}  # Python may keep one
   before = files()
   args = [arg.format(folder=folder) for arg in args]
+  mode = next((arg for arg in args if arg.startswith('--mode=')), '--mode=train')
+  if mode in ('--mode=train', '--mode=evaluate'):
+    args = ['--config', str(folder / 'toy.py'), *args]
   with pytest.raises(SystemExit, match=f'(?s)^error: .*{message}'):
-    toy.run_main(monkeypatch, '--config', str(folder / 'toy.py'), '--mode=train',
-             '--workdir', str(folder / 'nowhere'), *args)
+    toy.run_main(monkeypatch, '--workdir', str(folder / 'nowhere'), *args)
   assert files() == before
 
 
@@ -312,6 +314,7 @@ def test_a_flag_of_another_mode_is_refused(monkeypatch):
       (('--mode=evaluate', '--accept=0.9'), '--mode=evaluate.*--accept.*calibrate'),
       (('--mode=report', '--format=png'), '--mode=report.*--format.*--mode=generate'),
       (('--mode=posthoc', '--top=3'), '--mode=posthoc.*--top.*influence and .*predict'),
+      (('--mode=predict', '--config=digits:nat'), '--mode=predict.*--config.*=train'),
   ):
     with pytest.raises(SystemExit, match=message):
       toy.run_main(monkeypatch, *args, '--workdir=nowhere')

@@ -13,8 +13,8 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'train, prepare: config file, or its name, optionally with a '
     'variant after a colon: configs/digits.py:baseline, digits:baseline. '
-    '--config.KEY=VALUE changes a key. evaluate, with --out: whose evals, measures '
-    'and data.test replace those of the run.',
+    '--config.KEY=VALUE changes a key; evaluate: config whose evals, measures and '
+    'data.test replace those of the run, with --out.',
     lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
@@ -161,9 +161,8 @@ def require(given: Sequence[flags.FlagHolder], mode: str) -> None:
 
 
 def all_flags() -> list[flags.Flag]:
-  """The flags of this module but --config, which some modes pass over."""
-  every = flags.FLAGS.get_key_flags_for_module(__name__)
-  return [flag for flag in every if flag.name != CONFIG.name]
+  """The flags of this module."""
+  return flags.FLAGS.get_key_flags_for_module(__name__)
 
 
 def modes_of(flag: flags.Flag) -> set[str]:
