@@ -103,6 +103,24 @@ def test_seeds_last_best_and_conventions(tmp_path):
   assert text.count('COLLAPSED') == 1
 
 
+def test_held_out_real_images_have_a_row(tmp_path):
+  real = {'num_samples': 50, 'inception_score': 2.7, 'am_score': 0.125, 'fid': 0.25,
+          'kid': -1e-6, 'cafd': 1.5, 'diversity': 1.0, 'precision': 0.875,
+          'recall': 0.9, 'density': 1.0, 'coverage': 0.95}
+  one, two = (write_run(tmp_path / name, name, held_out=real) for name in 'ab')
+  text = report.tables([one, two])
+  assert rows(text, 'real images, held out') == [
+      ['2.70', '0.125', '0.25', '-'], ['0.00000', '1.50', '-', '1.000'],
+      ['0.875', '0.900', '1.000', '0.950']]
+  sentences = dict(gan_report.verdict(reports.group(load(one))))
+  assert 'A lower FID is better; that of real images is 0.25.' in [
+      sentence for said in sentences.values() for sentence in said]
+  others = write_run(tmp_path / 'c', 'c', held_out={**real, 'fid': 0.5})
+  without = write_run(tmp_path / 'd', 'd')
+  for other in (others, without):  # which row would be meant is not clear
+    assert not rows(report.tables([one, other]), 'real images, held out')
+
+
 def test_the_paper_stands_beside(tmp_path):
   runs = [
       write_run(tmp_path / 'a', 'nat3', name='gan_cifar10', classifier=INCEPTION),

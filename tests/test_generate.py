@@ -16,7 +16,7 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import data, losses, runs, train
+from nat_jax import data, losses, metrics, runs, train
 from nat_jax.commands import config_file, generate, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import inception
@@ -117,9 +117,26 @@ def test_training_ends_with_measures_and_their_conventions(done):
   assert 'raw pixels' in conventions['evaluation_classifier']
   assert '20 samples against 20' in conventions['fid']
   assert '36 training images, beside those of 20 held-out' in conventions['repeats']
+  assert 'Of 20 real images, measures.held_out' in conventions['held_out']
   assert toy.arrays(done / 'samples.npz')['image'].shape == (20, *SHAPE)
   assert (done / 'figures' / f'samples_{STEPS:07d}.png').exists()
   assert [record['step'] for record in toy.records(done)] == [8, 16, 24]
+
+
+def test_held_out_images_are_measured_as_samples_are(done):
+  config = json.loads((done / 'config.json').read_text())
+  figures = json.loads((done / 'eval.json').read_text())['evals']['samples']['held_out']
+
+  def pixels(source):  # the features
+    image = data.load(source).image.reshape(-1, np.prod(SHAPE)) / 255
+    return image[np.random.default_rng(0).permutation(len(image))[:20]]
+
+  expected = metrics.prdc(
+      pixels(config['measures']['held_out']), pixels(config['data']['positives']), 2)
+  assert set(figures) == {'num_samples', 'fid', 'kid', 'precision', 'recall', 'density',
+                          'coverage'}
+  for name in ('precision', 'recall', 'density', 'coverage'):
+    assert figures[name] == pytest.approx(expected[name]), name
 
 
 def quick(**changes):

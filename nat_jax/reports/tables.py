@@ -162,7 +162,7 @@ def mean_text(values: Sequence[float], digits: int) -> str:
     return '0'
   digits += abs(mean) < 10.0 ** -digits
   spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
-  return f'{mean:.{digits}f}{spread}'
+  return f'{mean:z.{digits}f}{spread}'  # z: no minus before 0
 
 
 def percent(value: float) -> str:

@@ -24,6 +24,9 @@ from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
 
 SHEET = 100  # images per sheet of samples
+HELD_OUT = (  # metrics of held-out images in eval.json, what real images reach
+    'num_samples', 'inception_score', 'am_score', 'fid', 'kid', 'cafd', 'diversity',
+    'precision', 'recall', 'density', 'coverage')
 
 
 def make_sampler(
@@ -268,15 +271,22 @@ def measured_samples(name, config, workdir, sample, measured, given, mesh, other
   extractor, real_images, real = measured()
   _check_numbers(settings, *real['features'].shape)
   independent = _independent(settings, real_images, given.shape, mesh, others)
-  memorised = _memorised(config, extractor, given.shape)
+  held_out = _held_out(settings, extractor, given.shape)
+  memorised = _memorised(config, extractor, given.shape, held_out)
+
+  def summarise(found, seed):
+    return metrics.generative_summary(
+        {**found, 'labels': _classes(found)}, real, extractor.num_classes,
+        splits=settings['splits'], k=settings['neighbours'], seed=seed)
+
+  # Of one seed for all runs, so that their figures are the same.
+  of_held_out = functools.cache(lambda: summarise(held_out, 0)[0])
 
   def measure(state):
     images = sample(state, settings['num_samples'], config['seed'])
     _write_sheet(images, workdir, name, state)
     found = extractor.apply(images)
-    figures, conventions = metrics.generative_summary(
-        {**found, 'labels': _classes(found)}, real, extractor.num_classes,
-        splits=settings['splits'], k=settings['neighbours'], seed=config['seed'])
+    figures, conventions = summarise(found, config['seed'])
     if extractor.num_classes:
       figures['reference_class_shares'] = metrics.class_histogram(
           real['labels'], extractor.num_classes).tolist()
@@ -285,6 +295,11 @@ def measured_samples(name, config, workdir, sample, measured, given, mesh, other
         _label_fidelity(config, found)):
       for part, some in zip((figures, conventions), more, strict=True):
         part.update(some)
+    if held_out:
+      floor = of_held_out()
+      figures['held_out'] = {key: floor[key] for key in HELD_OUT if key in floor}
+      conventions['held_out'] = (
+          f'Of {floor["num_samples"]} real images, measures.held_out, as if generated.')
     return {**figures, **_variety(images, real_images)}, (
         images[:SHEET], {results.CLASSIFIER: extractor.convention, **conventions})
 
@@ -328,18 +343,23 @@ def _independent(settings, real, image_shape, mesh, others):
       {name: score(images), f'reference_{name}': of_real}, {name: extractor.convention})
 
 
-def _memorised(config, extractor, image_shape):
-  """Returns features of samples -> (figures, conventions) of `metrics.memorisation`."""
-  settings = config['measures']
+def _held_out(settings, extractor, image_shape):
+  """What `extractor` finds in the images of `measures.held_out`; None without them."""
   if not settings.get('held_out'):  # a run of a version without that key has none
+    return None
+  return features.reference(
+      data.load(settings['held_out']), settings['num_samples'], extractor, image_shape,
+      'measures.held_out')[1]
+
+
+def _memorised(config, extractor, image_shape, held_out):
+  """Returns features of samples -> (figures, conventions) of `metrics.memorisation`."""
+  if held_out is None:
     return lambda found: ({}, {})
   train, _ = shared.load_sets(config, uses_negatives=False)
-  train, held_out = (
-      features.reference(arrays, num, extractor, image_shape, key)[1]['features']
-      for key, arrays, num in (
-          ('data.positives', train, None),
-          ('measures.held_out', data.load(settings['held_out']),
-           settings['num_samples'])))
+  train = features.reference(
+      train, None, extractor, image_shape, 'data.positives')[1]['features']
+  held_out = held_out['features']
   convention = (
       f'Distances to the nearest of {len(train)} training images, beside those of '
       f'{len(held_out)} held-out images: ')

@@ -98,7 +98,10 @@ def _paragraph(label, runs):
     sentences.append('The samples are nearly all alike (collapsed)' + (
         f' in {collapsed} of {len(runs)} seeds.' if len(runs) > 1 else '.'))
   if text('fid') != '-':
-    sentences.append('A lower FID is better; that of real images is near 0.')
+    held_out = [one['held_out']['fid'] for one in found if one.get('held_out')]
+    real = (mean_text(held_out[:1], metrics.METRICS['fid'].digits)
+            if held_out else 'near 0')
+    sentences.append(f'A lower FID is better; that of real images is {real}.')
   if text('reference_inception_score') != '-':
     sentences.append('A higher Inception Score is better; real images have '
                      f'{text("reference_inception_score")}.')
@@ -141,7 +144,8 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
 
 def _scores_table(found, groups):
   """IS, AM score and FID, with the paper's values."""
-  text, known = cells(found), more.classifiers(groups)
+  real, known = more.real_images(found), more.classifiers(groups)
+  text = {**cells(found), **real}
   columns = of_metrics([*SCORES, 'reference_inception_score'])
   title = ("Measures of the samples at the end of the run, in the form of the paper's "
            f'Table 4. {metrics.directions(SCORES)}')
@@ -161,12 +165,18 @@ def _scores_table(found, groups):
   if len(known) > 1:
     title += ' Only rows of the same evaluation classifier compare.'
     columns['classifier'] = {'metric': 'classifier'}
-  return arrange(title, text, ONE_ROW, columns, more.heads(groups))
+  return arrange(title, text, ONE_ROW, columns, _heads(groups, real))
+
+
+def _heads(groups, real):
+  """The names of the rows of a table: of the groups, and of real images if known."""
+  return {**more.heads(groups), **({more.REAL: more.REAL} if real else {})}
 
 
 def _more_measures(found, groups) -> Iterator[Table]:
   """KID, class-aware FID and diversity; precision, recall, density and coverage."""
-  text = cells(found)
+  real = more.real_images(found)
+  text = {**cells(found), **real}
   for title, names in (
       ('CAFD: class-aware FID, without classes of fewer than two samples. Diversity: '
        'mean distance within a class, as a ratio to that of real images.', DISTANCES),
@@ -182,8 +192,9 @@ def _more_measures(found, groups) -> Iterator[Table]:
     there = found[found.metric.isin(names) & found.value.notna()].metric.unique()
     names = [name for name in names if name in there]
     if names:
+      known = any(metric in names for _, _, metric, _ in real)
       yield arrange(f'{title} {metrics.directions(names)}', text, ONE_ROW,
-                    of_metrics(names), more.heads(groups))
+                    of_metrics(names), _heads(groups, known))
 
 
 def _best_table(groups):

@@ -7,6 +7,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nat_jax.metrics import describe
 from nat_jax.reports.tables import Table, cells, labels, mean_text
 from nat_jax.runtime import results
 
@@ -15,6 +16,7 @@ from nat_jax.runtime import results
 CLASSIFIER = results.CLASSIFIER, 'judge'
 MAX_CLASSES = 20  # with more classes the table of class shares has no row for each
 SAMPLES = results.SAMPLES  # the evaluation set of a GAN
+REAL = 'real images, held out'  # the row of what real images reach
 
 Runs = Sequence[Mapping[str, Any]]
 Groups = Mapping[str, Runs]
@@ -42,6 +44,27 @@ def heads(groups: Groups) -> dict[str, str]:
   counts = {label: sum(bool(samples_of(run).get('collapsed')) for run in runs)
             for label, runs in groups.items()}
   return labels(groups, {label: f'{n} collapsed' for label, n in counts.items() if n})
+
+
+def real_images(found) -> dict[tuple[str, ...], str]:
+  """The cells of a row `REAL`: the metrics of images that were not trained on.
+
+  Args:
+    found: from `reports.frame`, of all groups.
+
+  Returns:
+    {(REAL, eval, metric, ''): text}, as of `reports.tables.cells`; {} unless all runs
+    have these figures, the same ones.
+  """
+  held_out = found[(found.metric == 'held_out') & found.value.notna()]
+  if held_out.run.nunique() < found.run.nunique():
+    return {}
+  said: dict[str, set[str]] = {}  # metric -> the texts of all runs
+  for metric, value in zip(held_out.threshold, held_out.value, strict=True):
+    said.setdefault(metric, set()).add(mean_text([value], describe(metric).digits))
+  if any(len(texts) > 1 for texts in said.values()):
+    return {}
+  return {(REAL, SAMPLES, metric, ''): text for metric, (text,) in said.items()}
 
 
 def class_shares(found, groups: Groups) -> Table | None:
