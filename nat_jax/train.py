@@ -17,7 +17,6 @@ updates take (`feed.make_call_length`), and float32 sums depend on how they are 
 import contextlib
 import dataclasses
 import math
-import os
 import signal
 import textwrap
 import time
@@ -228,7 +227,8 @@ def _devices(mesh):
   """The devices in words: '1 x NVIDIA H200', '2 CPU cores'."""
   devices = mesh.devices.ravel()
   if devices[0].platform == 'cpu':
-    return f'{os.cpu_count()} CPU cores'
+    cores = len(parallel.usable_cores())
+    return f'{cores} CPU core{"s" if cores > 1 else ""}'
   return f'{len(devices)} x {devices[0].device_kind}'
 
 

@@ -441,7 +441,7 @@ def test_what_is_trained_on_is_told_at_every_start(copy, capsys):
   out = capsys.readouterr().out
   assert re.search(
       r'^resuming .* at step 3\ntraining on 36 positives of 3 classes \(pattern 0, .*\n'
-      r'  negatives: noise 20, three 12\ncompiling the first update for \d+ CPU cores$',
+      r'  negatives: noise 20, three 12\ncompiling the first update for \d+ CPU core',
       out, re.M), out
 
 

@@ -27,7 +27,7 @@ import tqdm
 
 from nat_jax.commands import jobs as jobs_lib
 from nat_jax.commands import plan
-from nat_jax.runtime import signals, writers
+from nat_jax.runtime import parallel, signals, writers
 
 POLL = 0.2  # seconds between two looks at the runs
 TELL = 60  # seconds between two lines on the progress, where there is no terminal
@@ -99,9 +99,7 @@ def find_devices() -> tuple[str, list[str]]:
       numbers = [str(i) for i in range(int(count))]
       visible = os.environ.get('CUDA_VISIBLE_DEVICES')
       return platform, visible.split(',') if visible and platform != 'tpu' else numbers
-  cores = (sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
-           else range(os.cpu_count() or 1))
-  return 'cpu', [str(core) for core in cores]
+  return 'cpu', [str(core) for core in parallel.usable_cores()]
 
 
 def make_slots(

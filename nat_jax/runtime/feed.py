@@ -9,7 +9,6 @@
 
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from nat_jax.runtime import parallel
 from nat_jax.task import Inputs, Trainer
 
 AHEAD = 2**28  # bytes of batches that are gathered ahead; at most 16 batches
-THREADS = max(2, min(8, os.cpu_count() or 1))  # threads that gather batches
+THREADS = max(2, min(8, len(parallel.usable_cores())))  # threads that gather batches
 SECONDS_PER_CALL = 1.0  # after SIGTERM a run stops once two calls have ended
 
 

@@ -5,6 +5,7 @@
     state, metrics = run(state, frozen, pool, index)   # index [k, n]: k updates
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,13 @@ from nat_jax import names
 from nat_jax.task import GLOBAL, Axis, Trainer
 
 MODES = ('jit', 'pmap')
+
+
+def usable_cores() -> list[int]:
+  """The numbers of the CPU cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
