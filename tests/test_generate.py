@@ -700,11 +700,9 @@ def test_command_line(copy, classifier, monkeypatch, capsys):
       toy.run_main(monkeypatch, f'--mode={mode}', f'--workdir={where}', *images)
 
 
-@pytest.mark.parametrize('damage', [
-    lambda content: content[: len(content) // 2], lambda content: b'',
-    lambda content: b'PK' + content[:-20], lambda content: b'[]'])
-def test_a_damaged_cache_of_features_is_made_again(
-    damage, tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+  """(num -> features of num images, the numbers of the images that were computed)."""
   monkeypatch.setattr(features.data, 'cache_folder', lambda name: tmp_path / name)
   calls = []
 
@@ -713,14 +711,52 @@ def test_a_damaged_cache_of_features_is_made_again(
     return {'features': images.reshape(len(images), -1).astype(np.float32)}
 
   classifier = features.Features('', 'pixels again', apply, 0)
-  source = data.load({'name': 'fake', 'num': 8, 'shape': (4, 4, 1)})
-  _, found = features.reference(source, 8, classifier, (4, 4, 1))
+
+  def find(num):
+    source = data.load({'name': 'fake', 'num': 8, 'shape': (4, 4, 1)})
+    return features.reference(source, num, classifier, (4, 4, 1))[1]['features']
+
+  return find, calls
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[: len(content) // 2], lambda content: b'',
+    lambda content: b'PK' + content[:-20], lambda content: b'[]'])
+def test_a_damaged_cache_of_features_is_made_again(damage, counted, tmp_path, caplog):
+  find, calls = counted
+  found = find(8)
   file, = (tmp_path / 'features').iterdir()
   whole = file.read_bytes()
   file.write_bytes(damage(whole))
-  _, again = features.reference(source, 8, classifier, (4, 4, 1))
+  again = find(8)
   assert calls == [8, 8] and file.read_bytes() == whole
-  np.testing.assert_array_equal(again['features'], found['features'])
+  np.testing.assert_array_equal(again, found)
   assert str(file) in caplog.text
-  features.reference(source, 8, classifier, (4, 4, 1))
+  find(8)
   assert calls == [8, 8]
+
+
+def test_the_features_that_were_not_used_longest_are_removed(
+    counted, tmp_path, monkeypatch):
+  find, calls = counted
+  for num in (5, 6, 7):
+    find(num)
+  kept = sorted((tmp_path / 'features').iterdir(), key=os.path.getmtime)
+  for age, file in enumerate(reversed(kept)):
+    os.utime(file, (1e9 - age, 1e9 - age))
+  find(5)  # now it is the one that was used last
+  room = 3.5 * max(map(os.path.getsize, kept))  # for three of them
+  monkeypatch.setattr(features, 'MAX_BYTES', room)
+  find(8)
+  assert calls == [5, 6, 7, 8]
+  find(5), find(7), find(8)
+  assert calls == [5, 6, 7, 8]
+  find(6)
+  assert calls == [5, 6, 7, 8, 6]
+
+
+def test_without_a_cache_of_features_they_are_computed(counted, tmp_path, caplog):
+  find, calls = counted
+  (tmp_path / 'features').write_text('not a folder')
+  assert find(8).shape == (8, 16) and 'The cache of features' in caplog.text
+  assert calls == [8]

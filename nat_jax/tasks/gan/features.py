@@ -4,6 +4,7 @@
     found = features.apply(images)    # uint8 -> {'features': [n, d], 'probs': [n, k]}
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from nat_jax.task import Others
 from nat_jax.tasks import checkpoints
 
 BATCH = 500
+MAX_BYTES = 1_000_000_000  # size of the folder of features of real images
 
 
 class Features(NamedTuple):
@@ -181,14 +183,33 @@ def reference(
   if processes.count(cached is not None) == processes.total():
     return arrays, cached
   found = features.apply(arrays.image)  # by all processes together
-  path.parent.mkdir(parents=True, exist_ok=True)
-  files.write_npz(path, **found)  # each host has its own cache
+  _keep(path, found)  # each host has its own cache
   return arrays, found
+
+
+def _keep(path, found):
+  """Writes features into the cache, and removes the least recently used ones.
+
+  If that fails a warning is logged, and the features are computed again the next time.
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_npz(path, **found)
+    kept = [(each.stat(), each) for each in path.parent.glob('*.npz')]
+    num_bytes = 0
+    for about, each in sorted(kept, key=lambda one: -one[0].st_mtime_ns):
+      num_bytes += about.st_size
+      if num_bytes > MAX_BYTES and each != path:
+        each.unlink(missing_ok=True)
+  except OSError as error:  # another process may have removed a file meanwhile
+    logging.warning('The cache of features, %s: %s.', path.parent, error)
 
 
 def _read_cached(path, num):
   """The features of `num` images in a file of the cache; None if there are none."""
   try:
+    with contextlib.suppress(OSError):
+      os.utime(path)  # it was used now
     found = files.read_npz(path, 'it is written again', keys=('features',))
   except FileNotFoundError:
     return None
