@@ -113,8 +113,8 @@ def test_held_out_real_images_have_a_row(tmp_path):
       ['2.70', '0.125', '0.25', '-'], ['0.00000', '1.50', '-', '1.000'],
       ['0.875', '0.900', '1.000', '0.950']]
   sentences = dict(gan_report.verdict(reports.group(load(one))))
-  assert 'A lower FID is better; that of real images is 0.25.' in [
-      sentence for said in sentences.values() for sentence in said]
+  assert ('A lower FID is better; that of 50 real images that were not trained on is '
+          '0.25.') in [sentence for said in sentences.values() for sentence in said]
   others = write_run(tmp_path / 'c', 'c', held_out={**real, 'fid': 0.5})
   without = write_run(tmp_path / 'd', 'd')
   for other in (others, without):  # which row would be meant is not clear

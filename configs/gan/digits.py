@@ -20,8 +20,8 @@ from nat_jax.schema import gan_recipes, presets
 TRAINERS = {'': 'gan', 'mixup': 'mixup', 'adaptivemix': 'adaptive_mix'}  # by form
 
 
-def digits(classes):
-  return {'name': 'digits', 'split': 'all', 'classes': classes}
+def digits(classes, split='all'):
+  return {'name': 'digits', 'split': split, 'classes': classes}
 
 
 def get_config(variant='nat3'):
@@ -37,7 +37,7 @@ def get_config(variant='nat3'):
       loss=gan_recipes.OBJECTIVES[objective],
       trainer={'name': TRAINERS[form]},
       data=dict(
-          positives=digits(tuple(range(6))),
+          positives=digits(tuple(range(6)), 'train'),
           negatives={'digits_6_9': {'source': digits((6, 7, 8, 9))}} if count else {},
           negatives_per_batch=count,
       ),
@@ -46,6 +46,7 @@ def get_config(variant='nat3'):
           features={
               'name': 'checkpoint', 'config': 'configs/gan/classifier.py:digits',
               'workdir': 'runs/classifiers/digits'},
+          held_out=digits(tuple(range(6)), 'test'),
       ),
       run=dict(log_every=250, checkpoint_every=1000, eval_every=1000),
   )

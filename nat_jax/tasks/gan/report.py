@@ -98,10 +98,11 @@ def _paragraph(label, runs):
     sentences.append('The samples are nearly all alike (collapsed)' + (
         f' in {collapsed} of {len(runs)} seeds.' if len(runs) > 1 else '.'))
   if text('fid') != '-':
-    held_out = [one['held_out']['fid'] for one in found if one.get('held_out')]
-    real = (mean_text(held_out[:1], metrics.METRICS['fid'].digits)
-            if held_out else 'near 0')
-    sentences.append(f'A lower FID is better; that of real images is {real}.')
+    held_out = next((one['held_out'] for one in found if one.get('held_out')), None)
+    sentences.append('A lower FID is better; that of ' + (
+        f'{held_out["num_samples"]} real images that were not trained on is '
+        f'{mean_text([held_out["fid"]], metrics.METRICS["fid"].digits)}.'
+        if held_out else 'real images is near 0.'))
   if text('reference_inception_score') != '-':
     sentences.append('A higher Inception Score is better; real images have '
                      f'{text("reference_inception_score")}.')
