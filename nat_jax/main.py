@@ -249,6 +249,9 @@ def _run_mode(argv):
   # 700 objects, Python's default, takes a tenth of the CPU time of a short run.
   gc.set_threshold(20_000)
   # Imported here because they take seconds, which --help does not need.
+  from nat_jax.runtime import allocator
+
+  allocator.keep_memory()
   import jax
 
   from nat_jax import train
