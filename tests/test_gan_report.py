@@ -103,13 +103,22 @@ def test_seeds_last_best_and_conventions(tmp_path):
   assert text.count('COLLAPSED') == 1
 
 
+def test_classes_of_another_classifier_are_not_counted(tmp_path):
+  run = write_run(tmp_path / 'a', class_shares=[0.5, 0.5] + 998 * [0.0])
+  (_, sentences), = gan_report.verdict(reports.group(load(run)))
+  assert not any('class' in sentence for sentence in sentences)
+  run = write_run(tmp_path / 'b')
+  (_, sentences), = gan_report.verdict(reports.group(load(run)))
+  assert 'Of 4 classes 1 have no sample.' in sentences
+
+
 def test_held_out_real_images_have_a_row(tmp_path):
   real = {'num_samples': 50, 'inception_score': 2.7, 'am_score': 0.125, 'fid': 0.25,
           'kid': -1e-6, 'cafd': 1.5, 'diversity': 1.0, 'precision': 0.875,
           'recall': 0.9, 'density': 1.0, 'coverage': 0.95}
   one, two = (write_run(tmp_path / name, name, held_out=real) for name in 'ab')
   text = report.tables([one, two])
-  assert rows(text, 'real images, held out') == [
+  assert rows(text, '50 real images, held out') == [
       ['2.70', '0.125', '0.25', '-'], ['0.00000', '1.50', '-', '1.000'],
       ['0.875', '0.900', '1.000', '0.950']]
   sentences = dict(gan_report.verdict(reports.group(load(one))))
@@ -118,7 +127,7 @@ def test_held_out_real_images_have_a_row(tmp_path):
   others = write_run(tmp_path / 'c', 'c', held_out={**real, 'fid': 0.5})
   without = write_run(tmp_path / 'd', 'd')
   for other in (others, without):  # which row would be meant is not clear
-    assert not rows(report.tables([one, other]), 'real images, held out')
+    assert not rows(report.tables([one, other]), '50 real images, held out')
 
 
 def test_the_paper_stands_beside(tmp_path):
@@ -216,9 +225,10 @@ def test_curves_over_seeds(tmp_path):
 
 
 def test_measures_are_of_the_evaluation_that_is_made_most_often(tmp_path):
-  """Quick ones during training, and all measures at the end."""
+  """Quick ones during training, and all measures at the end; sheets have none."""
   one, = load(write_run(tmp_path / 'one'))
-  history = [(100 * k, {'quick': {'fid': 50.0 - k}}) for k in range(1, 4)]
+  history = [(100 * k, {'quick': {'fid': 50.0 - k}, 'sheet': {}}) for k in range(1, 4)]
+  history.insert(0, (50, {'sheet': {}}))
   history[-1][1]['samples'] = measured(10.0)
   one['history']['eval'] = history
   one['config']['evals'] = {'quick': {'type': 'quick'}, 'samples': {'type': 'samples'}}

@@ -606,7 +606,9 @@ MISTAKES = {
     'no negatives': ({'data__negatives': {}},
                      r'data.negatives_per_batch.*\b2\b.*data.negatives\b'),
     'batch': ({'data__batch_size': 12}, r'data.batch_size.*\b12\b.*\b8\b'),
-    'classes': ({'num_classes': 2}, r'positives.*0\.\.1\b.*0\.\.2\b.*num_classes'),
+    'classes': ({'num_classes': 2}, 'num_classes is 2, .* has 3 classes'),
+    'more classes': ({'num_classes': 10}, 'num_classes is 10, .* set num_classes=3'),
+    'normalisation': ({'data__std': (0.25,)}, r'\[-1, 1\].* reach 2.00 .*data.std'),
     'features': ({'measures__features': {'name': 'x'}}, "features.*'x'.*checkpoint"),
     'no workdir': ({'measures__features': {'name': 'checkpoint', 'workdir': ''}},
                    '--config.measures.features.workdir='),
@@ -617,6 +619,10 @@ MISTAKES = {
                   r'measures.reference.*\(5, 4, 1\).*\(4, 4, 1\)'),
     'held-out': ({'measures__held_out': fake(shape=(5, 4, 1))},
                  r'measures.held_out.*\(5, 4, 1\).*\(4, 4, 1\)'),
+    'few held out': ({'measures__held_out': fake(num=2)},
+                     r'measures.held_out has \d images, .*neighbours=2 needs more'),
+    'quick splits': ({'evals': {'quick': {'type': 'quick'}}, 'measures__num_quick': 8,
+                      'measures__splits': 9}, r'measures.splits.*\b8\b.*\b9\b'),
     'splits': ({'measures__splits': 21}, r'measures.splits.*\b20\b.*\b21\b'),
     'neighbours': ({'measures__neighbours': 20},
                    r'measures.neighbours.*\b19\b.*\b20\b'),
@@ -624,6 +630,18 @@ MISTAKES = {
     'inception path': ({'measures__features': {'name': 'inception', 'path': 'x.npz'}},
                        "measures.features.*'x.npz'"),
 }
+
+
+def test_negatives_without_a_number_are_not_used(caplog):
+  config = runs.resolve(make_config(data__negatives_per_batch=0))
+  assert not build.load(config).negatives
+  assert 'data.negatives (noise, three) are not used' in caplog.text
+
+
+def test_a_class_that_the_data_lack_is_named_by_its_number(done):
+  gan = runs.restore(str(done))
+  samples = generate.Samples(None, np.array([2, 7]), None)
+  assert generate._classes_shown(gan, samples, None)[1] == ['pattern 2', '7']
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)

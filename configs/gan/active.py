@@ -58,6 +58,7 @@ def get_config(variant='active'):
       measures=dict(
           reference=TRAIN,
           num_samples=2000,
+          batch_size=50,
           features={
               'name': 'checkpoint', 'config': 'configs/gan/classifier.py:digits10',
               'workdir': 'runs/classifiers/digits10'},

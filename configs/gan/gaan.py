@@ -17,6 +17,10 @@ from nat_jax.schema import presets
 PENALTIES = {'gaan': [], 'gaan_gp': [{'name': 'gradient', 'weight': 1.0}]}
 
 
+def digits(split):
+  return {'name': 'digits', 'split': split, 'classes': tuple(range(6))}
+
+
 def get_config(variant='gaan'):
   """Returns the config of a variant; raises ValueError for an unknown variant."""
   if variant not in PENALTIES:
@@ -32,9 +36,9 @@ def get_config(variant='gaan'):
       discriminator={'name': 'mlp_discriminator', 'widths': widths},
       encoder={'name': 'mlp', 'width': 128, 'depth': 2},
       penalties=PENALTIES[variant],
-      data=dict(positives={
-          'name': 'digits', 'split': 'all', 'classes': tuple(range(6))}),
+      data=dict(positives=digits('train')),
       measures=dict(
+          held_out=digits('test'),
           num_samples=2000,
           features={
               'name': 'checkpoint', 'config': 'configs/gan/classifier.py:digits',

@@ -179,12 +179,16 @@ def _classes_shown(gan, samples, wanted):
   """The title of a sheet of samples, and the class of each as its caption."""
   if (samples.label < 0).any():
     return 'samples, not selected', ()
-  names = gan.class_names or list(map(str, range(gan.config['num_classes'])))
   how = ('samples, not selected. Below each: the class given to the generator'
          if _predefined(gan) else
          'samples. Below each: the class that the discriminator predicts'
          + (', by which they were selected' if wanted is not None else ''))
-  return how, [names[label] for label in samples.label.tolist()]
+  return how, [_name(gan, label) for label in samples.label.tolist()]
+
+
+def _name(gan, label):
+  """The name of a class, or its number where the data had no class for it."""
+  return gan.class_names[label] if label < len(gan.class_names) else str(label)
 
 
 def interpolation(
@@ -303,7 +307,7 @@ def _draw(gan, num, seed, wanted, truncation) -> Samples:
     return Samples(image, label, z)
   turns, drawn = np.resize(wanted, num).tolist(), 0
   found = {c: [] for c in turns}
-  while missing := {gan.class_names[c] if gan.class_names else c: n for c in found
+  while missing := {_name(gan, c): n for c in found
                     if (n := turns.count(c) - len(found[c])) > 0}:
     if drawn >= MOST * num and not given:
       raise ValueError(

@@ -224,11 +224,26 @@ def orthogonal_regularisation(weight: float) -> optax.GradientTransformation:
   Args:
     weight: of the term; 0 or more.
 
+  Raises:
+    ValueError: by `init`, of parameters without a kernel.
+
   Reference: Brock, Donahue, Simonyan, "Large Scale GAN Training for High Fidelity
   Natural Image Synthesis", ICLR 2019, section 3.1.
   """
+  def is_kernel(path, param):
+    return getattr(path[-1], 'key', None) == 'kernel' and param.ndim > 1
+
+  def init(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not any(is_kernel(path, param) for path, param in leaves):
+      raise ValueError(
+          'optimizer.orthogonal regularises kernels, which this network lacks because '
+          "of weight norm: set generator.norm='spectral' or 'none' (DCGAN's has no "
+          'other), or optimizer.orthogonal=0')
+    return optax.EmptyState()
+
   def add(path, grad, kernel):
-    if getattr(path[-1], 'key', None) != 'kernel' or kernel.ndim < 2:
+    if not is_kernel(path, kernel):
       return grad
     matrix = kernel.reshape(-1, kernel.shape[-1])
     products = matrix.T @ matrix
@@ -238,7 +253,7 @@ def orthogonal_regularisation(weight: float) -> optax.GradientTransformation:
   def update(grads, state, params):
     return jax.tree_util.tree_map_with_path(add, grads, params), state
 
-  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+  return optax.GradientTransformation(init, update)
 
 
 OPTIMIZERS = {'adam': adam, 'adamw': adamw, 'muon': muon, 'sgd': sgd}

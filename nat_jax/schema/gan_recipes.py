@@ -212,11 +212,11 @@ def resnet(
           negatives=negatives if count else {},
           negatives_per_batch=count,
       ),
-      **_evaluated(size, classifier, independent, held_out),
+      **_evaluated(size, classifier, independent, held_out, batch_size=64),
   )
 
 
-def _evaluated(size, classifier, independent, held_out):
+def _evaluated(size, classifier, independent, held_out, **measures):
   """The keys `evals`, `measures` and `run` of a form, `FULL` or `SMALL`."""
   return dict(
       evals={'samples': {'type': 'samples', 'every': 0}, 'quick': {'type': 'quick'}},
@@ -225,6 +225,7 @@ def _evaluated(size, classifier, independent, held_out):
           features=_checkpoint(classifier),
           independent=_checkpoint(independent) if independent else {},
           held_out=held_out or {},
+          **measures,
       ),
       run={key: size[key] for key in RUN_KEYS},
   )

@@ -155,7 +155,7 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
   gen, made = update_gen(setup, gen, disc, real, gen_key, axis)
   state = state.replace(
       step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc},
-      ema=gan_step.average(setup.ema_decay, state.ema, gen))
+      ema=gan_step.average(setup.ema_decay, state.ema, gen, state.step))
   return state, gan_metrics.collect(OBJECTIVE, seen, made, axis)
 
 

@@ -5,7 +5,7 @@
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nat_jax import data, names, registry
@@ -101,6 +101,21 @@ def make_inputs(
   )
   return Inputs(
       pool, stream, tuple(pool.image.shape[1:]), positives.names, negatives, positives)
+
+
+def check_classes(class_names: Sequence[str], num_classes: int) -> None:
+  """Raises ValueError unless the positives have `num_classes` classes.
+
+  Args:
+    class_names: of the positives; none: they are not known.
+    num_classes: of the config.
+  """
+  num = len(class_names)
+  if num not in (0, num_classes):
+    raise ValueError(
+        f'num_classes is {num_classes}, and data.positives has {num} classes '
+        f'({names.listed(class_names)}); set num_classes={num}, or choose '
+        'classes=(...) of the source')
 
 
 def num_parts(settings: Mapping[str, Any], num_devices: int) -> int:

@@ -189,6 +189,14 @@ def test_orthogonal_regularisation_adds_the_gradient_of_its_definition():
   np.testing.assert_array_equal(updates['embedding'], -1)
 
 
+def test_orthogonal_regularisation_needs_a_kernel():
+  tx = optim.make_optimizer(
+      {'name': 'sgd', 'momentum': 0.0, 'nesterov': False, 'orthogonal': 0.3},
+      lambda step: 1.0)
+  with pytest.raises(ValueError, match="weight norm.*norm='spectral'.*orthogonal=0"):
+    tx.init({'dense': {'v': np.ones((5, 3)), 'g': np.ones(3), 'kernel': np.ones(3)}})
+
+
 def test_unknown_names_list_the_valid_ones():
   with pytest.raises(ValueError, match='adam, adamw, muon, sgd'):
     optim.make_optimizer({'name': 'lion'}, lambda step: 1.0)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import toy
 
-from nat_jax import losses, models, runs
+from nat_jax import losses, models, runs, task
 from nat_jax.runtime import parallel
 from nat_jax.schema import presets
 from nat_jax.tasks import gan
+from nat_jax.tasks.gan import step as gan_step
 
 NUM_CLASSES, SHAPE = toy.NUM_CLASSES, (4, 4, 1)
 
@@ -208,7 +209,7 @@ def test_moving_average_and_samples():
   trainer, state, _ = compiled()
   after, _ = after_one_step(toy.make_items(SHAPE, 1))
   jax.tree.map(
-      lambda a, b, c: np.testing.assert_allclose(0.9 * a + 0.1 * b, c, atol=1e-6),
+      lambda a, b, c: np.testing.assert_allclose(0.1 * a + 0.9 * b, c, atol=1e-6),
       *jax.device_get((
           state.nets['gen'].params, after.nets['gen'].params, after.ema['gen'])))
   noise = {'z': np.ones((4, 4), np.float32), 'label': np.zeros(4, np.int32)}
@@ -219,6 +220,14 @@ def test_moving_average_and_samples():
   logits = jax.jit(trainer.heads['logits'])(after, np.zeros((2, *SHAPE), np.float32))
   assert logits.shape == (2, NUM_CLASSES)
   assert 'logits' not in make_trainer('hinge').heads
+
+
+@pytest.mark.parametrize('step, decay', [
+    (0, 0.1), (1, 2 / 11), (90, 0.91), (10_000, 0.99)])
+def test_the_moving_average_begins_with_a_lower_decay(step, decay):
+  net = task.Net({'w': np.float32(3)}, {}, ())
+  found = gan_step.average(0.99, {'gen': {'w': np.float32(1)}}, net, np.int32(step))
+  assert float(found['gen']['w']) == pytest.approx(3 - 2 * decay, rel=1e-5)
 
 
 def test_collapse_is_told():
@@ -245,7 +254,10 @@ def test_collapse_is_told():
      'discriminator.projection.*without class logits'),
     (dict(loss='hinge', labels='predefined', discriminator=conditional(5)),
      r'discriminator.projection.*\b3\b.*\b5\b'),
-    (dict(loss='wgan'), "'wgan'.*gradient.*discriminator.norm='spectral'"),
+    *((dict(loss='wgan', discriminator=models.MLPDiscriminator(
+        image_shape=SHAPE, num_outputs=1, norm=norm, batch_norm=batch_norm)),
+       "'wgan'.*gradient.*discriminator.norm='spectral' and discr.*batch_norm=False")
+      for norm, batch_norm in (('weight', False), ('spectral', True))),
     *((dict(loss='gan', penalties=[losses.PENALTIES['r1']()],
             discriminator=models.MLPDiscriminator(
                 image_shape=SHAPE, num_outputs=1, **{key: value})),

@@ -73,14 +73,16 @@ def make_classifier(name, num):
       **CLASSIFIERS[name]}))
 
 
+POINT = (6,)
 GANS = {
     'joint': dict(loss='nat_gan'),
     'apart': dict(loss='ac_gan', labels='predefined', joint=False, n_critic=2,
                   negative_weight=0.5, negatives_every=2,
                   penalties=[losses.PENALTIES['gradient'](2.0),
                              losses.PENALTIES['r1'](1.0)]),
+    'spectral': dict(loss='hinge', generator=models.MLPGenerator(
+        latent=4, image_shape=POINT, widths=(8,), norm='spectral', batch_norm='none')),
 }
-POINT = (6,)
 
 
 def make_gan(name, num):
@@ -113,6 +115,7 @@ def run(kind, name, num, num_devices, mode):
     *(pytest.param(*some, marks=pytest.mark.slow) for some in (
         ('classifier', 'mix', NUM, 8, 'pmap'), ('classifier', 'mine', NUM, 8, 'jit'),
         ('gan', 'joint', NUM, 8, 'pmap'), ('gan', 'apart', 2, 1, 'jit'),
+        ('gan', 'spectral', NUM, 1, 'jit'),
         ('gan', 'apart', NUM, 8, 'jit')))])
 def test_updates_are_those_of_the_whole_batch(kind, name, num, num_devices, mode):
   trainer, expected, expected_metrics = run(kind, name, 1, 1, 'jit')

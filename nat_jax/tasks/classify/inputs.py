@@ -78,11 +78,7 @@ def load(
     raise ValueError(
         f'the class {NONE!r} has the name of the answer for pictures of no class; '
         'rename it, or use its pictures as negatives')
-  if len(positives.names) not in (0, config['num_classes']):
-    raise ValueError(
-        f'num_classes is {config["num_classes"]}, and data.positives has '
-        f'{len(positives.names)} classes ({listed(positives.names)}); set num_classes='
-        f'{len(positives.names)}, or choose classes=(...) of the source')
+  images.check_classes(positives.names, config['num_classes'])
   return images.make_inputs(config, positives, negatives, num_devices)
 
 

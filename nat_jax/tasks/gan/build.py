@@ -7,6 +7,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from absl import logging
+
 from nat_jax import data, losses, models, registry
 from nat_jax.runtime import optim
 from nat_jax.task import Inputs, Others, Trainer
@@ -70,18 +73,39 @@ def load(
         f'data.negatives_per_batch={settings["negatives_per_batch"]} needs a set in '
         'data.negatives to draw negatives from, got none; choose a variant with '
         'negatives, such as nat3, or set data.negatives_per_batch=0')
+  if settings['negatives'] and not most:
+    logging.warning(
+        'data.negatives (%s) are not used, because data.negatives_per_batch is 0.',
+        ', '.join(sorted(settings['negatives'])))
   positives, negatives = images.load_sets(
       config, bool(settings['negatives'] and most), others)
   if data.is_vectors(positives.image.shape[1:]):
     raise ValueError(
         'GANs are trained on pictures here (or on points, task="points"); the source '
         f'{settings["positives"]["name"]!r} gives vectors')
+  images.check_classes(positives.names, config['num_classes'])
+  check_range(settings)
   inputs = images.make_inputs(config, positives, negatives, num_devices)
   stream = data.apart(
       inputs.stream, len(positives.label), settings['batch_size'],
       most if negatives else 0, repeats=config['trainer'].get('n_critic', 1),
       multiple_of=images.num_parts(settings, num_devices))
   return inputs._replace(stream=stream)
+
+
+def check_range(settings: Mapping[str, Any]) -> None:
+  """Raises ValueError unless normalised pixels are in [-1, 1], as those generated are.
+
+  Args:
+    settings: `config['data']`.
+  """
+  black_and_white = np.array([[0.0], [1.0]])
+  reach = np.abs((black_and_white - settings['mean']) / settings['std']).max()
+  if reach > 1.01:
+    raise ValueError(
+        'the pixels that a generator makes are in [-1, 1], and those of the positives '
+        f'reach {reach:.2f} with data.mean={settings["mean"]} and '
+        f'data.std={settings["std"]}; leave out data.mean and data.std of the config')
 
 
 def build(

@@ -230,6 +230,10 @@ def quick_measures(name, config, workdir, sample, measured, **unused):
   del unused
   settings, (extractor, real_images, real) = config['measures'], measured()
   reference = metrics.gaussian_stats(real['features'])
+  if settings['splits'] > settings['num_quick']:
+    raise ValueError(
+        f'measures.splits must be {settings["num_quick"]} or less, the number of '
+        f'samples measures.num_quick, got {settings["splits"]}')
 
   def measure(state):
     images = sample(state, settings['num_quick'], config['seed'])
@@ -272,12 +276,17 @@ def measured_samples(name, config, workdir, sample, measured, given, mesh, other
   _check_numbers(settings, *real['features'].shape)
   independent = _independent(settings, real_images, given.shape, mesh, others)
   held_out = _held_out(settings, extractor, given.shape)
+  if held_out and len(held_out['features']) <= settings['neighbours']:
+    raise ValueError(
+        f'measures.held_out has {len(held_out["features"])} images, and measures.'
+        f'neighbours={settings["neighbours"]} needs more; lower it, or hold more out')
   memorised = _memorised(config, extractor, given.shape, held_out)
 
   def summarise(found, seed):
+    num = len(found['features'])
     return metrics.generative_summary(
         {**found, 'labels': _classes(found)}, real, extractor.num_classes,
-        splits=settings['splits'], k=settings['neighbours'], seed=seed)
+        splits=min(settings['splits'], num), k=settings['neighbours'], seed=seed)
 
   # Of one seed for all runs, so that their figures are the same.
   of_held_out = functools.cache(lambda: summarise(held_out, 0)[0])

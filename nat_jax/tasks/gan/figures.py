@@ -68,10 +68,10 @@ def measures(groups: Groups) -> Any:
 
 
 def _measured(run, metric):
-  """The values of a metric, of the evaluation that the run has made most often."""
+  """The values of a metric, of the evaluation that has made it most often."""
   names = dict.fromkeys((results.SAMPLES, *run['config'].get('evals', {})))
-  counts = {name: sum(name in evals for _, evals in run['history']['eval'])
-            for name in names}
+  counts = {name: sum(metric in evals.get(name, {})
+                      for _, evals in run['history']['eval']) for name in names}
   return figures.series(run, 'eval', max(counts, key=counts.get), metric)
 
 

@@ -112,7 +112,8 @@ def _paragraph(label, runs):
         f'{text("precision")}; of real images that have a sample close by (recall): '
         f'{text("recall")}.')
   shares = [one['class_shares'] for one in found if one.get('class_shares')]
-  if shares:
+  # Not of a classifier with other classes, such as Inception's.
+  if shares and len(shares[0]) == runs[0].get('num_classes', len(shares[0])):
     absent = [sum(value == 0 for value in one) for one in shares]
     number = mean_text(absent, 1) if len(absent) > 1 else absent[0]
     sentences.append(
@@ -145,7 +146,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
 
 def _scores_table(found, groups):
   """IS, AM score and FID, with the paper's values."""
-  real, known = more.real_images(found), more.classifiers(groups)
+  (name, real), known = more.real_images(found), more.classifiers(groups)
   text = {**cells(found), **real}
   columns = of_metrics([*SCORES, 'reference_inception_score'])
   title = ("Measures of the samples at the end of the run, in the form of the paper's "
@@ -166,17 +167,17 @@ def _scores_table(found, groups):
   if len(known) > 1:
     title += ' Only rows of the same evaluation classifier compare.'
     columns['classifier'] = {'metric': 'classifier'}
-  return arrange(title, text, ONE_ROW, columns, _heads(groups, real))
+  return arrange(title, text, ONE_ROW, columns, _heads(groups, name))
 
 
 def _heads(groups, real):
-  """The names of the rows of a table: of the groups, and of real images if known."""
-  return {**more.heads(groups), **({more.REAL: more.REAL} if real else {})}
+  """The names of the rows of a table: of the groups, and of real images unless ''."""
+  return {**more.heads(groups), **({more.REAL: real} if real else {})}
 
 
 def _more_measures(found, groups) -> Iterator[Table]:
   """KID, class-aware FID and diversity; precision, recall, density and coverage."""
-  real = more.real_images(found)
+  name, real = more.real_images(found)
   text = {**cells(found), **real}
   for title, names in (
       ('CAFD: class-aware FID, without classes of fewer than two samples. Diversity: '
@@ -195,7 +196,7 @@ def _more_measures(found, groups) -> Iterator[Table]:
     if names:
       known = any(metric in names for _, _, metric, _ in real)
       yield arrange(f'{title} {metrics.directions(names)}', text, ONE_ROW,
-                    of_metrics(names), _heads(groups, known))
+                    of_metrics(names), _heads(groups, name if known else ''))
 
 
 def _best_table(groups):

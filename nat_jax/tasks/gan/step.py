@@ -144,7 +144,7 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL, update=None):
       jax.random.fold_in(step_key, setup.n_critic), axis)
   state = state.replace(
       step=state.step + 1, nets={'gen': gen, 'disc': disc},
-      ema=average(setup.ema_decay, state.ema, gen))
+      ema=average(setup.ema_decay, state.ema, gen, state.step))
   return state, gan_metrics.collect(setup.objective, seen, made, axis)
 
 
@@ -205,10 +205,11 @@ def update_gen(setup, gen, disc, sets, key, axis):
       together)
   count = axis.sum(drawn['weight'])
 
-  def loss_fn(params, batch_stats, sets):
+  def loss_fn(params, _, sets):
+    # Of the update before, since spectral norm's u changes once per update.
     fake, batch_stats = players.made(
-        setup.generator, {'params': params, 'batch_stats': batch_stats}, sets['fake'],
-        axis, updating=True)
+        setup.generator, gen.variables | {'params': params}, sets['fake'], axis,
+        updating=True)
     passes, _ = setup.see(
         setup.discriminator, objective.class_logits, disc.variables,
         {**sets, 'fake': fake}, axis, together=together)
@@ -220,16 +221,23 @@ def update_gen(setup, gen, disc, sets, key, axis):
   return gen, gan_metrics.Made(loss, norm, samples)
 
 
-def average(decay: float, ema: dict[str, Any], gen: Net) -> dict[str, Any]:
+def average(
+    decay: float, ema: dict[str, Any], gen: Net, step: jax.Array
+) -> dict[str, Any]:
   """Returns the updated moving average of the generator's parameters.
+
+  After t steps the decay is at most (1 + t) / (10 + t), so that early samples and those
+  of short runs are not of the initial parameters.
 
   Args:
     decay: per step, in [0, 1); 0: `ema` is returned unchanged.
     ema: {'gen': average}.
     gen: the generator.
+    step: t, the number of steps before this one.
   """
   if not decay:
     return ema
+  decay = jnp.minimum(decay, (1 + step) / (10 + step))
   return {'gen': optax.incremental_update(gen.params, ema['gen'], 1.0 - decay)}
 
 
@@ -320,7 +328,9 @@ def _check_slope(setup):
         'mixes the examples of a batch; set discriminator.batch_norm=False and '
         'discriminator.kernels=0, or penalties=[]')
   spectral = getattr(setup.discriminator, 'norm', '') == 'spectral'
-  if not (setup.objective.bounded or setup.penalties or spectral):
+  free = getattr(setup.discriminator, 'batch_norm', False)  # its scale is not bounded
+  if not (setup.objective.bounded or setup.penalties or spectral and not free):
     raise ValueError(
         "the loss 'wgan' has no minimum unless D's slope is bounded; set "
-        "penalties=[{'name': 'gradient'}] or discriminator.norm='spectral'")
+        "penalties=[{'name': 'gradient'}], or discriminator.norm='spectral' and "
+        'discriminator.batch_norm=False')

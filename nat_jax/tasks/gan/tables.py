@@ -16,7 +16,7 @@ from nat_jax.runtime import results
 CLASSIFIER = results.CLASSIFIER, 'judge'
 MAX_CLASSES = 20  # with more classes the table of class shares has no row for each
 SAMPLES = results.SAMPLES  # the evaluation set of a GAN
-REAL = 'real images, held out'  # the row of what real images reach
+REAL = 'real'  # the row of what real images reach
 
 Runs = Sequence[Mapping[str, Any]]
 Groups = Mapping[str, Runs]
@@ -46,25 +46,27 @@ def heads(groups: Groups) -> dict[str, str]:
   return labels(groups, {label: f'{n} collapsed' for label, n in counts.items() if n})
 
 
-def real_images(found) -> dict[tuple[str, ...], str]:
-  """The cells of a row `REAL`: the metrics of images that were not trained on.
+def real_images(found) -> tuple[str, dict[tuple[str, ...], str]]:
+  """The metrics of real images that were not trained on, as the row `REAL` of tables.
 
   Args:
     found: from `reports.frame`, of all groups.
 
   Returns:
-    {(REAL, eval, metric, ''): text}, as of `reports.tables.cells`; {} unless all runs
-    have these figures, the same ones.
+    (the name of the row, {(REAL, eval, metric, ''): text} as of
+    `reports.tables.cells`); ('', {}) unless all runs have these figures, the same ones.
   """
   held_out = found[(found.metric == 'held_out') & found.value.notna()]
-  if held_out.run.nunique() < found.run.nunique():
-    return {}
+  if held_out.empty or held_out.run.nunique() < found.run.nunique():
+    return '', {}
   said: dict[str, set[str]] = {}  # metric -> the texts of all runs
   for metric, value in zip(held_out.threshold, held_out.value, strict=True):
     said.setdefault(metric, set()).add(mean_text([value], describe(metric).digits))
   if any(len(texts) > 1 for texts in said.values()):
-    return {}
-  return {(REAL, SAMPLES, metric, ''): text for metric, (text,) in said.items()}
+    return '', {}
+  num = int(held_out[held_out.threshold == 'num_samples'].value.iloc[0])
+  return f'{num:,} real images, held out', {
+      (REAL, SAMPLES, metric, ''): text for metric, (text,) in said.items()}
 
 
 def class_shares(found, groups: Groups) -> Table | None:

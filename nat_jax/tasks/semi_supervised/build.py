@@ -89,6 +89,7 @@ def load(
     raise ValueError(
         'semi-supervised classifiers are trained on pictures here; the source '
         f'{settings["positives"]["name"]!r} gives vectors')
+  gan_build.check_range(settings)
   chosen = choose(
       positives.label, settings['labels_per_class'], config['num_classes'],
       config['seed'])
@@ -132,6 +133,10 @@ def build(
   """
   del others
   classes = config['num_classes']
+  if config['gan_loss'].get('labelled'):
+    raise ValueError(
+        'gan_loss.labelled is of examples with labels, whose loss is the config key '
+        f'`loss` here; leave it out, got {config["gan_loss"]["labelled"]}')
   objective = losses.make_gan_objective(config['gan_loss'], classes)
   pair, schedule = gan_build.pair(config, image_shape, objective)
   trainer = registry.build(
