@@ -632,6 +632,16 @@ MISTAKES = {
 }
 
 
+def test_every_copy_of_stacked_generators_makes_all_classes():
+  config = make_config().to_dict()
+  turns = generation.class_turns(config, 7)
+  assert turns.tolist() == [0, 1, 2, 0, 1, 2, 0]
+  config['generator'] = {'name': 'stacked', 'num': 3, 'latent': 5}
+  turns = generation.class_turns(config, 18)
+  assert turns.tolist() == 2 * [0, 0, 0, 1, 1, 1, 2, 2, 2]
+  assert all(set(turns[copy::3]) == {0, 1, 2} for copy in range(3))
+
+
 def test_negatives_without_a_number_are_not_used(caplog):
   config = runs.resolve(make_config(data__negatives_per_batch=0))
   assert not build.load(config).negatives

@@ -6,7 +6,6 @@ The name of each file holds the settings that its content depends on: other sett
 write other files, and equal settings write equal bytes.
 """
 
-import itertools
 import json
 import math
 import os
@@ -330,14 +329,15 @@ def _stream(gan, seed, truncation):
   size = generation.sampling_batch(gan.config, gan.mesh)
   sample = generation.make_sampler(gan.config, gan.trainer, gan.mesh)
   latent, label = gan.config['generator']['latent'], np.full(size, -1, np.int32)
-  turns = itertools.cycle(range(gan.config['num_classes']))
+  made = 0
   rng, classify = np.random.default_rng(seed), None
   if 'logits' in gan.trainer.heads:
     classify = inference.make_predict(gan.trainer.heads['logits'], gan.mesh, size)
   while True:
     z = generation.draw_noise(rng, (size, latent), truncation)
     if _predefined(gan):
-      label = np.asarray(list(itertools.islice(turns, size)), np.int32)
+      label = generation.class_turns(gan.config, made + size)[made:]
+      made += size
     image = sample(gan.state, size, seed, label if _predefined(gan) else None, z)
     if classify and not _predefined(gan):
       label = classify(gan.state, image).argmax(-1).astype(np.int32)

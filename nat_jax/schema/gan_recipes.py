@@ -22,6 +22,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     'gan': {'name': 'gan'},
     'hinge': {'name': 'hinge'},
     'labelgan': {'name': 'label_gan'},
+    # Here the generator is not given classes (dynamic labels), unlike that of AC-GAN.
     'acgan': {'name': 'ac_gan'},
     'acganplus': {'name': 'ac_gan_plus'},
     'am': {'name': 'am_gan'},

@@ -31,31 +31,33 @@ def read(folder):
   """Reads the seeds that all variants of a sweep have.
 
   Returns:
-    ({variant: {title: [numbers by seed]}}, {title: text} of held-out real images).
+    ({variant: {title: [numbers by seed]}}, {title: text} of held-out real images, their
+    number).
   """
   found, seeds = sweep(folder)
   first = next(iter(found.values()))[seeds[0]]['evals']['samples']
   columns = {title: what for title, what in COLUMNS.items() if what[0] in first}
-  real = {title: [first.get('held_out', {}).get(key)]
-          for title, (key, _) in columns.items()}
+  held_out = first.get('held_out', {})
+  real = {title: [held_out.get(key)] for title, (key, _) in columns.items()}
   return (
       {variant: {title: [float(np.max(one[seed]['evals']['samples'][key]))
                          for seed in seeds] for title, (key, _) in columns.items()}
        for variant, one in found.items()},
       {title: '' if None in value else text_of(value, COLUMNS[title][1])
-       for title, value in real.items()})
+       for title, value in real.items()},
+      held_out.get('num_samples', 'no'))
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('runs', help='folder of the sweep')
-  found, real = read(parser.parse_args().runs)
+  found, real, num_real = read(parser.parse_args().runs)
   if PLAIN not in found:
     raise SystemExit(f'expected the variant {PLAIN} among {", ".join(found)}')
   print(f'{len(found[PLAIN]["IS"])} seeds; {machine()}')
-  table({variant: {title: text_of(values, COLUMNS[title][1])
-                   for title, values in row.items()}
-         for variant, row in found.items()} | {'real images, held out': real},
+  texts = {variant: {title: text_of(values, COLUMNS[title][1])
+                     for title, values in row.items()} for variant, row in found.items()}
+  table(texts | {f'{num_real} real images, held out': real},
         {variant: {title: (row[title], found[PLAIN][title]) for title in row}
          for variant, row in found.items() if variant != PLAIN})
   changes, pairs = {}, {}

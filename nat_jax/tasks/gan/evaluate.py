@@ -56,7 +56,7 @@ def make_sampler(
     noise = draw_noise(rng, (whole, latent), truncation)
     if z is not None:
       noise[:num] = z
-    label = np.arange(whole, dtype=np.int32) % config['num_classes']
+    label = class_turns(config, whole)
     if labels is not None:
       label[:num] = labels
     images = []
@@ -67,6 +67,21 @@ def make_sampler(
     return np.concatenate(images)[:num]
 
   return sample
+
+
+def class_turns(config: Mapping[str, Any], num: int) -> np.ndarray:
+  """The classes that a conditional generator gets by default: all in turn, int [num].
+
+  Every copy of stacked generators gets all of them; copy i % n makes image i.
+  """
+  turn = np.arange(config['num_classes'], dtype=np.int32)
+  return np.resize(turn.repeat(_copies(config)), num)
+
+
+def _copies(config):
+  """The number of stacked generators; 1 of other generators."""
+  generator = config['generator']
+  return generator['num'] if generator['name'] == 'stacked' else 1
 
 
 def truncation_of(config: Mapping[str, Any]) -> float:
@@ -110,9 +125,7 @@ def sampler_of(run: Run) -> Callable[..., np.ndarray]:
 def sampling_batch(config: Mapping[str, Any], mesh) -> int:
   """`measures.batch_size`, rounded up so that devices and stacked generators share it.
   """
-  generator = config['generator']
-  copies = generator['num'] if generator['name'] == 'stacked' else 1
-  unit = mesh.devices.size * copies
+  unit = mesh.devices.size * _copies(config)
   return -(-config['measures']['batch_size'] // unit) * unit
 
 
@@ -390,7 +403,7 @@ def _label_fidelity(config, found):
       found.get('probs', np.zeros((0, 0))).shape[1] != num_classes):
     return {}, {}
   labels = _classes(found)
-  right = labels == np.arange(len(labels)) % num_classes
+  right = labels == class_turns(config, len(labels))
   return {'label_fidelity': float(right.mean())}, {
       'label_fidelity': 'Share of samples that the evaluation classifier assigns to '
       'the class that the generator was given.'}
