@@ -55,8 +55,9 @@ def main():
   if PLAIN not in found:
     raise SystemExit(f'expected the variant {PLAIN} among {", ".join(found)}')
   print(f'{len(found[PLAIN]["IS"])} seeds; {machine()}')
-  texts = {variant: {title: text_of(values, COLUMNS[title][1])
-                     for title, values in row.items()} for variant, row in found.items()}
+  texts = {
+      variant: {title: text_of(values, COLUMNS[title][1])
+                for title, values in row.items()} for variant, row in found.items()}
   table(texts | {f'{num_real} real images, held out': real},
         {variant: {title: (row[title], found[PLAIN][title]) for title in row}
          for variant, row in found.items() if variant != PLAIN})
