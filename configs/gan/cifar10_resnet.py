@@ -16,11 +16,15 @@ Variants, each also with `_small`:
               are those of their code for ImageNet.
     biggan    BigGAN: the labels' embedding and a part of z in every block, with the
               settings of PyTorch-StudioGAN's config for CIFAR-10: 100,000 updates, Adam
-              2e-4 with b1 = 0.5, a moving average of .9999 (from the first update and
-              not from the 1,000th) and flips. Orthogonal regularisation with weight
-              1e-4 is added.
+              2e-4 with b1 = 0.5, and flips. Orthogonal regularisation with weight 1e-4
+              is added.
     nat3      NAT-GAN with SN-GAN's networks and settings and three external negatives
               of CIFAR-100 per batch. Not tuned.
+
+Samples are those of a moving average of the generator, with a decay of .9999, less in
+the first 90,000 updates: after t updates at most (1 + t) / (10 + t). StudioGAN's begins
+with the 1,000th update, and SN-GAN and SAGAN have none; --config.ema_decay=0 leaves it
+out.
 
 With `_small` the networks have width 8, for trials on CPUs. Nothing was
 trained here; docs/gan_objectives.md has the sizes of the networks.

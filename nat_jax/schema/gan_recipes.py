@@ -55,7 +55,6 @@ RESNETS: dict[str, dict[str, Any]] = {
         'conditional': True,
         'optimizer': {'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'orthogonal': 1e-4},
         'schedule': {'name': 'constant', 'learning_rate': 2e-4},
-        'ema_decay': 0.9999,
         'augment': [{'name': 'flip'}],
         'steps': 100_000,
     },
@@ -163,6 +162,8 @@ def resnet(
 
   That is Adam 2e-4 decaying to 0 with b1 = 0 and b2 = 0.9, batches of 64 and five
   updates of the discriminator per update of the generator; `RESNETS` has what differs.
+  Samples are those of a moving average of the generator, which SN-GAN and SAGAN do
+  not have.
 
   Args:
     name: of the experiment; `_small` is added to it for the small form.
@@ -205,7 +206,7 @@ def resnet(
       schedule=recipe.get(
           'schedule', {'name': 'linear', 'learning_rate': 2e-4, 'over': 0}),
       disc_schedule=recipe.get('disc_schedule', {}),
-      ema_decay=recipe.get('ema_decay', 0.0),
+      ema_decay=0.9999,
       data=dict(
           positives=positives,
           batch_size=64,
