@@ -105,7 +105,8 @@ def parts_of(path, header, rows):
         f'none, got {", ".join(map(repr, sorted(named)))}')
   # A unit of a network that is silent for all pictures is no mistake.
   keep = bool(header.backbone)
-  return {part: {'name': 'arrays', 'path': os.path.abspath(path), 'rows': rows,
+  path = os.path.abspath(os.path.expanduser(path))
+  return {part: {'name': 'arrays', 'path': path, 'rows': rows,
                  'split': split, 'keep_constant': keep}
           for part, split in presets.part_splits(named).items()}
 

@@ -38,8 +38,8 @@ def get_config(variant='mo'):
     raise ValueError(names.unknown('variant', method, VARIANTS))
   num_generators, freeze_after = VARIANTS[method]
   given = dict(
-      examples={'name': 'arrays', 'path': os.path.abspath(path), 'rows': 'all',
-                'keep_constant': True},
+      examples={'name': 'arrays', 'path': os.path.abspath(os.path.expanduser(path)),
+                'rows': 'all', 'keep_constant': True},
       outliers=()) if path else {}
   return presets.experiment(
       task='outliers',

@@ -48,7 +48,8 @@ OFFICIAL = dict(
 
 def files(text):
   """The series of 'TRAIN.csv' or 'TRAIN.csv,TEST.csv'; {} for ''."""
-  paths = [os.path.abspath(path) for path in text.split(',') if path]
+  paths = [os.path.abspath(os.path.expanduser(path))
+           for path in text.split(',') if path]
   if len(paths) > 2:
     raise ValueError(f'expected TRAIN.csv or TRAIN.csv,TEST.csv, got {text}')
   specs = [{'name': 'csv', 'path': path, 'label': '', 'normal': 'Normal', 'header': 0}

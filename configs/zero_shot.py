@@ -64,7 +64,7 @@ def get_config(variant='gdan'):
       discriminator=dense(800),
       optimizer={'name': 'adamw', 'b1': 0.8, 'b2': 0.999, 'weight_decay': 0.01},
       schedule={'name': 'constant', 'learning_rate': 1e-5},
-      data=dict(source={'name': 'mat', 'path': os.path.abspath(path) if path else ''},
-                batch_size=128),
+      data=dict(source={'name': 'mat', 'path': os.path.abspath(os.path.expanduser(path))
+                        if path else ''}, batch_size=128),
       num_generated=500,
       run=dict(log_every=500, checkpoint_every=5000, eval_every=5000))

@@ -259,6 +259,9 @@ def test_program(workdir, monkeypatch, capsys):
   out = capsys.readouterr().out
   assert 'error 5, refusal 1, 20 % negatives' in ' '.join(out.split())
   assert f'written: {workdir}/calibration.json' in out
+  with pytest.raises(SystemExit, match='needs --cost_error and --cost_refusal'):
+    toy.run_main(monkeypatch, '--mode=calibrate', f'--workdir={workdir}',
+                 '--negative_share=0.2')
   for lonely in ('--cost_error=5', '--cost_refusal=5'):
     with pytest.raises(SystemExit, match='--cost_error.*--cost_refusal.*together'):
       toy.run_main(monkeypatch, '--mode=calibrate', f'--workdir={workdir}', lonely)

@@ -104,6 +104,32 @@ def test_vectors_classes_and_files(pictures, tmp_path, capsys):
   assert 'bad.png: ' in text and '120 pictures' not in capsys.readouterr().out
 
 
+def test_pictures_of_the_home_folder_have_classes(pictures, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(pictures))
+  found = embed.embed('timm:nine', ['~/pets', '~/others'], str(tmp_path / 'x.npz'))
+  assert found.classes == {'cat': 40, 'dog': 40, '': 40}
+
+
+def test_a_picture_that_is_named_twice_is_kept_once(pictures, tmp_path, monkeypatch):
+  monkeypatch.chdir(pictures)
+  found = embed.embed('timm:nine', ['pets', f'{pictures}/pets/', 'others/00.png',
+                                    './others'], str(tmp_path / 'x.npz'))
+  assert found.classes == {'cat': 40, 'dog': 40, '': 40}
+  assert len(set(toy.arrays(found.path)['path'].tolist())) == 120
+  with pytest.raises(ValueError, match=(
+      "got pets/cat/00.png twice: class 'cat', and class 'none'; name it once")):
+    embed.embed('timm:nine', ['pets', 'pets/cat'], str(tmp_path / 'y.npz'))
+  assert not (tmp_path / 'y.npz').exists()
+
+
+def test_a_file_of_vectors_in_the_home_folder(trained, monkeypatch):
+  _, made, _ = trained
+  folder = pathlib.Path(made.path).parent
+  monkeypatch.setenv('HOME', str(folder))
+  config = config_file.load('embeddings', '~/x.npz')
+  assert config.data.positives.path == made.path and config.name == 'x'
+
+
 def test_parts_of_a_folder_are_kept(pictures, tmp_path):
   for k, file in enumerate(sorted(pictures.glob('pets/*/*'))):
     inner = tmp_path / 'pets' / ('val' if k % 4 else 'train') / file.parent.name

@@ -317,6 +317,18 @@ def test_a_threshold_is_a_probability(threshold):
   rule.check_threshold(np.float32(0.5))
 
 
+@pytest.mark.parametrize('threshold', [0.0, 1.0])
+def test_0_accepts_everything_and_1_nothing_by_finite_numbers(threshold):
+  """JSON has no infinity."""
+  logits = np.array([[-1e38, 1e38, 0], [0, 0, 0], [1, 0, 0]], np.float32)
+  used = rule.at_probability(threshold)
+  assert json.loads(json.dumps(used, allow_nan=False))[2] == used.threshold
+  assert rule.probability(used.threshold) == threshold
+  for accepted in (rule.decide(logits, 3, used).accepted,
+                   rule.decide_on_device(logits, 3, used)['accepted']):
+    assert list(accepted) == [threshold == 0] * 3
+
+
 @pytest.mark.parametrize('score', selective.LOGIT_SCORES)
 @pytest.mark.parametrize('width', [3, 4])
 def test_scores_on_the_device_are_those_on_the_host(score, width):
@@ -540,6 +552,22 @@ def test_a_card_has_accepted_shares_of_its_own_rule_only(clf, monkeypatch):
   card = cards.text(restored, predict.promised(restored))
   rows = [line for line in card.splitlines() if 'corrupted_jpeg_1' in line]
   assert len(rows) == 1 and '0.7500' in rows[0] and '0.625' not in card
+
+
+def test_a_card_says_what_the_training_made(clf):
+  """Not the negatives of a plain classifier, nor updates after the checkpoint."""
+  config = clf.run.config
+  for loss, expected in (('nat', 'negatives "negatives"'),
+                         ('cross_entropy', 'negatives: none in training')):
+    run = clf.run._replace(config={**config, 'loss': {'name': loss}}, step=100)
+    lines = list(cards._training(Classifier(run, clf.basis, RUN)))
+    assert lines[1].startswith(expected) and len(lines) == 3
+    assert f'checkpoint of step 100 of at most {config["steps"]:,} updates' in lines[-1]
+  made = {**config, 'data': {**config['data'], 'negatives': {}},
+          'trainer': {'name': 'adversarial'}}
+  run = clf.run._replace(config=made)
+  assert 'negatives: what the trainer adversarial makes of positives' in (
+      cards._training(Classifier(run, clf.basis, RUN)))
 
 
 def test_card(clf, tmp_path):

@@ -2,17 +2,19 @@
 
 import csv
 import re
+import sys
 
 import numpy as np
 import pytest
 import toy
 from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
 from nat_jax import data, runs, train
 from nat_jax.commands import config_file, plan
 from nat_jax.tasks import TASKS
-from nat_jax.tasks.classify import duplicates, inputs
+from nat_jax.tasks.classify import duplicates, evaluate, inputs
 
 
 @pytest.fixture(scope='module')
@@ -54,6 +56,26 @@ def test_test_pictures_are_corrupted_in_four_ways_at_five_strengths(folders):
   assert one.image.shape == test.image.shape == (12, 32, 32, 3)
   np.testing.assert_array_equal(one.label, test.label)
   assert (one.image[:] != test.image[:]).any()
+
+
+@pytest.mark.parametrize('override, num', [
+    (('path=zoo', 'split=all'), 21), (("={'name': 'folder', 'path': 'zoo'}",), 1)])
+def test_a_test_set_from_elsewhere_is_also_corrupted(
+    override, num, folders, monkeypatch, caplog):
+  """By the flags of docs/pictures.md, or a warning says that it is not."""
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values)
+  start = '--config.evals.test.source'
+  monkeypatch.setattr(sys, 'argv', [  # where ml_collections looks too
+      'main', f'--config={config_file.find("pictures")}:{folders}',
+      *(f'{start}{"" if one[0] == "=" else "."}{one}' for one in override)])
+  values(sys.argv)
+  config = runs.resolve(values.config)
+  assert num == sum(spec['source'].get('path') == 'zoo' and (
+      spec['source'].get('split', 'all') == 'all') for spec in config['evals'].values())
+  evaluate._warn_of_other_sources(config)
+  assert ("20 sets of corrupted positives" in caplog.text) == (num == 1)
+  assert "those of 'test'" in caplog.text or num > 1
 
 
 @pytest.mark.parametrize('names, expected', [

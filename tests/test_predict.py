@@ -639,7 +639,7 @@ def test_sheet(run, tmp_path):
       run[0], [run[1]], threshold=0.5, out=str(tmp_path / 'rows.csv'), sheet=True)
   assert found.sheet == str(tmp_path / 'rows.sheet.png')
   assert np.asarray(Image.open(found.sheet)).std() > 0
-  chosen = predict.Chosen(found.promise.rule)
+  chosen = predict.Chosen()
   restored = runs.restore(run[0])
   for start in (0, 30):  # of two batches as of one
     pixels = data.load(CALIBRATION).image[start:start + 30]
@@ -656,6 +656,22 @@ def test_sheet(run, tmp_path):
         16, found.total(verdict))
     np.testing.assert_allclose(
         chosen.kept[name][3], [probability for _, probability in shown], rtol=1e-4)
+
+
+@pytest.mark.parametrize('threshold', [0.0, 1.0])
+def test_a_sheet_is_in_the_order_of_scores_at_any_threshold(threshold):
+  gap = np.random.default_rng(0).permutation(40) / 10
+  decided = predict.rule.decide(
+      np.stack([gap, 0 * gap], 1), 2, predict.rule.at_probability(threshold))
+  chosen = predict.Chosen()
+  chosen.add(np.zeros((40, 2, 2, 1), np.uint8), decided)
+  probability = np.sort(1 / (1 + np.exp(-gap)))
+  expected = {'accepted, most certain': probability[:-17:-1],
+              'accepted, least certain': probability[:16]} if threshold == 0 else {
+                  'none of these, nearest to the threshold': probability[:-17:-1]}
+  assert set(chosen.kept) == set(expected)
+  for name, shown in expected.items():
+    np.testing.assert_allclose(chosen.kept[name][3], shown)
 
 
 def test_progress_shows_what_is_left(run, monkeypatch, capsys, tmp_path):

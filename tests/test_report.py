@@ -12,7 +12,7 @@ import pytest
 
 from nat_jax import reports
 from nat_jax.commands import report
-from nat_jax.reports import about, figures, tables
+from nat_jax.reports import about, figures, pictures, tables
 from nat_jax.tasks.classify import report as classifiers
 
 THRESHOLDS = ('0.4', '0.6', '0.8', '0.9')
@@ -215,6 +215,10 @@ def test_the_frame_has_all_figures_in_long_form(tmp_path):
       'nat', 'cifar10:nat seed 1', 'cifar100_test', 'test')
   assert (rate.value, rate.low, rate.high, rate.n) == (0.7, 0.1, 0.75, 8)
   assert rate.paper == 0.045 and not rate.positive and not rate.seen
+  sizes = {(row.eval, row.metric): row.n for row in found.itertuples()}
+  assert sizes['cifar100_test', 'fpr95_id_positive'] == 8
+  for metric in ('par', 'fpr95_ood_positive'):  # shares of the positives
+    assert sizes['cifar100_test', metric] == sizes['test', 'par'] == 10
   mean = found[found.metric == 'ncr'].groupby('threshold').value.mean()
   np.testing.assert_allclose(mean['0.4'], 0.9)
 
@@ -250,6 +254,17 @@ def test_report_files(tmp_path):
                  'high': '0.75', 'n': '8', 'paper': ''}
   row, = (r for r in rows if (r['variant'], r['metric']) == ('baseline', 'accuracy'))
   assert (row['value'], row['low'], row['high']) == ('0.99', '', '')
+
+
+def test_the_number_of_positives_is_that_of_the_part_if_it_is_known(tmp_path):
+  found = with_parts(evals())
+  found['v_test']['n'] = 7
+  found['c_again'] = found['c_test']  # which one they are compared with is not known
+  run = reports.load_run(write_run(tmp_path / 'a', full=False, figures_of=found))
+  rows = reports.frame({'nat': [run]})
+  rows = rows[rows.metric == 'fpr95_ood_positive'].drop_duplicates('part')
+  assert dict(zip(rows.part, rows.n.fillna(-1), strict=True)) == {
+      'test': 10, 'validation': 7, 'calibration': -1}
 
 
 def with_parts(found):
@@ -473,7 +488,8 @@ def test_the_page_begins_with_verdict_and_facts(tmp_path):
       r'Negatives: folder: others, classes 0, 1, .* 19 and 10 more \(1,234', text)
   assert 'Evaluated on: test: test (10), seen (8), unseen (8)\n' in text
   assert '- Classes: 4: ant, bee, cat, <dog>\n' in text
-  assert 'Training: 40 of 50 updates. Batches of 64. Time on 4 x H100' in text
+  assert ('Training: Checkpoint of step 40; 40 of 50 updates made. Batches of 64. Time '
+          'on 4 x H100') in text
   assert 'nat 1:01:05.\n' in text
   assert '- Made by: python -m nat_jax.main --config a b\n' in text
   page = open(path).read()
@@ -484,12 +500,16 @@ def test_the_page_begins_with_verdict_and_facts(tmp_path):
   assert '95\u00a0%' in page  # on one line
 
 
-def of_facts(steps, examples=None, batch_size=64, trainer=None, **settings):
+def of_facts(
+    steps, examples=None, batch_size=64, trainer=None, loss=None, made=None,
+    **settings):
   """What `about.facts` reads of runs that differ in their numbers of updates."""
   settings = {'positives': {'name': 'digits'}, 'batch_size': batch_size} | settings
-  config = {'steps': 50, 'data': settings, 'trainer': trainer or {}}
-  return [dict(config=config, step=step, evals={}, num_classes=1, class_names=[],
-               workdir='w', sessions=[{'examples': examples}] if examples else [])
+  config = {'steps': 50, 'data': settings, 'trainer': trainer or {},
+            'loss': {'name': loss or 'nat'}}
+  return [dict(config=config, step=step, made=made or step, evals={}, num_classes=1,
+               class_names=[], workdir='w',
+               sessions=[{'examples': examples}] if examples else [])
           for step in steps]
 
 
@@ -499,8 +519,34 @@ def test_facts_are_of_each_group_where_they_differ():
       'small': of_facts([50], batch_size=8)}))
   assert found['Trained on'] == 'digits'
   assert found['Negatives'] == 'nat: n: blobs. small: none in training'
-  assert found['Training'] == ('nat: 30 to 50 of 50 updates. Batches of 64. small: 50 '
-                               'of 50 updates. Batches of 8.')
+  assert found['Training'] == (
+      'nat: Checkpoints of steps 30 to 50; 30 to 50 of 50 updates made. Batches of 64. '
+      'small: Checkpoint of step 50; 50 of 50 updates made. Batches of 8.')
+
+
+@pytest.mark.parametrize('loss, negatives', [
+    ('cross_entropy', 'none in training'), ('nat', 'n: blobs'),
+    ('nat_gan', 'n: blobs')])
+def test_a_plain_classifier_is_not_said_to_have_negatives(loss, negatives):
+  """Its config keeps them; what it was trained on may not be recorded."""
+  found = dict(about.facts({'run': of_facts(
+      [50], loss=loss, negatives={'n': {'source': {'name': 'blobs'}}})}))
+  assert found['Negatives'] == negatives
+
+
+def test_updates_that_were_made_are_not_the_step_of_the_checkpoint(tmp_path):
+  """After early stopping it is an earlier one."""
+  found = dict(about.facts({'nat': of_facts([30], made=45)}))
+  assert found['Training'] == (
+      'Checkpoint of step 30; 45 of 50 updates made. Batches of 64.')
+  workdir = pathlib.Path(write_run(tmp_path / 'a', full=False))
+  assert reports.load_run(str(workdir))['made'] is None
+  assert 'updates made' not in about.facts({'nat': [reports.load_run(str(workdir))]})[
+      -2][1]
+  for step, made in ((30, 40), (90, 90)):  # the evaluation is of step 40
+    (workdir / 'metrics.jsonl').write_text(
+        json.dumps({'step': step, 'kind': 'train'}) + '\n')
+    assert reports.load_run(str(workdir))['made'] == made
 
 
 @pytest.mark.parametrize('weight, examples, trained, negatives', [
@@ -578,3 +624,15 @@ def test_corrupted_positives(tmp_path):
   assert 'corrupted_noise_1' not in rest
   with open(tmp_path / 'a' / 'report.csv') as file:
     assert 'corrupted_noise_1' in file.read()
+
+
+def test_a_background_prediction_has_no_probability_of_a_class(tmp_path):
+  """The probability that is saved is that of the likeliest class."""
+  sheet = {'image': np.zeros((2, 3, 3, 1), np.uint8), 'prediction': np.array([1, 2]),
+           'max_prob': np.array([0.75, 0.25])}
+  figure = pictures.sheets({'set': sheet}, ['ant', 'bee'])
+  assert [text.get_text() for text in figure.axes[0].texts] == ['bee\n0.750', 'none']
+  for background in (False, True):
+    run = reports.load_run(write_run(tmp_path / f'{background}', background=background))
+    *_, (_, _, note, _) = classifiers.figures({'nat': [run]})
+    assert ('background' in note) == background and 'its probability' in note

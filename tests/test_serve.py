@@ -25,6 +25,7 @@ from nat_jax import classifier, data, train
 from nat_jax.commands import serve as command
 from nat_jax.schema import presets
 from nat_jax.serving import Limits, api, app, batching, guards, similar
+from nat_jax.tasks.classify import rule
 
 SOURCE = toy.fake(0, num=120, classes=(0, 1, 2))
 HOME = 'http://localhost'
@@ -161,6 +162,25 @@ def test_none_of_these_below_the_threshold(clf):
     assert client.get('/health').json()['refused'] == 2
 
 
+@pytest.mark.parametrize('threshold', [0.0, 1.0])
+def test_thresholds_at_the_ends_are_answered(clf, threshold):
+  basis = clf.basis._replace(rule=rule.at_probability(threshold))
+  made = app.make_app(classifier.Classifier(clf.run, basis, clf.workdir))
+  with testclient.TestClient(made, HOME) as client:
+    found = post(client, png(data.load(SOURCE).image[0]))
+    assert found.status_code == 200
+    assert (found.json()['verdict'] == 'accepted') == (threshold == 0)
+
+
+def test_failures_of_the_server_are_counted(clf, monkeypatch):
+  monkeypatch.setattr(app.Service, 'decide', lambda *args: 1 / 0)
+  made = app.make_app(clf)
+  with testclient.TestClient(made, HOME, raise_server_exceptions=False) as client:
+    found = post(client, png(data.load(SOURCE).image[0]))
+    assert found.status_code == 500 and 'its log' in found.json()['error']
+    assert client.get('/health').json()['errors'] == {'500': 1}
+
+
 def test_names_of_classes_are_no_html(clf):
   run = clf.run._replace(class_names=('<script>alert(1)</script>', '"', '&'))
   odd = classifier.Classifier(run, clf.basis, clf.workdir)
@@ -176,6 +196,20 @@ def test_hardest_negatives_are_shown_with_their_probabilities(client, workdir):
       assert f'{100 * p:.1f} %' in text
   assert text.count('<li>') == 12
   assert '/hardest' in client.get('/').text
+
+
+def test_a_background_prediction_has_no_probability(clf, monkeypatch):
+  """The probability that is saved is that of the likeliest class."""
+  monkeypatch.setattr(command.results, 'read_arrays', lambda *args: {
+      'image': np.zeros((2, 6, 6, 1), np.uint8), 'prediction': np.array([3, 1]),
+      'max_prob': np.array([0.125, 0.75])})
+  found = command._hardest(clf)
+  made = app.make_app(clf, hardest=found)
+  assert [(one.name, one.probability) for one in found['three']] == [
+      ('none', None), ('pattern 1', 0.75)]
+  with testclient.TestClient(made, HOME) as client:
+    text = client.get('/hardest').text
+  assert '75.0 %' in text and '12.5 %' not in text
 
 
 def test_no_hardest_negatives_of_another_checkpoint(clf):

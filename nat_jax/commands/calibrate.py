@@ -255,6 +255,10 @@ def run(argv: Sequence[str] = ()) -> None:
   costs = (flags.COST_ERROR.value, flags.COST_REFUSAL.value)
   if (costs[0] is None) != (costs[1] is None):
     raise ValueError('--cost_error and --cost_refusal must be given together')
+  if costs[0] is None and flags.NEGATIVE_SHARE.present:
+    raise ValueError(
+        '--negative_share needs --cost_error and --cost_refusal; give both, or leave '
+        'it out')
   found = calibrate(
       workdir, flags.STEP.value, flags.ACCEPT.value, flags.SCORE.value,
       None if costs[0] is None

@@ -12,6 +12,7 @@ from nat_jax.classifier import Classifier
 from nat_jax.commands import predict
 from nat_jax.reports import tables
 from nat_jax.runtime import results
+from nat_jax.tasks.classify import inputs
 from nat_jax.tasks.classify.rule import NONE
 
 PATHS = ('path', 'workdir', 'classifier')  # arguments of sources
@@ -40,7 +41,7 @@ def text(clf: Classifier, promise: predict.Promise) -> str:
   config, (height, width, channels) = clf.run.config, clf.run.shape
   sections = {
       'Classes': ', '.join(clf.classes_.tolist()) + '.',
-      'Training': '\n'.join(f'- {line}' for line in _training(config)),
+      'Training': '\n'.join(f'- {line}' for line in _training(clf)),
       'Threshold': '\n'.join(_threshold(clf, promise)),
       'Figures': '\n'.join(_figures(clf)),
       'What it is not for': '\n'.join(f'- {line}' for line in NOT_FOR),
@@ -53,16 +54,20 @@ def text(clf: Classifier, promise: predict.Promise) -> str:
       *(f'## {title}\n\n{body.rstrip()}\n' for title, body in sections.items())])
 
 
-def _training(config) -> Iterator[str]:
-  settings = config['data']
+def _training(clf) -> Iterator[str]:
+  config, settings = clf.run.config, clf.run.config['data']
   yield f'positives: {_source(settings["positives"])}'
-  for name, entry in settings['negatives'].items():
+  # A plain classifier keeps those of the config, without using them.
+  used = inputs.uses_negatives(config)
+  for name, entry in settings['negatives'].items() if used else ():
     yield f'negatives "{name}": {_source(entry["source"])}'
-  if not settings['negatives']:
-    yield 'negatives: none'
+  if not used:
+    yield 'negatives: none in training'
+  elif not settings['negatives']:
+    yield f'negatives: what the trainer {config["trainer"]["name"]} makes of positives'
   yield (f'network {config["model"]["name"]}, loss {config["loss"]["name"]}, '
-         f'{config["steps"]:,} updates of {settings["batch_size"]} positives, '
-         f'seed {config["seed"]}')
+         f'checkpoint of step {clf.run.step:,} of at most {config["steps"]:,} updates '
+         f'of {settings["batch_size"]} positives, seed {config["seed"]}')
 
 
 def _source(spec: Mapping[str, Any]) -> str:

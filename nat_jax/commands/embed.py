@@ -57,8 +57,9 @@ def embed(backbone: str, images: Sequence[str], out: str) -> Embedded:
     out: file to write, .npz. An older one is replaced at the end.
 
   Raises:
-    ValueError: an argument that is not valid, a backbone that cannot be built, or no
-      picture that can be read. Nothing is written.
+    ValueError: an argument that is not valid, a backbone that cannot be built, no
+      picture that can be read, or a picture that is named as of two classes. Nothing is
+      written.
   """
   spec = backbones.parse(backbone)
   _check_out(out)
@@ -112,7 +113,7 @@ class _Read(NamedTuple):
 
 def _batches(images, spec) -> Iterator[list[_Read]]:
   """Yields lists of `BATCH` pictures."""
-  named, again = itertools.tee(_with_classes(images))
+  named = _with_classes(images)
   with warnings.catch_warnings():
     # Pillow warns, without naming the file, of large pictures and of damaged tags in
     # pictures that it nevertheless reads.
@@ -120,14 +121,35 @@ def _batches(images, spec) -> Iterator[list[_Read]]:
     decoded = data.decode_each(
         (path for path, *_ in named), backbones.decoded_size(spec), ahead=2 * BATCH)
     found = (_Read(as_text(path), name, part, pixels)
-             for (path, name, part), (_, pixels) in zip(again, decoded, strict=True))
+             for (path, name, part), (_, pixels) in zip(named, decoded, strict=True))
     while batch := list(itertools.islice(found, BATCH)):
       yield batch
 
 
-def _with_classes(images) -> Iterator[tuple[str, str, str]]:
-  """Yields (path, class or '', part or '') of all pictures that are named."""
+def _with_classes(images) -> list[tuple[str, str, str]]:
+  """(path, class or '', part or '') of all pictures that are named, each one once.
+
+  Raises:
+    ValueError: a picture is named twice, with different classes or parts.
+  """
+  found: dict[str, tuple[str, str, str]] = {}
+  for one in _named(images):
+    path, *about = one
+    _, *before = found.setdefault(os.path.abspath(path), one)
+    if about != before:
+      first, second = (f'class {name or "none"!r}' + f', part {part!r}' * bool(part)
+                       for name, part in (before, about))
+      raise ValueError(
+          f'expected each picture to be of one class, got {as_text(path)} twice: '
+          f'{first}, and {second}; name it once, by leaving out one of --images')
+  return list(found.values())
+
+
+def _named(images) -> Iterator[tuple[str, str, str]]:
+  """Yields (path, class or '', part or '') of all pictures, as often as named."""
   for one in images:
+    if not os.path.exists(one):
+      one = os.path.expanduser(one)
     folder = os.path.isdir(one)
     part_of = {name: part for part, name in presets.part_folders(one).items()}
     for path in picture_paths.find([one]):

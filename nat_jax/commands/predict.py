@@ -148,7 +148,7 @@ def predict(
       'folder': _folder(images), 'step': clf.run.step, 'crc32': clf.run.crc32,
       **promise.rule._asdict(), 'top': top, 'classes': names}
   with predictions.open_rows(out, settings) as rows:
-    chosen = Chosen(promise.rule) if sheet else None
+    chosen = Chosen() if sheet else None
     if rows.resumed:
       print(f'{out}: {rows.resumed:,} rows of an interrupted prediction are kept',
             flush=True)
@@ -378,22 +378,22 @@ def _line(row):
 
 
 class Chosen:
-  """The pictures of a sheet: those that are refused or accepted by the least margin,
-  and those that are accepted by the largest."""
+  """The pictures of a sheet: the accepted ones with the highest and with the lowest
+  scores, and the refused ones with the highest."""
 
-  def __init__(self, chosen_rule: rule.Rule):
-    self.threshold = chosen_rule.threshold
+  def __init__(self):
+    """Starts without pictures."""
     self.kept: dict[str, tuple[np.ndarray, ...]] = {}
 
   def add(self, pixels: Sequence[np.ndarray], decided: rule.Decisions) -> None:
     """Keeps those of a batch that belong on the sheet."""
-    margin = decided.score - self.threshold
-    rows, likeliest = np.arange(len(margin)), decided.order[:, 0]
+    score = decided.score
+    rows, likeliest = np.arange(len(score)), decided.order[:, 0]
     probability = decided.probability[rows, likeliest]
     for name, among, rank in (
-        ('accepted, most certain', decided.accepted, -margin),
-        ('accepted, least certain', decided.accepted, margin),
-        (f'{NONE}, nearest to the threshold', ~decided.accepted, -margin)):
+        ('accepted, most certain', decided.accepted, -score),
+        ('accepted, least certain', decided.accepted, score),
+        (f'{NONE}, nearest to the threshold', ~decided.accepted, -score)):
       new = rank, np.stack(pixels), likeliest, probability
       new = [values[among] for values in new]
       if name in self.kept:

@@ -123,13 +123,16 @@ def _hardest(clf: Classifier):
         clf.workdir, f'{results.MISTAKES}/{name}', clf.run.step, MISTAKE)
     if arrays and len(arrays['image']):
       found[name] = [
-          Hard(image, _class_name(clf, int(k)), float(p)) for image, k, p in zip(
+          Hard(image, *_class(clf, int(k), float(p))) for image, k, p in zip(
               *(arrays[key][:HARDEST] for key in MISTAKE), strict=True)]
   return found
 
 
-def _class_name(clf, k):
-  return str(clf.classes_[k]) if k < len(clf.classes_) else 'background'
+def _class(clf, k, probability):
+  """(name, probability) of prediction k; `probability` is of the likeliest class, and
+  not of a background output."""
+  return ((str(clf.classes_[k]), probability) if k < len(clf.classes_)
+          else ('none', None))
 
 
 def _warm_up(clf, search):

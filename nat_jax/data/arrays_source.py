@@ -62,7 +62,8 @@ def arrays(
     split: 'all', or the name of a part in the file's `split`; slices of these
       ('all[:80%]', 'train[80%:]') are taken of each class, as in the source 'folder';
       several are joined by +.
-    classes: the classes to keep, by number; None: all.
+    classes: the classes to keep, by number; None: all. Labels that are numbers without
+      `names` are numbered from 0, in their order.
     rows: 'labelled'; 'unlabelled', which are one class; or 'all', where the unlabelled
       are a class of their own.
     keep_constant: whether vectors may have columns that are constant in the file.

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nat_jax import losses
 from nat_jax.names import listed
 from nat_jax.reports.frames import part_of
 from nat_jax.schema import PARTS
@@ -67,12 +68,21 @@ def _data(run):
   found = {POSITIVES: text + _number(counts.get('positives'), of)}
   if config.get('trainer', {}).get('fake_weight'):  # with few labels
     return found | {NEGATIVES: 'images of the generator'}
-  if not settings.get('negatives') or counts and not counts['negatives']:
+  if (not settings.get('negatives') or counts and not counts['negatives']
+      or not _uses_negatives(run)):
     return found | {NEGATIVES: 'none in training'}
   return found | {NEGATIVES: '; '.join(
       f'{name}: {source_text(entry["source"])}'
       f'{_number(counts.get("negatives", {}).get(name), " images")}'
       for name, entry in settings['negatives'].items())}
+
+
+def _uses_negatives(run):
+  """Whether a loss uses negatives: a plain classifier keeps those of its config."""
+  loss = run['config'].get('loss', {})
+  if loss.get('name') not in losses.OBJECTIVES:  # that of a GAN
+    return True
+  return losses.make_objective(loss, max(2, run['num_classes'])).uses_negatives
 
 
 def source_text(spec: Mapping[str, Any]) -> str:
@@ -108,12 +118,24 @@ def _classes(run):
 
 
 def _updates(runs) -> str:
-  """'40 of 50 updates. Batches of 64'; of several seeds '30 to 40 of 50 updates'."""
-  config, steps = runs[0]['config'], [run['step'] for run in runs]
-  text = ' to '.join(f'{step:,}' for step in sorted({min(steps), max(steps)}))
-  text += f' of {config["steps"]:,} updates' if config.get('steps') else ' updates'
+  """'Checkpoint of step 40; 45 of 50 updates made. Batches of 64'.
+
+  Of several seeds 'Checkpoints of steps 30 to 40'. The updates that were made are left
+  out where they are not known.
+  """
+  config, made = runs[0]['config'], [run['made'] for run in runs]
+  steps = _range([run['step'] for run in runs])
+  text = (f'Checkpoints of steps {steps}' if ' to ' in steps
+          else f'Checkpoint of step {steps}')
+  if None not in made:
+    most = f' of {config["steps"]:,}' if config.get('steps') else ''
+    text += f'; {_range(made)}{most} updates made'
   batch = config.get('data', {}).get('batch_size') or config.get('batch_size')
   return f'{text}. Batches of {batch}' if batch else text
+
+
+def _range(numbers):
+  return ' to '.join(f'{n:,}' for n in sorted({min(numbers), max(numbers)}))
 
 
 def _durations(groups) -> Iterable[str]:

@@ -21,6 +21,7 @@ THRESHOLDS = tuple(map(str, metrics.THRESHOLDS))
 COLUMNS = ('group', 'run', 'variant', 'seed', 'eval', 'type', 'part', 'positive',
            'seen', 'metric', 'threshold', 'value', 'low', 'high', 'n', 'paper')
 OF_SAMPLES = (results.SAMPLES, 'quick', 'sheet')  # types of evaluations of a GAN
+OF_POSITIVES = ('par', 'fpr95_ood_positive')  # of negative sets: shares of positives
 ABOUT = ('type', 'part', 'positive', 'seen_in_training', 'n', 'corruption',
          'strength')  # no metrics
 
@@ -36,7 +37,8 @@ def frame(groups: Groups) -> 'pandas.DataFrame':
   Returns:
     A data frame with a row for each number, in the order of eval.json. Columns:
     `group` (the label), `run`, `variant`, `seed`; of the evaluation set `eval` (its
-    name), `type`, `part`, `positive`, `seen` (in training) and `n`; `metric`;
+    name), `type`, `part`, `positive`, `seen` (in training) and `n`, the number of
+    images that the metric is of (of positives for `OF_POSITIVES`); `metric`;
     `threshold` (t as a string, or the index of a metric with a value per class or seed,
     or ''); `value`; `low` and `high`, the interval over the images of the set; `paper`,
     the value that the paper printed. Missing values are NaN.
@@ -52,13 +54,14 @@ def frame(groups: Groups) -> 'pandas.DataFrame':
 
 def _rows(label, run) -> Iterator[tuple]:
   for name, figures in run['evals'].items():
-    seen, n = figures.get('seen_in_training'), figures.get('n')
-    part = part_of(name, figures)
+    seen, part = figures.get('seen_in_training'), part_of(name, figures)
     about = (label, run['label'], run['variant'], run['seed'], name,
              type_of(name, figures), part, is_positive(figures) if part else None, seen)
     for metric, value in figures.items():
       if metric in ABOUT or metric.endswith('_interval'):
         continue
+      n = (_num_positives(run, part) if metric in OF_POSITIVES
+           and not is_positive(figures) else figures.get('n'))
       interval = figures.get(f'{metric}_interval')
       if isinstance(value, list):
         value = dict(enumerate(value))
@@ -66,6 +69,14 @@ def _rows(label, run) -> Iterator[tuple]:
         bounds = interval.get(t) if isinstance(interval, Mapping) else interval
         published = paper.published(run['name'], run['variant'], name, metric, t)
         yield (*about, metric, str(t), number, *(bounds or (None, None)), n, published)
+
+
+def _num_positives(run, part):
+  """The number of positives that negative sets of a part are compared with, or None."""
+  names = set_names([run['evals']], part)[0]
+  if run['reference'] in names:
+    names = [run['reference']]
+  return run['evals'][names[0]].get('n') if len(names) == 1 else None
 
 
 def part_of(name: str, figures: Mapping[str, Any]) -> str:

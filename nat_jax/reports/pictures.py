@@ -50,15 +50,17 @@ def sheets(
 
   Args:
     groups: title -> 'image' uint8 [n, h, w, 1 or 3], 'prediction' int [n] and
-      'max_prob' [n], n at least 1.
-    class_names: of the classes; other predictions are called 'none'.
+      'max_prob' [n], the probability of the likeliest class, n at least 1.
+    class_names: of the classes; other predictions, such as a background output, are
+      called 'none' and have no probability.
 
   Returns:
     A matplotlib figure.
   """
   def text(label, probability):
-    name = class_names[label] if label < len(class_names) else 'none'
-    return f'{name[:12]}\n{probability:.3f}'
+    if label >= len(class_names):
+      return 'none'
+    return f'{class_names[label][:12]}\n{probability:.3f}'
 
   return captioned({title: (sheet['image'], [
       text(int(label), probability) for label, probability in zip(

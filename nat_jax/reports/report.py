@@ -44,7 +44,8 @@ def load_run(workdir: str) -> Run:
     'evaluation': the content of eval.json,
     'history': {'train': [(step, record)], 'eval': [(step, evals)]},
     'sessions': for each process that trained the run, what it recorded of itself:
-      'command', 'devices', 'examples' and, unless it was killed, 'seconds'.
+      'command', 'devices', 'examples' and, unless it was killed, 'seconds',
+    'made': number of updates, by the last record of metrics.jsonl; None: not known.
 
   Raises:
     ValueError: there is no eval.json, or a file cannot be read.
@@ -80,6 +81,7 @@ def load_run(workdir: str) -> Run:
       'evaluation': evaluation,
       'history': _history(records, informative),
       'sessions': _sessions(records),
+      'made': max(records[-1]['step'], evaluation['step']) if records else None,
   }
 
 

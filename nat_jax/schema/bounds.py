@@ -170,7 +170,7 @@ BOUNDS: dict[str, Bound] = {
     'num_generators': whole('[1, 1000]'),
     'freeze_after': PERIOD,
     'hidden': whole('[0, 65536]'),
-    'data.outliers': listed(whole('[0, 1e9]'), most=100_000),
+    'data.outliers': listed(either(whole('[0, 1e9]'), TEXT), most=100_000),
     'data.low': listed(number('[-1e30, 1e30]'), most=65536),
     'data.high': listed(number('[-1e30, 1e30]'), most=65536),
     'neighbours': COUNT,

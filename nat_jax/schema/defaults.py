@@ -122,7 +122,8 @@ GAN: dict[str, Any] = dict(
     schedule={'name': 'linear', 'learning_rate': 4e-4, 'over': 0},
     disc_schedule={},  # of the discriminator; {}: `schedule`
     grad_clip=0.0,
-    ema_decay=0.0,  # moving average of the generator, used for samples; 0: none
+    # Moving average of the generator, used for samples; lower at first; 0: none.
+    ema_decay=0.0,
     data=dict(
         positives={'name': 'digits'},
         negatives={},
@@ -215,7 +216,8 @@ OUTLIERS: dict[str, Any] = dict(  # detectors of outliers among vectors: GAAL
     disc_schedule={'name': 'constant', 'learning_rate': 0.01},  # of the discriminator
     data=dict(
         examples={'name': 'breast_cancer', 'outliers': 10},  # a source of vectors
-        # The classes that are outliers, for the metrics only; (): not known.
+        # The classes that are outliers, by number or name, for the metrics only; ():
+        # not known.
         outliers=(1,),
         # Per column, what is scaled to 0 and to 1; (): the smallest and the largest
         # value of the training examples.

@@ -91,8 +91,9 @@ def corrupted(source: Mapping[str, Any], num: int = 500) -> dict[str, dict[str, 
   They are evaluated at the end of the run: accuracy, and the share that is accepted.
 
   Args:
-    source: of positives of part 'test', as that of the set `reference`, which is then
-      loaded once.
+    source: of positives of part 'test': the dict of the set `reference`. It is then
+      loaded once, and in the config the entries share it with this set, so that
+      --config.evals.test.source.path=PATH changes all of them.
     num: number of images, a random sample; 0: all.
 
   Returns:

@@ -24,6 +24,7 @@ def openapi(classes: Sequence[str], limits: guards.Limits) -> dict[str, Any]:
       '413': f'more than {limits.max_bytes} bytes or {limits.max_pixels} pixels',
       '415': f'no picture, as {", ".join(guards.FORMATS)}',
       '429': f'more than {limits.rate:g} pictures per second',
+      '500': 'the server failed; its log has the reason',
       '503': 'too many pictures are waiting'}
   picture = {'schema': {'type': 'string', 'format': 'binary'}}
   return {

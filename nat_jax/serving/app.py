@@ -56,13 +56,13 @@ class Hard(NamedTuple):
 
   Attributes:
     image: uint8 [h, w, c].
-    name: of its class for the classifier.
-    probability: of this class.
+    name: of its class for the classifier, or 'none'.
+    probability: of this class; None for 'none'.
   """
 
   image: np.ndarray
   name: str
-  probability: float
+  probability: float | None
 
 
 class Answer(NamedTuple):
@@ -134,7 +134,7 @@ def make_app(
       middleware=[
           Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
           Middleware(guards.BodyLimit, max_bytes=limits.max_bytes)],
-      exception_handlers={HTTPException: service.failed},
+      exception_handlers={HTTPException: service.failed, Exception: service.broken},
       lifespan=lifespan)
 
 
@@ -262,6 +262,13 @@ class Service:
       return self._html(error.status_code, error.headers, error=error.detail)
     return JSONResponse({'error': error.detail}, error.status_code,
                         {**HEADERS, **(error.headers or {})})
+
+  async def broken(self, request: Request, error: Exception):
+    """The answer where the program fails; Starlette then raises the error again, so
+    that it is logged."""
+    del error
+    return await self.failed(request, HTTPException(
+        500, 'the server failed at this request; its log has the reason'))
 
   def _html(self, status=200, headers=None, **shown):
     nonce, basis = secrets.token_urlsafe(16), self.clf.basis

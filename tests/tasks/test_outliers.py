@@ -22,7 +22,7 @@ from nat_jax.schema import presets
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import generated, outliers
 from nat_jax.tasks.outliers import detector as detector_lib
-from nat_jax.tasks.outliers import step
+from nat_jax.tasks.outliers import evaluate, step
 
 ROOT = pathlib.Path(__file__).parents[2]
 D, N = 3, 14
@@ -361,8 +361,11 @@ fake = functools.partial(dict, make_config().data.to_dict())
 
 @pytest.mark.parametrize('changes, named', [
     (dict(data=fake(examples={'name': 'digits'})), r'digits.*pictures.*\[8, 8, 1\]'),
-    (dict(data=fake(outliers=(5,))), r'data.outliers=\[5\].*\[0, 1\]'),
-    (dict(data=fake(outliers=(0, 1))), r'data.outliers=\[0, 1\].*not all'),
+    (dict(data=fake(outliers=(5,))),
+     r'data.outliers=\[5\].*\[0, 1\].*benign, malignant.*chooses none of them'),
+    (dict(data=fake(outliers=(0, 1))),
+     r'data.outliers=\[0, 1\].*not all.*chooses benign, malignant'),
+    (dict(data=fake(outliers=('malign',))), "'malign' .*malignant"),
     (dict(data=fake(low=(0.0,), high=(1.0,)), hidden=3),
      'data.low.*each of the 30 columns.*got 1'),
     (dict(data=fake(low=(0.0,) * 30, high=(1.0,) * 2), hidden=3), 'data.high.*got 2'),
@@ -378,6 +381,31 @@ def test_mistakes(changes, named, tmp_path):
   with pytest.raises(ValueError, match=named):
     train.train(make_config(**changes), str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('label, chosen, found', [
+    ([1, 2, 3], (3,), [2]), ([1, 2, 3], ('1',), [0]), ([1, 2, 3], (3, '2'), [1, 2]),
+    ([1, 2, 3], (0,), [0]), ([0, 1, 2], (1,), [1]), (['a', 'b', 'c'], (1,), [1]),
+    (['a', 'b', 'c'], ('c',), [2]),
+    ([1, 2, 3], (1,), r"1 may mean .* label 1.*number 1 .*label is 2.*'1' or '2'"),
+    ([1, 2, 3], ('0',), "class in data.outliers, '0'")])
+def test_outliers_are_named_by_the_labels_of_the_file(label, chosen, found, tmp_path):
+  np.savez(tmp_path / 'x.npz', vector=np.random.default_rng(0).normal(size=(30, 2)),
+           label=np.array(label * 10))
+  arrays = data.load({'name': 'arrays', 'path': f'{tmp_path}/x.npz', 'rows': 'all'})
+  settings = runs.resolve(make_config(data=fake(outliers=chosen)))['data']
+  if isinstance(found, str):
+    with pytest.raises(ValueError, match=found):
+      evaluate.outliers_of(arrays, settings)
+  else:
+    np.testing.assert_array_equal(
+        evaluate.outliers_of(arrays, settings), np.isin(arrays.label, found))
+
+
+def test_a_file_in_the_home_folder(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = toy.config_file('outliers.py')('mo:~/x.npz')
+  assert config.data.examples.path == '/home/me/x.npz'
 
 
 def test_rows_of_a_file_of_ones_own(tmp_path):

@@ -23,6 +23,7 @@ from nat_jax.runtime import parallel
 from nat_jax.task import GLOBAL
 from nat_jax.tasks import segment
 from nat_jax.tasks.segment import build, evaluate, step
+from nat_jax.tasks.segment import report as segmenters
 from nat_jax.tasks.segment.predict import palette
 
 K, SHAPE, RATE = 4, (6, 5, 3), 0.1
@@ -431,6 +432,18 @@ def test_a_verdict_says_what_is_known(found, headline, sentence):
   (said, sentences), = segment.TASK.verdict({'nat': [run]})
   assert said.startswith(f'nat: {headline}') and said.endswith(' on test.')
   assert len(sentences) == 1 and sentence in sentences[0]
+
+
+def test_the_legend_has_the_colours_of_all_classes():
+  """A sheet shows 16 pictures."""
+  colours, names = palette(), [f'c{k}' for k in range(35)]
+  found = segmenters._legend(colours, names)
+  assert list(found) == [
+      'classes', 'classes, from number 16', 'classes, from number 32']
+  assert [shown for _, shown in found.values()] == [
+      names[:16], names[16:32], names[32:]]
+  np.testing.assert_array_equal(
+      np.concatenate([image for image, _ in found.values()])[:, 0, 0], colours[:35])
 
 
 def test_pictures_none_of_which_can_be_read(tmp_path):

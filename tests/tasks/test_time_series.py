@@ -26,6 +26,7 @@ from nat_jax.task import GLOBAL
 from nat_jax.tasks import time_series
 from nat_jax.tasks.time_series import anomalies, evaluate, inputs, score, step
 from nat_jax.tasks.time_series import figures as plots
+from nat_jax.tasks.time_series import report as report_lib
 
 L, C, LATENT, N = 6, 3, 2, 14
 
@@ -353,6 +354,32 @@ def test_a_figure_says_that_it_shows_a_part(whole, monkeypatch):
     assert (name, caption, note) == (
         'series', f'Test series and scores: toy, seed 0{part}', '')
     assert len(figure.axes[1].lines[0].get_xdata()) == most
+
+
+def test_a_figure_says_that_it_shows_some_of_the_sensors(monkeypatch):
+  monkeypatch.setattr(report_lib.results, 'read_arrays', lambda *args: {
+      'values': np.zeros((9, 15))})
+  monkeypatch.setattr(plots, 'series', lambda *args: 'drawn')
+  run = {'workdir': 'w', 'step': 6, 'seed': 0}
+  (_, caption, _, _), = time_series.TASK.figures({'toy': [run]})
+  assert caption == 'Test series and scores: toy, seed 0, the first 12 sensors'
+
+
+def test_a_verdict_says_what_false_alarms_are_shares_of():
+  config = {'measures': {'false_alarm_rate': 0.05}, 'data': {'negative_share': 0}}
+  run = {'config': config, 'evals': {'dr': {
+      'auroc': 0.9, 'f1': 0.5, 'false_alarms': 0.059, 'false_alarms_apart': 0.011}}}
+  (_, sentences), = time_series.TASK.verdict({'toy': [run]})
+  assert ('false alarms are 5.9 % of all normal time steps, and 1.1 % of the normal '
+          'time steps that are more than a window away from every anomaly.'
+          ) in sentences[0]
+
+
+def test_files_in_the_home_folder(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = toy.config_file('time_series.py')('nat:~/a.csv,~/b.csv')
+  assert [config.data[key].path for key in ('series', 'test')] == [
+      '/home/me/a.csv', '/home/me/b.csv']
 
 
 def test_the_scale_is_of_the_training_part():

@@ -367,6 +367,23 @@ def test_settings_of_the_authors_fit_published_files(tmp_path):
   assert state.nets['encoder'].params['Dense_0']['kernel'].shape == (2, 7, 1200)
 
 
+@pytest.mark.parametrize('alone, known', [(0.8, True), (0.3, False), (None, False)])
+def test_what_is_said_of_rows_that_are_not_recognised(alone, known):
+  """They are taken for seen classes, and not for other unseen ones, if it is known."""
+  figures = {'accuracy_unseen': 0.01, 'accuracy_seen': 0.9, 'harmonic_mean': 0.02}
+  figures |= {} if alone is None else {'accuracy_unseen_only': alone}
+  (_, sentences), = zero_shot.TASK.verdict({'toy': [{'evals': {
+      'discriminator': figures}}]})
+  text = ' '.join(sentences)
+  assert 'hardly ever recognised' in text and ('seen classes.' in text) == known
+
+
+def test_files_in_the_home_folder(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = toy.config_file('zero_shot.py')('official:~/cub')
+  assert (config.data.source.path, config.name) == ('/home/me/cub', 'cub')
+
+
 def test_every_variant_builds():
   get_config = toy.config_file('zero_shot.py')
   with pytest.raises(ValueError, match="'x'.*gdan, no_mismatch, cvae, official"):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from nat_jax import data, losses, metrics, schema
 from nat_jax.runtime import inference, results, writers
@@ -49,6 +50,7 @@ def make_evaluator(
         f'training images have {given.shape}; set size and mode of its source to match '
         'the training images')
   check_best(config, sets)
+  _warn_of_other_sources(config)
   predict = inference.make_predict(
       trainer.heads['logits'], mesh, config['eval_batch_size'])
   classes = config['num_classes']
@@ -71,6 +73,18 @@ def make_evaluator(
       periods(config, sets), run, save,
       functools.partial(summary, threshold=str(threshold)), _num_bytes(config, sets),
       brief, functools.partial(duplicates.write, config, workdir, given, sets))
+
+
+def _warn_of_other_sources(config):
+  """Warns of corrupted positives that are not those of the reference set."""
+  evals, reference = config['evals'], config['reference']
+  wrong = [name for name, spec in evals.items() if spec.get('type') == schema.CORRUPTION
+           and spec['source'] != evals[reference]['source']]
+  if wrong:
+    logging.warning(
+        'The %d sets of corrupted positives are pictures of another source than those '
+        'of %r, with which they are compared (the first is %r). Give them one source, '
+        'or leave the sets out.', len(wrong), reference, wrong[0])
 
 
 def periods(

@@ -12,7 +12,7 @@ from nat_jax import metrics
 from nat_jax.reports import claims, pictures
 from nat_jax.reports import figures as plots
 from nat_jax.reports.about import duration
-from nat_jax.reports.frames import THRESHOLDS, frame
+from nat_jax.reports.frames import OF_POSITIVES, THRESHOLDS, frame
 from nat_jax.reports.tables import (
     Table,
     arrange,
@@ -86,7 +86,8 @@ def _counts(found) -> dict[tuple, str]:
   text = {}
   for (group, name), rows in found.groupby(['group', 'eval']):
     seen = rows.seen.dropna()
-    text[group, name, 'n', ''] = counts_text(rows.n.dropna())
+    text[group, name, 'n', ''] = counts_text(
+        rows.n[~rows.metric.isin(OF_POSITIVES)].dropna())
     text[group, name, OVERLAP, ''] = counts_text(
         rows[rows.metric == OVERLAP].value.dropna())
     text[group, name, 'seen', ''] = '-' if seen.empty else (
@@ -206,5 +207,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
   for i, run in enumerate(runs):
     figure = pictures.mistakes(run)
     yield (f'mistakes_{i}', f'Most confidently mistaken negatives: {run["label"]}',
-           'Below each: the predicted class and its probability.' if figure else
+           'Below each: the predicted class and its probability; none: the prediction '
+           'is the background output.' if figure and run['evaluation'].get('background')
+           else 'Below each: the predicted class and its probability.' if figure else
            'Left out: the run has no mistakes/*.npz.', figure)

@@ -24,6 +24,7 @@ NONE = inputs.NONE  # the answer for an image that is not accepted
 CALIBRATION = 'calibration.json'
 GIVEN, DEFAULT = 'given', 'default'  # besides CALIBRATION, where a rule is from
 MARGIN = 1e-5  # of a threshold, relative; more than scores differ by rounding
+LARGEST = float(np.finfo(np.float32).max)  # exports compute scores in float32
 NUMBERS = ('temperature', 'threshold', 'accept', 'confidence', 'n')
 
 
@@ -93,9 +94,13 @@ class Decisions(NamedTuple):
 
 
 def at_probability(threshold: float, temperature: float = 1.0) -> Rule:
-  """The rule that accepts maximum probabilities of at least `threshold`."""
-  return Rule(
-      selective.MAX_PROBABILITY, temperature, float(special.logit(threshold)))
+  """The rule that accepts maximum probabilities of at least `threshold`.
+
+  The log-odds of 0 and 1 are the largest numbers of float32 with their sign instead of
+  infinity, which JSON does not have: 0 accepts everything, and 1 nothing.
+  """
+  log_odds = np.clip(special.logit(threshold), -LARGEST, LARGEST)
+  return Rule(selective.MAX_PROBABILITY, temperature, float(log_odds))
 
 
 def probability(threshold: float) -> float:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from nat_jax import metrics
+from nat_jax import names as names_lib
 from nat_jax.runtime import files, inference, results
 from nat_jax.task import Evaluator, Inputs, Others, Trainer
 from nat_jax.tasks.outliers import step as steps
@@ -124,16 +125,46 @@ def outliers_of(arrays, settings: Mapping[str, Any]) -> np.ndarray:
     settings: `config['data']`.
 
   Raises:
-    ValueError: none or all are, although classes are named.
+    ValueError: none or all are, although classes are named; a name that no class has,
+      or a number that may mean two classes.
   """
-  found = np.isin(arrays.label, settings['outliers'])
-  if settings['outliers'] and not 0 < found.sum() < len(found):
+  named = list(settings['outliers'])
+  chosen = [_number(one, arrays.names) for one in named]
+  found = np.isin(arrays.label, chosen)
+  if named and not 0 < found.sum() < len(found):
     classes = np.unique(arrays.label).tolist()
     raise ValueError(
-        f'data.outliers={list(settings["outliers"])} must name some of the classes of '
-        f'the examples, {classes}, and not all of them; () if the outliers are not '
+        f'data.outliers={named} must name some of the classes of the examples, '
+        f'{classes} (names: {names_lib.listed(arrays.names) or "none"}), and not all '
+        f'of them; it chooses {_chosen(chosen, arrays)}; () if the outliers are not '
         'known')
   return found
+
+
+def _number(one, names):
+  """The number of the class that an element of `data.outliers` means.
+
+  Text is the name of a class. A number is that of a class, or else its name: labels of
+  a file are numbered from 0 in their order, and their names are as in the file.
+  """
+  if isinstance(one, str):
+    if one not in names:
+      raise ValueError(names_lib.unknown('class in data.outliers,', one, names))
+    return names.index(one)
+  named = names.index(str(one)) if str(one) in names else one
+  if named != one and one < len(names):
+    raise ValueError(
+        f'data.outliers: {one} may mean the class with the label {one}, or the class '
+        f'number {one} (from 0), whose label is {names[one]}; write the label as text, '
+        f'{str(one)!r} or {names[one]!r}')
+  return named
+
+
+def _chosen(numbers, arrays):
+  """The names of those of the numbers that are classes of the examples."""
+  present = [k for k in numbers if k in arrays.label]
+  return names_lib.listed(
+      [arrays.names[k] if arrays.names else k for k in present]) or 'none of them'
 
 
 def _write_csv(path, score, arrays):

@@ -124,8 +124,7 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
         for name in (first, SYNTHETIC))
     if shown is not None:
       if not sheets:
-        num = run['num_classes']
-        sheets['classes'] = colours[:num].reshape(num, 1, 1, 3), _names(run)
+        sheets |= _legend(colours, _names(run))
         sheets[f'pictures of {first}'] = _sheet(shown['image'])
         sheets['masks (void: black)'] = _sheet(colours[shown['mask']])
       sheets[f'predicted by {label}'] = _sheet(colours[shown['prediction']])
@@ -137,6 +136,16 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
       ('synthetic', 'Synthetic pairs', made)):
     yield (name, caption, '' if found else 'Left out: no run has such pictures.',
            pictures.captioned(found) if found else None)
+
+
+def _legend(colours, names):
+  """The colours of all classes, as sheets with as many as one can show."""
+  most, found = pictures.SHEET_COLUMNS * pictures.SHEET_ROWS, {}
+  for first in range(0, len(names), most):
+    shown = names[first:first + most]
+    title = 'classes' + f', from number {first}' * bool(first)
+    found[title] = colours[first:first + len(shown)].reshape(-1, 1, 1, 3), shown
+  return found
 
 
 def _sheet(images: np.ndarray) -> tuple[np.ndarray, list[str]]:

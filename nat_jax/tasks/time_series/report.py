@@ -105,9 +105,9 @@ def verdict(groups: Groups) -> list[tuple[str, list[str]]]:
     sentences.append(
         f'At the threshold for false alarms in {percent(aim)} of normal time steps, '
         f'the F1 is {mean_text(values_of(runs, DR, "f1"), 3)} and false alarms are '
-        f'{percent(statistics.fmean(alarms))}'
-        + (f', {percent(statistics.fmean(apart))} of those more than a window away '
-           'from every anomaly.' if apart else '.'))
+        f'{percent(statistics.fmean(alarms))} of all normal time steps'
+        + (f', and {percent(statistics.fmean(apart))} of the normal time steps that '
+           'are more than a window away from every anomaly.' if apart else '.'))
     said.append((f'{label}: AUROC of the DR score {mean_text(values[DR], 3)}.',
                  [*sentences, _negatives(runs[0])]))
   return said
@@ -140,8 +140,11 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
     run = runs[0]
     arrays = results.read_arrays(run['workdir'], TEST, run['step'])
     note = '' if arrays else 'Left out: the run has no test series.'
-    part = (f', the first {plots.MOST_STEPS:,} time steps'
-            if arrays and len(arrays['values']) > plots.MOST_STEPS else '')
+    part = ''.join(
+        f', the first {most:,} {what}' for num, most, what in zip(
+            arrays['values'].shape if arrays else (),
+            (plots.MOST_STEPS, plots.MOST_SENSORS), ('time steps', 'sensors'),
+            strict=False) if num > most)
     yield (f'series-{label}' if len(groups) > 1 else 'series',
            f'Test series and scores: {label}, seed {run["seed"]}{part}', note,
            arrays and plots.series(arrays, run))
