@@ -24,10 +24,11 @@ trap 'exit 130' INT # Ctrl-C saves the current run and does not start the next o
 workdirs=() failed=()
 train() { # variant, seed, flags
   local workdir=$out/$1-$2
-  run python -m nat_jax.main --config "$config:$1$size" --workdir "$workdir" \
-    --config.seed="$2" "${@:3}"
-  # Not by exit status: a run that SIGTERM stopped exits with 0 but is not finished.
-  if [ "${DRY_RUN:-}" = 1 ] || [ -e "$workdir/eval.json" ]; then
+  # A run that SIGTERM stopped exits with 0 but is not finished; eval.json alone may be
+  # that of another config, which the run has refused to go on with.
+  if run python -m nat_jax.main --config "$config:$1$size" --workdir "$workdir" \
+    --config.seed="$2" "${@:3}" &&
+    { [ "${DRY_RUN:-}" = 1 ] || [ -e "$workdir/eval.json" ]; }; then
     workdirs+=("$workdir")
   else
     failed+=("$workdir")

@@ -27,4 +27,6 @@ export NAT_JAX_DISTRIBUTED=1
 
 run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 
+# srun does not inherit it from the job since Slurm 22.05.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 run srun --kill-on-bad-exit=1 "$@"

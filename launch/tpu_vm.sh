@@ -19,7 +19,9 @@ cd "$(dirname "$0")/.."
 run() { if [ "${DRY_RUN:-}" = 1 ]; then echo "$@"; else "$@"; fi; }
 
 if [ ! -x "$venv/bin/python" ]; then
-  run python3 -m venv "$venv"
+  # Not with the Python of the image, which is usually older than nat_jax needs.
+  run python3 -m pip install --quiet uv
+  run python3 -m uv venv --quiet --seed --python 3.12 "$venv"
 fi
 run "$venv/bin/pip" install --quiet -e '.[tpu,gcs]'
 export PATH="$venv/bin:$PATH" NAT_JAX_DISTRIBUTED=1

@@ -283,7 +283,9 @@ def _run_mode(argv):
       _end(f'error: out of memory ({reason}); lower one of the sizes that memory '
            'depends on: --config.data.batch_size, eval_batch_size, '
            'run.updates_per_call, measures.num_samples, measures.num_quick, --num, or '
-           'the width of the networks\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
+           'the width of the networks; or set --config.run.placement=streamed, if the '
+           'training images lie on the device\n'
+           '(NAT_JAX_TRACEBACK=1 shows the traceback)')
     if not isinstance(error, (*MISTAKES, train.Diverged)):
       raise
     _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows the traceback)')

@@ -297,11 +297,8 @@ def open_run(
   step_fn, source, items = feed.make_feed(config, inputs, trainer, mesh, periods)
   call_length = feed.make_call_length(
       config, periods, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
-  num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
-  workdirs.prepare(
-      workdir, config, overwrite,
-      (run['keep'] + 2) * num_bytes + evaluator.num_bytes + BESIDES
-      + config['steps'] // run['log_every'] * RECORD)
+  workdirs.prepare(workdir, config, overwrite, _bytes_needed(
+      config, workdir, [] if moved else steps, target, evaluator.num_bytes))
   processes.barrier('workdir')
   if not jax.process_index():
     unchanged.write(workdir, known)
@@ -317,6 +314,33 @@ def open_run(
   if found:
     return job, Course(state, found['step'], found.get('window', {}))
   return job, Course(initial_state(config, trainer, mesh, begin), 0, {})
+
+
+def _bytes_needed(config, workdir, saved, target, evaluation):
+  """Disk space, in bytes, that a run needs beside what is in its workdir.
+
+  Args:
+    saved: steps of its checkpoints.
+    target: the state, abstract.
+    evaluation: bytes of its evaluations.
+  """
+  if saved and _is_evaluated(config, workdir):
+    return 0
+  one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(target))
+  states = max(config['run']['keep'] + 2 - len(saved), 0)
+  return (states * one + evaluation + BESIDES
+          + config['steps'] // config['run']['log_every'] * RECORD)
+
+
+def _is_evaluated(config, workdir):
+  """Whether a run in a workdir is over, and eval.json is of its result."""
+  try:
+    found = results.read_evaluation(workdir)
+  except files.Unreadable:  # it is evaluated again
+    return False
+  return found is not None and found['step'] == (
+      runs.saved_result_step(workdir, config) if config.get('patience')
+      else config['steps'])
 
 
 def initial_state(

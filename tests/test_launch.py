@@ -34,7 +34,8 @@ def test_bash_reads_it_and_it_tells_its_use(script):
 def test_tpu_vm(tmp_path):
   lines = run('tpu_vm.sh', *COMMAND, DRY_RUN='1', VENV=f'{tmp_path}/venv').stdout
   assert lines.splitlines() == [
-      f'python3 -m venv {tmp_path}/venv',
+      'python3 -m pip install --quiet uv',
+      f'python3 -m uv venv --quiet --seed --python 3.12 {tmp_path}/venv',
       f'{tmp_path}/venv/bin/pip install --quiet -e .[tpu,gcs]',
       f'exec {" ".join(COMMAND)}']
   assert not (tmp_path / 'venv').exists()
@@ -44,6 +45,43 @@ def test_tpu_vm(tmp_path):
 def test_slurm():
   assert run('slurm.sh', *COMMAND, DRY_RUN='1').stdout.splitlines() == [
       f'srun --kill-on-bad-exit=1 {" ".join(COMMAND)}']
+
+
+def program(folder, name, code):
+  """A program of the name, which the first folder of PATH holds."""
+  path = folder / name
+  path.write_text(f'#!/usr/bin/env bash\n{code}\n')
+  path.chmod(0o755)
+  return f'{folder}:{os.environ["PATH"]}'
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('given, told', [
+    ({'SLURM_CPUS_PER_TASK': '8'}, '8'), ({}, '1')])
+def test_slurm_hands_the_cores_on(given, told, tmp_path):
+  path = program(tmp_path, 'srun', 'echo "$SRUN_CPUS_PER_TASK"')
+  assert run('slurm.sh', *COMMAND, PATH=path, **given).stdout == f'{told}\n'
+
+
+@pytest.mark.process
+def test_local_on_gpus(tmp_path):
+  """One of the given GPUs for each process, and none where JAX is to use CPUs."""
+  env = {'PATH': program(tmp_path, 'nvidia-smi', ':'), 'DRY_RUN': '1',
+         'JAX_PLATFORMS': '', 'DEVICES': '3'}
+  given = env | {'CUDA_VISIBLE_DEVICES': '4,5'}
+
+  def told(num, env):
+    ran = run('local.sh', str(num), 'train', **env)
+    return [line.partition(' ')[2] for line in ran.stdout.splitlines()]
+
+  assert told(2, given) == [f'CUDA_VISIBLE_DEVICES={k} train' for k in (4, 5)]
+  assert told(1, given | {'JAX_PLATFORMS': 'cpu'}) == [
+      'JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=3 train']
+  refused = run('local.sh', '3', 'train', **given)
+  assert refused.returncode == 2 and refused.stdout == ''
+  assert 'expected at most 2 processes' in refused.stderr and '=4,5' in refused.stderr
+  if 'CUDA_VISIBLE_DEVICES' not in os.environ:
+    assert told(2, env) == [f'CUDA_VISIBLE_DEVICES={k} train' for k in (0, 1)]
 
 
 @pytest.mark.process

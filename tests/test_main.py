@@ -254,6 +254,7 @@ def test_lack_of_memory_is_told_in_a_sentence(error, told, folder, monkeypatch):
   if told:
     assert caught.value.code.startswith('error: ')
     assert '--config.data.batch_size' in caught.value.code
+    assert '--config.run.placement=streamed' in caught.value.code
 
 
 @pytest.mark.parametrize('number, wanted, status', [

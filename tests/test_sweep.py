@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from nat_jax.commands import jobs, pool, sweep
+from nat_jax.data import tfds_source
 from nat_jax.runtime import checkpoint
 
 # `lazy` needs a folder of pictures beside the file, which the checks do not look into.
@@ -71,6 +72,7 @@ def run(folder, out, *args):
 
 def test_dry_run_lists_jobs_and_report(tmp_path, monkeypatch, capsys):
   """A workdir for each config and seed, the changes with each, a report at the end."""
+  monkeypatch.setattr(sweep.prepare, 'check', lambda configs: list(configs))
   monkeypatch.chdir(toy.ROOT)
   for folder in ('pets/cat', 'pets/dog', 'others'):
     (tmp_path / folder).mkdir(parents=True)
@@ -145,6 +147,11 @@ def test_accelerators_are_left_to_the_runs(tmp_path):
     (['{}/toy.py', '--jobs=1000'], r'--jobs.*CPU cores.*1000'),
     (['{}/toy.py', '--distributed'], 'NAT_JAX_DISTRIBUTED'),
     (['{}/toy.py', '--on=skypilot'], 'bucket.*gs://.*/out'),
+    (['{}/toy.py', '--submit=--qos low'], '--on=here has no --submit'),
+    (['{}/toy.py', '--on=skypilot', '--jobs=2'], '--on=skypilot has no --jobs'),
+    (['{}/toy.py', '--on=slurm', '--overwrite'],
+     '--on=slurm has no --overwrite.*another --workdir'),
+    (['{}/toy.py', '--on=skypilot', '--overwrite'], '--on=skypilot has no --overwrite'),
     (['{}/toy.py', '--workdir=gs://a/b'], 'local --workdir.*gs://a/b.*--on=skypilot'),
     (['{}/toy.py', 'configs/gan/digits.py:nat3'], r'one task.*classify.*\(gan\)'),
 ])
@@ -210,6 +217,29 @@ def test_a_done_run_of_another_config_is_trained_again(config, tmp_path, monkeyp
     toy.run_main(monkeypatch, *args, '--config.num_classes=3')
   toy.flags.FLAGS['overwrite'].unparse()
   assert states == ['done', 'waiting']
+
+
+@pytest.mark.parametrize('place', ['here', 'slurm'])
+def test_a_dry_run_looks_for_the_data(place, tmp_path, monkeypatch, capsys, caplog):
+  """Nodes of Slurm may have what this machine does not."""
+  monkeypatch.chdir(toy.ROOT)
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(tfds_source, 'prepared_root', lambda: str(tmp_path))
+  monkeypatch.setattr(tfds_source, '_open', missing)
+  args = ['--mode=sweep', f'--on={place}', '--workdir', f'{tmp_path}/out', '--dry_run',
+          'configs/nat/svhn.py:nat_small']
+  if place == 'here':
+    with pytest.raises(SystemExit, match='svhn_cropped(.|\n)*--mode=prepare'):
+      toy.run_main(monkeypatch, *args)
+    assert capsys.readouterr().out == ''
+  else:
+    toy.run_main(monkeypatch, *args)
+    assert capsys.readouterr().out.startswith('#!')
+    assert 'On this machine these data sets are neither' in caplog.text
+
+
+def missing(*args):
+  raise tfds_source.NotPrepared('missing')
 
 
 # ---- on this machine ----------------------------------------------------------------
@@ -321,6 +351,55 @@ if workdir.name == 'toy-1':
   assert f'failed {tmp_path}/toy-1: error: no luck' in out
   assert '4 running' not in out and '2 running' in out
   assert (tmp_path / 'toy-0.log').read_text().startswith(f'$ {sys.executable} -c ')
+
+
+@pytest.mark.process
+def test_a_failed_run_has_not_the_results_of_the_one_before(config, tmp_path, pretend):
+  """With --overwrite it fails before it moves that run aside."""
+  job, = jobs.list_jobs([config], ['0'], str(tmp_path), [jobs.OVERWRITE])
+  saved = sweep.schema.plain(job.config) | {'num_classes': 3}
+  for name, found in (('config', saved), ('eval', {'step': 4, 'evals': {}})):
+    pathlib.Path(job.workdir).mkdir(exist_ok=True)
+    (pathlib.Path(job.workdir) / f'{name}.json').write_text(json.dumps(found))
+  pretend('import sys; sys.exit("error: no luck")')
+  one = pool.Run(job)
+  assert pool.run_all([one], [pool.Slot()]) == 0
+  assert (one.state, one.reason) == ('failed', 'error: no luck')
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('code, reason', [
+    ('print("step 2/4"); os.kill(os.getpid(), 9)',
+     'it was killed by SIGKILL, as for lack of memory'),
+    ('os.abort()', 'it was killed by SIGABRT'),
+    ('sys.exit(7)', 'it ended with status 7'),
+    ('sys.exit("KeyError: x")', 'KeyError: x')])
+def test_the_reason_is_that_of_the_last_attempt(
+    code, reason, config, tmp_path, pretend):
+  runs = make_runs(config, tmp_path, '0')
+  pathlib.Path(pool.log_of(runs[0].job)).write_text(
+      '$ python -m nat_jax.main\nerror: no luck\n')
+  pretend(f'import os, sys; sys.stdout.flush(); {code}')
+  pool.run_all(runs, [pool.Slot()])
+  assert runs[0].reason == reason
+
+
+@pytest.mark.process
+def test_a_run_goes_on_from_its_checkpoint(config, tmp_path, pretend):
+  """Later records, which it drops, are no progress; nor are those of another run."""
+  pretend('pass')
+  for flags_of_all, first in (((), 0.5), ((jobs.OVERWRITE,), 0.5),
+                              ((jobs.OVERWRITE, 'other'), 0.0)):
+    job, = jobs.list_jobs([config], ['0'], str(tmp_path), flags_of_all)
+    workdir = pathlib.Path(job.workdir)
+    (workdir / 'checkpoints' / '2').mkdir(parents=True, exist_ok=True)
+    (workdir / 'metrics.jsonl').write_text('{"step": 3, "kind": "train"}\n')
+    if 'other' in flags_of_all:
+      (workdir / 'config.json').write_text(json.dumps(
+          sweep.schema.plain(job.config) | {'num_classes': 3}))
+    one = pool.Run(job)
+    pool.run_all([one], [pool.Slot()])
+    assert one.first == first
 
 
 PATIENT = '''
@@ -465,6 +544,8 @@ SCRIPT = """\
 #SBATCH --requeue
 #SBATCH --output={out}/slurm-%A_%a.log
 set -euo pipefail
+# srun does not inherit it from the job since Slurm 22.05.
+export SRUN_CPUS_PER_TASK=${{SLURM_CPUS_PER_TASK:-1}}
 run() {{ srun --kill-on-bad-exit=1 {python} "$@"; }}
 case $SLURM_ARRAY_TASK_ID in
   0) run -m nat_jax.main --config {config} --workdir {out}/toy-0 --config.seed=0 \
@@ -564,7 +645,8 @@ def test_slurm_submission(config, tmp_path, monkeypatch, capsys):
       out=out, config=config, python=sys.executable)
 
   # What the script runs, with an srun that tells its arguments.
-  path = program(tmp_path, 'srun', 'echo "${JAX_PLATFORMS:-} $@"')
+  path = program(
+      tmp_path, 'srun', 'echo "$SRUN_CPUS_PER_TASK ${JAX_PLATFORMS:-} $@"')
   (out / 'toy-1').mkdir()
   (out / 'toy-1' / 'eval.json').touch()
   environ = {k: v for k, v in os.environ.items() if k != 'JAX_PLATFORMS'}
@@ -572,13 +654,14 @@ def test_slurm_submission(config, tmp_path, monkeypatch, capsys):
   def started(number):
     ran = subprocess.run(
         ['bash', tmp_path / 'script'], text=True, capture_output=True, check=True,
-        env=environ | {'PATH': path, 'SLURM_ARRAY_TASK_ID': str(number)})
+        env=environ | {'PATH': path, 'SLURM_ARRAY_TASK_ID': str(number),
+                       'SLURM_CPUS_PER_TASK': '8'})
     return ran.stdout
 
   before = f' --kill-on-bad-exit=1 {sys.executable} -m nat_jax.main'
-  assert started(1) == (f'{before} --config {config} --workdir {out}/toy-1 '
+  assert started(1) == (f'8 {before} --config {config} --workdir {out}/toy-1 '
                         '--config.seed=1 --config.compare_with=\n')
-  assert started(2) == f'cpu{before} --mode=report --workdir {out} {out}/toy-1\n'
+  assert started(2) == f'8 cpu{before} --mode=report --workdir {out} {out}/toy-1\n'
 
   program(tmp_path, 'sbatch', 'echo "invalid partition" >&2; exit 1')
   with pytest.raises(SystemExit, match='error: sbatch .* failed: invalid partition'):

@@ -198,6 +198,34 @@ def test_unknown_variant():
 
 
 @pytest.mark.process
+def test_launch_script_reports_on_runs_that_have_ended_well(tmp_path):
+  """A run that fails may have the results of another config in its workdir."""
+  (tmp_path / 'python').write_text("""#!/usr/bin/env bash
+case "$*" in
+  *--mode=report*) echo "report ${*:6}" ;;
+  *teacher_nat-0*) exit 1 ;;
+  *student_alone-0*) exit 0 ;; # as after SIGTERM
+  *) mkdir -p "$6" && touch "$6/eval.json" ;;
+esac
+""")
+  (tmp_path / 'python').chmod(0o755)
+  out = tmp_path / 'out'
+  for name in ('teacher_nat-0', 'teacher_baseline-0'):
+    (out / name).mkdir(parents=True)
+    (out / name / 'eval.json').touch()
+  ran = subprocess.run(
+      ['bash', str(toy.ROOT / 'launch' / 'attention_transfer.sh'), str(out), '0',
+       'configs/at/digits.py'],
+      env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+      capture_output=True, text=True)
+  assert ran.stdout == (
+      f'report {out}/teacher_baseline-0 {out}/student_baseline-0\n')
+  assert ran.returncode == 1
+  assert ran.stderr.endswith(
+      f'failed: {out}/teacher_nat-0 {out}/student_nat-0 {out}/student_alone-0\n')
+
+
+@pytest.mark.process
 def test_launch_script_trains_teachers_before_students():
   script = str(toy.ROOT / 'launch' / 'attention_transfer.sh')
   subprocess.run(['bash', '-n', script], check=True)

@@ -417,6 +417,32 @@ def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
       if '"train"' in line)
 
 
+def test_a_run_goes_on_where_there_is_room_for_the_rest(done, monkeypatch, tmp_path):
+  """Checkpoints that are there need no more room, and a finished run needs none."""
+  asked = []
+
+  def prepare(workdir, config, overwrite, num_bytes):
+    asked.append(num_bytes)
+    raise ValueError('looked')
+
+  monkeypatch.setattr(workdirs, 'prepare', prepare)
+
+  def look(name, config, **kwargs):
+    with pytest.raises(ValueError, match='looked'):
+      train.train(config, str(tmp_path / name), **kwargs)
+    return asked[-1]
+
+  config = make_config()
+  new = look('new', config)
+  shutil.copytree(done, tmp_path / 'run')
+  assert look('run', config) == 0
+  assert look('run', make_config(seed=1), overwrite=True) == new
+  (tmp_path / 'run' / 'eval.json').unlink()
+  size = sum(np.asarray(x).nbytes for x in toy.final_state(done))
+  saved = len(checkpoint.list_steps(done))
+  assert saved and new - look('run', config) == saved * size
+
+
 def test_disk_that_is_full_when_it_is_evaluated(tmp_path, monkeypatch):
   """The scores cannot be written: none of them is, and the last step is saved."""
   def full(*args):

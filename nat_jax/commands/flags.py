@@ -25,7 +25,8 @@ STEP = flags.DEFINE_integer(
     'best).')
 OVERWRITE = flags.DEFINE_bool(
     'overwrite', False,
-    'train, sweep: move a run of another config in its workdir aside.'
+    'train, sweep: move a run of another config in its workdir aside (a sweep: with '
+    '--on=here only).'
 )
 PROFILE = flags.DEFINE_integer(
     'profile', 0, 'train: trace this many updates with the profiler of JAX, after the '
@@ -119,7 +120,7 @@ SEEDS = flags.DEFINE_list(
 JOBS = flags.DEFINE_integer(
     'jobs', None, 'sweep: number of runs at a time, over which the accelerators or the '
     'CPU cores of this machine are shared out (default: the number of accelerators; '
-    '1 on CPUs; all with --on=slurm).', lower_bound=1)
+    '1 on CPUs; all with --on=slurm; not with --on=skypilot).', lower_bound=1)
 ON = flags.DEFINE_enum(
     'on', 'here', ['here', 'slurm', 'skypilot'], 'sweep: where the runs are trained: '
     'on this machine, as an array of Slurm jobs, or as managed jobs of SkyPilot.')

@@ -19,6 +19,7 @@ from nat_jax.commands import config_file
 from nat_jax.commands import flags as our_flags
 
 MOUNT = '/nat_jax'  # where machines of SkyPilot mount the bucket of the workdirs
+OVERWRITE = '--overwrite'
 CHANGE = re.compile(r'--?(no)?config\.')
 
 
@@ -56,14 +57,29 @@ def asked(argv: Sequence[str]) -> list[Job]:
 
   Raises:
     ValueError, flags.Error, LookupError, AttributeError: see `list_jobs`; or --workdir
-      is missing, or is no folder of a bucket for --on=skypilot.
+      is missing, or is no folder of a bucket for --on=skypilot; or a flag is given that
+      --on does not use.
   """
   out = our_flags.needed(our_flags.WORKDIR, 'sweep').rstrip('/')
+  _check_place(our_flags.ON.value)
   if our_flags.ON.value == 'skypilot':
     out = split_bucket(out)[1]
   return list_jobs(
       argv, our_flags.SEEDS.value, out,
-      ['--overwrite'] if our_flags.OVERWRITE.value else [])
+      [OVERWRITE] if our_flags.OVERWRITE.value else [])
+
+
+def _check_place(place):
+  """Raises ValueError if a flag is given that has no effect, or no sound one, there."""
+  if place == 'here':
+    our_flags.refuse([our_flags.SUBMIT], f'--on={place}')
+  elif our_flags.OVERWRITE.value:
+    raise ValueError(
+        f'--on={place} has no --overwrite, since its report would take the old run for '
+        'that of a job that failed; move the old runs aside, or choose another '
+        '--workdir')
+  if place == 'skypilot':
+    our_flags.refuse([our_flags.JOBS], f'--on={place}')
 
 
 def split_bucket(url: str) -> tuple[str, str]:

@@ -25,9 +25,11 @@ from typing import NamedTuple
 
 import tqdm
 
+from nat_jax import runs as runs_lib
 from nat_jax.commands import jobs as jobs_lib
 from nat_jax.commands import plan
-from nat_jax.runtime import parallel, signals, writers
+from nat_jax.runtime import checkpoint, parallel, signals, writers
+from nat_jax.runtime import workdir as workdirs
 
 POLL = 0.2  # seconds between two looks at the runs
 TELL = 60  # seconds between two lines on the progress, where there is no terminal
@@ -61,9 +63,9 @@ class Run:
     process: while it is running.
     slot: while it is running.
     began: time by `time.monotonic()` at which its process was started.
-    first: share of its updates that was done before.
+    first: share of its updates that was saved before, from which the process goes on.
     seconds: duration of the process, at its end.
-    reason: the last line of its log, if it failed.
+    reason: what its log tells, if it failed.
   """
 
   job: jobs_lib.Job
@@ -192,6 +194,11 @@ def run_all(runs: Sequence[Run], slots: Sequence[Slot]) -> int:
       raise
 
 
+def is_done(job: jobs_lib.Job) -> bool:
+  """Whether a job has nothing to do; with --overwrite a run of another config has."""
+  return plan.is_done(job.workdir, job.config) and not _moves_aside(job)
+
+
 def share_done(job: jobs_lib.Job) -> float:
   """The share of the updates of a job that metrics.jsonl in its workdir records.
 
@@ -210,6 +217,21 @@ def log_of(job: jobs_lib.Job) -> str:
   return f'{job.workdir}.log'
 
 
+def _moves_aside(job):
+  """Whether a job moves a run of another config in its workdir aside."""
+  return jobs_lib.OVERWRITE in job.args and workdirs.check(
+      job.workdir, runs_lib.resolve(job.config), overwrite=True)
+
+
+def _share_saved(job):
+  """The share of the updates of a job from which it goes on.
+
+  Records in metrics.jsonl may be of later updates, or of a run that is moved aside.
+  """
+  steps = checkpoint.list_steps(job.workdir)
+  return steps[-1] / job.config.steps if steps and not _moves_aside(job) else 0.0
+
+
 def _running(runs):
   return [run for run in runs if run.state == 'running']
 
@@ -217,7 +239,7 @@ def _running(runs):
 def _start(run, slot, say):
   command = jobs_lib.command(run.job.args, sys.executable)
   env = os.environ | {'PYTHONUNBUFFERED': '1'} | slot.env
-  run.slot, run.first, run.began = slot, share_done(run.job), time.monotonic()
+  run.slot, run.first, run.began = slot, _share_saved(run.job), time.monotonic()
   with open(log_of(run.job), 'a', encoding='utf-8') as log:
     print(f'$ {shlex.join(command)}', file=log, flush=True)
     run.process = subprocess.Popen(
@@ -236,7 +258,7 @@ def _end(run, stopping, say):
   """Takes down how a run ended; not by its status, which is 0 after SIGTERM."""
   run.seconds = time.monotonic() - run.began
   status, run.process, run.slot = run.process.returncode, None, None
-  if plan.is_done(run.job.workdir, run.job.config):
+  if is_done(run.job):
     run.state = 'done'
     say(f'done {run.job.workdir} in {writers.clock(run.seconds)}')
   elif stopping:
@@ -244,8 +266,7 @@ def _end(run, stopping, say):
     say(f'stopped {run.job.workdir}')
   else:
     run.state = 'failed'
-    run.reason = (_reason(_tail(log_of(run.job)))
-                  or f'it ended with status {status}')
+    run.reason = _reason(_tail(log_of(run.job)), status)
     say(f'failed {run.job.workdir}: {run.reason}')
 
 
@@ -277,10 +298,18 @@ def _tail(path):
     return ''
 
 
-def _reason(text):
-  """The last error that a log of a run tells, its first line; else the last line."""
+def _reason(text, status):
+  """Why a run failed: the signal that ended it; or the last error, its first line, that
+  its log tells since the run was started; or the last line there."""
+  if status < 0:
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(-status, f'signal {-status}')
+    return f'it was killed by {name}' + (
+        ', as for lack of memory' if name == 'SIGKILL' else '')
+  text = re.split(r'^\$ ', text, flags=re.MULTILINE)[-1]
   errors = re.findall(r'^error: .*', text, re.MULTILINE)
-  return errors[-1] if errors else _last_line(text)
+  return errors[-1] if errors else (
+      _last_line(text.partition('\n')[2]) or f'it ended with status {status}')
 
 
 def _last_line(text):

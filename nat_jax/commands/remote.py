@@ -35,6 +35,8 @@ SLURM = """\
 #SBATCH --requeue
 #SBATCH --output={log}
 set -euo pipefail
+# srun does not inherit it from the job since Slurm 22.05.
+export SRUN_CPUS_PER_TASK=${{SLURM_CPUS_PER_TASK:-1}}
 run() {{ srun --kill-on-bad-exit=1 {python} "$@"; }}
 {cases}
 """

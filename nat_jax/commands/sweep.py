@@ -9,13 +9,12 @@ import sys
 from collections.abc import Sequence
 
 import jax
+from absl import logging
 
-from nat_jax import runs as runs_lib
-from nat_jax import schema, train
+from nat_jax import data, schema, train
 from nat_jax.commands import flags, plan, pool, prepare, remote, report
 from nat_jax.commands import jobs as jobs_lib
 from nat_jax.commands.jobs import Job
-from nat_jax.runtime import workdir as workdirs
 
 
 def run(argv: Sequence[str] = ()) -> None:
@@ -64,23 +63,16 @@ def check(jobs: Sequence[Job]) -> None:
         'sweep each task in a folder of its own')
 
 
-def _is_done(job):
-  """Whether a job has nothing to do; with --overwrite a run of another config has."""
-  return plan.is_done(job.workdir, job.config) and not (
-      flags.OVERWRITE.value and workdirs.check(
-          job.workdir, runs_lib.resolve(job.config), overwrite=True))
-
-
 def _here(jobs: Sequence[Job], out: str) -> None:
   """Trains the jobs on this machine."""
+  runs = [pool.Run(job, 'done' if pool.is_done(job) else 'waiting') for job in jobs]
+  _check_data(each.job for each in runs if each.state == 'waiting')
   if flags.DRY_RUN.value:
-    for job in jobs:
-      _print(jobs_lib.command(job.args), '# done: ' if _is_done(job) else '')
+    for each in runs:
+      _print(jobs_lib.command(each.job.args),
+             '# done: ' if each.state == 'done' else '')
     _print(_report(jobs, out))
     return
-  runs = [pool.Run(job, 'done' if _is_done(job) else 'waiting') for job in jobs]
-  prepare.check([(each.job.source, each.job.config) for each in runs
-                 if each.state == 'waiting'])
   for each in runs:
     if each.state == 'done':
       print(f'done {each.job.workdir} before', flush=True)
@@ -108,10 +100,14 @@ def _here(jobs: Sequence[Job], out: str) -> None:
 
 def _on_slurm(jobs: Sequence[Job], out: str) -> None:
   """Submits an array of Slurm jobs, and one that reports when these have ended."""
-  todo = [i for i, job in enumerate(jobs) if not _is_done(job)]
+  todo = [i for i, job in enumerate(jobs) if not pool.is_done(job)]
   if not todo:
     report.show([job.workdir for job in jobs], out)
     return
+  try:
+    _check_data(jobs[i] for i in todo)
+  except data.NotPrepared as error:  # the nodes may have them on disks of their own
+    logging.warning('On this machine %s', error)
   script = remote.slurm_script(jobs, out, sys.executable)
   commands = remote.slurm_commands(
       todo, len(jobs), shlex.split(flags.SUBMIT.value), flags.JOBS.value)
@@ -144,6 +140,11 @@ def _on_skypilot(jobs: Sequence[Job], out: str) -> None:
   print(f'launched {len(jobs)} jobs, which `sky jobs queue` lists. When they have '
         'ended, launch the report, with the output of --dry_run as sweep.yaml:')
   _print(commands[-1])
+
+
+def _check_data(jobs):
+  """Raises data.NotPrepared if data sets of jobs are missing on this machine."""
+  prepare.check((job.source, job.config) for job in jobs)
 
 
 PLACES = {'here': _here, 'slurm': _on_slurm, 'skypilot': _on_skypilot}

@@ -14,19 +14,24 @@ By default `cache_dir` is $NAT_JAX_CACHE, or ~/.cache/nat_jax if that is not set
 machine without TensorFlow gets its data by copying such folders, or by `write_cache`.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
+import filelock
 import numpy as np
 
 from nat_jax.data import rows, sources
+
+QUIET = 60  # seconds without a change after which an incomplete folder is a leftover
 
 
 def cache_root() -> pathlib.Path:
@@ -53,6 +58,7 @@ def write_cache(
   """Writes one whole split into the cache, atomically.
 
   The images are read and written some at a time, so they may be more than memory holds.
+  Of several processes one writes the split; the others wait, and get the ValueError.
 
   Args:
     dataset: the name by which `from_tfds` reads it.
@@ -77,11 +83,50 @@ def write_cache(
     label = label.astype(np.int32)
   _check(image, label, names)
   folder = cache_folder(dataset, cache_dir) / split
-  if folder.exists():
-    raise ValueError(f'{folder} is there already; delete it to write it again')
-  # Written elsewhere first: other processes never see an incomplete folder.
-  partial = folder.with_name(f'.{split}-{uuid.uuid4().hex}')
-  partial.mkdir(parents=True)
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with _locked(folder) as locked:
+    if folder.exists():
+      raise ValueError(f'{folder} is there already; delete it to write it again')
+    if locked:
+      _remove_leftovers(folder)
+    _write(folder, image, label, names, done)
+  return folder
+
+
+@contextlib.contextmanager
+def _locked(folder) -> Iterator[bool]:
+  """Locks a split; yields whether it could be, which not every disk allows."""
+  path, locked = folder.with_name(f'.{folder.name}.lock'), False
+  lock = filelock.FileLock(path, fallback_to_soft=False)
+  if os.access(folder.parent, os.W_OK):  # where it is not, the lock would wait forever
+    with contextlib.suppress(OSError, NotImplementedError):
+      lock.acquire()
+      locked = True
+  try:
+    yield locked
+  finally:
+    if locked:  # removed while it is held: a process that waits for it makes a new file
+      with contextlib.suppress(OSError):
+        os.remove(path)
+      lock.release()
+
+
+def _remove_leftovers(folder):
+  """Removes incomplete folders of processes that were killed.
+
+  Not those that are written to, as by a host that does not see the lock.
+  """
+  for path in folder.parent.glob(f'.{folder.name}-{"[0-9a-f]" * 32}'):
+    with contextlib.suppress(OSError):
+      changed = max(one.stat().st_mtime for one in (path, *path.iterdir()))
+      if changed < time.time() - QUIET:
+        shutil.rmtree(path)
+
+
+def _write(folder, image, label, names, done):
+  """Writes a split elsewhere first: no process ever sees an incomplete folder."""
+  partial = folder.with_name(f'.{folder.name}-{uuid.uuid4().hex}')
+  partial.mkdir()
   try:
     # Not through a memory map: on a full disk that would end the process by SIGBUS.
     with open(partial / 'image.npy', 'wb') as file:
@@ -95,7 +140,6 @@ def write_cache(
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
-  return folder
 
 
 def write_header(file: BinaryIO, shape: Sequence[int]) -> None:

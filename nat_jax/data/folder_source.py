@@ -166,8 +166,8 @@ def read_pictures(
     the skipped ones).
 
   Raises:
-    ValueError: a damaged picture, no readable one, different sizes, or more pictures
-      than fit in memory.
+    ValueError: a damaged picture, no readable one, different sizes, or with a size
+      more pictures than fit in memory.
   """
   size = checked(size, mode)
   if size is not None:

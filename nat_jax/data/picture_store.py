@@ -14,11 +14,12 @@ found is kept in a folder of the cache:
       unreadable.json    {index: reason} of damaged pictures, whose pixels are 0
 
 The pixels are kept if they take at most half of the free room of that disk; otherwise
-pictures are decoded each time they are read. The digest is of the paths, sizes and
-times of change of all files: where a file has changed all are decoded again, and what
-was kept before is deleted.
+pictures are decoded each time they are read. The digest is of the absolute paths, sizes
+and times of change of all files: where a file has changed all are decoded again, and
+what was kept before is deleted once no process has read it for two days.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -40,6 +41,7 @@ from nat_jax.data import cache, near_duplicates, rows
 FOLDER = 'pictures'  # in the root of the cache
 IMAGES, HASHES, UNREADABLE = 'image.npy', 'hashes.npy', 'unreadable.json'
 UNUSED = 2 * 24 * 3600  # seconds after which pictures that have changed are removed
+TOUCH = 3600  # seconds after which a process that reads pictures says so again
 _CHUNK = 256  # pictures whose hashes are computed at a time
 
 # (paths, (h, w), mode) -> (path, uint8 [h, w, c] or the reason why not) of each.
@@ -164,7 +166,8 @@ def _read(folder, shape) -> Store:
     if hashes.shape != shape[:1] or hashes.dtype != np.uint64:
       raise ValueError(f'{HASHES} is {hashes.dtype} {list(hashes.shape)}')
     path = folder / IMAGES
-    image = cache.open_images(path, shape) if path.exists() else None
+    image = (_in_use(cache.open_images(path, shape), folder) if path.exists()
+             else None)
   except (OSError, EOFError, ValueError, AttributeError) as error:
     raise ValueError(
         f'{folder} is damaged ({error}); delete that folder, so that the pictures are '
@@ -172,13 +175,29 @@ def _read(folder, shape) -> Store:
   return Store(image, hashes, unreadable)
 
 
+def _in_use(images, folder) -> rows.Rows:
+  """Images whose folder has, while they are read, a recent time of change."""
+  told = time.monotonic()
+
+  def read(chosen):
+    nonlocal told
+    if time.monotonic() - told >= TOUCH:
+      told = time.monotonic()
+      with contextlib.suppress(OSError):
+        os.utime(folder)
+    return images.read(chosen)
+
+  return rows.Rows(read, len(images), images.shape[1:])
+
+
 def _about(file):
   """What changes when a file does; of a link to nothing its name."""
+  path = os.path.abspath(file)
   try:
-    found = os.stat(file)
+    found = os.stat(path)
   except FileNotFoundError:
-    return os.fspath(file)
-  return f'{os.fspath(file)}\0{found.st_size}\0{found.st_mtime_ns}'
+    return path
+  return f'{path}\0{found.st_size}\0{found.st_mtime_ns}'
 
 
 def _digest(texts) -> str:

@@ -6,9 +6,13 @@
 Preparing a data set as ArrayRecord needs TensorFlow, the extra `prepare` of this
 package; reading and decoding it does not. Cached splits (layout: nat_jax/data/cache.py)
 are not compared with the prepared data: after preparing another version, delete the
-cached folder and those of its resized images, NAME@HxWRGB.
+cached folder and those of its resized images, NAME@HxWRGB. With an explicit `data_dir`
+the folders are NAME@DIGEST and NAME@DIGEST@HxWRGB, with a digest of its path; those of
+the bare name, as `write_cache` makes them, are used only if nothing is prepared there.
 """
 
+import contextlib
+import hashlib
 import importlib.util
 import os
 import re
@@ -22,6 +26,7 @@ from absl import logging
 from PIL import Image
 
 from nat_jax import names as names_lib
+from nat_jax import registry
 from nat_jax.data import cache, decode, folder_source, rows, sources
 
 EXTRA = "pip install 'nat_jax[prepare]'"  # TensorFlow
@@ -72,17 +77,13 @@ def from_tfds(
   Reference: https://www.tensorflow.org/datasets/catalog
   """
   size = folder_source.checked(size, mode)
-  form = _form(size, mode)
   splits = {}
   for name in _split_names(dataset, split):
     if lazy:
-      folder = cache.cache_folder(dataset, cache_dir)
+      folder = cache.cache_folder(_kept_as(dataset, data_dir), cache_dir)
       splits[name] = _records(dataset, name, data_dir, size, mode, folder)
-      continue
-    folder = cache.cache_folder(dataset + form, cache_dir) / name
-    if not folder.exists():
-      _fill_cache(dataset, form, name, data_dir, cache_dir, size, mode)
-    splits[name] = cache.read_cache(folder)
+    else:
+      splits[name] = _decoded(dataset, name, data_dir, cache_dir, size, mode)
   return sources.take_classes(sources.take_split(splits, split), classes)
 
 
@@ -94,15 +95,22 @@ def is_ready(spec: Mapping[str, Any]) -> bool:
 
   Raises:
     ValueError: a split that is not valid, or data in another format.
+    TypeError: an argument of `from_tfds` is unknown or missing.
   """
-  whole, mode, lazy = spec['dataset'], spec.get('mode', 'RGB'), spec.get('lazy', False)
-  form = _form(folder_source.checked(spec.get('size'), mode), mode)
-  for split in _split_names(whole, spec.get('split', 'train')):
-    folders = [cache.cache_folder(dataset, spec.get('cache_dir')) / split
-               for dataset in (whole, whole + form)]
-    if lazy or not any(folder.exists() for folder in folders):
+  return registry.build({'tfds': _is_ready}, spec, what='data source')
+
+
+@registry.arguments(from_tfds)
+def _is_ready(**spec):
+  dataset, data_dir = spec['dataset'], spec.get('data_dir')
+  mode = spec.get('mode', 'RGB')
+  size = folder_source.checked(spec.get('size'), mode)
+  for name in _split_names(dataset, spec.get('split', 'train')):
+    if spec.get('lazy') or not any(
+        _has_cached(dataset, name, where, spec.get('cache_dir'), size, mode)
+        for where in (data_dir, None)):
       try:
-        _open(whole, split, spec.get('data_dir'))
+        _open(dataset, name, data_dir)
       except NotPrepared:
         return False
   return True
@@ -131,21 +139,56 @@ def prepare(dataset: str, data_dir: str | None = None) -> None:
   builder.download_and_prepare()
 
 
-def _fill_cache(dataset, form, split, data_dir, cache_dir, size, mode) -> None:
+def _kept_as(dataset, data_dir) -> str:
+  """The name of a data set in the cache; one in a `data_dir` may be another of it."""
+  if not data_dir:
+    return dataset
+  path = os.fspath(data_dir)
+  if '://' not in path:
+    path = os.path.abspath(os.path.expanduser(path))
+  return f'{dataset}@{hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()}'
+
+
+def _has_cached(dataset, split, data_dir, cache_dir, size, mode) -> bool:
+  """Whether the cache has a split, resized or as it is."""
+  kept = _kept_as(dataset, data_dir)
+  return any((cache.cache_folder(name, cache_dir) / split).exists()
+             for name in (kept, kept + _form(size, mode)))
+
+
+def _decoded(dataset, split, data_dir, cache_dir, size, mode) -> sources.Arrays:
+  """Reads one split from the cache, into which it is decoded first."""
+  kept = _kept_as(dataset, data_dir) + _form(size, mode)
+  folder = cache.cache_folder(kept, cache_dir) / split
+  if not folder.exists():
+    try:
+      _fill_cache(dataset, split, data_dir, cache_dir, size, mode)
+    except NotPrepared:
+      if not (data_dir and _has_cached(dataset, split, None, cache_dir, size, mode)):
+        raise
+      logging.warning(
+          '%s %s is not prepared in data_dir=%s; the split that the array cache has '
+          'under its bare name is used.', dataset, split, data_dir)
+      return _decoded(dataset, split, None, cache_dir, size, mode)
+  return cache.read_cache(folder)
+
+
+def _fill_cache(dataset, split, data_dir, cache_dir, size, mode) -> None:
   """Decodes one prepared split into the cache.
 
   With a size, images that the cache has in their own size are resized instead.
   """
-  whole = cache.cache_folder(dataset, cache_dir) / split
-  arrays = (_resized(cache.read_cache(whole), size, mode) if form and whole.exists()
+  whole, form = _kept_as(dataset, data_dir), _form(size, mode)
+  folder = cache.cache_folder(whole, cache_dir) / split
+  arrays = (_resized(cache.read_cache(folder), size, mode) if form and folder.exists()
             else _records(dataset, split, data_dir, size, mode))
-  folder = cache.cache_folder(dataset + form, cache_dir) / split
+  folder = cache.cache_folder(whole + form, cache_dir) / split
   num = len(arrays.label)
   with tqdm.tqdm(
       total=num, desc=f'{dataset} {split}', unit=' images', disable=None) as bar:
     try:
       cache.write_cache(
-          dataset + form, split, arrays.image, arrays.label, arrays.names, cache_dir,
+          whole + form, split, arrays.image, arrays.label, arrays.names, cache_dir,
           bar.update)
     except (OSError, ValueError):
       if not folder.exists():  # if it exists, another process has written it
@@ -204,10 +247,17 @@ def _kept_labels(path, num) -> np.ndarray | None:
 
 def _keep(path, label) -> None:
   """Writes labels atomically, so that no process reads an incomplete file."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}.npy')
-  np.save(partial, label)
-  os.replace(partial, path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(partial, label)
+    os.replace(partial, path)
+  except OSError as error:
+    logging.warning(
+        'Labels cannot be kept in %s (%s); they are read again at the next start.',
+        path, error)
+    with contextlib.suppress(OSError):
+      partial.unlink()
 
 
 def _read_labels(builder, split, num) -> np.ndarray:
@@ -286,7 +336,7 @@ def _open(dataset: str, split: str, data_dir: str | None):
         f'without TensorFlow; prepare it again in another folder, and set '
         f'TFDS_DATA_DIR={other} or the key data_dir of the source:'
         f'\n  {command(other)}\nIf tfds cannot prepare it again, write its arrays to '
-        'the array cache with nat_jax.data.write_cache'
+        'the array cache with nat_jax.data.write_cache, and leave out data_dir'
     ) from None
 
 

@@ -56,23 +56,39 @@ def make_feed(
   _try_step(trainer, data.gather(inputs.pool, inputs.stream.index(0)))
 
   def indices(step, k):
-    """Indices of k steps; the last is repeated up to `most`, for constant shapes."""
-    rows = [index(s) for s in range(step, step + k)]
-    rows += rows[-1:] * (most - k)
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
+    """Indices of k steps, stacked."""
+    return _stacked(map(index, range(step, step + k)), most)
 
   resident = run['placement'] == 'resident'
   if resident and scans:
     step_fn = parallel.wrap_step(
         trainer.step, mesh, mode=run['mode'], fetch=data.gather)
+    data.check_memory(
+        len(inputs.pool.image) * _example_bytes(inputs),
+        'the training images of run.placement=resident', 'set run.placement=streamed')
     pool = jax.tree.map(np.asarray, inputs.pool)  # all rows
     return step_fn, parallel.replicate(pool, mesh), indices
   step_fn = parallel.wrap_step(trainer.step, mesh, mode=run['mode'])
+
+  def batches(step, k):
+    """Batches of k steps, read at once; the last is repeated up to `most`."""
+    found = data.gather(
+        inputs.pool, _stacked(map(index, range(step, step + k)), k))
+    again = [*range(k), *[k - 1] * (most - k)]
+    return found if k == most else jax.tree.map(lambda x: x[again], found)
+
   if resident:  # on a CPU the device's memory is the host's
-    return step_fn, (), lambda step, k: data.gather(inputs.pool, indices(step, k))
+    return step_fn, (), batches
   return step_fn, (), _Batches(
       lambda step: data.gather(inputs.pool, index(step)), config['steps'], most,
       inputs.stream.num_slots * _example_bytes(inputs))
+
+
+def _stacked(batches, rows):
+  """Stacks batches; the last is repeated up to `rows`, for constant shapes."""
+  batches = list(batches)
+  batches += batches[-1:] * (rows - len(batches))
+  return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
 
 
 def _example_bytes(inputs):
@@ -97,9 +113,7 @@ class _Batches:
     if step != self.next:
       self.iterator = self._start(step)
     self.next = step + k
-    batches = [next(self.iterator) for _ in range(k)]
-    batches += batches[-1:] * (self.rows - k)
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
+    return _stacked((next(self.iterator) for _ in range(k)), self.rows)
 
   def _start(self, step):
     import grain  # imported here because it takes a third of a second

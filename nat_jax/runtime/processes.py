@@ -47,6 +47,9 @@ def join() -> None:
 
   On TPU pods and under Slurm JAX finds them; elsewhere they are given by the variables
   NAT_JAX_COORDINATOR (host:port), NAT_JAX_NUM_PROCESSES and NAT_JAX_PROCESS_ID.
+
+  Raises:
+    ValueError: one of the latter two is not a whole number.
   """
   # Gloo, between CPU hosts, hangs when many updates are dispatched at once (jax 0.10).
   jax.config.update('jax_cpu_enable_async_dispatch', False)
@@ -55,12 +58,21 @@ def join() -> None:
   names = {'coordinator_address': 'COORDINATOR', 'num_processes': 'NUM_PROCESSES',
            'process_id': 'PROCESS_ID'}
   given = {key: os.environ.get(f'NAT_JAX_{name}') for key, name in names.items()}
-  settings = {key: value if key == 'coordinator_address' else int(value)
-              for key, value in given.items() if value}
+  settings = {
+      key: value if key == 'coordinator_address' else _number(names[key], value)
+      for key, value in given.items() if value}
   if shown := os.environ.get('CUDA_VISIBLE_DEVICES'):
     # All visible GPUs; under Slurm JAX would use only the one numbered SLURM_LOCALID.
     settings['local_device_ids'] = list(range(len(shown.split(','))))
   jax.distributed.initialize(**settings, heartbeat_timeout_seconds=HEARTBEAT)
+
+
+def _number(name, text):
+  """The whole number of a variable NAT_JAX_..."""
+  if not text.isdecimal():
+    raise ValueError(
+        f'NAT_JAX_{name} must be a whole number, such as 2, got {text!r}')
+  return int(text)
 
 
 def read_errors() -> None:

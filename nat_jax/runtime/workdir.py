@@ -201,7 +201,7 @@ def prepare(
     workdir: a new folder, or one with a run of an equal config.
     config: in plain JSON types, from `schema.plain`.
     overwrite: whether to move a run of another config aside, to `workdir.old-TIME`.
-    num_bytes: disk space that the run needs, in bytes.
+    num_bytes: disk space that the run needs beside what is in the workdir, in bytes.
 
   Raises:
     ValueError: an error of `check`, a folder that is not writable, that not all
@@ -240,7 +240,7 @@ def _create(workdir, other, num_bytes):
     free = shutil.disk_usage(_existing(workdir)).free
     if free < num_bytes:
       raise ValueError(
-          f'this run needs about {num_bytes / 1e6:,.0f} MB in '
+          f'this run needs about {num_bytes / 1e6:,.0f} MB more in '
           f'{workdir} and {free / 1e6:,.0f} MB are free; free some space, choose '
           'another --workdir, or keep fewer checkpoints with --config.run.keep=1'
       )

@@ -102,7 +102,7 @@ def resnet18() -> Network:
       sum('scale' in str(path[-1]) for path, _ in paths), 32)
 
 
-# nat_jax has no ResNet-50. Parameters and multiply-adds: torchvision's model card;
+# Published counts. Parameters and multiply-adds: torchvision's model card;
 # activations: Dollar et al., "Fast and Accurate Model Scaling", CVPR 2021, Table 1.
 RESNET50 = Network('ResNet-50, 224 px', 25_557_032, 4_089_000_000, 11_100_000, 53, 224)
 

@@ -95,6 +95,29 @@ def test_a_changed_file_is_decoded_again_and_unused_pixels_go(root, decoded):
   assert (found.image[at] == (255, 0, 0)).all()
 
 
+def test_pictures_that_are_read_are_not_removed(root, monkeypatch):
+  """A process that reads them says so now and then: they are not unused."""
+  under_way = read(root)
+  [before] = kept('image.npy')
+  os.utime(before.parent, (1, 1))
+  under_way.image[:]
+  assert before.parent.stat().st_mtime == 1  # not at each read
+  monkeypatch.setattr(picture_store, 'TOUCH', 0)
+  want = under_way.image[:]
+  Image.new('RGB', (6, 5), 'blue').save(root / 'cat' / '0.png')
+  read(root)
+  assert len(kept('image.npy')) == 2
+  np.testing.assert_array_equal(under_way.image[:], want)
+
+
+def test_a_relative_path_is_the_same_folder(root, decoded, monkeypatch):
+  read(root)
+  del decoded[:]
+  monkeypatch.chdir(root.parent)
+  read('pets')
+  assert decoded == [] and len(kept('image.npy')) == 1
+
+
 def test_without_room_pictures_are_decoded_when_they_are_read(
     root, decoded, monkeypatch):
   once = folder(str(root), size=(6, 5), split='all[:75%]')

@@ -2,16 +2,29 @@
 
 import io
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent import futures
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nat_jax.data import cache_folder, decode, load, read_cache, write_cache
+from nat_jax.data import (
+    Rows,
+    cache,
+    cache_folder,
+    decode,
+    load,
+    read_cache,
+    tfds_source,
+    write_cache,
+)
 
 NAMES = ('ant', 'bee', 'cat')
 
@@ -82,7 +95,8 @@ def test_reads_what_was_prepared(data_dir, tmp_path):
   # tfds shuffles; pixels and labels must still belong together.
   want = sorted(zip(map(bytes, pixels(20)), [i % 3 for i in range(20)], strict=True))
   assert by_pixels(out) == want
-  assert sorted(p.name for p in (tmp_path / 'tiny_pets').iterdir()) == ['train']
+  [folder] = tmp_path.glob('tiny_pets@*')
+  assert [p.name for p in folder.iterdir()] == ['train']
   test = read(data_dir, tmp_path, split='test')
   both = read(data_dir, tmp_path, split='train[:50%]+test[2:]')
   np.testing.assert_array_equal(
@@ -94,11 +108,55 @@ def test_reads_what_was_prepared(data_dir, tmp_path):
   np.testing.assert_array_equal(some.label, out.label[out.label != 1] == 0)
 
 
-def test_cache_is_used_without_the_prepared_data(data_dir, tmp_path):
-  first = read(data_dir, tmp_path)
-  again = read(str(tmp_path / 'gone'), tmp_path)
+def test_cache_is_used_without_the_prepared_data(data_dir, tmp_path, monkeypatch):
+  there = shutil.copytree(data_dir, tmp_path / 'data')
+  first = read(str(there), tmp_path)
+  shutil.rmtree(there)
+  monkeypatch.chdir(tmp_path)
+  again = read('data/', tmp_path)  # the same folder
   np.testing.assert_array_equal(first.image, again.image)
   np.testing.assert_array_equal(first.label, again.label)
+
+
+@pytest.mark.parametrize('lazy', [False, True])
+def test_a_data_dir_has_a_cache_of_its_own(lazy, data_dir, tmp_path, caplog):
+  """What is cached for another one, or under the bare name, is not taken for it."""
+  other = np.zeros((20, 5, 4, 3), np.uint8)
+  write_cache('tiny_pets', 'train', other, [0] * 20, NAMES, str(tmp_path))
+  np.save(tmp_path / 'tiny_pets' / 'train-labels-1.0.0.npy', np.zeros(20, np.int32))
+  out = read(data_dir, tmp_path, lazy=lazy)
+  want = sorted(zip(map(bytes, pixels(20)), [i % 3 for i in range(20)], strict=True))
+  assert by_pixels(out._replace(image=np.asarray(out.image))) == want
+  assert not read(None, tmp_path).image.any()
+  assert 'bare name' not in caplog.text
+  gone = str(tmp_path / 'gone')
+  assert tfds_source.is_ready({
+      'name': 'tfds', 'dataset': 'tiny_pets', 'data_dir': gone, 'lazy': lazy,
+      'cache_dir': str(tmp_path)}) != lazy
+  if not lazy:  # written by hand for a machine where nothing is prepared
+    assert not read(gone, tmp_path).image.any()
+    assert f'not prepared in data_dir={gone}; the split' in caplog.text
+
+
+def test_labels_that_cannot_be_kept_are_read_again(
+    data_dir, tmp_path, monkeypatch, caplog):
+  def full(path, array):
+    pathlib.Path(path).touch()
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(np, 'save', full)
+  assert len(read(data_dir, tmp_path, lazy=True).label) == 20
+  assert 'Labels cannot be kept' in caplog.text and 'No space' in caplog.text
+  assert not [path for path in tmp_path.rglob('*') if path.is_file()]
+
+
+@pytest.mark.parametrize('spec, message', [
+    ({}, "'dataset'.*it takes: dataset"),
+    ({'datset': 'cifar10'}, r"did you mean 'dataset'\?")])
+def test_a_source_without_a_data_set_is_a_mistake(spec, message):
+  for look in (tfds_source.is_ready, load):
+    with pytest.raises(TypeError, match=f"data source 'tfds': .*{message}"):
+      look({'name': 'tfds', **spec})
 
 
 def test_lazy_images_are_decoded_when_they_are_read(data_dir, tmp_path):
@@ -107,8 +165,9 @@ def test_lazy_images_are_decoded_when_they_are_read(data_dir, tmp_path):
   lazy = read(data_dir, tmp_path / 'lazy', split='train[5:]', classes=(2, 0), lazy=True)
   np.testing.assert_array_equal(np.asarray(lazy.image), once.image)
   np.testing.assert_array_equal(lazy.label, once.label)
-  kept = tmp_path / 'lazy' / 'tiny_pets' / 'train-labels-1.0.0.npy'
-  assert [p for p in (tmp_path / 'lazy').rglob('*') if p.is_file()] == [kept]
+  [kept] = [p for p in (tmp_path / 'lazy').rglob('*') if p.is_file()]
+  assert kept.name == 'train-labels-1.0.0.npy'
+  assert kept.parent.name.startswith('tiny_pets@')
   np.save(kept, 2 - np.load(kept))
   again = read(data_dir, tmp_path / 'lazy', lazy=True)
   assert again.label.tolist() == (2 - read(data_dir, tmp_path / 'once').label).tolist()
@@ -130,8 +189,9 @@ def test_pictures_of_any_size_are_resized(tmp_path):
   whole = read(str(tmp_path / 'data'), tmp_path, size=(5, 4))
   want = sorted(map(bytes, pixels(20)))
   assert sorted(map(bytes, whole.image)) == want
+  kept = tfds_source._kept_as('tiny_pets', str(tmp_path / 'data'))
   assert {p.name for p in tmp_path.iterdir()} == {
-      'data', 'tiny_pets', 'tiny_pets@4x2L', 'tiny_pets@5x4RGB'}
+      'data', kept, f'{kept}@4x2L', f'{kept}@5x4RGB'}
 
 
 def test_cached_images_are_resized_where_nothing_is_prepared(tmp_path):
@@ -299,3 +359,46 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='No space'):
     write_cache('x', 'test', pixels(3), np.zeros(3, int), (), str(tmp_path))
   assert not list((tmp_path / 'x').iterdir())
+
+
+def test_one_process_writes_a_split_and_the_others_wait(tmp_path):
+  asked = []
+
+  def look(chosen):
+    asked.extend(chosen.tolist())
+    time.sleep(0.2)
+    return pixels(9)[chosen]
+
+  def write(k):
+    return write_cache(
+        'x', 'test', Rows(look, 9, (5, 4, 3)), np.zeros(9, int), (), str(tmp_path))
+
+  with futures.ThreadPoolExecutor(3) as threads:
+    found = [threads.submit(write, k) for k in range(3)]
+  errors = [one.exception() for one in found if one.exception()]
+  assert len(errors) == 2 and all('there already' in str(one) for one in errors)
+  assert asked == list(range(9))
+  assert [path.name for path in (tmp_path / 'x').iterdir()] == ['test']
+
+
+def test_leftovers_of_processes_that_were_killed_are_removed(tmp_path):
+  """Not the incomplete folder of a host that does not see the lock."""
+  for split, age in (('test', 2 * cache.QUIET), ('test', 0), ('test-2', 10**5)):
+    path = tmp_path / 'x' / f'.{split}-{age:032x}'
+    path.mkdir(parents=True)
+    (path / 'image.npy').touch()
+    for each in (path / 'image.npy', path):
+      os.utime(each, (time.time() - age,) * 2)
+  write_cache('x', 'test', pixels(9), np.zeros(9, int), (), str(tmp_path))
+  assert {path.name for path in (tmp_path / 'x').iterdir()} == {
+      'test', f'.test-{0:032x}', f'.test-2-{10**5:032x}'}
+
+
+@pytest.mark.parametrize('error', [OSError(38, 'no locks'), NotImplementedError()])
+def test_a_disk_without_locks_can_be_written(error, tmp_path, monkeypatch):
+  def fail(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(cache.filelock.FileLock, 'acquire', fail)
+  write_cache('x', 'test', pixels(9), np.zeros(9, int), (), str(tmp_path))
+  assert [path.name for path in (tmp_path / 'x').iterdir()] == ['test']

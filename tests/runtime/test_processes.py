@@ -39,6 +39,16 @@ def test_join(env, expected, monkeypatch):
   assert called == [{**expected, 'heartbeat_timeout_seconds': processes.HEARTBEAT}]
 
 
+def test_a_number_of_processes_that_is_none_names_its_variable(monkeypatch):
+  monkeypatch.setattr(jax.config, 'update', lambda *args: None)
+  monkeypatch.setenv('NAT_JAX_COORDINATOR', 'host:1')
+  for name in ('NAT_JAX_NUM_PROCESSES', 'NAT_JAX_PROCESS_ID'):
+    with monkeypatch.context() as patch, pytest.raises(
+        ValueError, match=f"{name} must be a whole number.*'two'"):
+      patch.setenv(name, 'two')
+      processes.join()
+
+
 def test_one_process_counts_itself():
   assert (processes.total(), processes.count(True), processes.count(False)) == (1, 1, 0)
 
