@@ -159,7 +159,8 @@ def test_without_weight_generated_images_do_not_matter_to_the_classifier(one_ste
 
 
 def test_label_fidelity_is_the_share_of_samples_of_their_class():
-  config = {'num_classes': 3, 'trainer': {'labels': 'predefined'}}
+  config = {'num_classes': 3, 'trainer': {'labels': 'predefined'},
+            'generator': {'name': 'mlp_generator'}}
   probs = np.eye(3)[[0, 1, 2, 0, 2]]  # the classes in turn are 0 1 2 0 1
   figures, said = evaluate._label_fidelity(config, {'probs': probs})
   assert figures == {'label_fidelity': 0.8} and figures.keys() == said.keys()
