@@ -21,10 +21,9 @@ Variants, each also with `_small`:
     nat3      NAT-GAN with SN-GAN's networks and settings and three external negatives
               of CIFAR-100 per batch. Not tuned.
 
-Samples are those of a moving average of the generator, with a decay of .9999, less in
-the first 90,000 updates: after t updates at most (1 + t) / (10 + t). StudioGAN's begins
-with the 1,000th update, and SN-GAN and SAGAN have none; --config.ema_decay=0 leaves it
-out.
+Samples are those of a moving average of the generator, with a decay of .9999, but after
+t updates at most (1 + t) / (10 + t), or 1/2 where this is more. StudioGAN's begins with
+the 1,000th update, and SN-GAN and SAGAN have none; --config.ema_decay=0 leaves it out.
 
 With `_small` the networks have width 8, for trials on CPUs. Nothing was
 trained here; docs/gan_objectives.md has the sizes of the networks.

@@ -209,7 +209,7 @@ def test_moving_average_and_samples():
   trainer, state, _ = compiled()
   after, _ = after_one_step(toy.make_items(SHAPE, 1))
   jax.tree.map(
-      lambda a, b, c: np.testing.assert_allclose(0.1 * a + 0.9 * b, c, atol=1e-6),
+      lambda a, b, c: np.testing.assert_allclose(0.5 * a + 0.5 * b, c, atol=1e-6),
       *jax.device_get((
           state.nets['gen'].params, after.nets['gen'].params, after.ema['gen'])))
   noise = {'z': np.ones((4, 4), np.float32), 'label': np.zeros(4, np.int32)}
@@ -223,7 +223,7 @@ def test_moving_average_and_samples():
 
 
 @pytest.mark.parametrize('step, decay', [
-    (0, 0.1), (1, 2 / 11), (90, 0.91), (10_000, 0.99)])
+    (0, 0.5), (7, 0.5), (90, 0.91), (10_000, 0.99)])
 def test_the_moving_average_begins_with_a_lower_decay(step, decay):
   net = task.Net({'w': np.float32(3)}, {}, ())
   found = gan_step.average(0.99, {'gen': {'w': np.float32(1)}}, net, np.int32(step))

@@ -226,8 +226,8 @@ def average(
 ) -> dict[str, Any]:
   """Returns the updated moving average of the generator's parameters.
 
-  After t steps the decay is at most (1 + t) / (10 + t), so that early samples and those
-  of short runs are not of the initial parameters.
+  After t steps the decay is at most (1 + t) / (10 + t), or 1/2 where this is more, so
+  that early samples and those of short runs are not of the initial parameters.
 
   Args:
     decay: per step, in [0, 1); 0: `ema` is returned unchanged.
@@ -237,7 +237,7 @@ def average(
   """
   if not decay:
     return ema
-  decay = jnp.minimum(decay, (1 + step) / (10 + step))
+  decay = jnp.minimum(decay, jnp.maximum((1 + step) / (10 + step), 0.5))
   return {'gen': optax.incremental_update(gen.params, ema['gen'], 1.0 - decay)}
 
 
