@@ -4,8 +4,8 @@
 
 XLA allocates the memory of a program anew at each call. The C library (glibc) takes
 blocks of more than 32 MB from the operating system and returns them at once, so that
-the system maps and clears the same pages at each update again: 37,000 pages, and a
-sixth of the CPU time, for the GAN of MNIST with 32x32 images (`_small`).
+the system maps and clears the same pages at each update again: 37,000 pages for the
+GAN of MNIST (`_small`), and a tenth of its CPU time (tests/bench/kept_memory.py).
 """
 
 import ctypes
