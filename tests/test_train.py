@@ -390,15 +390,21 @@ def test_disk_that_is_full_when_it_is_saved(tmp_path, caplog):
   assert checkpoint.list_steps(tmp_path) == []
 
 
-def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
-  """Checkpoints while one is saved, scores, pictures of mistakes and the records."""
-  asked = []
+@pytest.fixture
+def asked(monkeypatch):
+  """The bytes that trainings ask for; each of them ends with the error 'looked'."""
+  found = []
 
   def prepare(workdir, config, overwrite, num_bytes):
-    asked.append(num_bytes)
+    found.append(num_bytes)
     raise ValueError('looked')
 
   monkeypatch.setattr(workdirs, 'prepare', prepare)
+  return found
+
+
+def test_disk_check_counts_what_is_written(done, asked, tmp_path):
+  """Checkpoints while one is saved, scores, pictures of mistakes and the records."""
   evals = {'test': {'source': toy.fake(1, classes=(0, 1, 2)), 'positive': True},
            'three': {'source': toy.fake(1, classes=(3,))}}
   more = {'blobs': {'source': {'name': 'blobs', 'num': 11}}}
@@ -417,16 +423,8 @@ def test_disk_check_counts_what_is_written(done, monkeypatch, tmp_path):
       if '"train"' in line)
 
 
-def test_a_run_goes_on_where_there_is_room_for_the_rest(done, monkeypatch, tmp_path):
+def test_a_run_goes_on_where_there_is_room_for_the_rest(done, asked, tmp_path):
   """Checkpoints that are there need no more room, and a finished run needs none."""
-  asked = []
-
-  def prepare(workdir, config, overwrite, num_bytes):
-    asked.append(num_bytes)
-    raise ValueError('looked')
-
-  monkeypatch.setattr(workdirs, 'prepare', prepare)
-
   def look(name, config, **kwargs):
     with pytest.raises(ValueError, match='looked'):
       train.train(config, str(tmp_path / name), **kwargs)
