@@ -52,8 +52,11 @@ def tables(groups: Groups) -> list[Table]:
     each evaluation classifier, and the runs.
   """
   found = frame(groups)
+  name, real = more.real_images(found)
+  text = {**cells(found), **real}
   made = [
-      _scores_table(found, groups), *_more_measures(found, groups), _best_table(groups),
+      _scores_table(text, groups, name), *_more_measures(found, text, groups, name),
+      _best_table(groups),
       _tests_table(found, groups), more.class_shares(found, groups),
       *more.conventions(groups), more.about_runs(groups)]
   return [table for table in made if table]
@@ -144,10 +147,9 @@ def figures(groups: Groups) -> Iterator[tuple[str, str, str, Any]]:
          '' if figure else 'Left out: no run has samples.npz.', figure)
 
 
-def _scores_table(found, groups):
+def _scores_table(text, groups, real):
   """IS, AM score and FID, with the paper's values."""
-  (name, real), known = more.real_images(found), more.classifiers(groups)
-  text = {**cells(found), **real}
+  text, known = dict(text), more.classifiers(groups)
   columns = of_metrics([*SCORES, 'reference_inception_score'])
   title = ("Measures of the samples at the end of the run, in the form of the paper's "
            f'Table 4. {metrics.directions(SCORES)}')
@@ -167,7 +169,7 @@ def _scores_table(found, groups):
   if len(known) > 1:
     title += ' Only rows of the same evaluation classifier compare.'
     columns['classifier'] = {'metric': 'classifier'}
-  return arrange(title, text, ONE_ROW, columns, _heads(groups, name))
+  return arrange(title, text, ONE_ROW, columns, _heads(groups, real))
 
 
 def _heads(groups, real):
@@ -175,10 +177,8 @@ def _heads(groups, real):
   return {**more.heads(groups), **({more.REAL: real} if real else {})}
 
 
-def _more_measures(found, groups) -> Iterator[Table]:
+def _more_measures(found, text, groups, real) -> Iterator[Table]:
   """KID, class-aware FID and diversity; precision, recall, density and coverage."""
-  name, real = more.real_images(found)
-  text = {**cells(found), **real}
   for title, names in (
       ('CAFD: class-aware FID, without classes of fewer than two samples. Diversity: '
        'mean distance within a class, as a ratio to that of real images.', DISTANCES),
@@ -194,9 +194,9 @@ def _more_measures(found, groups) -> Iterator[Table]:
     there = found[found.metric.isin(names) & found.value.notna()].metric.unique()
     names = [name for name in names if name in there]
     if names:
-      known = any(metric in names for _, _, metric, _ in real)
+      known = any((more.REAL, SAMPLES, name, '') in text for name in names)
       yield arrange(f'{title} {metrics.directions(names)}', text, ONE_ROW,
-                    of_metrics(names), _heads(groups, name if known else ''))
+                    of_metrics(names), _heads(groups, real if known else ''))
 
 
 def _best_table(groups):
