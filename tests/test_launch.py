@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import toy
 import yaml
 
+SETTINGS = toy.config_file('gan/digits.py').__globals__['SETTINGS']
 LAUNCH = pathlib.Path(__file__).parents[1] / 'launch'
 SCRIPTS = sorted(LAUNCH.glob('*.sh'))
 COMMAND = ['python', '-m', 'nat_jax.main', '--workdir', 'a folder']
@@ -45,6 +47,20 @@ def test_tpu_vm(tmp_path):
 def test_slurm():
   assert run('slurm.sh', *COMMAND, DRY_RUN='1').stdout.splitlines() == [
       f'srun --kill-on-bad-exit=1 {" ".join(COMMAND)}']
+
+
+@pytest.mark.process
+def test_gan_digits_trains_every_objective():
+  words = run('gan_digits.sh', 'runs/x', '--jobs', '2', DRY_RUN='1').stdout.split()
+  path = 'configs/gan/digits.py'
+  rows = [word.removeprefix(f'{path}:') for word in words if word.startswith(path)]
+  assert [row for row in rows if row not in SETTINGS] == ['nat0', 'natm0'] + [
+      f'{name}{num}' for name in ('gan', 'catgan', 'am', 'nat') for num in (3, 10)]
+  assert {row.removesuffix('0') for row in rows} >= set(SETTINGS)
+  assert words == [
+      'python', '-m', 'nat_jax.main', '--mode=sweep', '--workdir', 'runs/x',
+      *(f'{path}:{row}' for row in rows), '--seeds', '0,1,2,3,4,5,6,7,8,9',
+      '--config.steps=2000', '--jobs', '2']
 
 
 def program(folder, name, code):

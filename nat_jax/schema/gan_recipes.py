@@ -11,6 +11,7 @@ paper builds on.
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
@@ -72,7 +73,8 @@ RUN_KEYS = ('updates_per_call', 'log_every', 'eval_every', 'checkpoint_every')
 
 
 def parse(
-    variant: str, forms: tuple[str, ...] = ('small',)
+    variant: str, forms: tuple[str, ...] = ('small',),
+    objectives: Collection[str] = tuple(OBJECTIVES),
 ) -> tuple[str, int, str]:
   """Parses a variant into (objective, negatives per batch, its form or '').
 
@@ -80,15 +82,17 @@ def parse(
     variant: an objective, optionally a number of negatives (default 0) and '_' with a
       form.
     forms: that each variant also has.
+    objectives: their names, none of which is another one with digits after it.
 
   Raises:
     ValueError: an unknown variant.
   """
-  found = re.fullmatch(rf'([a-z]+?)(\d*)(?:_({"|".join(forms)}))?', variant)
-  if not found or found[1] not in OBJECTIVES:
+  found = re.fullmatch(
+      rf'({"|".join(objectives)})(\d*)(?:_({"|".join(forms)}))?', variant)
+  if not found:
     raise ValueError(
-        f'unknown variant {variant!r}{names.hint(variant, [*PAPER, *OBJECTIVES])}; '
-        f'expected one of {", ".join(OBJECTIVES)}, '
+        f'unknown variant {variant!r}{names.hint(variant, [*PAPER, *objectives])}; '
+        f'expected one of {", ".join(objectives)}, '
         f'followed by any number of negatives; valid: {", ".join(PAPER)}, '
         f'each also with _{", _".join(forms)}')
   return found[1], int(found[2] or 0), found[3] or ''

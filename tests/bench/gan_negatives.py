@@ -1,10 +1,9 @@
 """Do external negatives help a GAN? Objectives on digits with 0, 3 and 10 of them.
 
-    python -m nat_jax.main --mode=sweep --workdir runs/gan-digits --seeds \
-      0,1,2,3,4,5,6,7,8,9 --config.steps=2000 configs/gan/digits.py:{gan,gan3,...}
+    launch/gan_digits.sh runs/gan-digits
     python tests/bench/gan_negatives.py runs/gan-digits
 
-Reads the runs of a sweep of configs/gan/digits.py. The first table has the mean over
+Reads the runs of a sweep of GANs. The first table has the mean over
 seeds of each variant, ± the sample standard deviation; bold cells differ from `nat0`.
 The second one has the mean difference of each variant with external negatives from its
 objective without any; bold cells differ from 0. Differences are tested by two-sided
@@ -63,7 +62,7 @@ def main():
          for variant, row in found.items() if variant != PLAIN})
   changes, pairs = {}, {}
   for variant, row in found.items():
-    objective, count = re.fullmatch(r'([a-z]+?)(\d*)', variant).groups()
+    objective, count = re.fullmatch(r'(.+?)(\d*)', variant).groups()
     without = found.get(objective, found.get(f'{objective}0'))
     if not int(count or 0) or without is None:
       continue

@@ -237,3 +237,5 @@ def test_variant_of_the_digits(form, name):
   assert mixed.loss == plain.loss and mixed.data == plain.data
   with pytest.raises(ValueError, match='each also with _mixup, _adaptivemix'):
     get_config('nat3_mixdown')
+  with pytest.raises(ValueError, match=f"_{form} goes with the objectives gan, .*'r1'"):
+    get_config(f'r1_{form}')
