@@ -14,6 +14,12 @@ H(m), the entropy of the mean prediction m = mean_i p_i of a batch, is written a
 per example, H(p_i, m). The mean of H(p_i, m) is H(m), and with m held constant so is
 its gradient, since sum_k p_ik = 1.
 
+The score of D (`GanObjective.score`) is l where D has one output or an output l beside
+class logits, and the log-odds of real where there is a fake class. Objectives without a
+fake class, in which D is unsure of fakes, have the score KL(u || D): the mean of
+-log D_k, minus log K. It is 0 where D is uniform, the best answer to a fake; unlike
+KL(D || u) it grows without bound with the gap of the logits, as l does.
+
 References: Li, Jia, Jing, "Negative-Aware Training", ECAI 2020, equations 7-11;
 Zhou et al., "Activation Maximization Generative Adversarial Nets", ICLR 2018.
 """
@@ -195,7 +201,7 @@ def cat_gan(num_classes: int) -> GanObjective:
 
   return terms.per_set(
       num_classes, lambda outputs: outputs, real=sure, fake=unsure, gen=sure,
-      whole_batch=True)._replace(realness=terms.largest)
+      whole_batch=True, score=uniform_kl)._replace(realness=terms.largest)
 
 
 def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjective:
@@ -230,7 +236,7 @@ def cat_gan_springenberg(num_classes: int, labelled: float = 0.0) -> GanObjectiv
       num_classes, lambda outputs: outputs,
       real=sure_and_right,
       fake=lambda outputs, labels, marginal: -terms.entropy(outputs),
-      gen=sure, whole_batch=True)._replace(realness=terms.largest)
+      gen=sure, whole_batch=True, score=uniform_kl)._replace(realness=terms.largest)
 
 
 def nat_gan(
@@ -263,7 +269,8 @@ def nat_gan(
       num_classes, lambda outputs: outputs,
       real=lambda outputs, labels, mean: cross_entropy(outputs, labels),
       fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
-      gen=gen, whole_batch=marginal > 0)._replace(realness=terms.largest)
+      gen=gen, whole_batch=marginal > 0, score=uniform_kl,
+  )._replace(realness=terms.largest)
 
 
 def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:
@@ -274,7 +281,7 @@ def _fake_class(name: str, num_classes: int, *, gen: Loss) -> GanObjective:
       real=lambda outputs, labels, marginal: cross_entropy(outputs, labels),
       fake=lambda outputs, labels, marginal: cross_entropy(
           outputs, jnp.full_like(labels, num_classes)),
-      gen=gen)._replace(realness=lambda outputs: jnp.exp(-terms.not_last(outputs)))
+      gen=gen, score=terms.log_odds)
 
 
 def _auxiliary(
@@ -303,7 +310,8 @@ def _auxiliary(
 
   return terms.per_set(
       num_classes + 1, lambda outputs: outputs[:, 1:],
-      real=real, fake=unreal(on_fake), negative=unreal(on_negative), gen=real)
+      real=real, fake=unreal(on_fake), negative=unreal(on_negative), gen=real,
+      score=terms.first)
 
 
 PER_SET = {

@@ -120,9 +120,9 @@ def mmd(
             - 2 * kernel(fake, [real], axis, lambda d: d))
 
   return GanObjective(
-      num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True,
-      # D's outputs are features: only distances between them have a meaning.
-      realness=terms.unknown)
+      # D's outputs are features: only distances between them have a meaning, so that
+      # there is neither a score nor a realness of one example.
+      num_outputs, None, disc, gen, ('fake', 'real'), whole_batch=True)
 
 
 def relativistic(num_classes: int) -> GanObjective:
@@ -164,9 +164,8 @@ def relativistic(num_classes: int) -> GanObjective:
     return mean([(among_real, real.weight)], axis) + jax.nn.softplus(r - score(fake))
 
   return GanObjective(
-      1, None, disc, gen, ('fake', 'real'), whole_batch=True,
-      # Only differences of l have a meaning.
-      realness=terms.unknown)
+      # Only differences of l have a meaning: it is a score, but no realness.
+      1, None, disc, gen, ('fake', 'real'), whole_batch=True, score=terms.first)
 
 
 BATCH = {

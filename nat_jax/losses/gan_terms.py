@@ -21,6 +21,11 @@ Passes = Mapping[str, Pass]
 Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
+def unknown(outputs: jax.Array) -> jax.Array:
+  """NaN, [n, d] -> [n]: outputs that say nothing of an example without others."""
+  return jnp.full(len(outputs), jnp.nan)
+
+
 class GanObjective(NamedTuple):
   """Losses per example of both players, all to be minimised.
 
@@ -37,6 +42,11 @@ class GanObjective(NamedTuple):
       batch, which then cannot be split into micro-batches.
     bounded: whether D's loss has a lower bound whatever D is. Without it D's slope
       must be bounded, by the penalty `gradient` or by spectral norm.
+    score: outputs [n, num_outputs] -> [n], the number by which D tells real examples
+      from others, larger for real ones, as far as the losses read it: it stays the same
+      if a constant is added to all logits of a softmax. The penalties of
+      `losses.penalties` are of its gradient. None: D has no such number, and penalties
+      are refused.
     realness: outputs [n, num_outputs] -> [n] in [0, 1], how much D takes an example
       for real; for figures. NaN if D's outputs mean nothing without other examples.
   """
@@ -48,8 +58,8 @@ class GanObjective(NamedTuple):
   gen_sees: tuple[str, ...] = ('fake',)
   whole_batch: bool = False
   bounded: bool = True
-  realness: Callable[[jax.Array], jax.Array] = (
-      lambda outputs: jax.nn.sigmoid(outputs[:, 0]))
+  score: Callable[[jax.Array], jax.Array] | None = None
+  realness: Callable[[jax.Array], jax.Array] = unknown
 
 
 def per_set(
@@ -61,6 +71,7 @@ def per_set(
     gen: Loss,
     negative: Loss | None = None,
     whole_batch: bool = False,
+    score: Callable[[jax.Array], jax.Array] | None = None,
 ) -> GanObjective:
   """Makes an objective whose losses depend on one set at a time.
 
@@ -71,7 +82,11 @@ def per_set(
     gen: G's loss on generated examples; labels dynamic or predefined.
     negative: D's loss on external negatives; labels dynamic. None: the loss `fake`.
     whole_batch: whether a loss uses the marginal; see `GanObjective`.
+    score: see `GanObjective`; its sigmoid is `realness`. None: the output of a D with
+      one output, and neither score nor realness with several.
   """
+  if score is None and num_outputs == 1:
+    score = first
   losses = {'real': real, 'fake': fake, 'negative': negative or fake}
 
   def apply(loss: Loss, seen: Pass) -> jax.Array:
@@ -85,7 +100,15 @@ def per_set(
       disc=lambda passes, axis: {
           name: apply(losses[name], seen) for name, seen in passes.items()},
       gen=lambda passes, axis: apply(gen, passes['fake']),
-      whole_batch=whole_batch)
+      whole_batch=whole_batch,
+      score=score,
+      realness=unknown if score is None else lambda outputs: jax.nn.sigmoid(
+          score(outputs)))
+
+
+def first(outputs: jax.Array) -> jax.Array:
+  """The first output, [n, num_outputs] -> [n]."""
+  return outputs[:, 0]
 
 
 def entropy(logits: jax.Array) -> jax.Array:
@@ -126,21 +149,25 @@ def marginal_entropy(logits: jax.Array, marginal: jax.Array | None) -> jax.Array
 def not_last(logits: jax.Array) -> jax.Array:
   """-log D_r, D_r the probability of all outputs but the last; [n, K + 1] -> [n].
 
-  softplus(l_{K+1} - logsumexp(l_1..l_K)); its gradient is -alpha_k (1 - D_r) with
-  alpha_k = p_k / D_r for the first K outputs, and 1 - D_r for the last one.
+  softplus(-`log_odds`); its gradient is -alpha_k (1 - D_r) with alpha_k = p_k / D_r for
+  the first K outputs, and 1 - D_r for the last one.
   """
-  log_p = jax.nn.log_softmax(logits)
-  return jax.nn.softplus(log_p[:, -1] - jax.nn.logsumexp(log_p[:, :-1], axis=1))
+  return jax.nn.softplus(-log_odds(logits))
+
+
+def log_odds(logits: jax.Array) -> jax.Array:
+  """log(D_r / (1 - D_r)), D_r as in `not_last`; [n, K + 1] -> [n].
+
+  logsumexp(l_1..l_K) - l_{K+1}; its gradient is alpha_k for the first K outputs, and -1
+  for the last one.
+  """
+  log_p = jax.nn.log_softmax(logits)  # keeps digits where all logits are large
+  return jax.nn.logsumexp(log_p[:, :-1], axis=1) - log_p[:, -1]
 
 
 def largest(logits: jax.Array) -> jax.Array:
   """The largest class probability, [n, K] -> [n]; D makes it small on fakes."""
   return jax.nn.softmax(logits).max(1)
-
-
-def unknown(outputs: jax.Array) -> jax.Array:
-  """NaN, [n, d] -> [n]: outputs that say nothing of an example without others."""
-  return jnp.full(len(outputs), jnp.nan)
 
 
 def check_num_classes(name: str, num_classes: int) -> None:

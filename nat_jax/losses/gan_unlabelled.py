@@ -30,18 +30,20 @@ def implicit_gan(num_classes: int) -> GanObjective:
   """
   terms.check_num_classes('implicit_gan', num_classes)
 
+  def score(outputs):
+    return jax.nn.logsumexp(outputs, axis=1)
+
   def is_real(outputs, labels, marginal):
     del labels, marginal
-    return jax.nn.softplus(-jax.nn.logsumexp(outputs, axis=1))
+    return jax.nn.softplus(-score(outputs))
 
   def is_fake(outputs, labels, marginal):
     del labels, marginal
-    return jax.nn.softplus(jax.nn.logsumexp(outputs, axis=1))
+    return jax.nn.softplus(score(outputs))
 
   return terms.per_set(
-      num_classes, lambda outputs: outputs, real=is_real, fake=is_fake, gen=is_real
-  )._replace(realness=lambda outputs: jax.nn.sigmoid(
-      jax.nn.logsumexp(outputs, axis=1)))
+      num_classes, lambda outputs: outputs, real=is_real, fake=is_fake, gen=is_real,
+      score=score)
 
 
 def nat_gan_unlabelled(
@@ -76,7 +78,8 @@ def nat_gan_unlabelled(
   return terms.per_set(
       num_classes, lambda outputs: outputs, real=sure,
       fake=lambda outputs, labels, mean: uniform_kl(outputs, direction),
-      gen=sure, whole_batch=marginal > 0)._replace(realness=terms.largest)
+      gen=sure, whole_batch=marginal > 0, score=uniform_kl,
+  )._replace(realness=terms.largest)
 
 
 UNLABELLED = {'implicit_gan': implicit_gan, 'nat_gan_unlabelled': nat_gan_unlabelled}

@@ -43,7 +43,8 @@ TRAINERS = {
         'relativistic', generator=NORMED, discriminator=models.MLPDiscriminator(
             image_shape=SHAPE, num_outputs=1, widths=(8,), kernels=3)),
     'children': lambda: gan.TRAINERS['egan'](
-        diversity=0.1, **toy.gan_settings(SHAPE, 'gan', generator=NORMED)),
+        diversity=0.1, fitness_samples=32,
+        **toy.gan_settings(SHAPE, 'gan', generator=NORMED)),
     'penalties': lambda: make_trainer(
         'gan', penalties=[{'name': 'gradient', 'weight': 2.0}, {'name': 'r1'}]),
     'stacked': lambda: make_trainer(generator=STACKED),
@@ -160,20 +161,20 @@ def test_relativistic_average_against_means_by_hand():
   np.testing.assert_allclose(gen(same), 2 * np.log(2), rtol=1e-6)
 
 
-def test_penalties_of_a_linear_discriminator():
-  """D(x) = 3 x_0 + 4 x_1 has a gradient of length 5 everywhere."""
+def test_penalties_of_a_linear_score():
+  """s(x) = 3 x_0 + 4 x_1 has a gradient of length 5 everywhere."""
   images = np.zeros((2, 2), np.float32)
   passes = {name: as_pass(np.zeros((2, 1), np.float32))._replace(images=images)
             for name in ('real', 'fake')}
 
-  def apply(x):
-    return x @ np.array([[3], [4]], np.float32)
+  def score(x):
+    return x @ np.array([3, 4], np.float32)
 
   for spec, expected in (({'name': 'gradient', 'weight': 0.5}, 0.5 * 16),
                          ({'name': 'r1', 'weight': 2.0}, 25)):
     penalty = registry.build(losses.PENALTIES, spec, what='penalty')
     found = jax.jit(lambda key, penalty=penalty: penalty(
-        apply, passes, jax.random.split(key, 2)))(jax.random.key(0))
+        score, passes, jax.random.split(key, 2)))(jax.random.key(0))
     np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
 
 

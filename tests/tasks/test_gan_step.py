@@ -263,10 +263,25 @@ def test_collapse_is_told():
                 image_shape=SHAPE, num_outputs=1, **{key: value})),
        'penalties.*mixes.*batch_norm=False')
       for key, value in (('batch_norm', True), ('kernels', 2))),
+    (dict(loss='mmd', penalties=[losses.PENALTIES['gradient']()]),
+     r"penalties.*gan, am_gan or nat_gan.*without.*mmd.*penalties=\[\]"),
 ])
 def test_settings_that_do_not_fit(settings, message):
   with pytest.raises(ValueError, match=message):
     make_trainer(**settings)
+
+
+def test_a_penalty_is_of_the_score_that_the_objective_names():
+  """Of a score that is constant it is 0, whatever the outputs are."""
+  items = toy.make_items(SHAPE, 1)
+  penalties = (losses.PENALTIES['r1'](100.0),)
+  plain = losses.make_gan_objective({'name': 'nat_gan'}, NUM_CLASSES)
+  found = [after_one_step(items, **settings)[0] for settings in (
+      {}, dict(penalties=penalties),
+      dict(penalties=penalties, objective=plain._replace(
+          score=lambda outputs: 0 * outputs[:, 0])))]
+  assert changed(found[0], found[1]) == {'gen', 'disc'}
+  assert not changed(found[0], found[2])
 
 
 def test_it_learns_where_the_images_are():

@@ -1,7 +1,8 @@
 """The parts of a GAN's training step: sets, samples, passes, penalties.
 
     sets = prepare(batch, 0, key, axis, augment, normalise)
-    sets['fake'] = generate(generator, gen.variables, key, num, axis)
+    drawn = draw(generator, key, num, axis)
+    sets['fake'], stats = made(generator, gen.variables, drawn, axis)
     sets = with_keys(sets, keys, axis, together)
     passes, stats = see(
         discriminator, class_logits, disc.variables, sets, axis, together=together)
@@ -106,14 +107,6 @@ def made(
       mutable=['batch_stats'] if updating else [])
   stats = changed.get('batch_stats', variables['batch_stats'])
   return {**drawn, 'image': images}, stats
-
-
-def generate(
-    generator: nn.Module, variables: Mapping[str, Any], key: jax.Array, num: int,
-    axis: Axis,
-) -> Set:
-  """Generates `num` examples without classes: `made` of `draw`."""
-  return made(generator, variables, draw(generator, key, num, axis), axis)[0]
 
 
 def with_keys(
@@ -230,7 +223,8 @@ def given_labels(
 
 
 def penalty_sum(
-    penalties: Sequence[Callable[..., jax.Array]], discriminator: nn.Module,
+    penalties: Sequence[Callable[..., jax.Array]],
+    score: Callable[[jax.Array], jax.Array] | None, discriminator: nn.Module,
     variables: Mapping[str, Any], passes: Mapping[str, Pass],
     keys: Sequence[jax.Array], axis: Axis,
 ) -> jax.Array:
@@ -241,22 +235,37 @@ def penalty_sum(
   Args:
     penalties: see `losses.penalties`; they apply D without noise and dropout, and with
       the labels of the real examples where D is conditional by projection.
-    discriminator, variables: the network whose gradient is penalised.
+    score: of D's outputs, whose gradient is penalised; see `losses.GanObjective`.
+    discriminator, variables: D.
     passes: {set: Pass} of all sets.
     keys: from `penalty_keys`.
     axis: the devices that share the batch.
+
+  Raises:
+    ValueError: penalties without a score.
   """
+  check_score(penalties, score)
   real, total = passes['real'], jnp.zeros(())
   given = given_labels(discriminator, [real.labels], [len(real.labels)])
 
-  def apply(images):
-    return discriminator.clone(axis_name=axis.name).apply(
-        variables, images, **given)[0]
+  def scores(images):
+    outputs, _ = discriminator.clone(axis_name=axis.name).apply(
+        variables, images, **given)
+    return score(outputs.astype(jnp.float32))
 
   for penalty, one in zip(penalties, keys, strict=True):
-    values = penalty(apply, passes, jax.random.wrap_key_data(one))
+    values = penalty(scores, passes, jax.random.wrap_key_data(one))
     total += jnp.sum(real.weight * values)
   return total
+
+
+def check_score(penalties: Sequence[Any], score: Callable[..., Any] | None) -> None:
+  """Raises ValueError if there are penalties, but no score of D's outputs."""
+  if penalties and score is None:
+    raise ValueError(
+        "penalties are of the gradient of D's score of one example; expected a loss "
+        'with a score, such as gan, am_gan or nat_gan, got one without, such as mmd, '
+        'which only compares examples; choose another loss, or penalties=[]')
 
 
 def penalty_keys(

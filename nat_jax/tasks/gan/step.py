@@ -180,8 +180,8 @@ def update_disc(setup, disc, gen, sets, key, axis):
     terms = objective.disc(passes, axis)
     loss = sum(jnp.sum(coefficients[name] * terms[name]) for name in terms)
     loss += players.penalty_sum(
-        setup.penalties, setup.discriminator, variables, passes, penalty_keys,
-        axis) / num_real
+        setup.penalties, objective.score, setup.discriminator, variables, passes,
+        penalty_keys, axis) / num_real
     return loss, stats, (gan_metrics.of_examples(passes), terms)
 
   disc, (loss, (passes, terms)), norm = updates.descend(
@@ -222,23 +222,24 @@ def update_gen(setup, gen, disc, sets, key, axis):
 
 
 def average(
-    decay: float, ema: dict[str, Any], gen: Net, step: jax.Array
+    decay: float, ema: dict[str, Any], net: Net, step: jax.Array, name: str = 'gen'
 ) -> dict[str, Any]:
-  """Returns the updated moving average of the generator's parameters.
+  """Returns the updated moving average of a network's parameters.
 
   After t steps the decay is at most (1 + t) / (10 + t), or 1/2 where this is more, so
   that early samples and those of short runs are not of the initial parameters.
 
   Args:
     decay: per step, in [0, 1); 0: `ema` is returned unchanged.
-    ema: {'gen': average}.
-    gen: the generator.
+    ema: {name: average}.
+    net: the network.
     step: t, the number of steps before this one.
+    name: of the network.
   """
   if not decay:
     return ema
   decay = jnp.minimum(decay, jnp.maximum((1 + step) / (10 + step), 0.5))
-  return {'gen': optax.incremental_update(gen.params, ema['gen'], 1.0 - decay)}
+  return {name: optax.incremental_update(net.params, ema[name], 1.0 - decay)}
 
 
 def init(setup: Setup, key: jax.Array) -> State:
@@ -322,6 +323,7 @@ def _check_classes(setup):
 
 def _check_slope(setup):
   """Raises ValueError if D's gradient penalty or bounded slope is not defined."""
+  players.check_score(setup.penalties, setup.objective.score)
   if setup.penalties and getattr(setup.discriminator, 'mixes', False):
     raise ValueError(
         'penalties are of the gradient of D at one example, but this discriminator '
