@@ -6,7 +6,7 @@
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,14 +109,16 @@ def build_trainer(config: Mapping[str, Any], shape: tuple[int, ...]) -> Trainer:
   return parallel.traced_once(TASKS[config['task']].build(config, shape, OTHERS))
 
 
-def restore(workdir: str, step: int | None = None, task: str | None = None) -> Run:
+def restore(
+    workdir: str, step: int | None = None, task: str | Sequence[str] | None = None
+) -> Run:
   """Restores a run from a checkpoint and the config that is saved in it.
 
   Args:
     workdir: of the run.
     step: of the checkpoint; None: the newest that can be read, and with early stopping
       the best (`patience` in the config).
-    task: the task that the run must be of, a name in `TASKS`; None: any.
+    task: the task that the run must be of, a name in `TASKS`, or several; None: any.
 
   Returns:
     The `Run`: config, image shape, class names, trainer, state, step and mesh.
@@ -280,12 +282,14 @@ def _find_steps(workdir, step):
 
 
 def _check_task(workdir, config, task):
-  """Raises ValueError unless the config is of `task`."""
-  if task in (None, config['task']):
+  """Raises ValueError unless the config is of `task`, see `restore`."""
+  wanted = [task] if isinstance(task, str) else task
+  if wanted is None or config['task'] in wanted:
     return
   found = TASKS[config['task']]
+  expected = ' or '.join(TASKS[name].title for name in wanted)
   raise ValueError(
-      f'expected {TASKS[task].title} in {workdir}, got a run of {found.title}; valid '
+      f'expected {expected} in {workdir}, got a run of {found.title}; valid '
       f'modes for it: --mode={", ".join(found.commands)}, report')
 
 

@@ -562,6 +562,67 @@ def test_loss_without_classes(tmp_path):
   assert set(toy.arrays(generate.generate(workdir, num=3))['label']) == {-1}
 
 
+def make_gaan(**changes):
+  """A tiny GAN with an encoder; keys as in `make_config`."""
+  config = dict(
+      task='gaan', name='toy', variant='gaan', steps=1, num_classes=NUM_CLASSES,
+      trainer={'name': 'gaan'}, encoder={'name': 'mlp', 'width': 4, 'depth': 1},
+      generator={'name': 'mlp_generator', 'latent': 5, 'widths': [8]},
+      discriminator={'name': 'mlp_discriminator', 'widths': [8]},
+      data=dict(positives=fake(classes=(0, 1, 2)), batch_size=8),
+      measures=dict(num_samples=20, batch_size=8))
+  return presets.experiment(**toy.change(config, **changes))
+
+
+def made_by(workdir, z):
+  """The images that the generator of a run makes of noise, quantised."""
+  run = runs.restore(workdir)
+  settings = run.config['data']
+  images = jax.jit(run.trainer.heads['samples'])(run.state, {'z': z})
+  return data.quantise(np.asarray(images), settings['mean'], settings['std'])
+
+
+@pytest.mark.parametrize('prior', ['normal', 'uniform'])
+def test_a_gan_with_an_encoder(prior, tmp_path):
+  workdir = untrained(tmp_path, make_gaan(trainer__prior=prior))
+  path = pathlib.Path(generate.generate(
+      workdir, num=8, interpolate=2, neighbours=2, png=True, truncations=(0.5, 0.0)))
+  tag = 'step1_seed0_num8'
+  assert {file.name for file in path.parent.iterdir()} == {
+      f'samples_{tag}.npz', f'samples_{tag}', f'sheet_{tag}.png',
+      f'interpolation2_{tag}.png', f'neighbours2_{tag}.png',
+      f'truncations0.5-0_{tag}.png'}
+  found = toy.arrays(path)
+  assert set(found['label']) == {-1} and np.abs(found['z']).max() > 1
+  np.testing.assert_array_equal(found['image'], made_by(workdir, found['z']))
+  for i, image in enumerate(found['image']):
+    picture = Image.open(path.with_suffix('') / f'{i}.png')
+    np.testing.assert_array_equal(np.asarray(picture), image.squeeze())
+  samples = generate.Samples(*map(found.get, generate.Samples._fields))
+  row = generate.interpolation(runs.restore(workdir), samples, [0], [1], 0, 0.0)
+  np.testing.assert_array_equal(row[0], found['image'][0])
+  with pytest.raises(ValueError, match="'gaan'.*labels.*task='gan'.*nat_gan"):
+    generate.generate(workdir, labels=[0])
+
+
+def test_a_semi_supervised_classifier_has_a_generator(tmp_path):
+  """Its task has no `measures`: those of GANs, with its own size of a batch."""
+  workdir = untrained(tmp_path, presets.experiment(
+      task='semi_supervised', name='toy', steps=1, num_classes=NUM_CLASSES,
+      generator={'name': 'mlp_generator', 'latent': 5, 'widths': [8]},
+      discriminator={'name': 'mlp_discriminator', 'widths': [8]},
+      data=dict(positives=fake(classes=(0, 1, 2)), labels_per_class=2, batch_size=8,
+                labelled_per_batch=8)))
+  path = generate.generate(workdir, num=8, interpolate=2, neighbours=2)
+  found, run = toy.arrays(path), runs.restore(workdir)
+  np.testing.assert_array_equal(found['image'], made_by(workdir, found['z']))
+  logits = jax.jit(run.trainer.heads['logits'])(run.state, found['image'])
+  np.testing.assert_array_equal(found['label'], np.argmax(logits, -1))
+  some = int(found['label'][0])
+  again = toy.arrays(generate.generate(workdir, num=3, labels=[some]))
+  assert again['label'].tolist() == [some] * 3
+
+
 def test_runs_of_another_kind(done, classifier, tmp_path):
   before = sorted(done.rglob('*'))
   for use in (posthoc.posthoc, lambda workdir: predict.predict(workdir, [__file__])):
@@ -570,7 +631,8 @@ def test_runs_of_another_kind(done, classifier, tmp_path):
       use(str(done))
   assert sorted(done.rglob('*')) == before
   with pytest.raises(
-      ValueError, match=f'GANs.*{classifier}.*classifiers.*--mode=.*, predict'):
+      ValueError, match='GANs or GANs with an encoder or semi-supervised classifiers '
+      f'in {classifier}.*classifiers.*--mode=.*, predict'):
     generate.generate(str(classifier))
   with pytest.raises(ValueError, match=f'--workdir {tmp_path}$'):
     generate.generate(str(tmp_path))

@@ -2,6 +2,8 @@
 
     path = generate('runs/gan', num=20, labels=['0', '3'])  # 'runs/gan/generated/...'
 
+A GAN is here a run of any task whose row in `TASKS` has the command 'generate'.
+
 The name of each file holds the settings that its content depends on: other settings
 write other files, and equal settings write equal bytes.
 """
@@ -21,7 +23,9 @@ from nat_jax import data, runs
 from nat_jax.commands import flags
 from nat_jax.data import decode
 from nat_jax.runtime import files, inference
-from nat_jax.schema import bounds
+from nat_jax.schema import bounds, defaults
+from nat_jax.task import Run
+from nat_jax.tasks import TASKS
 from nat_jax.tasks.gan import evaluate as generation
 from nat_jax.tasks.gan import neighbours as neighbours_lib
 
@@ -85,7 +89,7 @@ def generate(
       generates, or numbers out of range. Nothing is written.
   """
   _check_numbers(num, seed, interpolate, neighbours, [truncation or 0.0, *truncations])
-  gan = runs.restore(workdir, step, 'gan')
+  gan = _restore(workdir, step)
   if truncation is None:
     truncation = generation.truncation_of(gan.config)
   data.check_memory(
@@ -126,6 +130,16 @@ def generate(
       write_pictures(samples.image, os.path.splitext(path)[0])
     print(line, end='\n' if line else '')
   return path
+
+
+def _restore(workdir, step) -> Run:
+  """The run, whose config has `measures`, also where those of its task have none."""
+  able = [name for name, task in TASKS.items() if 'generate' in task.commands]
+  gan = runs.restore(workdir, step, able)
+  measures = {
+      **defaults.GAN['measures'], 'batch_size': gan.config['data']['batch_size'],
+      **gan.config.get('measures', {})}
+  return gan._replace(config={**gan.config, 'measures': measures})
 
 
 def _sheets_of_rows(gan, samples, ends, truncation, truncations, wanted, seed):
@@ -312,7 +326,7 @@ def _draw(gan, num, seed, wanted, truncation) -> Samples:
       raise ValueError(
           f'the discriminator predicted some classes for too few of {drawn} samples; '
           f'missing: {missing}. Ask for other classes or for fewer samples, use '
-          "another checkpoint, or train with trainer.labels='predefined'")
+          "another checkpoint, or train a GAN with trainer.labels='predefined'")
     batch = next(stream)
     drawn += len(batch.z)
     for i, c in enumerate(batch.label.tolist()):
@@ -350,10 +364,12 @@ def _wanted(labels, gan):
     return np.arange(gan.config['num_classes']) if _predefined(gan) else None
   k, names = gan.config['num_classes'], list(gan.class_names)
   if 'logits' not in gan.trainer.heads and not _predefined(gan):
+    # A GAN with an encoder has no key `loss`: its losses are those of its trainer.
+    loss = gan.config.get('loss', gan.config['trainer'])['name']
     raise ValueError(
-        f'the loss {gan.config["loss"]["name"]!r} of this run has no classes, so that '
-        'labels cannot be selected; leave out --labels, or train with a loss that has '
-        "classes (loss={'name': 'nat_gan'}, 'am_gan', 'ac_gan', ...)")
+        f'the loss {loss!r} of this run has no classes, so that labels cannot be '
+        "selected; leave out --labels, or train a run of task='gan' with a loss that "
+        "has classes (loss={'name': 'nat_gan'}, 'am_gan', 'ac_gan', ...)")
   wanted = []
   for label in labels:
     if label in names:

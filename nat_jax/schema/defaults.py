@@ -171,6 +171,11 @@ GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
         reconstruction='real',  # what D takes reconstructions for; or 'fake'
         updates_generator=False,  # True: the encoder's loss updates the generator too
         space='features',  # of D, in which that loss compares; or 'data'
+        negative_weight=None,  # of the negatives' mean; None: joint mean with generated
+        form='log',  # of D's loss; or 'hinge'
+        # Shares (from, to) of the training between which recon_weight falls to 0.
+        fade=None,
+        prior='normal',  # of z; or 'uniform', in [-1, 1]
     ),
     'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
 }

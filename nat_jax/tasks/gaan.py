@@ -2,10 +2,11 @@
 
     trainer = build(config, image_shape, others)       # or from networks:
     trainer = gaan(encoder=..., generator=..., discriminator=..., enc_tx=tx, ...)
-    state, metrics = trainer.step(state, {}, {'positive': batch})
+    state, metrics = trainer.step(state, {}, {'positive': batch, 'negative': batch})
 
 Reference: Tran, Bui, Cheung, "Dist-GAN: An Improved GAN using Distance Constraints",
-ECCV 2018 (and "Generative Adversarial Autoencoder Networks", arXiv:1803.08887).
+ECCV 2018 (and "Generative Adversarial Autoencoder Networks", arXiv:1803.08887); the
+authors' code, tntrung/gaan, commit 6e67fe3.
 """
 
 import functools
@@ -28,6 +29,10 @@ from nat_jax.tasks.gan import step as gan_step
 
 LABELS = {'real': -1, 'fake': 1}  # -> sign of the logit in the loss -log of a label
 SPACES = ('features', 'data')
+FORMS = {  # logit times sign -> loss of D
+    'log': jax.nn.softplus, 'hinge': lambda x: jax.nn.relu(1 + x)}
+PRIORS = {  # normal noise -> z
+    'normal': lambda z: z, 'uniform': lambda z: 2 * jax.scipy.stats.norm.cdf(z) - 1}
 OBJECTIVE = losses.make_gan_objective({'name': 'gan'}, 1)
 
 
@@ -49,6 +54,13 @@ class Setup(NamedTuple):
       points.
     distance_weight: weight of the squared distance term in E's loss.
     n_critic: updates of the discriminator per step.
+    negative_weight: of external negatives in D's loss; see `tasks.gan.step.Setup`.
+    form: of D's loss: 'log', or 'hinge', max(0, 1 - l) and max(0, 1 + l) of the logit l
+      in place of -log D and -log(1 - D).
+    fade: (from, to), shares of the training between which `recon_weight` falls linearly
+      to 0; (0.5, 0.75) in the authors' code for images. None: it is constant.
+    prior: of z in each dimension: 'normal', or 'uniform' in [-1, 1], as in their code.
+    steps: number of updates of the training, for `fade`.
   """
 
   encoder: nn.Module
@@ -68,6 +80,11 @@ class Setup(NamedTuple):
   reconstruction: str = 'real'
   updates_generator: bool = False
   space: str = 'features'
+  negative_weight: float | None = None
+  form: str = 'log'
+  fade: Sequence[float] | None = None
+  prior: str = 'normal'
+  steps: int = 1
 
   @property
   def pair(self) -> gan_step.Setup:
@@ -90,25 +107,40 @@ def gaan(**settings: Any) -> task.Trainer:
      with space='data' f(x) is x. With `updates_generator` this loss updates G too.
   D: (1 - recon_weight) mean -log D(x) + recon_weight mean -log D(x_r)
      + mean -log(1 - D(G(z))) + penalties; with reconstruction='fake' the second term
-     is recon_weight mean -log(1 - D(x_r)).
+     is recon_weight mean -log(1 - D(x_r)). External negatives have the loss of
+     generated examples, and weights as in other GANs (`losses.disc_weights`).
   G: |mean D(x) - mean D(G(z))|.
 
   Args:
     **settings: the attributes of `Setup`.
 
   Returns:
-    A `Trainer` over a `State` of 'enc', 'gen' and 'disc'.
+    A `Trainer` over a `State` of 'enc', 'gen' and 'disc'. Its head 'samples' maps {'z':
+    normal noise, float32 [n, latent], 'label': not used} to images.
 
   Raises:
-    ValueError: an unknown `reconstruction` or `space`.
+    ValueError: an unknown `reconstruction`, `space`, `form` or `prior`, or shares in
+      `fade` that do not rise.
   """
   setup = Setup(**settings)
-  for key, known in (('reconstruction', LABELS), ('space', SPACES)):
+  for key, known in (('reconstruction', LABELS), ('space', SPACES), ('form', FORMS),
+                     ('prior', PRIORS)):
     value = getattr(setup, key)
     if value not in known:
       raise ValueError(names.unknown(f'trainer.{key}', value, known))
-  return gan_step.gan(**setup.pair._asdict())._replace(
-      init=functools.partial(init, setup), step=functools.partial(step, setup))
+  if setup.fade and setup.fade[0] >= setup.fade[1]:
+    raise ValueError(
+        'trainer.fade must be two shares of the training in rising order, such as '
+        f'(0.5, 0.75), got {setup.fade}')
+  pair = gan_step.gan(**setup.pair._asdict())
+
+  def samples(state, noise):
+    return pair.heads['samples'](
+        state, {**noise, 'z': PRIORS[setup.prior](noise['z'])})
+
+  return pair._replace(
+      init=functools.partial(init, setup), step=functools.partial(step, setup),
+      heads={'samples': samples})
 
 
 def init(setup: Setup, key: jax.Array) -> State:
@@ -133,13 +165,15 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     setup: a `Setup`.
     state: a `State` of 'enc', 'gen' and 'disc'.
     frozen: not used.
-    batch: {'positive': batch}, from `data.apart`.
+    batch: {'positive': batch, 'negative': batch}, from `data.apart`; the latter is
+      optional.
     axis: the devices that share the batch.
 
   Returns:
     (state, `GanMetrics`).
   """
   del frozen
+  setup = setup._replace(recon_weight=recon_weight(setup, state.step))
   enc, gen, disc = (state.nets[name] for name in ('enc', 'gen', 'disc'))
   real_key, enc_key, disc_key, gen_key = jax.random.split(
       jax.random.fold_in(state.key, state.step), 4)
@@ -147,16 +181,31 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     keys = real_key, disc_key
     if setup.n_critic > 1:
       keys = [jax.random.fold_in(key, j) for key in keys]
-    real = players.prepare(
-        batch, j, keys[0], axis, setup.augment, setup.normalise)['real']
+    sets = players.prepare(batch, j, keys[0], axis, setup.augment, setup.normalise)
     if not j:
-      enc, gen = update_enc(setup, enc, gen, disc, real, enc_key, axis)
-    disc, seen = update_disc(setup, disc, enc, gen, real, keys[1], axis)
-  gen, made = update_gen(setup, gen, disc, real, gen_key, axis)
+      enc, gen = update_enc(setup, enc, gen, disc, sets['real'], enc_key, axis)
+    disc, seen = update_disc(setup, disc, enc, gen, sets, keys[1], axis)
+  gen, made = update_gen(setup, gen, disc, sets['real'], gen_key, axis)
   state = state.replace(
       step=state.step + 1, nets={'enc': enc, 'gen': gen, 'disc': disc},
       ema=gan_step.average(setup.ema_decay, state.ema, gen, state.step))
   return state, gan_metrics.collect(OBJECTIVE, seen, made, axis)
+
+
+def recon_weight(setup: Setup, step: jax.Array) -> float | jax.Array:
+  """Returns the weight of reconstructions in D's loss after `step` updates."""
+  if not setup.fade:
+    return setup.recon_weight
+  start, end = setup.fade
+  left = (end - step / setup.steps) / (end - start)
+  return setup.recon_weight * jnp.clip(left, 0, 1)
+
+
+def draw(setup: Setup, key: jax.Array, num: int, axis: Axis) -> players.Set:
+  """Draws what the generator makes `num` examples from: `players.draw`, z by `prior`.
+  """
+  drawn = players.draw(setup.generator, key, num, axis)
+  return {**drawn, 'z': PRIORS[setup.prior](drawn['z'])}
 
 
 def update_enc(setup, enc, gen, disc, real, key, axis):
@@ -166,7 +215,7 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
     (the `Net` of the encoder, the `Net` of the generator).
   """
   fake_key, key = jax.random.split(key)
-  drawn = players.draw(setup.generator, fake_key, len(real['label']), axis)
+  drawn = draw(setup, fake_key, len(real['label']), axis)
   trained = _autoencoder(enc.params, gen.params, setup.updates_generator)
 
   def loss_fn(params, batch_stats, _):
@@ -192,36 +241,47 @@ def update_enc(setup, enc, gen, disc, real, key, axis):
   return Net(params, {}, net.opt_state), gen
 
 
-def update_disc(setup, disc, enc, gen, real, key, axis):
-  """Updates the discriminator.
+def update_disc(setup, disc, enc, gen, sets, key, axis):
+  """Updates the discriminator on the sets of a batch and on what the generator makes.
 
   Returns:
     (the `Net` of the discriminator, a `Seen` for the metrics).
   """
-  num = len(real['label'])
   fake_key, key = jax.random.split(key)
-  sets = {
-      'real': real,
-      'fake': players.generate(
-          setup.generator, gen.variables, fake_key, num, axis),
-      'recon': reconstruct(setup, enc.params, gen.variables, real, axis)[0]}
+  real, num = sets['real'], len(sets['real']['label'])
+  fake, _ = players.made(
+      setup.generator, gen.variables, draw(setup, fake_key, num, axis), axis)
+  sets = {**sets, 'fake': fake}
+  coefficients = losses.disc_weights(
+      {name: one['weight'] for name, one in sets.items()}, setup.negative_weight, axis)
+  coefficients['recon'] = coefficients['real']
+  sets['recon'], _ = reconstruct(setup, enc.params, gen.variables, real, axis)
   penalty_keys = players.penalty_keys(setup.penalties, fake_key, num, axis)
-  shares = {'real': 1 - setup.recon_weight, 'fake': 1.0, 'recon': setup.recon_weight}
-  signs = {**LABELS, 'recon': LABELS[setup.reconstruction]}
+  shares = {'real': 1 - setup.recon_weight, 'recon': setup.recon_weight}
+  num_real = axis.sum(real['weight'] > 0)
 
   def loss_fn(params, batch_stats, _):
     variables = {'params': params, 'batch_stats': batch_stats}
     passes, stats = _see_apart(setup, variables, sets, key, axis, updating='real')
-    terms = {name: jax.nn.softplus(signs[name] * one.outputs[:, 0])
-             for name, one in passes.items()}
-    loss = sum(shares[name] * terms[name].sum() for name in terms)
+    terms = disc_losses(setup, passes)
+    loss = sum(shares.get(name, 1.0) * jnp.sum(coefficients[name] * terms[name])
+               for name in terms)
     loss += players.penalty_sum(
-        setup.penalties, setup.discriminator, variables, passes, penalty_keys, axis)
-    return loss / axis.sum(jnp.ones(num)), stats, (passes, terms)
+        setup.penalties, OBJECTIVE.score, setup.discriminator, variables, passes,
+        penalty_keys, axis) / num_real
+    return loss, stats, (passes, terms)
 
   disc, (loss, (passes, terms)), norm = updates.descend(
       disc, setup.disc_tx, loss_fn, axis)
   return disc, gan_metrics.Seen(loss, norm, passes, terms)
+
+
+def disc_losses(setup: Setup, passes: Mapping[str, task.Pass]) -> dict[str, jax.Array]:
+  """Returns D's losses per example, {set: [n]}; the formula stands in `gaan`."""
+  labels = {'real': 'real', 'recon': setup.reconstruction}
+  return {
+      name: FORMS[setup.form](LABELS[labels.get(name, 'fake')] * one.outputs[:, 0])
+      for name, one in passes.items()}
 
 
 def update_gen(setup, gen, disc, real, key, axis):
@@ -236,7 +296,7 @@ def update_gen(setup, gen, disc, real, key, axis):
   def loss_fn(params, batch_stats, _):
     fake, batch_stats = players.made(
         setup.generator, {'params': params, 'batch_stats': batch_stats},
-        players.draw(setup.generator, fake_key, num, axis), axis, updating=True)
+        draw(setup, fake_key, num, axis), axis, updating=True)
     passes, _ = _see_apart(
         setup, disc.variables, {'fake': fake, 'real': real}, key, axis)
     scores = {name: mean(jax.nn.sigmoid(one.outputs), axis)
@@ -333,20 +393,16 @@ def build(
     others: not used.
 
   Raises:
-    ValueError: an unknown name, a config with negatives, or an encoder with batch
+    ValueError: an unknown name, settings that are not valid, or an encoder with batch
       statistics.
     TypeError: an unknown or a missing argument of a spec.
   """
   del others
-  if config['data']['negatives']:
-    raise ValueError(
-        'data.negatives must be {}, because the losses of a GAN with an encoder do not '
-        f'use negatives, got {", ".join(config["data"]["negatives"])}; leave them out, '
-        "or use task='gan'")
   pair, schedule = gan_build.pair(config, image_shape, OBJECTIVE)
   encoder = make_encoder(config['encoder'], pair['generator'].latent, image_shape)
   trainer = registry.build(
       TRAINERS, config['trainer'], what='trainer', encoder=encoder,
+      steps=config['steps'],
       enc_tx=optim.make_optimizer(
           {**config['optimizer'], 'orthogonal': 0.0}, schedule, config['grad_clip']),
       **pair)
@@ -354,5 +410,5 @@ def build(
 
 
 TASK = gan.TASK._replace(
-    title='GANs with an encoder', build=build, commands=('evaluate',),
+    title='GANs with an encoder', build=build, commands=('evaluate', 'generate'),
     resolve=lambda config, others: config)

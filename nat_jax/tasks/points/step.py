@@ -102,14 +102,14 @@ def _gaan(
     updates_generator: bool = False, space: str = 'features', **networks: Any,
 ) -> Trainer:
   """The trainer of a GAN with an encoder of this spec, which has the optimiser of G."""
-  del objective, num_classes, negative_weight  # `build` checks that they do not matter
+  del objective, num_classes  # `build` checks that they do not matter
   made = gaan.make_encoder(
       encoder, networks['generator'].latent, networks['image_shape'])
   return gaan.gaan(
       encoder=made, enc_tx=networks['gen_tx'], recon_weight=recon_weight,
       distance_weight=distance_weight, n_critic=n_critic,
       reconstruction=reconstruction, updates_generator=updates_generator, space=space,
-      **networks)
+      negative_weight=negative_weight, **networks)
 
 
 TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
@@ -263,10 +263,8 @@ def build(
 
 
 def _check_encoder(config):
-  """Raises ValueError for a GAN with an encoder whose settings it would not use."""
-  if config['trainer']['name'] == 'gaan' and (
-      config['negatives'] or config['loss'] != {'name': 'gan'}):
+  """Raises ValueError for a GAN with an encoder whose loss it would not use."""
+  if config['trainer']['name'] == 'gaan' and config['loss'] != {'name': 'gan'}:
     raise ValueError(
-        "trainer 'gaan' has losses of its own, without negatives; set negatives=False "
-        f"and loss={{'name': 'gan'}}, got negatives={config['negatives']} and loss "
+        "trainer 'gaan' has losses of its own; set loss={'name': 'gan'}, got loss "
         f"{config['loss']['name']!r}")

@@ -13,6 +13,6 @@ from nat_jax.tasks.semi_supervised.step import semi_supervised
 
 TASK = classify.TASK._replace(
     title='semi-supervised classifiers', load=build.load, build=build.build,
-    commands=('evaluate',), resolve=lambda config, others: config)
+    commands=('evaluate', 'generate'), resolve=lambda config, others: config)
 
 __all__ = ['TASK', 'TRAINERS', 'choose', 'semi_supervised']

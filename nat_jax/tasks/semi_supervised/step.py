@@ -47,7 +47,7 @@ class Setup(NamedTuple):
     unlabelled_weight, fake_weight: factors of D's losses on unlabelled and on generated
       examples.
     ema_decay: decay per step of the moving average of the classifier's parameters, by
-      which it is evaluated; 0: no average.
+      which it is evaluated, lower at first (see `tasks.gan.step.average`); 0: none.
   """
 
   generator: nn.Module
@@ -107,7 +107,8 @@ def semi_supervised(**settings: Any) -> task.Trainer:
 
   Returns:
     A `Trainer` over a `State` of 'gen' and 'disc'. Its head 'logits' maps images to
-    class logits [n, num_classes].
+    class logits [n, num_classes], its head 'samples' {'z': float32 [n, latent]} to
+    images.
 
   Raises:
     ValueError: an objective without class logits, a loss that uses negatives, or a
@@ -128,7 +129,8 @@ def semi_supervised(**settings: Any) -> task.Trainer:
       init=functools.partial(init, setup),
       frozen=dict,
       step=functools.partial(step, setup),
-      heads={'logits': functools.partial(logits, setup)},
+      heads={'logits': functools.partial(logits, setup),
+             'samples': gan_step.make_heads(setup.pair)['samples']},
       figures=lambda metrics: {
           **task.figures(metrics), 'images': float(
               metrics.loss_labelled.count + metrics.loss_unlabelled.count)},
@@ -210,11 +212,9 @@ def step(setup, state, frozen, batch, *, axis: Axis = GLOBAL):
     sets[name] = {**one, 'image': setup.normalise(setup.augment(one['image'], each))}
   disc, seen = gan_step.update_disc(setup.pair, disc, gen, sets, disc_key, axis)
   gen, made = gan_step.update_gen(setup.pair, gen, disc, sets, gen_key, axis)
-  ema = state.ema
-  if setup.ema_decay:
-    ema = {'disc': optax.incremental_update(
-        disc.params, ema['disc'], 1.0 - setup.ema_decay)}
-  state = state.replace(step=state.step + 1, nets={'gen': gen, 'disc': disc}, ema=ema)
+  state = state.replace(
+      step=state.step + 1, nets={'gen': gen, 'disc': disc}, ema=gan_step.average(
+          setup.ema_decay, state.ema, disc, state.step, 'disc'))
   return state, collect(setup, seen, made, axis)
 
 
