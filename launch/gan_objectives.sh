@@ -15,7 +15,7 @@ out=$1
 shift
 
 rows=(gan negatives smooth history minibatch matching bn vbn relativistic hinge
-  hinge_sn_d hinge_sn mmd r1 gp gan_5 gp_5 wgan_gp_5)
+  hinge_sn_d hinge_sn mmd mmd_sn r1 gp gan_5 gp_5 wgan_gp_5)
 classes=(labelgan am catgan nat0 acgan acgan_star acgan_plus projection projection_cbn)
 costly=(egan gaan_gp_5)
 

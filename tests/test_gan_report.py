@@ -26,7 +26,7 @@ def measured(fid=10.0, **others):
       'precision': 0.7, 'recall': 0.6, 'density': 0.9, 'coverage': 0.5,
       'inception_score': 2.5, 'am_score': 0.25, 'reference_inception_score': 2.75,
       'class_shares': [0.5, 0.25, 0.25, 0], 'cafd': 20.0, 'cafd_left_out': 1,
-      'diversity': 0.8, 'spread': 0.9, 'collapsed': False, **others}
+      'class_kl': 0.125, 'diversity': 0.8, 'spread': 0.9, 'collapsed': False, **others}
 
 
 def write_run(folder, variant='nat3', seed=0, fids=(30.0, 8.0, 10.0), name='gan_toy',
@@ -74,7 +74,7 @@ def test_one_run_without_an_evaluation_on_the_way(tmp_path):
   text = report.tables([write_run(tmp_path / 'a', fids=(10.0,))])
   scores, distances, near, *_ = rows(text, 'nat3')
   assert scores == ['2.50', '0.250', '10.00', '2.75']
-  assert distances == ['0.0125', '20.00', '1', '0.800']
+  assert distances == ['0.0125', '20.00', '1', '0.125', '0.800']
   assert near == ['0.700', '0.600', '0.900', '0.500']
   assert rows(text, 'ant') == [['0.500']] and rows(text, 'largest') == [['0.500']]
   assert rows(text, 'smallest') == [['0']]
@@ -85,6 +85,11 @@ def test_one_run_without_an_evaluation_on_the_way(tmp_path):
   assert f'Evaluation classifier: {OWN}.' in re.sub(r'\s+', ' ', text)
   assert '100 of 100 | nat_gan' in text
   assert max(map(len, text.split('Runs.')[0].splitlines())) <= 110
+
+
+def test_a_run_of_an_older_version_has_no_class_kl(tmp_path):
+  text = report.tables([write_run(tmp_path / 'a', fids=(10.0,), class_kl=None)])
+  assert rows(text, 'nat3')[1] == ['0.0125', '20.00', '1', '0.800']
 
 
 def test_seeds_last_best_and_conventions(tmp_path):
@@ -114,12 +119,12 @@ def test_classes_of_another_classifier_are_not_counted(tmp_path):
 
 def test_held_out_real_images_have_a_row(tmp_path):
   real = {'num_samples': 50, 'inception_score': 2.7, 'am_score': 0.125, 'fid': 0.25,
-          'kid': -1e-6, 'cafd': 1.5, 'diversity': 1.0, 'precision': 0.875,
-          'recall': 0.9, 'density': 1.0, 'coverage': 0.95}
+          'kid': -1e-6, 'cafd': 1.5, 'class_kl': 0.002, 'diversity': 1.0,
+          'precision': 0.875, 'recall': 0.9, 'density': 1.0, 'coverage': 0.95}
   one, two = (write_run(tmp_path / name, name, held_out=real) for name in 'ab')
   text = report.tables([one, two])
   assert rows(text, '50 real images, held out') == [
-      ['2.70', '0.125', '0.25', '-'], ['0.00000', '1.50', '-', '1.000'],
+      ['2.70', '0.125', '0.25', '-'], ['0.00000', '1.50', '-', '0.002', '1.000'],
       ['0.875', '0.900', '1.000', '0.950']]
   sentences = dict(gan_report.verdict(reports.group(load(one))))
   assert ('A lower FID is better; that of 50 real images that were not trained on is '

@@ -188,6 +188,8 @@ def own_data(folder):
   return {
       'pictures': [f'{folder}/yes,{folder}/no', f'{folder}/yes',
                    f'baseline:{folder}/yes,{folder}/no'],
+      'pictures128': [f'{method}:{folder}/yes,{folder}/no'
+                      for method in ('hinge_sn', 'sagan', 'biggan', 'nat3')],
       'embeddings': [f'{folder}/x.npz', f'baseline:{folder}/x.npz']}
 
 

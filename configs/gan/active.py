@@ -12,12 +12,13 @@ The samples are measured against all 1,258 training digits, and their label fide
 a classifier of these (configs/gan/classifier.py:digits10), which is trained first.
 
 Variants, with the weight of the reward:
-  active     0.5; the default
-  strong     1
-  excessive  2
-  plain      0: AC-GAN*, whose class head learns from labelled digits alone
-  learned    0.5, and the classifier learns from accepted samples with their class too
-  acgan      0.5, with the original AC-GAN, whose class head learns from samples too
+  active       0.5; the default
+  strong       1
+  excessive    2
+  plain        0: AC-GAN*, whose class head learns from labelled digits alone
+  learned      0.5, and the classifier learns from accepted samples with their class too
+  acgan        0.5, with the original AC-GAN, whose class head learns from samples too
+  acgan_plain  0, with the original AC-GAN
 
 Measured: docs/active_gan.md. A run takes a minute on two CPU cores.
 """
@@ -33,6 +34,7 @@ VARIANTS = {  # -> what differs in `trainer`, in `loss`
     'plain': ({'reward': 0.0}, {}),
     'learned': ({'made_weight': 1.0}, {}),
     'acgan': ({}, {'fakes_labelled': True}),
+    'acgan_plain': ({'reward': 0.0}, {'fakes_labelled': True}),
 }
 
 

@@ -35,7 +35,9 @@ SETTINGS = {  # objective -> what differs from the plain GAN
     'vbn': dict(generator={'batch_norm': 'virtual'}),
     'relativistic': dict(loss={'name': 'relativistic'}),
     'hinge_sn': dict(loss=HINGE, generator=SPECTRAL, discriminator=SPECTRAL),
-    'mmd_sn': dict(loss={'name': 'mmd', 'num_outputs': 16}, discriminator=SPECTRAL),
+    'mmd_sn': dict(  # with the gain of a layer in the code of MMD-GAN's authors
+        loss={'name': 'mmd', 'num_outputs': 16},
+        discriminator={'spectral_gain': 64 ** (1 / 8), **SPECTRAL}),
     'r1': dict(penalties=[{'name': 'r1'}]),
     'gp': dict(penalties=[{'name': 'gradient'}]),
     'wgan_gp': dict(

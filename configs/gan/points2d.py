@@ -6,7 +6,9 @@ A variant is a set of points and an objective, such as `g25_mmd`. The sets are `
 Gaussians on a circle), `g25` (25 Gaussians on a grid) and `swiss` (a Swiss roll, which
 has no classes). The objectives are the keys of `OBJECTIVES`; those of `CLASSES` learn
 from the number of the Gaussian as class label. docs/gan_objectives.md explains all of
-them, and has the command that trains all and the table of results.
+them, and has the command that trains all and the table of results. `hinge_sn` has
+spectral norm in both networks; in configs/gan/cifar10_resnet.py a variant of this name
+has it in the discriminator alone, as `hinge_sn_d` here.
 
 A fourth set, `dist`, is 25 Gaussians in a square of side 1, four seeds: GAAN (Tran,
 Bui, Cheung, ECCV 2018) with the settings of its authors' code for points, and GANs
@@ -23,6 +25,7 @@ GENERATOR = {
 DISCRIMINATOR = {'name': 'toy_discriminator', 'widths': (64, 64)}
 SPECTRAL_D = dict(discriminator={**DISCRIMINATOR, 'norm': 'spectral'})
 SPECTRAL = dict(generator={**GENERATOR, 'norm': 'spectral'}, **SPECTRAL_D)
+MMD = dict(loss={'name': 'mmd', 'num_outputs': 16})
 GRADIENT = [{'name': 'gradient', 'weight': 0.1}]
 FIVE = {'name': 'gan', 'n_critic': 5}
 GIVEN = {'name': 'gan', 'labels': 'predefined'}
@@ -40,7 +43,10 @@ OBJECTIVES = {
     'hinge': dict(loss={'name': 'hinge'}),
     'hinge_sn_d': dict(loss={'name': 'hinge'}, **SPECTRAL_D),
     'hinge_sn': dict(loss={'name': 'hinge'}, **SPECTRAL),
-    'mmd': dict(loss={'name': 'mmd', 'num_outputs': 16}),
+    'mmd': MMD,
+    # The gain of a layer in the authors' code.
+    'mmd_sn': dict(MMD, discriminator={
+        **DISCRIMINATOR, 'norm': 'spectral', 'spectral_gain': 64 ** (1 / 8)}),
     'r1': dict(penalties=[{'name': 'r1', 'weight': 0.1}]),
     'gp': dict(penalties=GRADIENT),
     'gan_5': dict(trainer=FIVE),

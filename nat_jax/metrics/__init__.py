@@ -27,6 +27,7 @@ from nat_jax.metrics.frechet import (
 from nat_jax.metrics.generative import (
     am_score,
     class_histogram,
+    class_kl,
     generative_summary,
     inception_score,
 )
@@ -78,6 +79,7 @@ __all__ = [
     'auroc_interval',
     'class_aware_fid',
     'class_histogram',
+    'class_kl',
     'class_summary',
     'confidences',
     'corruption_summary',

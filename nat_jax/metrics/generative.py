@@ -69,6 +69,30 @@ def am_score(probs: ArrayLike, reference_probs: ArrayLike) -> float:
   Reference: Zhou et al., "Activation Maximization Generative Adversarial Nets",
   ICLR 2018.
   """
+  unsure = special.entr(arrays.probs(probs)).sum(axis=1).mean()
+  return class_kl(probs, reference_probs) + float(unsure)
+
+
+def class_kl(probs: ArrayLike, reference_probs: ArrayLike) -> float:
+  """KL(mean q || mean p) of class predictions, in nats; lower is better.
+
+  It is 0 where the classes are as frequent as in the reference, and grows where the
+  samples lack a class, which CAFD leaves out of its mean.
+
+  Args:
+    probs: [n, k] predictions p for generated images.
+    reference_probs: [m, k] predictions q for real images by the same classifier.
+
+  Returns:
+    The divergence, 0 or more; infinite where a class of the reference has probability 0
+    in all samples.
+
+  Raises:
+    ValueError: rows that are no probabilities, or different numbers of classes.
+
+  Reference: Liu, Wei, Lu, Zhou, "An Improved Evaluation Framework for Generative
+  Adversarial Networks", arXiv:1803.07474.
+  """
   p = arrays.probs(probs)
   q = arrays.probs(reference_probs, 'reference probs')
   if p.shape[1] != q.shape[1]:
@@ -76,8 +100,7 @@ def am_score(probs: ArrayLike, reference_probs: ArrayLike) -> float:
         f'probs: expected the {q.shape[1]} classes of the reference, got {p.shape[1]}; '
         'compute both with the same classifier'
     )
-  missed = special.rel_entr(q.mean(axis=0), p.mean(axis=0)).sum()
-  return float(missed + special.entr(p).sum(axis=1).mean())
+  return float(special.rel_entr(q.mean(axis=0), p.mean(axis=0)).sum())
 
 
 def class_histogram(labels: ArrayLike, num_classes: int) -> np.ndarray:
@@ -127,12 +150,12 @@ def generative_summary(
   Returns:
     (figures, conventions). Figures: num_samples, num_reference, fid, kid, kid_std,
     precision, recall, density, coverage; with probs of the samples inception_score and
-    inception_score_std; with both probs reference_inception_score and am_score; with
-    labels of the samples class_shares (a list); with both labels cafd, cafd_left_out,
-    diversity (a ratio to the reference) and diversity_left_out. All are floats, ints or
-    a list; cafd and diversity are NaN where no class has two generated and two real
-    samples. Conventions: metric -> a sentence; that of a metric holds for its *_std and
-    *_left_out too.
+    inception_score_std; with both probs reference_inception_score, am_score and
+    class_kl; with labels of the samples class_shares (a list); with both labels cafd,
+    cafd_left_out, diversity (a ratio to the reference) and diversity_left_out. All are
+    floats, ints or a list; cafd and diversity are NaN where no class has two generated
+    and two real samples. Conventions: metric -> a sentence; that of a metric holds for
+    its *_std and *_left_out too.
 
   Raises:
     ValueError: features that are missing, not finite or too few for k, or shapes that
@@ -189,13 +212,13 @@ def _of_probs(p, q, n: int, m: int, splits: int) -> tuple[dict, dict]:
   if q is not None:
     _expect_rows('reference probs', q, m)
     figures['reference_inception_score'] = inception_score(q, min(splits, m))[0]
-    figures['am_score'] = am_score(p, q)
+    figures |= {'am_score': am_score(p, q), 'class_kl': class_kl(p, q)}
     conventions['reference_inception_score'] = (
         f'Of {m} real images themselves, {parts}, {outputs}.'
     )
-    conventions['am_score'] = (
-        f'{n} samples against the mean prediction of {m} of the reference, {outputs}.'
-    )
+    conventions |= dict.fromkeys(
+        ('am_score', 'class_kl'),
+        f'{n} samples against the mean prediction of {m} of the reference, {outputs}.')
   return figures, conventions
 
 

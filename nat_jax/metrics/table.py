@@ -72,6 +72,7 @@ METRICS = {
     'kid': Metric('KID', 4, 'lower'),
     'cafd': Metric('CAFD', 2, 'lower'),
     'cafd_left_out': Metric('classes left out', 0),
+    'class_kl': Metric('class KL', 3, 'lower'),
     'diversity': Metric('diversity ratio', 3),
     'precision': Metric('precision', 3, 'higher'),
     'recall': Metric('recall', 3, 'higher'),

@@ -7,7 +7,8 @@
 `norm` chooses how a weight W is normalised, in float32, before it is cast and used:
 
 - 'weight': W = g v / |v| for each output unit; v and the gain g are the parameters.
-- 'spectral': W / sigma(W), the largest singular value of W as [inputs, outputs].
+- 'spectral': W / sigma(W), the largest singular value of W as [inputs, outputs]; a
+  fully connected layer can have another norm than 1, its `spectral_gain`.
 - 'none': W as it is.
 """
 
@@ -49,17 +50,24 @@ def _unit(vector):
 
 
 def _weight(
-    module, shape, norm, train, gain=1.0, kernel_init=nn.linear.default_kernel_init):
+    module, shape, norm, train, gain=1.0, kernel_init=nn.linear.default_kernel_init,
+    spectral_gain=1.0):
   """The normalised weight [..., outputs] of a module, float32."""
   if norm not in NORMS:
     raise ValueError(f'norm must be one of {", ".join(NORMS)}, got {norm!r}')
+  if spectral_gain != 1 and norm != 'spectral':
+    raise ValueError(
+        f"spectral_gain={spectral_gain} needs norm='spectral', got {norm!r}; set it to "
+        '1, or choose this norm')
   if norm == 'weight':
     v = module.param('v', _small_uniform, shape)
     g = module.param('g', nn.initializers.constant(gain), shape[-1:])
     square = jnp.square(v).sum(tuple(range(v.ndim - 1)))
     return v * _row(g * lax.rsqrt(jnp.maximum(square, _EPSILON)), v.ndim)
   kernel = module.param('kernel', kernel_init, shape)
-  return kernel / _sigma(module, kernel, train) if norm == 'spectral' else kernel
+  if norm == 'spectral':
+    return spectral_gain * (kernel / _sigma(module, kernel, train))
+  return kernel
 
 
 def _sigma(module, kernel, train):
@@ -101,6 +109,8 @@ class Dense(nn.Module):
     dtype: of the computation and of the output.
     use_bias: whether b is added.
     kernel_init: initialiser of the weight; 'weight' has its own.
+    spectral_gain: with norm='spectral', the largest singular value of the weight that
+      is used, above 0.
   """
 
   features: int
@@ -108,13 +118,14 @@ class Dense(nn.Module):
   dtype: Any = jnp.float32
   use_bias: bool = True
   kernel_init: Initializer = nn.linear.default_kernel_init
+  spectral_gain: float = 1.0
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """[n, inputs] to [n, features]."""
     weight = _weight(
         self, (x.shape[-1], self.features), self.norm, train,
-        kernel_init=self.kernel_init)
+        kernel_init=self.kernel_init, spectral_gain=self.spectral_gain)
     y = x.astype(self.dtype) @ weight.astype(self.dtype)
     return _bias(self, y) if self.use_bias else y
 
@@ -461,7 +472,8 @@ def outputs(
   Call it in a compact method.
 
   Args:
-    discriminator: with `num_outputs`, `norm` and `projection`.
+    discriminator: with `num_outputs`, `norm` and `projection`, and with `spectral_gain`
+      if it has that attribute, which the class term of a projection does not use.
     features: float32 [n, d].
     labels: int32 [n], for projection > 0; -1: none. None: no example has a class.
     train: whether the power iteration of norm='spectral' updates its state.
@@ -470,7 +482,9 @@ def outputs(
     float32 [n, num_outputs].
   """
   norm = discriminator.norm
-  found = Dense(discriminator.num_outputs, norm=norm)(features, train)
+  found = Dense(
+      discriminator.num_outputs, norm=norm,
+      spectral_gain=getattr(discriminator, 'spectral_gain', 1.0))(features, train)
   if discriminator.projection:
     if labels is None:  # as while the parameters are initialised
       labels = jnp.full(len(features), -1)

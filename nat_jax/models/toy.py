@@ -75,6 +75,8 @@ class MLPDiscriminator(nn.Module):
     num_outputs: width of the outputs.
     widths: units of each hidden layer.
     norm: normalisation of every weight: 'weight', 'spectral' or 'none'.
+    spectral_gain: with norm='spectral', factor of every normalised weight; 64^(1/8) in
+      the authors' code of MMD-GAN.
     batch_norm: BatchNorm after every hidden layer but the first.
     noise: standard deviation of the input noise.
     dropout: dropout rate after each hidden layer.
@@ -88,6 +90,7 @@ class MLPDiscriminator(nn.Module):
   num_outputs: int
   widths: Sequence[int] = (128, 128)
   norm: str = 'weight'
+  spectral_gain: float = 1.0
   batch_norm: bool = False
   noise: float = 0.1
   dropout: float = 0.3
@@ -122,7 +125,9 @@ class MLPDiscriminator(nn.Module):
     words = gan_noise.draw(keys, x.shape[1], self.widths)
     x = gan_noise.input_noise(x, words[0], self.noise)
     for i, width in enumerate(self.widths):
-      x = gan_layers.Dense(width, norm=self.norm, dtype=dtype)(x, train)
+      x = gan_layers.Dense(
+          width, norm=self.norm, dtype=dtype, spectral_gain=self.spectral_gain)(
+              x, train)
       if i and self.batch_norm:
         x = gan_layers.BatchStatsNorm(dtype=dtype, axis_name=self.axis_name)(x, mask)
       x = nn.leaky_relu(x, 0.2)
@@ -222,7 +227,7 @@ class ToyDiscriminator(nn.Module):
     num_outputs: width of the outputs.
     widths: units of each hidden layer.
     norm: normalisation of every weight: 'none', 'weight' or 'spectral'.
-    kernels, projection: as of `MLPDiscriminator`.
+    spectral_gain, kernels, projection: as of `MLPDiscriminator`.
     initializer: of the hidden layers' weights, as of `ToyGenerator`.
     axis_name: pmap axis of the devices that share the batch.
   """
@@ -231,6 +236,7 @@ class ToyDiscriminator(nn.Module):
   num_outputs: int = 1
   widths: Sequence[int] = (8, 8, 8)
   norm: str = 'none'
+  spectral_gain: float = 1.0
   kernels: int = 0
   projection: int = 0
   initializer: str = 'lecun'
@@ -252,7 +258,9 @@ class ToyDiscriminator(nn.Module):
     _dimension(self.image_shape)
     init = _initializer(self.initializer)
     for width in self.widths:
-      x = nn.relu(gan_layers.Dense(width, norm=self.norm, kernel_init=init)(x, train))
+      x = nn.relu(gan_layers.Dense(
+          width, norm=self.norm, kernel_init=init,
+          spectral_gain=self.spectral_gain)(x, train))
     return _outputs(self, x, mask, labels, train)
 
 

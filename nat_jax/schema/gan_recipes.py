@@ -34,13 +34,13 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     'natm': {'name': 'nat_gan', 'marginal': 1.0},
 }
 # Residual networks: what differs from SN-GAN's recipe. Conditional networks are told K
-# by `resnet`.
+# by `resnet`, and `SIDES` has what depends on the size of the images.
 RESNETS: dict[str, dict[str, Any]] = {
     'hinge_sn': {'loss': {'name': 'hinge'}},
     'sagan': {
         'loss': {'name': 'hinge'},
-        'generator': {'attention': 16, 'norm': 'spectral', 'batch_norm': 'class'},
-        'discriminator': {'attention': 16, 'wide': True},
+        'generator': {'norm': 'spectral', 'batch_norm': 'class'},
+        'discriminator': {'wide': True},
         'conditional': True,
         'n_critic': 1,
         'optimizer': {'name': 'adam', 'b1': 0.0, 'b2': 0.999},
@@ -49,17 +49,35 @@ RESNETS: dict[str, dict[str, Any]] = {
     },
     'biggan': {
         'loss': {'name': 'hinge'},
-        'generator': {
-            'name': 'biggan_generator', 'latent': 80, 'width': 96, 'attention': 16},
-        'discriminator': {
-            'width': 96, 'attention': 16, 'wide': True, 'initializer': 'orthogonal'},
+        'generator': {'name': 'biggan_generator', 'width': 96},
+        'discriminator': {'width': 96, 'wide': True, 'initializer': 'orthogonal'},
         'conditional': True,
-        'optimizer': {'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'orthogonal': 1e-4},
-        'schedule': {'name': 'constant', 'learning_rate': 2e-4},
-        'augment': [{'name': 'flip'}],
-        'steps': 100_000,
     },
     'nat3': {'loss': OBJECTIVES['nat'], 'negatives_per_batch': 3},
+}
+# Side of the images -> recipe -> what it has at this size. 'attention' is the height of
+# the features with self-attention in both networks, 'latent' the size of z.
+SIDES: dict[int, dict[str, dict[str, Any]]] = {
+    32: {
+        'sagan': {'attention': 16},  # the authors have no network of this size
+        'biggan': {  # PyTorch-StudioGAN's config for CIFAR-10
+            'attention': 16, 'latent': 80,
+            'optimizer': {'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'orthogonal': 1e-4},
+            'schedule': {'name': 'constant', 'learning_rate': 2e-4},
+            'augment': [{'name': 'flip'}],
+            'steps': 100_000,
+        },
+    },
+    128: {
+        'sagan': {'attention': 32},  # the authors' code
+        # scripts/launch_BigGAN_bs256x8.sh of the code ajbrock/BigGAN-PyTorch.
+        'biggan': {
+            'attention': 64, 'latent': 120, 'n_critic': 1,
+            'optimizer': {'name': 'adam', 'b1': 0.0, 'b2': 0.999, 'orthogonal': 1e-4},
+            'schedule': {'name': 'constant', 'learning_rate': 1e-4},
+            'disc_schedule': {'name': 'constant', 'learning_rate': 4e-4},
+        },
+    },
 }
 PAPER = ('am', 'catgan', 'nat0', 'nat1', 'nat3', 'nat10')  # the rows of its Table 4
 
@@ -161,32 +179,40 @@ def resnet(
     independent: str = '',
     held_out: dict[str, Any] | None = None,
     num_classes: int = 10,
+    side: int = 32,
 ) -> ml_collections.ConfigDict:
   """Makes the config of a GAN of residual networks, by default SN-GAN's recipe.
 
   That is Adam 2e-4 decaying to 0 with b1 = 0 and b2 = 0.9, batches of 64 and five
-  updates of the discriminator per update of the generator; `RESNETS` has what differs.
+  updates of the discriminator per update of the generator; `RESNETS` and `SIDES` have
+  what differs.
   Samples are those of a moving average of the generator, which SN-GAN and SAGAN do
   not have.
 
   Args:
     name: of the experiment; `_small` is added to it for the small form.
     variant: a key of `RESNETS`, optionally with '_small'.
-    steps: updates of the full form, where `RESNETS` has no others.
+    steps: updates of the full form, where `SIDES` has no others.
     small_steps: updates of the small form, whose networks have width 8.
     positives, negatives, classifier, independent, held_out, num_classes: as of
       `dcgan`.
+    side: height and width of the images, a key of `SIDES`.
 
   Raises:
-    ValueError: an unknown variant.
+    ValueError: an unknown variant, or images of another size.
   """
   base = variant.removesuffix('_small')
   if base not in RESNETS:
     raise ValueError(
         names.unknown('variant', variant, RESNETS) + ', each also with _small')
-  small, recipe = base != variant, RESNETS[base]
+  if side not in SIDES:
+    raise ValueError(
+        f'side must be {" or ".join(map(str, SIDES))}, the sizes of images that the '
+        f'residual GAN networks exist for, got {side}')
+  small, recipe = base != variant, {**RESNETS[base], **SIDES[side].get(base, {})}
   size = SMALL if small else FULL
-  width = {'width': 8} if small else {}
+  of_both = {**({'attention': recipe['attention']} if 'attention' in recipe else {}),
+             **({'width': 8} if small else {})}
   count = recipe.get('negatives_per_batch', 0)
   given = recipe.get('conditional', False)
   return presets.experiment(
@@ -199,12 +225,12 @@ def resnet(
           **defaults.GAN['trainer'], 'n_critic': recipe.get('n_critic', 5),
           'labels': 'predefined' if given else 'dynamic'},
       generator={
-          'name': 'resnet_generator', 'latent': 128, 'width': 64,
-          **recipe.get('generator', {}), **width},
+          'name': 'resnet_generator', 'latent': recipe.get('latent', 128), 'width': 64,
+          **recipe.get('generator', {}), **of_both},
       discriminator={
           'name': 'resnet_discriminator', 'width': 64,
           **({'projection': num_classes} if given else {}),
-          **recipe.get('discriminator', {}), **width},
+          **recipe.get('discriminator', {}), **of_both},
       loss=recipe['loss'],
       optimizer=recipe.get('optimizer', {'name': 'adam', 'b1': 0.0, 'b2': 0.9}),
       schedule=recipe.get(

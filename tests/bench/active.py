@@ -167,8 +167,8 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--seeds', default='0,1,2,3,4')
   parser.add_argument(
-      '--variants', default='plain,active,strong,excessive,learned,acgan')
-  parser.add_argument('--given', default='plain,active,strong,excessive',
+      '--variants', default='plain,active,strong,excessive,learned,acgan,acgan_plain')
+  parser.add_argument('--given', default='plain,active,strong,excessive,acgan_plain',
                       help='variants whose samples are given to classifiers')
   parser.add_argument('--reward', type=float, help="in place of each variant's own")
   parser.add_argument('--samples', type=int, default=1000, help='of each GAN')

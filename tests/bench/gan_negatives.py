@@ -20,23 +20,26 @@ from steps import machine, sweep
 PLAIN = 'nat0'
 COLUMNS = {  # title -> (key in eval.json, digits)
     'IS': ('inception_score', 2), 'AM score': ('am_score', 3), 'FID': ('fid', 2),
-    'KID': ('kid', 3), 'CAFD': ('cafd', 2), 'precision': ('precision', 2),
-    'recall': ('recall', 2), 'density': ('density', 2), 'coverage': ('coverage', 2),
-    'largest class': ('class_shares', 2),
+    'KID': ('kid', 3), 'CAFD': ('cafd', 2), 'class KL': ('class_kl', 3),
+    'precision': ('precision', 2), 'recall': ('recall', 2), 'density': ('density', 2),
+    'coverage': ('coverage', 2), 'largest class': ('class_shares', 2),
     'repeats': ('repeats', 3), 'nearer training': ('nearer_training', 3)}
 
 
 def read(folder):
   """Reads the seeds that all variants of a sweep have.
 
+  A figure that a run does not have, such as one of an older version, has no column.
+
   Returns:
     ({variant: {title: [numbers by seed]}}, {title: text} of held-out real images, their
     number).
   """
   found, seeds = sweep(folder)
-  first = next(iter(found.values()))[seeds[0]]['evals']['samples']
-  columns = {title: what for title, what in COLUMNS.items() if what[0] in first}
-  held_out = first.get('held_out', {})
+  samples = [one[seed]['evals']['samples'] for one in found.values() for seed in seeds]
+  columns = {title: what for title, what in COLUMNS.items()
+             if all(what[0] in one for one in samples)}
+  held_out = samples[0].get('held_out', {})
   real = {title: [held_out.get(key)] for title, (key, _) in columns.items()}
   return (
       {variant: {title: [float(np.max(one[seed]['evals']['samples'][key]))

@@ -91,6 +91,21 @@ def test_am_score():
   assert metrics.am_score(np.eye(2), np.eye(2)[[0, 0]]) == pytest.approx(math.log(2))
 
 
+def test_class_kl():
+  # KL(real || generated), in that order: mean predictions .5, .5 and .7, .3.
+  sample = np.array([[0.9, 0.1], [0.5, 0.5]])
+  found = metrics.class_kl(sample, np.eye(2))
+  assert found == pytest.approx(0.5 * math.log(0.5 / 0.7) + 0.5 * math.log(0.5 / 0.3))
+  assert metrics.am_score(sample, np.eye(2)) > found  # by the entropy
+  # One of ten classes has no sample; certainty does not matter.
+  real = np.tile(np.eye(10), (3, 1))
+  lacking = real[real.argmax(1) != 3] * 0.99 + 0.001
+  expected = -sum(0.1 * math.log(10 * x) for x in [0.111] * 9 + [0.001])
+  assert metrics.class_kl(lacking, real) == pytest.approx(expected)
+  assert metrics.class_kl(np.full((4, 10), 0.1), real) == pytest.approx(0, abs=1e-12)
+  assert metrics.class_kl(np.eye(2)[[0, 0]], np.eye(2)) == math.inf
+
+
 @pytest.mark.parametrize(
     'probs, match',
     [
@@ -112,8 +127,9 @@ def test_bad_splits_and_classes_are_refused():
   for splits in (0, 4):
     with pytest.raises(ValueError, match=rf'splits.*1\.\.3\b.*\b{splits}\b'):
       metrics.inception_score(np.eye(3), splits)
-  with pytest.raises(ValueError, match=r'probs.*\b4\b.*\b3\b'):
-    metrics.am_score(np.eye(3), np.eye(4))
+  for score in (metrics.am_score, metrics.class_kl):
+    with pytest.raises(ValueError, match=r'probs.*\b4\b.*\b3\b'):
+      score(np.eye(3), np.eye(4))
 
 
 # FID.
@@ -529,6 +545,7 @@ ALWAYS = {
 }
 OF_PROBS = {
     'inception_score', 'inception_score_std', 'reference_inception_score', 'am_score',
+    'class_kl',
 }
 OF_LABELS = {'class_shares', 'cafd', 'cafd_left_out', 'diversity', 'diversity_left_out'}
 NO_MEASURE = {
@@ -550,6 +567,7 @@ def test_summary_agrees_with_the_single_measures(sets):
   of_real = metrics.inception_score(real['probs'], 4)[0]
   assert figures['reference_inception_score'] == of_real
   assert figures['am_score'] == metrics.am_score(sample['probs'], real['probs'])
+  assert figures['class_kl'] == metrics.class_kl(sample['probs'], real['probs'])
   assert figures['fid'] == metrics.fid(x, metrics.gaussian_stats(y))
   mmd = metrics.kid(x, y, subsets=5, subset_size=40, seed=3)
   assert (figures['kid'], figures['kid_std']) == mmd

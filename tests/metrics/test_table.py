@@ -8,8 +8,8 @@ from nat_jax import metrics
 
 @pytest.mark.parametrize('figure, lower', [
     ('noise/ncr/0.8', True), ('noise/fpr95_id_positive', True), ('v/ece', True),
-    ('samples/fid', True), ('noise/auroc', False), ('v/accuracy', False),
-    ('v/par/0.4', False), ('samples/inception_score', False),
+    ('samples/fid', True), ('samples/class_kl', True), ('noise/auroc', False),
+    ('v/accuracy', False), ('v/par/0.4', False), ('samples/inception_score', False),
     ('ncr/accuracy', False), ('ece/auroc', False),  # names of sets decide nothing
     ('v/n', False), ('', False)])
 def test_direction_of_a_figure(figure, lower):

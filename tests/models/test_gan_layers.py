@@ -177,6 +177,17 @@ def test_spectral_norm():
   np.testing.assert_allclose(grad, expected, rtol=1e-2, atol=1e-3)
 
 
+def test_spectral_gain_is_the_largest_singular_value():
+  layer = gan_layers.Dense(4, norm='spectral', spectral_gain=1.7)
+  matrix = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+  variables = {'params': {'kernel': matrix, 'bias': np.zeros(4, np.float32)},
+               'batch_stats': {'u': np.linalg.svd(matrix)[2][0]}}
+  used = jax.jit(lambda x: layer.apply(variables, x))(np.eye(7, dtype=np.float32))
+  sigma = np.linalg.svd(matrix, compute_uv=False)
+  np.testing.assert_allclose(
+      np.linalg.svd(used, compute_uv=False), 1.7 * sigma / sigma[0], rtol=1e-4)
+
+
 def test_spectral_norm_of_convolutions():
   """The kernel [3, 3, c, outputs] counts as the matrix [9 c, outputs]."""
   x = np.random.default_rng(0).normal(size=(2, 5, 5, 2)).astype(np.float32)

@@ -141,6 +141,8 @@ def test_28x28_is_the_middle_of_32x32():
     (generator('toy', num_classes=3), (5,), r'\b3\b.*labels'),
     (generator('toy', activation='elu'), (5,), "relu.*softplus.*'elu'"),
     (discriminator('toy', norm='batch'), (2,), "weight, spectral, none.*'batch'"),
+    (discriminator('toy', spectral_gain=2.0), (2,),
+     "spectral_gain=2.0.*norm='spectral'.*'none'"),
     (generator('toy', batch_norm='layer'), (5,),
      "batch_norm.*none, batch, class, virtual.*'layer'"),
     (generator('mlp', batch_norm='class'), (5,), "batch_norm='class'.*predefined"),
@@ -187,6 +189,22 @@ def test_spectral_norm_of_a_generator_bounds_its_slope():
   points, moved = jax.device_get(run(jax.random.key(0)))
   slopes = np.linalg.norm(moved - points, axis=1) / np.linalg.norm(step, axis=1)
   assert 0 < slopes.max() <= 1.001
+
+
+@pytest.mark.parametrize('kind', ['mlp', 'toy'])
+def test_spectral_gain_multiplies_every_layer(kind):
+  """Without biases three layers of gain 1.5 and (leaky) ReLU are 1.5^3 times as steep.
+  """
+  settings = {'norm': 'spectral', **({'batch_norm': False} if kind == 'mlp' else {})}
+  x, plain = inputs(kind), discriminator(kind, **settings)
+  variables = jax.tree_util.tree_map_with_path(
+      lambda path, leaf: leaf * (path[-1].key != 'bias'), variables_of(plain, x))
+  outputs, expected, same = jax.device_get(jax.jit(lambda: [
+      discriminator(kind, **settings, **gain).apply(variables, x)[0]
+      for gain in ({'spectral_gain': 1.5}, {}, {'spectral_gain': 1.0})])())
+  np.testing.assert_allclose(outputs, 1.5 ** 3 * expected, rtol=1e-4)
+  np.testing.assert_array_equal(same, expected)
+  assert np.abs(expected).max() > 1e-2
 
 
 @pytest.mark.parametrize('kind', SMALL)

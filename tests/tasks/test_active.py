@@ -224,6 +224,15 @@ def test_the_weights_of_the_config_can_be_set_by_flags():
     assert get_config(variant).trainer.made_weight == weight
 
 
+def test_the_baseline_of_the_config_is_the_original_ac_gan_without_a_reward():
+  get_config = toy.config_file('gan/active.py')
+  baseline, rewarded, star = (
+      get_config(name).to_dict() for name in ('acgan_plain', 'acgan', 'plain'))
+  assert baseline['loss'] == rewarded['loss'] == {
+      'name': 'ac_gan', 'fakes_labelled': True}
+  assert baseline['trainer'] == star['trainer'] and star['trainer']['reward'] == 0
+
+
 def test_weights_are_checked_in_python_too():
   for name in ('reward', 'made_weight'):
     with pytest.raises(ValueError, match=f'trainer.{name}.*-1'):

@@ -42,7 +42,8 @@ def test_mutations_are_the_losses_of_the_paper():
 
 
 @pytest.mark.slow
-def test_fitness_against_its_definition(first):
+@pytest.mark.parametrize('num, drawn', [(0, 16), (40, 40)])
+def test_fitness_against_its_definition(first, num, drawn):
   """D without noise and dropout, so that the definition can be written down."""
   setup, state, sets = first
   quiet = setup.discriminator.clone(noise=0.0, dropout=0.0)
@@ -52,13 +53,13 @@ def test_fitness_against_its_definition(first):
   @jax.jit
   def found(gen, disc):
     return evolution.fitness(
-        setup, gen, disc, sets, jax.random.key(5), GLOBAL, 0.7)
+        setup, gen, disc, sets, jax.random.key(5), GLOBAL, 0.7, num)
 
   @jax.jit
   def make(variables):
     fake_key = jax.random.split(jax.random.key(5), 3)[0]
-    drawn = players.draw(setup.generator, fake_key, 16, GLOBAL)
-    return setup.generator.apply(variables, drawn['z'])
+    noise = players.draw(setup.generator, fake_key, drawn, GLOBAL)['z']
+    return setup.generator.apply(variables, noise)
 
   fake = make(gen.variables)
 
@@ -111,8 +112,30 @@ def test_the_fittest_child_stays_with_the_state_of_its_optimiser(first):
   assert len(winners) == 2, winners  # the weight of the second term decides
 
 
+@pytest.mark.parametrize('given, expected', [({}, 16), ({'fitness_samples': 40}, 40)])
+def test_number_of_samples_of_the_fitness(first, given, expected, monkeypatch):
+  nums, draw = [], players.draw
+
+  def counted(generator, key, num, *others):
+    nums.append(num)
+    return draw(generator, key, num, *others)
+
+  monkeypatch.setattr(players, 'draw', counted)
+  trainer = gan.TRAINERS['egan'](**settings(**given))
+  batch = jax.tree.map(lambda x: x[0], toy.make_items(SHAPE, 1, negatives=0))
+  jax.eval_shape(trainer.step, first[1], {}, batch)
+  assert nums == [16, *[16] * 3, *[expected] * 3]  # of D, of children, of their fitness
+
+
+def test_devices_share_the_samples_of_the_fitness_equally():
+  trainer = gan.TRAINERS['egan'](**settings(fitness_samples=20))
+  with pytest.raises(ValueError, match='fitness_samples.*multiple of 8.*20'):
+    toy.run_on_devices(trainer, 8, 'pmap', toy.make_items(SHAPE, 1, negatives=0))
+
+
 @pytest.mark.parametrize('changes, message', [
     (dict(diversity=-1.0), 'diversity.*-1'),
+    (dict(fitness_samples=-1), 'fitness_samples.*0.*-1'),
     (dict(objective=losses.make_gan_objective({'name': 'mmd'}, 1)), 'one logit'),
     (dict(objective=losses.make_gan_objective({'name': 'am_gan'}, 3)), 'one logit'),
 ])

@@ -159,6 +159,24 @@ def test_with_factors_of_0_the_classifier_learns_from_labelled_examples_alone():
   toy.assert_trees_close(one.ema['disc'], half, atol=1e-6)
 
 
+def test_the_average_of_a_short_run_is_not_that_of_the_initial_parameters():
+  trainer = make_trainer(ema_decay=0.9999)
+  step = jax.jit(trainer.step)
+  state = jax.jit(trainer.init)(jax.random.key(0))
+  batch = jax.tree.map(lambda x: x[0], make_items())
+  params = [state.nets['disc'].params]
+  for _ in range(3):
+    state, _ = step(state, {}, batch)
+    params.append(state.nets['disc'].params)
+  # Decays of 1/2: the initial parameters have a weight of 1/8, and not of .9997.
+  expected = jax.tree.map(
+      lambda *each: sum(w * x for w, x in zip((1, 1, 2, 4), each, strict=True)) / 8,
+      *jax.device_get(params))
+  toy.assert_trees_close(state.ema['disc'], expected, atol=1e-6)
+  plain = make_trainer(ema_decay=0.0)
+  assert jax.eval_shape(plain.init, jax.random.key(0)).ema == {}
+
+
 # Inputs.
 
 

@@ -25,8 +25,8 @@ from nat_jax.tasks.gan.metrics import COLLAPSED
 
 SHEET = 100  # images per sheet of samples
 HELD_OUT = (  # metrics of held-out images in eval.json, what real images reach
-    'num_samples', 'inception_score', 'am_score', 'fid', 'kid', 'cafd', 'diversity',
-    'precision', 'recall', 'density', 'coverage')
+    'num_samples', 'inception_score', 'am_score', 'fid', 'kid', 'cafd', 'class_kl',
+    'diversity', 'precision', 'recall', 'density', 'coverage')
 
 
 def make_sampler(

@@ -28,7 +28,9 @@ MUTATIONS = {
 
 
 @registry.arguments(gan_step.Setup)
-def egan(*, diversity: float = 0.002, **settings: Any) -> task.Trainer:
+def egan(
+    *, diversity: float = 0.002, fitness_samples: int = 0, **settings: Any
+) -> task.Trainer:
   """Returns the trainer of an E-GAN with one survivor.
 
   A step updates D `n_critic` times. Then a copy of G is updated by the loss of each of
@@ -41,14 +43,21 @@ def egan(*, diversity: float = 0.002, **settings: Any) -> task.Trainer:
   Args:
     diversity: weight of the second term; 0.002 on CIFAR-10 and 1 on points in the
       authors' code.
+    fitness_samples: number of generated examples in F, of all devices together, 256 in
+      the authors' code; 0: as many as there are real ones, those of the batch.
     **settings: the attributes of `gan_step.Setup`. Only the part of the objective that
       is D's loss is used.
 
   Raises:
-    ValueError: see `gan_step.gan`; a diversity that is negative, or an objective
-      without a single logit.
+    ValueError: see `gan_step.gan`; a diversity or a number of samples that is negative,
+      or an objective without a single logit. In a step: devices that cannot share the
+      samples equally.
   """
   check_weight('trainer.diversity', diversity)
+  if fitness_samples < 0:
+    raise ValueError(
+        'trainer.fitness_samples must be 0 (as many as real examples) or more, got '
+        f'{fitness_samples}')
   setup = gan_step.Setup(**settings)
   objective = setup.objective
   if objective.class_logits or objective.num_outputs != 1 or objective.whole_batch or (
@@ -58,15 +67,17 @@ def egan(*, diversity: float = 0.002, **settings: Any) -> task.Trainer:
         "mutations use, such as loss={'name': 'gan'}; got another one")
   trainer = gan_step.gan(**settings)
   return trainer._replace(step=functools.partial(
-      gan_step.step, setup, update=functools.partial(evolve, diversity=diversity)))
+      gan_step.step, setup, update=functools.partial(
+          evolve, diversity=diversity, num_samples=fitness_samples)))
 
 
-def evolve(setup, gen, disc, sets, key, axis, diversity):
+def evolve(setup, gen, disc, sets, key, axis, diversity, num_samples=0):
   """Makes the children of the generator and chooses the fittest.
 
   Args:
     setup, gen, disc, sets, key, axis: see `gan_step.update_gen`.
     diversity: see `egan`.
+    num_samples: `fitness_samples` of `egan`.
 
   Returns:
     (the `Net` of the fittest child, its `Made` for the metrics).
@@ -78,17 +89,24 @@ def evolve(setup, gen, disc, sets, key, axis, diversity):
           jax.random.clone(update_key), axis)
       for loss in MUTATIONS.values()]
   fitnesses = jnp.stack([
-      fitness(setup, child, disc, sets, jax.random.clone(fitness_key), axis, diversity)
+      fitness(setup, child, disc, sets, jax.random.clone(fitness_key), axis, diversity,
+              num_samples)
       for child, _ in children])
   best = fitnesses.argmax()
   return jax.tree.map(lambda *x: jnp.stack(x)[best], *children)
 
 
-def fitness(setup, gen, disc, sets, key, axis, diversity) -> jax.Array:
-  """Returns the fitness F of a generator, a scalar; the formula stands in `egan`."""
+def fitness(
+    setup, gen, disc, sets, key, axis, diversity, num_samples=0
+) -> jax.Array:
+  """Returns the fitness F of a generator, a scalar; the formula stands in `egan`.
+
+  Args:
+    setup, gen, disc, sets, key, axis, diversity, num_samples: see `evolve`.
+  """
   fake_key, *keys = jax.random.split(key, 3)
-  drawn = players.draw(
-      setup.generator, fake_key, len(sets['real']['label']), axis, setup.given_classes)
+  num = _on_device(num_samples, axis) or len(sets['real']['label'])
+  drawn = players.draw(setup.generator, fake_key, num, axis, setup.given_classes)
   fake, _ = players.made(setup.generator, gen.variables, drawn, axis)
   sets = {'real': sets['real'], 'fake': fake}
   together = [[name] for name in sets]
@@ -110,6 +128,16 @@ def fitness(setup, gen, disc, sets, key, axis, diversity) -> jax.Array:
   # The smallest normal number keeps F finite where D has no gradient at all.
   spread = -jnp.log(jnp.maximum(square, jnp.finfo(jnp.float32).tiny))
   return axis.all(quality) + diversity * spread
+
+
+def _on_device(num_samples, axis):
+  """The number of samples per device; ValueError if the devices have unequal ones."""
+  devices = 1 if axis.name is None else jax.lax.axis_size(axis.name)
+  if num_samples % devices:
+    raise ValueError(
+        f'trainer.fitness_samples must be a multiple of {devices}, the number of '
+        f'devices, got {num_samples}')
+  return num_samples // devices
 
 
 def _mutated(objective, loss):

@@ -30,7 +30,7 @@ from nat_jax.tasks.gan import tables as more
 from nat_jax.tasks.gan.tables import SAMPLES, classifier, samples_of
 
 SCORES = ('inception_score', 'am_score', 'fid')
-DISTANCES = ('kid', 'cafd', 'cafd_left_out', 'diversity')
+DISTANCES = ('kid', 'cafd', 'cafd_left_out', 'class_kl', 'diversity')
 MANIFOLD = ('precision', 'recall', 'density', 'coverage')
 MEMORISED = ('repeats', 'nearer_training')
 INDEPENDENT = ('independent_inception_score', 'reference_independent_inception_score')
@@ -178,10 +178,12 @@ def _heads(groups, real):
 
 
 def _more_measures(found, text, groups, real) -> Iterator[Table]:
-  """KID, class-aware FID and diversity; precision, recall, density and coverage."""
+  """KID, CAFD, class KL and diversity; precision, recall, density and coverage."""
   for title, names in (
-      ('CAFD: class-aware FID, without classes of fewer than two samples. Diversity: '
-       'mean distance within a class, as a ratio to that of real images.', DISTANCES),
+      ('CAFD: class-aware FID, without classes of fewer than two samples. Class KL: KL '
+       'divergence between the mean predictions for real images and for samples. '
+       'Diversity: mean distance within a class, as a ratio to that of real images.',
+       DISTANCES),
       ('Precision and density: how close samples are to real images. Recall and '
        'coverage: how many real images have samples close to them.', MANIFOLD),
       ('Repeated training images: share of samples that are nearer to a training image '
