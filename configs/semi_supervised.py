@@ -14,6 +14,7 @@ have the same network, and with the same seed the same labels:
   implicit        K + 1 classes with an implicit logit for samples of the generator,
                   which matches features of D (Salimans et al., 2016)
   implicit_ns     as implicit; G has the non-saturating loss
+  implicit_am     as implicit; G has the loss of AM-GAN
   cat             CatGAN: low entropy on unlabelled digits, high on samples
   nat             NAT: low entropy on unlabelled digits, uniform predictions on samples
                   of a generator that matches features of D; the default
@@ -40,6 +41,7 @@ VARIANTS = {  # -> gan_loss, factors on unlabelled and on generated digits
     'entropy': (NAT, 1.0, 0.0),
     'implicit': ({**MATCHED, 'disc': 'implicit_gan'}, 0.5, 0.5),
     'implicit_ns': (IMPLICIT, 0.5, 0.5),
+    'implicit_am': ({**IMPLICIT, 'gen': 'class'}, 0.5, 0.5),
     'cat': ({'name': 'cat_gan_springenberg'}, 1.0, 1.0),
     'nat': ({**MATCHED, 'disc': 'nat_gan_unlabelled'}, 1.0, 1.0),
     'nat_marginal': ({**NAT, 'marginal': 1.0}, 1.0, 1.0),

@@ -7,23 +7,30 @@ objective, on unlabelled ones. `gan_terms` defines the notation.
 """
 
 import jax
+import jax.numpy as jnp
 
+from nat_jax import names
 from nat_jax.losses import gan_terms as terms
 from nat_jax.losses.gan_terms import GanObjective
-from nat_jax.losses.negative_aware import check_direction, uniform_kl
+from nat_jax.losses.negative_aware import check_direction, cross_entropy, uniform_kl
 
 
-def implicit_gan(num_classes: int) -> GanObjective:
+def implicit_gan(num_classes: int, gen: str = 'real') -> GanObjective:
   """K + 1 classes with an implicit logit: that of the fake class is fixed to 0.
 
   D_r = 1 - softmax(l_1..l_K, 0)_{K+1} = sigmoid(logsumexp(l)), the probability of all
-  classes together. D: -log D_r (real), -log(1 - D_r) (fake, negative). G: -log D_r.
+  classes together. D: -log D_r (real), -log(1 - D_r) (fake, negative).
 
   K outputs are enough, since softmax does not change if a constant is added to all
   logits. The probabilities of the classes of a real example are softmax(l).
 
+  Args:
+    num_classes: K.
+    gen: G's loss: 'real', -log D_r, or 'class', that of AM-GAN, H(e_y, (l, 0)) over
+      the K + 1 classes with a label y <= K.
+
   Raises:
-    ValueError: fewer than two classes.
+    ValueError: fewer than two classes, or an unknown `gen`.
 
   Reference: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
   section 5.
@@ -41,9 +48,16 @@ def implicit_gan(num_classes: int) -> GanObjective:
     del labels, marginal
     return jax.nn.softplus(score(outputs))
 
+  def is_class(outputs, labels, marginal):
+    del marginal
+    return cross_entropy(jnp.pad(outputs, ((0, 0), (0, 1))), labels)
+
+  of_gen = {'real': is_real, 'class': is_class}
+  if gen not in of_gen:
+    raise ValueError(names.unknown('gen', gen, of_gen))
   return terms.per_set(
-      num_classes, lambda outputs: outputs, real=is_real, fake=is_fake, gen=is_real,
-      score=score)
+      num_classes, lambda outputs: outputs, real=is_real, fake=is_fake,
+      gen=of_gen[gen], score=score)
 
 
 def nat_gan_unlabelled(

@@ -61,6 +61,10 @@ def test_the_implicit_logit_is_a_softmax_of_k_plus_1_with_a_logit_of_0(scale):
     np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(
       of_gen(objective, passes_of(outputs)), real, rtol=1e-4, atol=1e-6)
+  like_am = losses.make_gan_objective({'name': 'implicit_gan', 'gen': 'class'}, K)
+  fake = passes_of(outputs)['fake']._replace(labels=outputs.argmax(1))
+  np.testing.assert_allclose(
+      of_gen(like_am, {'fake': fake}), -log_p[:, :-1].max(1), rtol=1e-4, atol=1e-6)
   # The classes of a real example: p_k / (1 - p_{K + 1}).
   np.testing.assert_allclose(
       log_softmax(jax.jit(objective.class_logits)(outputs)),
