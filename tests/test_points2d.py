@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -182,6 +183,25 @@ def test_a_gan_with_an_encoder_takes_negatives_for_generated():
   difference = (both['loss_negative'] - both['loss_fake']) / 3
   assert abs(difference) > 1e-4
   assert both['loss_disc'] - without['loss_disc'] == pytest.approx(difference, abs=1e-6)
+
+
+def test_reconstructions_fade_over_the_training():
+  """recon_weight is the whole one before half of the steps, and 0 after 3/4 of them."""
+  found = {}
+  for fade in (None, (0.5, 0.75)):
+    config = runs.resolve(small('dist_gaan_usual', num_seeds=1, steps=40, trainer={
+        'name': 'gaan', 'encoder': {'name': 'mlp', 'width': 4, 'depth': 1},
+        'fade': fade}))
+    inputs = step.load(config)
+    trainer = step.build(config, inputs.shape, None)
+    batch = data.gather(inputs.pool, inputs.stream.index(0))
+    state = jax.jit(trainer.init)(jax.random.key(0))
+    update = jax.jit(trainer.step)
+    for at in (19, 31):
+      _, metrics = update(state.replace(step=jnp.full_like(state.step, at)), {}, batch)
+      found[fade, at] = trainer.figures(metrics)['loss_disc']
+  assert found[None, 19] == found[(0.5, 0.75), 19]
+  assert found[None, 31] != found[(0.5, 0.75), 31]
 
 
 def test_classes_and_encoder_that_do_not_fit():

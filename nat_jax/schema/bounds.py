@@ -278,6 +278,7 @@ BOUNDS: dict[str, Bound] = {
     'loss.marginal': WEIGHT,
     'loss.smoothing': number('[0, 0.49]'),
     'loss.disc': NAME,
+    'loss.gen': NAME,
     'loss.layer': NAME,
     'loss.num_outputs': WIDTH,
     'loss.sigma': number('[1e-6, 1e6]'),

@@ -7,6 +7,7 @@ All seeds are one program, a `vmap` of the GAN's step: the seeds are the first a
 the arrays of the state and the last axis of the arrays of a batch.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -220,8 +221,9 @@ def build(
   disc_tx = optim.make_optimizer(
       {**config['optimizer'], 'orthogonal': 0.0},
       lambda count: schedule(count // n_critic))
+  trainers = TRAINERS | {'gaan': functools.partial(_gaan, steps=config['steps'])}
   one = registry.build(
-      TRAINERS, config['trainer'], what='trainer',
+      trainers, config['trainer'], what='trainer',
       generator=generator, discriminator=discriminator, objective=objective,
       gen_tx=gen_tx, disc_tx=disc_tx, num_classes=num_classes, image_shape=shape,
       augment=lambda points, keys: points, normalise=lambda points: points,
