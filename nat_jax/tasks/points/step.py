@@ -181,6 +181,19 @@ def load(
   return Inputs(pool, stream, points.positive.shape[1:])
 
 
+def _networks(config, shape, num_classes, num_outputs):
+  """The generator, with the noise of the config, and the discriminator."""
+  given = num_classes if config['trainer'].get('labels') == 'predefined' else 0
+  generator = registry.build(
+      models.GENERATORS, config['generator'], what='generator', image_shape=shape,
+      num_classes=given)
+  discriminator = registry.build(
+      models.DISCRIMINATORS, config['discriminator'], what='discriminator',
+      image_shape=shape, num_outputs=num_outputs)
+  return registry.build(
+      NOISES, config['noise'], what='noise', generator=generator), discriminator
+
+
 def build(
     config: Mapping[str, Any], shape: tuple[int, ...], others: Others
 ) -> Trainer:
@@ -204,16 +217,9 @@ def build(
   del others
   _check_encoder(config)
   num_classes = num_classes_of(config)
-  given = num_classes if config['trainer'].get('labels') == 'predefined' else 0
   objective = losses.make_gan_objective(config['loss'], num_classes)
-  generator, discriminator = (
-      registry.build(table, config[what], what=what, image_shape=shape, **extra)
-      for table, what, extra in (
-          (models.GENERATORS, 'generator', {'num_classes': given}),
-          (models.DISCRIMINATORS, 'discriminator',
-           {'num_outputs': objective.num_outputs})))
-  generator = registry.build(
-      NOISES, config['noise'], what='noise', generator=generator)
+  generator, discriminator = _networks(
+      config, shape, num_classes, objective.num_outputs)
   schedule = optim.make_schedule(config['schedule'], config['steps'])
   n_critic = config['trainer'].get('n_critic', 1)
   gen_tx = optim.make_optimizer(config['optimizer'], schedule)
