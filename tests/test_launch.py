@@ -51,16 +51,20 @@ def test_slurm():
 
 @pytest.mark.process
 def test_gan_digits_trains_every_objective():
-  words = run('gan_digits.sh', 'runs/x', '--jobs', '2', DRY_RUN='1').stdout.split()
+  lines = run('gan_digits.sh', 'runs/x', '--jobs', '2', DRY_RUN='1').stdout
   path = 'configs/gan/digits.py'
+  words, encoder = (line.split() for line in lines.splitlines())
   rows = [word.removeprefix(f'{path}:') for word in words if word.startswith(path)]
   assert [row for row in rows if row not in SETTINGS] == ['nat0', 'natm0'] + [
       f'{name}{num}' for name in ('gan', 'catgan', 'am', 'nat') for num in (3, 10)]
   assert {row.removesuffix('0') for row in rows} >= set(SETTINGS)
-  assert words == [
-      'python', '-m', 'nat_jax.main', '--mode=sweep', '--workdir', 'runs/x',
-      *(f'{path}:{row}' for row in rows), '--seeds', '0,1,2,3,4,5,6,7,8,9',
-      '--config.steps=2000', '--jobs', '2']
+  for found, folder, sources in (
+      (words, 'runs/x', [f'{path}:{row}' for row in rows]),
+      (encoder, 'runs/x-gaan',
+       [f'configs/gan/gaan.py:{row}' for row in ('gaan', 'gaan3', 'gaan_dist')])):
+    assert found == [
+        'python', '-m', 'nat_jax.main', '--mode=sweep', '--workdir', folder, *sources,
+        '--seeds', '0,1,2,3,4,5,6,7,8,9', '--config.steps=2000', '--jobs', '2']
 
 
 def program(folder, name, code):

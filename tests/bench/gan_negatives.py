@@ -3,7 +3,7 @@
     launch/gan_digits.sh runs/gan-digits
     python tests/bench/gan_negatives.py runs/gan-digits
 
-Reads the runs of a sweep of GANs. The first table has the mean over
+Reads the runs of sweeps of GANs, one folder or more. The first table has the mean over
 seeds of each variant, ± the sample standard deviation; bold cells differ from `nat0`.
 The second one has the mean difference of each variant with external negatives from its
 objective without any; bold cells differ from 0. Differences are tested by two-sided
@@ -26,8 +26,8 @@ COLUMNS = {  # title -> (key in eval.json, digits)
     'repeats': ('repeats', 3), 'nearer training': ('nearer_training', 3)}
 
 
-def read(folder):
-  """Reads the seeds that all variants of a sweep have.
+def read(folders):
+  """Reads the seeds that all variants of some sweeps have.
 
   A figure that a run does not have, such as one of an older version, has no column.
 
@@ -35,7 +35,9 @@ def read(folder):
     ({variant: {title: [numbers by seed]}}, {title: text} of held-out real images, their
     number).
   """
-  found, seeds = sweep(folder)
+  sweeps = [sweep(folder) for folder in folders]
+  found = {variant: row for runs, _ in sweeps for variant, row in runs.items()}
+  seeds = sorted(set.intersection(*(set(one) for _, one in sweeps)))
   samples = [one[seed]['evals']['samples'] for one in found.values() for seed in seeds]
   columns = {title: what for title, what in COLUMNS.items()
              if all(what[0] in one for one in samples)}
@@ -52,7 +54,7 @@ def read(folder):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('runs', help='folder of the sweep')
+  parser.add_argument('runs', nargs='+', help='folders of sweeps')
   found, real, num_real = read(parser.parse_args().runs)
   if PLAIN not in found:
     raise SystemExit(f'expected the variant {PLAIN} among {", ".join(found)}')
