@@ -28,7 +28,7 @@ sweep() {  # FOLDER FILE VARIANT...: ten seeds of each variant
   shift 2
   command=(python -m nat_jax.main --mode=sweep --workdir "$folder"
     "${@/#/configs/gan/$file:}" --seeds 0,1,2,3,4,5,6,7,8,9 --config.steps=2000
-    "${given[@]}")
+    ${given[@]+"${given[@]}"})
   if [ "${DRY_RUN:-}" = 1 ]; then echo "${command[@]}"; else "${command[@]}"; fi
 }
 

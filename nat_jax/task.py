@@ -274,7 +274,8 @@ class Task(NamedTuple):
     tables: groups of runs (`reports.group`) -> the tables of their report.
     figures: groups of runs -> (file name, caption, note, figure or None) per figure.
     commands: modes of `nat_jax.main` that its runs support, besides train and report; a
-      row made by `_replace` needs its own.
+      row made by `_replace` needs its own. `generate` takes runs of the tasks that list
+      it.
     resolve: (config, others) -> the config, completed with values from other runs.
     verdict: groups of runs -> what they can do, in words: (headline or '', sentences)
       per paragraph.

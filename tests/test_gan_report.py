@@ -88,8 +88,14 @@ def test_one_run_without_an_evaluation_on_the_way(tmp_path):
 
 
 def test_a_run_of_an_older_version_has_no_class_kl(tmp_path):
-  text = report.tables([write_run(tmp_path / 'a', fids=(10.0,), class_kl=None)])
-  assert rows(text, 'nat3')[1] == ['0.0125', '20.00', '1', '0.800']
+  old, new = (write_run(tmp_path / name, name, fids=(10.0,)) for name in ('old', 'new'))
+  path = tmp_path / 'old' / 'eval.json'
+  evaluation = json.loads(path.read_text())
+  del evaluation['evals']['samples']['class_kl']
+  path.write_text(json.dumps(evaluation))
+  assert rows(report.tables([old]), 'old')[1] == ['0.0125', '20.00', '1', '0.800']
+  both = report.tables([old, new])
+  assert [rows(both, name)[1][3] for name in ('old', 'new')] == ['-', '0.125']
 
 
 def test_seeds_last_best_and_conventions(tmp_path):

@@ -1,5 +1,6 @@
 """Runs of version 0.1 (tests/v01, made by that version) under the code of this one."""
 
+import copy
 import json
 import logging
 import pathlib
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import toy
 
 from nat_jax import runs, schema, train
 from nat_jax.commands import evaluate
@@ -190,6 +192,20 @@ def test_another_config_is_still_refused(old):
   with pytest.raises(ValueError, match=r'classifier.*seed: 1 -> 7'):
     workdir.check(str(old / 'classifier'), {**config, 'seed': 7})
   assert not workdir.check(str(old / 'classifier'), config)
+
+
+def test_saved_gaan_goes_on_although_its_trainer_has_new_keys(tmp_path):
+  config = schema.plain(toy.config_file('gan/gaan.py')())
+  old = copy.deepcopy(config)
+  for key in ('negative_weight', 'form', 'fade', 'prior'):
+    del old['trainer'][key]
+  workdir.write_config(str(tmp_path), old)
+  assert not workdir.check(str(tmp_path), config)
+  own = {**config, 'trainer': {'name': 'gaan', 'recon_weight': 0.1}}
+  workdir.write_config(str(tmp_path), own)
+  assert not workdir.check(str(tmp_path), own)
+  with pytest.raises(ValueError, match='recon_weight: 0.1 -> 0.05'):
+    workdir.check(str(tmp_path), config)
 
 
 def test_upgraded_configs():

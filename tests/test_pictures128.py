@@ -92,7 +92,9 @@ def test_mistakes(folders):
   with pytest.raises(ValueError, match="such as 'sagan:pets', got 'sagan'"):
     get_config('sagan')
   with pytest.raises(ValueError, match="'sagam'.*'sagan'.*biggan.*_small"):
-    get_config(f'sagam:{folders[0]}')
+    get_config('sagam:/nowhere')
+  with pytest.raises(ValueError, match="without a colon, got 'tfds/x:1.0.0'"):
+    get_config('sagan:tfds/x:1.0.0')
   with pytest.raises(ValueError, match='no folder'):
     get_config('sagan:/nowhere')
   with pytest.raises(ValueError, match='side must be 32 or 128.*got 64'):

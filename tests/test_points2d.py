@@ -188,7 +188,7 @@ def test_a_gan_with_an_encoder_takes_negatives_for_generated():
 def test_reconstructions_fade_over_the_training():
   """recon_weight is the whole one before half of the steps, and 0 after 3/4 of them."""
   found = {}
-  for fade in (None, (0.5, 0.75)):
+  for fade in ((), (0.5, 0.75)):
     config = runs.resolve(small('dist_gaan_usual', num_seeds=1, steps=40, trainer={
         'name': 'gaan', 'encoder': {'name': 'mlp', 'width': 4, 'depth': 1},
         'fade': fade}))
@@ -200,8 +200,8 @@ def test_reconstructions_fade_over_the_training():
     for at in (19, 31):
       _, metrics = update(state.replace(step=jnp.full_like(state.step, at)), {}, batch)
       found[fade, at] = trainer.figures(metrics)['loss_disc']
-  assert found[None, 19] == found[(0.5, 0.75), 19]
-  assert found[None, 31] != found[(0.5, 0.75), 31]
+  assert found[(), 19] == found[(0.5, 0.75), 19]
+  assert found[(), 31] != found[(0.5, 0.75), 31]
 
 
 def test_classes_and_encoder_that_do_not_fit():

@@ -9,8 +9,8 @@ Variants, each also with `_small`:
               Settings as in the authors' code, but for the generator's batch, which is
               64 and not 128, and for pixels, to which no noise is added: 50,000
               updates of the generator, five of the discriminator for each, Adam 2e-4
-              decaying to 0 with b1 = 0 and b2 = 0.9. (In configs/gan/points2d.py
-              `hinge_sn` has spectral norm in both networks.)
+              decaying to 0 with b1 = 0 and b2 = 0.9. (In configs/gan/points2d.py and
+              digits.py `hinge_sn` has spectral norm in both networks.)
     sagan     SAGAN: self-attention and spectral norm in both networks, labels by
               projection and conditional BatchNorm. The authors have no settings for
               32x32 images: learning rates 1e-4 and 4e-4 with b1 = 0 and one update each

@@ -7,8 +7,11 @@ Positives: digits 0-5; external negatives: 6-9. The evaluation classifier
 
 Variants: nat3 (the default), am, catgan, nat0, nat10, natm0, natm3 and any other
 objective of nat_jax/schema/gan_recipes.py or row of `SETTINGS`, with any number of
-negatives per batch of 100. docs/gan_objectives.md explains the rows of `SETTINGS`, and
-configs/gan/gaan.py has a GAN with an encoder. The objectives of gan_recipes.py also
+negatives per batch of 100. docs/gan_objectives.md explains the methods; here acgan,
+acgan_star and acganplus give G no classes (acgan_given and acganplus_given do, as all
+three do there), the penalties r1, gp and wgan_gp have their published weight 10, and
+hinge_sn has spectral norm in both networks. configs/gan/gaan.py has a GAN with an
+encoder. The objectives of gan_recipes.py also
 have the forms _mixup (D sees mixed images) and _adaptivemix (and its features of them
 are to be those of both images, mixed), as in nat3_adaptivemix.
 

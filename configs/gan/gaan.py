@@ -18,19 +18,20 @@ What still differs from that code: networks (convolutions with BatchNorm there, 
 the encoder), z of 32 numbers (100), 5,000 updates (100,000 to 300,000), and one batch
 for the three players of a step (one each). For MNIST the encoder's loss updates the
 generator too, here with trainer.updates_generator=True. The hinge form there subtracts
-the penalty, presumably by a slip, where we add it; for SN-GAN and residual networks it
-takes probabilities in place of logits, which we do not have.
+the penalty, presumably by a slip, where we add it; with the networks of SN-GAN and with
+residual ones their hinge loss is of probabilities and not of logits, a form that we do
+not have.
 """
 
 import re
 
 from nat_jax import names
-from nat_jax.schema import presets
+from nat_jax.schema import defaults, presets
 
 # The penalty there is (sqrt(mean of g^2) - 1)^2, g the derivatives by d pixels in
 # [0, 1]; by our pixels in [-1, 1] it is 4 / d (|gradient| - sqrt(d) / 2)^2, and d = 64.
 DIST = dict(
-    trainer={'name': 'gaan', 'fade': (0.5, 0.75), 'prior': 'uniform'},
+    trainer={**defaults.GAAN['trainer'], 'fade': (0.5, 0.75), 'prior': 'uniform'},
     penalties=[{'name': 'gradient', 'weight': 1 / 16, 'target': 4.0}],
     optimizer={'name': 'adam', 'b1': 0.5, 'b2': 0.9},
     schedule={'name': 'constant', 'learning_rate': 2e-4},

@@ -8,9 +8,9 @@
 What follows the method is as for configs/pictures.py: `pets/` holds a folder of
 pictures for each class (two classes or more), `others/` pictures that are of none of
 them, the external negatives of `nat3`; without that folder these are positives with
-shuffled patches. `scans.csv` and `tfds/NAME` can stand there too. Pictures of any size
-are resized and cropped. 60 % are trained on, and 20 % are held out, to count samples
-that repeat training pictures.
+shuffled patches. The other methods do not use it. `scans.csv` and `tfds/NAME` can stand
+there too, without a colon. Pictures of any size are resized and cropped. 60 % are
+trained on, and 20 % are held out, to count samples that repeat training pictures.
 
 Methods, each also with `_small`, as in `sagan_small:pets`:
 
@@ -34,6 +34,7 @@ runs/classifiers/pets128.
 Nothing was trained here; docs/gan_objectives.md has the sizes of the networks.
 """
 
+from nat_jax import names
 from nat_jax.commands import config_file
 from nat_jax.schema import gan_recipes
 
@@ -46,6 +47,14 @@ def get_config(variant='sagan:pets'):
   if not pictures:
     raise ValueError(
         f"expected a method and pictures, such as 'sagan:pets', got {variant!r}")
+  methods = gan_recipes.RESNETS
+  if method != 'classifier' and method.removesuffix('_small') not in methods:
+    raise ValueError(
+        names.unknown('method', method, methods) + ', each also with _small')
+  if ':' in pictures:
+    raise ValueError(
+        f'the place of the pictures must be without a colon, got {pictures!r}; name a '
+        'link to that folder, or a data set of tfds without its version')
   if method == 'classifier':
     return classifier(pictures)
   given = config_file.load('pictures', f'nat:{pictures}').to_dict()

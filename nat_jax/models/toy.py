@@ -75,8 +75,8 @@ class MLPDiscriminator(nn.Module):
     num_outputs: width of the outputs.
     widths: units of each hidden layer.
     norm: normalisation of every weight: 'weight', 'spectral' or 'none'.
-    spectral_gain: with norm='spectral', factor of every normalised weight; 64^(1/8) in
-      the authors' code of MMD-GAN.
+    spectral_gain: with norm='spectral', factor of every normalised weight but that of
+      the class term of a projection; 64^(1/8) in the authors' code of MMD-GAN.
     batch_norm: BatchNorm after every hidden layer but the first.
     noise: standard deviation of the input noise.
     dropout: dropout rate after each hidden layer.

@@ -173,9 +173,10 @@ def check(
       return True
   for step, metadata in about.items():
     saved[os.path.join(workdir, checkpoint.FOLDER, str(step))] = metadata['config']
+  wanted = _learned(schema.upgrade(config))
   differences = {
       place: keys for place, other in saved.items()
-      if (keys := differing_keys(_learned(schema.upgrade(other)), _learned(config)))}
+      if (keys := differing_keys(_learned(schema.upgrade(other)), wanted))}
   beyond = [step for step in about if step > config['steps']]
   if overwrite or not (differences or beyond):
     return bool(differences or beyond)

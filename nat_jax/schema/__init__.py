@@ -181,7 +181,10 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
         config['task']](config)
   base = base_of(config)
   merged = {key: {**base[key], **config.get(key, {})} for key in groups(base)}
-  return copy.deepcopy({**base, **config, **merged})
+  if config['task'] == 'gaan':  # whose trainer has keys that were added later
+    merged['trainer'] = {**base['trainer'], **config.get('trainer', {})}
+  # JSON types, as in what was saved: some defaults are tuples.
+  return json.loads(json.dumps({**base, **config, **merged}))
 
 
 def _upgrade_best(config):

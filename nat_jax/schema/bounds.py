@@ -239,7 +239,7 @@ BOUNDS: dict[str, Bound] = {
     'trainer.updates_generator': FLAG,
     'trainer.space': NAME,
     'trainer.form': NAME,
-    'trainer.fade': either(listed(number('[0, 1]'), 2, 2), NONE),
+    'trainer.fade': listed(number('[0, 1]'), 0, 2),
     'trainer.prior': NAME,
     'trainer.adversarial_weight': WEIGHT,
     'trainer.gan_weight': WEIGHT,

@@ -158,7 +158,7 @@ GAN: dict[str, Any] = dict(
     run=RUN,
 )
 
-GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
+GAAN: dict[str, Any] = {  # GANs with an encoder; the trainer has their losses
     **{key: value for key, value in GAN.items() if key != 'loss'},
     'task': 'gaan',
     # The losses are functions of means over the whole batch.
@@ -173,8 +173,9 @@ GAAN: dict[str, Any] = {  # GANs with an encoder; their losses are fixed
         space='features',  # of D, in which that loss compares; or 'data'
         negative_weight=None,  # of the negatives' mean; None: joint mean with generated
         form='log',  # of D's loss; or 'hinge'
-        # Shares (from, to) of the training between which recon_weight falls to 0.
-        fade=None,
+        # Shares (from, to) of the training between which recon_weight falls to 0;
+        # (): it is constant.
+        fade=(),
         prior='normal',  # of z; or 'uniform', in [-1, 1]
     ),
     'encoder': {'name': 'mlp'},  # nat_jax.models.MODELS, without batch statistics
@@ -312,7 +313,8 @@ SEMI_SUPERVISED: dict[str, Any] = dict(  # classifiers with few labelled example
     schedule={'name': 'linear', 'learning_rate': 1e-3},
     disc_schedule={},  # of the classifier; {}: `schedule`
     grad_clip=0.0,
-    ema_decay=0.0,  # moving average of the classifier, used by evaluation; 0: none
+    # Moving average of the classifier, used by evaluation; lower at first; 0: none.
+    ema_decay=0.0,
     data=dict(
         positives={'name': 'digits'},
         # Number of examples of each class whose labels are used; chosen by `seed`.

@@ -261,7 +261,7 @@ def experiment(**differences: Any) -> ml_collections.ConfigDict:
   """
   base = schema.base_of(differences)
   config = copy.deepcopy(base)
-  for key, value in differences.items():
+  for key, value in copy.deepcopy(differences).items():
     schema.check_keys({key: value}, base)
     if key in schema.groups(base):
       schema.check_keys(value, base[key], f'{key}.')

@@ -58,7 +58,7 @@ class Setup(NamedTuple):
     form: of D's loss: 'log', or 'hinge', max(0, 1 - l) and max(0, 1 + l) of the logit l
       in place of -log D and -log(1 - D).
     fade: (from, to), shares of the training between which `recon_weight` falls linearly
-      to 0; (0.5, 0.75) in the authors' code for images. None: it is constant.
+      to 0; (0.5, 0.75) in the authors' code for images. (): it is constant.
     prior: of z in each dimension: 'normal', or 'uniform' in [-1, 1], as in their code.
     steps: number of updates of the training, for `fade`.
   """
@@ -82,7 +82,7 @@ class Setup(NamedTuple):
   space: str = 'features'
   negative_weight: float | None = None
   form: str = 'log'
-  fade: Sequence[float] | None = None
+  fade: Sequence[float] = ()
   prior: str = 'normal'
   steps: int = 1
 
@@ -128,10 +128,10 @@ def gaan(**settings: Any) -> task.Trainer:
     value = getattr(setup, key)
     if value not in known:
       raise ValueError(names.unknown(f'trainer.{key}', value, known))
-  if setup.fade and setup.fade[0] >= setup.fade[1]:
+  if len(setup.fade) not in (0, 2) or sorted(set(setup.fade)) != list(setup.fade):
     raise ValueError(
         'trainer.fade must be two shares of the training in rising order, such as '
-        f'(0.5, 0.75), got {setup.fade}')
+        f'(0.5, 0.75), or (), got {setup.fade}')
   pair = gan_step.gan(**setup.pair._asdict())
 
   def samples(state, noise):

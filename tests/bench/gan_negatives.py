@@ -1,7 +1,7 @@
 """Do external negatives help a GAN? Objectives on digits with 0, 3 and 10 of them.
 
     launch/gan_digits.sh runs/gan-digits
-    python tests/bench/gan_negatives.py runs/gan-digits
+    python tests/bench/gan_negatives.py runs/gan-digits runs/gan-digits-gaan
 
 Reads the runs of sweeps of GANs, one folder or more. The first table has the mean over
 seeds of each variant, ± the sample standard deviation; bold cells differ from `nat0`.
@@ -52,6 +52,14 @@ def read(folders):
       held_out.get('num_samples', 'no'))
 
 
+def plain(variant, found):
+  """The name of a variant's objective without negatives, such as 'nat0' of 'nat10'."""
+  stems = {name.removesuffix('0'): name for name in found}
+  fitting = [stem for stem in stems
+             if re.fullmatch(re.escape(stem) + r'[1-9]\d*', variant)]
+  return stems[max(fitting, key=len)] if fitting else None
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('runs', nargs='+', help='folders of sweeps')
@@ -67,9 +75,8 @@ def main():
          for variant, row in found.items() if variant != PLAIN})
   changes, pairs = {}, {}
   for variant, row in found.items():
-    objective, count = re.fullmatch(r'(.+?)(\d*)', variant).groups()
-    without = found.get(objective, found.get(f'{objective}0'))
-    if not int(count or 0) or without is None:
+    without = found.get(plain(variant, found))
+    if without is None:
       continue
     pairs[variant] = {title: (row[title], without[title]) for title in row}
     changes[variant] = {title: text_of(np.subtract(*pair), COLUMNS[title][1], '+')

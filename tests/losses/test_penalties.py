@@ -124,5 +124,5 @@ def test_without_a_score_there_are_no_penalties():
   assert {name for name in losses.GAN_OBJECTIVES if make(name).score is None} == {'mmd'}
   several = gan_terms.per_set(3, None, real=None, fake=None, gen=None)
   assert several.score is None and np.isnan(several.realness(np.zeros((2, 3)))).all()
-  with pytest.raises(ValueError, match=r'expected a loss with a score.*penalties=\[\]'):
+  with pytest.raises(ValueError, match=r'need a loss.*a score.*penalties=\[\]'):
     players.penalty_sum(PENALTIES.values(), None, None, {}, {}, [], None)

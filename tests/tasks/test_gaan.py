@@ -73,7 +73,8 @@ def test_trained_resumed_evaluated_and_reported(tmp_path):
      ['trainer.prior', "'x'", 'normal, uniform']),
     (dict(trainer={'name': 'gaan', 'fade': (0.5, 0.5)}),
      ['trainer.fade', '[0.5, 0.5]']),
-    (dict(trainer={'name': 'gaan', 'fade': 0.5}), ['trainer.fade', '0.5', 'list of 2']),
+    (dict(trainer={'name': 'gaan', 'fade': 0.5}),
+     ['trainer.fade', '0.5', 'list of 0 to 2']),
     (dict(trainer={'name': 'gaan', 'joint': True}), ['joint', 'recon_weight']),
     (dict(data=dict(positives=FAKE, batch_size=8, negatives_per_batch=2)),
      ['data.negatives_per_batch', 'data.negatives'])])
@@ -300,7 +301,7 @@ def test_reconstructions_fade():
   setup = OFFICIAL._replace(fade=(0.5, 0.75), steps=200, recon_weight=0.05)
   found = [float(gaan.recon_weight(setup, step)) for step in (0, 100, 120, 150, 199)]
   np.testing.assert_allclose(found, [0.05, 0.05, 0.03, 0, 0], atol=1e-7)
-  assert gaan.recon_weight(setup._replace(fade=None), 199) == 0.05
+  assert gaan.recon_weight(setup._replace(fade=()), 199) == 0.05
 
 
 def test_after_the_fade_the_label_of_reconstructions_does_not_matter(official):

@@ -264,7 +264,7 @@ def test_collapse_is_told():
        'penalties.*mixes.*batch_norm=False')
       for key, value in (('batch_norm', True), ('kernels', 2))),
     (dict(loss='mmd', penalties=[losses.PENALTIES['gradient']()]),
-     r"penalties.*gan, am_gan or nat_gan.*without.*mmd.*penalties=\[\]"),
+     r"penalties.*gan, am_gan or nat_gan.*mmd.*penalties=\[\]"),
 ])
 def test_settings_that_do_not_fit(settings, message):
   with pytest.raises(ValueError, match=message):

@@ -105,7 +105,7 @@ def fitness(
     setup, gen, disc, sets, key, axis, diversity, num_samples: see `evolve`.
   """
   fake_key, *keys = jax.random.split(key, 3)
-  num = _on_device(num_samples, axis) or len(sets['real']['label'])
+  num = _on_device(num_samples, setup, axis) or len(sets['real']['label'])
   drawn = players.draw(setup.generator, fake_key, num, axis, setup.given_classes)
   fake, _ = players.made(setup.generator, gen.variables, drawn, axis)
   sets = {'real': sets['real'], 'fake': fake}
@@ -130,13 +130,14 @@ def fitness(
   return axis.all(quality) + diversity * spread
 
 
-def _on_device(num_samples, axis):
-  """The number of samples per device; ValueError if the devices have unequal ones."""
+def _on_device(num_samples, setup, axis):
+  """The samples per device; ValueError if devices or generators share unequally."""
   devices = 1 if axis.name is None else jax.lax.axis_size(axis.name)
-  if num_samples % devices:
+  shares = devices * getattr(setup.generator, 'num', 1)
+  if num_samples % shares:
     raise ValueError(
-        f'trainer.fitness_samples must be a multiple of {devices}, the number of '
-        f'devices, got {num_samples}')
+        f'trainer.fitness_samples must be a multiple of {shares}, the number of '
+        f'devices times that of stacked generators, got {num_samples}')
   return num_samples // devices
 
 

@@ -263,9 +263,9 @@ def check_score(penalties: Sequence[Any], score: Callable[..., Any] | None) -> N
   """Raises ValueError if there are penalties, but no score of D's outputs."""
   if penalties and score is None:
     raise ValueError(
-        "penalties are of the gradient of D's score of one example; expected a loss "
-        'with a score, such as gan, am_gan or nat_gan, got one without, such as mmd, '
-        'which only compares examples; choose another loss, or penalties=[]')
+        'penalties need a loss by which D has a score for each example, such as gan, '
+        'am_gan or nat_gan; this one (mmd, or one of your own without `score`) has '
+        'none; choose another loss, or penalties=[]')
 
 
 def penalty_keys(

@@ -7,7 +7,6 @@ All seeds are one program, a `vmap` of the GAN's step: the seeds are the first a
 the arrays of the state and the last axis of the arrays of a batch.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,21 +95,15 @@ def _grid_noise(generator, **kwargs):
   return GridNoise(generator, **kwargs)
 
 
+@registry.arguments(gaan.Setup)
 def _gaan(
     *, encoder: Mapping[str, Any], objective: losses.GanObjective, num_classes: int,
-    negative_weight: float | None, recon_weight: float = 0.05,
-    distance_weight: float = 1.0, n_critic: int = 1, reconstruction: str = 'real',
-    updates_generator: bool = False, space: str = 'features', **networks: Any,
+    **settings: Any,
 ) -> Trainer:
-  """The trainer of a GAN with an encoder of this spec, which has the optimiser of G."""
+  """The trainer of a GAN with an encoder of this spec."""
   del objective, num_classes  # `build` checks that they do not matter
-  made = gaan.make_encoder(
-      encoder, networks['generator'].latent, networks['image_shape'])
-  return gaan.gaan(
-      encoder=made, enc_tx=networks['gen_tx'], recon_weight=recon_weight,
-      distance_weight=distance_weight, n_critic=n_critic,
-      reconstruction=reconstruction, updates_generator=updates_generator, space=space,
-      negative_weight=negative_weight, **networks)
+  return gaan.gaan(encoder=gaan.make_encoder(
+      encoder, settings['generator'].latent, settings['image_shape']), **settings)
 
 
 TRAINERS = {**gan_build.TRAINERS, 'gaan': _gaan}
@@ -227,9 +220,11 @@ def build(
   disc_tx = optim.make_optimizer(
       {**config['optimizer'], 'orthogonal': 0.0},
       lambda count: schedule(count // n_critic))
-  trainers = TRAINERS | {'gaan': functools.partial(_gaan, steps=config['steps'])}
+  # The encoder has the optimiser of G.
+  of_gaan = {'enc_tx': gen_tx, 'steps': config['steps']}
   one = registry.build(
-      trainers, config['trainer'], what='trainer',
+      TRAINERS, config['trainer'], what='trainer',
+      **(of_gaan if config['trainer']['name'] == 'gaan' else {}),
       generator=generator, discriminator=discriminator, objective=objective,
       gen_tx=gen_tx, disc_tx=disc_tx, num_classes=num_classes, image_shape=shape,
       augment=lambda points, keys: points, normalise=lambda points: points,
@@ -271,8 +266,14 @@ def build(
 
 
 def _check_encoder(config):
-  """Raises ValueError for a GAN with an encoder whose loss it would not use."""
-  if config['trainer']['name'] == 'gaan' and config['loss'] != {'name': 'gan'}:
+  """Raises ValueError for a GAN with an encoder whose loss or z would be another."""
+  if config['trainer']['name'] != 'gaan':
+    return
+  if config['trainer'].get('prior', 'normal') != 'normal':
+    raise ValueError(
+        "the noise of points is the key `noise`; set noise={'name': 'uniform'} and "
+        f"trainer.prior='normal', got {config['trainer']['prior']!r}")
+  if config['loss'] != {'name': 'gan'}:
     raise ValueError(
         "trainer 'gaan' has losses of its own; set loss={'name': 'gan'}, got loss "
         f"{config['loss']['name']!r}")
