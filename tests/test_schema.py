@@ -345,3 +345,13 @@ def test_a_spec_is_changed_as_a_whole_by_a_dict():
       ['gan/digits:nat3', f'--config.measures.held_out={held_out}'], ['0'], 'out')
   assert job.config.measures.held_out.to_dict() == held_out
   assert f'--config.measures.held_out={held_out}' in job.args
+
+
+def test_a_weight_that_is_none_is_set_by_a_flag():
+  for source, key in (('gan/gaussian1d:nat', 'negative_weight'),
+                      ('gan/gaan:gaan3', 'trainer.negative_weight')):
+    for args, expected in (([], None), ([f'--config.{key}=0.25'], 0.25)):
+      job, = jobs.list_jobs([source, *args], ['0'], 'out')
+      config = schema.plain(job.config)
+      assert config.get('trainer', config).get(
+          'negative_weight', config.get('negative_weight')) == expected

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from nat_jax import schema
 
@@ -268,4 +269,13 @@ def experiment(**differences: Any) -> ml_collections.ConfigDict:
       config[key].update(value)
     else:
       config[key] = value
-  return ml_collections.ConfigDict(config)
+  return ml_collections.ConfigDict(_typed(config))
+
+
+def _typed(config):
+  """`config` whose weights None are known to be numbers, so that flags can set them."""
+  found = {key: _typed(value) if isinstance(value, dict) else value
+           for key, value in config.items()}
+  if found.get('negative_weight', 0) is None:
+    found['negative_weight'] = config_dict.placeholder(float)
+  return found
