@@ -269,13 +269,7 @@ def experiment(**differences: Any) -> ml_collections.ConfigDict:
       config[key].update(value)
     else:
       config[key] = value
-  return ml_collections.ConfigDict(_typed(config))
-
-
-def _typed(config):
-  """`config` whose weights None are known to be numbers, so that flags can set them."""
-  found = {key: _typed(value) if isinstance(value, dict) else value
-           for key, value in config.items()}
-  if found.get('negative_weight', 0) is None:
-    found['negative_weight'] = config_dict.placeholder(float)
-  return found
+  for part in (config, config.get('trainer', {})):
+    if part.get('negative_weight', 0) is None:  # a number, so that a flag can set it
+      part['negative_weight'] = config_dict.placeholder(float)
+  return ml_collections.ConfigDict(config)
