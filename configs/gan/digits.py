@@ -11,9 +11,9 @@ negatives per batch of 100. docs/gan_objectives.md explains the methods; here ac
 acgan_star and acganplus give G no classes (acgan_given and acganplus_given do, as all
 three do there), the penalties r1, gp and wgan_gp have their published weight 10, and
 hinge_sn has spectral norm in both networks. configs/gan/gaan.py has a GAN with an
-encoder. The objectives of gan_recipes.py also
-have the forms _mixup (D sees mixed images) and _adaptivemix (and its features of them
-are to be those of both images, mixed), as in nat3_adaptivemix.
+encoder. The objectives of gan_recipes.py also have the forms _mixup (D sees mixed
+images) and _adaptivemix (and its features of them are to be those of both images,
+mixed), as in nat3_adaptivemix.
 
 Trained on the training part of 0-5; the test part is held out, to count samples that
 repeat training images. Measured, ten seeds, after 2,000 updates: docs/results.md, where
@@ -55,10 +55,6 @@ SETTINGS = {  # objective -> what differs from the plain GAN
 }
 
 
-def digits(classes, split='all'):
-  return {'name': 'digits', 'split': split, 'classes': classes}
-
-
 def get_config(variant='nat3'):
   """Returns the config of a variant; raises ValueError for an unknown variant."""
   objective, count, form = gan_recipes.parse(variant, tuple(TRAINERS)[1:], SETTINGS)
@@ -66,31 +62,11 @@ def get_config(variant='nat3'):
     raise ValueError(
         f'variant {variant!r}: _{form} goes with the objectives '
         f'{", ".join(gan_recipes.OBJECTIVES)}, got {objective!r}')
-  settings = {'loss': {'name': 'gan'}, **SETTINGS[objective]}
-  networks = {
-      'generator': {'name': 'mlp_generator', 'latent': 32, 'widths': (128, 128)},
-      'discriminator': {'name': 'mlp_discriminator', 'widths': (128, 128)},
-      'trainer': {'name': TRAINERS[form]}}
-  for key, base in networks.items():
-    settings[key] = {**base, **settings.get(key, {})}
+  settings = {
+      **gan_recipes.digits(count), 'trainer': {'name': TRAINERS[form]},
+      'loss': {'name': 'gan'}}
+  for key, value in SETTINGS[objective].items():
+    own = key in ('generator', 'discriminator', 'trainer')  # which keep other keys
+    settings[key] = {**settings[key], **value} if own else value
   return presets.experiment(
-      task='gan',
-      name='gan_digits',
-      variant=variant,
-      num_classes=6,
-      steps=5000,
-      data=dict(
-          positives=digits(tuple(range(6)), 'train'),
-          negatives={'digits_6_9': {'source': digits((6, 7, 8, 9))}} if count else {},
-          negatives_per_batch=count,
-      ),
-      measures=dict(
-          num_samples=2000,
-          features={
-              'name': 'checkpoint', 'config': 'configs/gan/classifier.py:digits',
-              'workdir': 'runs/classifiers/digits'},
-          held_out=digits(tuple(range(6)), 'test'),
-      ),
-      run=dict(log_every=250, checkpoint_every=1000, eval_every=1000),
-      **settings,
-  )
+      task='gan', name='gan_digits', variant=variant, **settings)

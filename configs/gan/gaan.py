@@ -26,7 +26,7 @@ not have.
 import re
 
 from nat_jax import names
-from nat_jax.schema import defaults, presets
+from nat_jax.schema import defaults, gan_recipes, presets
 
 # The penalty there is (sqrt(mean of g^2) - 1)^2, g the derivatives by d pixels in
 # [0, 1]; by our pixels in [-1, 1] it is 4 / d (|gradient| - sqrt(d) / 2)^2, and d = 64.
@@ -44,10 +44,6 @@ FORMS = {
 }
 
 
-def digits(classes, split='all'):
-  return {'name': 'digits', 'split': split, 'classes': classes}
-
-
 def get_config(variant='gaan'):
   """Returns the config of a variant; raises ValueError for an unknown variant."""
   found = re.fullmatch(rf'gaan(\d*)({"|".join(FORMS)})', variant)
@@ -56,29 +52,11 @@ def get_config(variant='gaan'):
         'variant', variant, [f'gaan{count}{form}' for count in ('', 3)
                              for form in FORMS]))
   count, form = int(found[1] or 0), found[2]
-  widths = (128, 128)
   return presets.experiment(
       task='gaan',
       name='gaan_digits',
       variant=variant,
-      num_classes=6,
-      steps=5000,
-      generator={'name': 'mlp_generator', 'latent': 32, 'widths': widths},
-      discriminator={'name': 'mlp_discriminator', 'widths': widths},
       encoder={'name': 'mlp', 'width': 128, 'depth': 2},
-      data=dict(
-          positives=digits(tuple(range(6)), 'train'),
-          negatives={'digits_6_9': {'source': digits((6, 7, 8, 9))}} if count else {},
-          negatives_per_batch=count,
-          batch_size=64 if form.startswith('_dist') else 100,
-      ),
-      measures=dict(
-          held_out=digits(tuple(range(6)), 'test'),
-          num_samples=2000,
-          features={
-              'name': 'checkpoint', 'config': 'configs/gan/classifier.py:digits',
-              'workdir': 'runs/classifiers/digits'},
-      ),
-      run=dict(log_every=250, checkpoint_every=1000, eval_every=1000),
+      **gan_recipes.digits(count, batch_size=64 if form.startswith('_dist') else 100),
       **FORMS[form],
   )

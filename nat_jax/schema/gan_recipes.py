@@ -248,6 +248,40 @@ def resnet(
   )
 
 
+def digits(count: int, **data: Any) -> dict[str, Any]:
+  """Returns the keys that GANs of scikit-learn's digits 0-5 share, small networks too.
+
+  The training part is trained on, the test part is held out, and the digits 6-9 are
+  the external negatives.
+
+  Args:
+    count: external negatives per batch.
+    **data: more keys of `data`.
+  """
+  def source(split, classes=tuple(range(6))):
+    return {'name': 'digits', 'split': split, 'classes': classes}
+
+  negatives = {'digits_6_9': {'source': source('all', (6, 7, 8, 9))}}
+  return dict(
+      num_classes=6,
+      steps=5000,
+      generator={'name': 'mlp_generator', 'latent': 32, 'widths': (128, 128)},
+      discriminator={'name': 'mlp_discriminator', 'widths': (128, 128)},
+      data=dict(
+          positives=source('train'),
+          negatives=negatives if count else {},
+          negatives_per_batch=count,
+          **data,
+      ),
+      measures=dict(
+          num_samples=2000,
+          features=_checkpoint('configs/gan/classifier.py:digits'),
+          held_out=source('test'),
+      ),
+      run=dict(log_every=250, checkpoint_every=1000, eval_every=1000),
+  )
+
+
 def _evaluated(size, classifier, independent, held_out, **measures):
   """The keys `evals`, `measures` and `run` of a form, `FULL` or `SMALL`."""
   return dict(

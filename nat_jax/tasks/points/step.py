@@ -84,7 +84,7 @@ class UniformNoise(nn.Module):
       mask: jax.Array | None = None,
   ) -> jax.Array:
     """Returns points [n, d] of normal noise z [n, latent]."""
-    return self.generator(2 * jax.scipy.stats.norm.cdf(z) - 1, labels, mask)
+    return self.generator(gaan.PRIORS['uniform'](z), labels, mask)
 
 
 def _grid_noise(generator, **kwargs):
