@@ -82,7 +82,9 @@ def get_config(variant='teacher_nat'):
       variant=base,
       trainer=trainer,
       num_classes=10,
-      steps=presets.steps(epochs, num_trained, 128),
+      steps=presets.steps(
+          epochs, num_trained, 128,
+          multiple=1 if small else recipes.FULL['run']['updates_per_call']),
       model=model,
       loss={'name': loss},
       optimizer={'name': 'sgd', 'momentum': 0.9, 'nesterov': False,
@@ -97,7 +99,5 @@ def get_config(variant='teacher_nat'):
           augment=[{'name': 'crop', 'pad': 4, 'mode': 'reflect'}, {'name': 'flip'}],
       ),
       evals=evals,
-      run=dict(log_every=50 if small else 391,
-               updates_per_call=10 if small else 100,
-               checkpoint_every=400 if small else 391 * 20),
+      run=(recipes.SMALL if small else recipes.FULL)['run'],
   )
