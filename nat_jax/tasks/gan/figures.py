@@ -59,12 +59,27 @@ def training_curves(groups: Groups) -> Any:
 
 
 def measures(groups: Groups) -> Any:
-  """Draws the metrics of the samples, of the evaluation that is made most often."""
-  known = {name: metrics.METRICS[name] for name in MEASURES}
-  return _figure(figures.curves(groups, [
+  """Draws the metrics of the samples, of the evaluation that is made most often.
+
+  Metrics that only the evaluation at the end makes are left out where others have a
+  curve. The vertical axis is logarithmic where values differ more than tenfold.
+  """
+  from matplotlib import ticker
+  runs = [run for same in groups.values() for run in same]
+  names = [name for name in MEASURES
+           if any(_measured(run, name).shape[-1] > 1 for run in runs)] or MEASURES
+  known = {name: metrics.METRICS[name] for name in names}
+  found = figures.curves(groups, [
       figures.Panel(f'{metric.title} ({metric.better} is better)', None,
                     lambda run, name=name: _measured(run, name))
-      for name, metric in known.items()], 'updates'))
+      for name, metric in known.items()], 'updates')
+  for ax in found[1] if found else ():
+    low, high = ax.dataLim.intervaly
+    if 0 < 10 * low < high:
+      ax.set(yscale='log', ylim=(low / 1.3, high * 1.3))
+      ax.yaxis.set(major_locator=ticker.LogLocator(subs=(1, 2, 5)),
+                   major_formatter='{x:g}', minor_formatter=ticker.NullFormatter())
+  return _figure(found)
 
 
 def _measured(run, metric):
