@@ -245,7 +245,9 @@ def missing(*args):
 # ---- on this machine ----------------------------------------------------------------
 
 
-def test_devices_are_shared_out():
+def test_devices_are_shared_out(monkeypatch):
+  monkeypatch.setattr(pool.parallel, 'usable_cores', lambda: list(range(8)))
+
   def variables(*args):
     return [dict(slot.env) for slot in pool.make_slots(*args)]
 
@@ -260,10 +262,26 @@ def test_devices_are_shared_out():
   assert pool.make_slots('cpu', ['0', '1'], None) == [pool.Slot()]
   two = pool.make_slots('cpu', ['1', '3', '4', '6', '7'], 2)
   assert [slot.cores for slot in two] == [(1, 3), (4, 6, 7)]
-  with pytest.raises(ValueError, match='at most.*gpu devices, which is 4, got 5'):
-    pool.make_slots('gpu', four, 5)
+  assert [slot.cores for slot in pool.make_slots('gpu', four, None)] == [
+      (0, 1), (2, 3), (4, 5), (6, 7)]
+  with pytest.raises(ValueError, match='at most.*CPU cores, which is 2, got 3'):
+    pool.make_slots('cpu', ['0', '1'], 3)
   with pytest.raises(ValueError, match='1 or the number of TPU chips, which is 4'):
     pool.make_slots('tpu', four, 2)
+
+
+def test_runs_share_a_gpu(monkeypatch):
+  for name in pool.RESERVED:
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(pool.parallel, 'usable_cores', lambda: [0, 1, 2, 3])
+  name, memory = 'CUDA_VISIBLE_DEVICES', 'XLA_PYTHON_CLIENT_MEM_FRACTION'
+  assert pool.make_slots('gpu', ['4', '6'], 3) == [
+      pool.Slot({name: '4', memory: '0.375'}, (0,)),
+      pool.Slot({name: '4', memory: '0.375'}, (1,)),
+      pool.Slot({name: '6', memory: '0.750'}, (2, 3))]
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  assert pool.make_slots('gpu', ['4'], 2) == [
+      pool.Slot({name: '4'}, (0, 1)), pool.Slot({name: '4'}, (2, 3))]
 
 
 @pytest.mark.process

@@ -120,7 +120,9 @@ SEEDS = flags.DEFINE_list(
 JOBS = flags.DEFINE_integer(
     'jobs', None, 'sweep: number of runs at a time, over which the accelerators or the '
     'CPU cores of this machine are shared out (default: the number of accelerators; '
-    '1 on CPUs; all with --on=slurm; not with --on=skypilot).', lower_bound=1)
+    '1 on CPUs; all with --on=slurm; not with --on=skypilot). Where it is above the '
+    'number of GPUs, runs share a GPU: they take turns, unless NVIDIA\'s MPS is '
+    'started (nvidia-cuda-mps-control -d).', lower_bound=1)
 ON = flags.DEFINE_enum(
     'on', 'here', ['here', 'slurm', 'skypilot'], 'sweep: where the runs are trained: '
     'on this machine, as an array of Slurm jobs, or as managed jobs of SkyPilot.')

@@ -34,6 +34,8 @@ from nat_jax.runtime import workdir as workdirs
 POLL = 0.2  # seconds between two looks at the runs
 TELL = 60  # seconds between two lines on the progress, where there is no terminal
 PATIENCE = 30  # seconds that a run may take to end after it was stopped at once
+MEMORY = 0.75  # of a GPU's memory, for all runs on it: what JAX reserves for one
+RESERVED = {'XLA_PYTHON_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_PREALLOCATE'}
 TAIL = 1 << 16  # bytes at the end of a file that are looked at
 # Prints the platform and the number of chips that JAX finds (TPU v2 and v3 have two
 # devices on a chip). A process of its own, since it would keep the accelerators.
@@ -107,7 +109,10 @@ def find_devices() -> tuple[str, list[str]]:
 def make_slots(
     platform: str, devices: Sequence[str], num: int | None
 ) -> list[Slot]:
-  """Shares out the devices of a machine.
+  """Shares out the devices of a machine, and its CPU cores but for TPUs.
+
+  Where there are fewer GPUs than shares, several runs have one GPU. Each of them then
+  reserves its part of `MEMORY`, unless the environment says what a run reserves.
 
   Args:
     platform, devices: from `find_devices`.
@@ -117,16 +122,15 @@ def make_slots(
     `num` slots. One alone has all devices.
 
   Raises:
-    ValueError: there are fewer devices than `num`; or they are TPU chips, and `num` is
-      neither 1 nor their number.
+    ValueError: there are fewer CPU cores than `num`; or the devices are TPU chips, and
+      `num` is neither 1 nor their number.
   """
   on_cpu = platform == 'cpu'
   count = len(devices)
   num = num or (1 if on_cpu else count)
-  what = 'CPU cores' if on_cpu else f'{platform} devices'
-  if num > count:
+  if on_cpu and num > count:
     raise ValueError(
-        f'--jobs must be at most the number of {what}, which is {count}, got {num}')
+        f'--jobs must be at most the number of CPU cores, which is {count}, got {num}')
   if num == 1:
     return [Slot()]
   if on_cpu:
@@ -136,8 +140,22 @@ def make_slots(
       raise ValueError(
           f'--jobs must be 1 or the number of TPU chips, which is {count}, got {num}')
     return [Slot(_one_chip(name)) for name in devices]
-  return [Slot({'CUDA_VISIBLE_DEVICES': ','.join(share)})
-          for share in _shares(devices, num)]
+  cores = _shares(parallel.usable_cores(), num)
+  return [Slot(env, tuple(own)) for env, own in zip(
+      _shares_of_gpus(devices, num), cores, strict=True)]
+
+
+def _shares_of_gpus(devices, num):
+  """Environment variables that give each of `num` runs some GPUs, or a part of one."""
+  if num <= len(devices):
+    return [{'CUDA_VISIBLE_DEVICES': ','.join(share)}
+            for share in _shares(devices, num)]
+  names = [devices[i * len(devices) // num] for i in range(num)]
+  found = [{'CUDA_VISIBLE_DEVICES': name} for name in names]
+  if not RESERVED.intersection(os.environ):
+    for env, name in zip(found, names, strict=True):
+      env['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{MEMORY / names.count(name):.3f}'
+  return found
 
 
 def _shares(items, num):
