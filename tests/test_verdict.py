@@ -74,8 +74,16 @@ def test_without_negatives():
 
 def test_training_negatives_in_a_set_are_told():
   one = run(negatives=NEGATIVES)
-  one['evals']['noise']['overlap_with_training_negatives'] = 12
-  assert '12 images of noise are training negatives' in said({'nat': [one]})
+  def of(overlap):
+    one['evals']['noise']['overlap_with_training_negatives'] = overlap
+    return said({'nat': [one]})
+
+  assert ('12 of the 1,000 images of noise are training negatives, so that its figures '
+          'say little about new ones.' in of(12))
+  assert ('9 of the 1,000 images of noise are training negatives, which changes its '
+          'shares by 0.91 percentage points at most.' in of(9))
+  assert 'All 1,000 images of noise are training negatives' in of(1000)
+  assert 'training negatives' not in of(0)
 
 
 def test_several_seeds_are_tested():

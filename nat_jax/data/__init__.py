@@ -40,7 +40,7 @@ from nat_jax.data.negatives import (
     quantise,
     uniform_noise,
 )
-from nat_jax.data.overlap import count_overlaps
+from nat_jax.data.overlap import count_overlaps, overlap_sentence
 from nat_jax.data.pairs import PAIRS, load_pairs, rare_classes, regions
 from nat_jax.data.points import POINTS, Modes, Points
 from nat_jax.data.pool import Pool, class_weights, gather, make_pool
@@ -70,10 +70,10 @@ __all__ = [
     'class_weights', 'corrupt', 'count_overlaps', 'decode_each', 'digits', 'fake',
     'folder', 'from_tfds', 'gather', 'is_vectors', 'list_pictures', 'load',
     'make_augment', 'make_pool', 'make_stream', 'moments', 'nearest', 'normal_noise',
-    'normalise', 'patch_shuffle', 'perceptual_hashes', 'picture_paths', 'pixel_permute',
-    'quantise', 'read_cache', 'read_header', 'read_pictures', 'split_slices',
-    'standardise', 'table', 'take_classes', 'take_rows', 'take_split',
-    'uniform_noise', 'write_cache',
+    'normalise', 'overlap_sentence', 'patch_shuffle', 'perceptual_hashes',
+    'picture_paths', 'pixel_permute', 'quantise', 'read_cache',
+    'read_header', 'read_pictures', 'split_slices', 'standardise', 'table',
+    'take_classes', 'take_rows', 'take_split', 'uniform_noise', 'write_cache',
     'SERIES', 'Reading', 'Series', 'load_series', 'windows',
     'ZERO_SHOT', 'ZeroShot', 'check_zero_shot',
 ]

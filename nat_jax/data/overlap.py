@@ -1,6 +1,7 @@
 """Counts the images that sets share, such as test negatives and training negatives.
 
     count_overlaps({'svhn': test_negatives}, [training_negatives])   # {'svhn': 0}
+    overlap_sentence('svhn', 12, 2000)   # '12 of the 2,000 images of svhn are ...'
 """
 
 import hashlib
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from nat_jax.data.rows import Images, chunks
 from nat_jax.data.sources import Arrays
+
+NEGLIGIBLE = 0.01  # share of a set; where more is trained on, a test says little
 
 
 def count_overlaps(
@@ -31,6 +34,25 @@ def count_overlaps(
     for other in others:
       found.update(wanted.intersection(_digests(other.image)))
   return {name: sum(each in found for each in own) for name, own in digests.items()}
+
+
+def overlap_sentence(name: str, overlap: int, num: int) -> str:
+  """Says what it means for the figures of a test set that it has training negatives.
+
+  Args:
+    name: of the set.
+    overlap: number of its images that are training negatives, 1 or more.
+    num: number of its images.
+  """
+  if overlap == num:
+    return (f'All {num:,} images of {name} are training negatives, so that its figures '
+            'say nothing about new ones.')
+  text = f'{overlap:,} of the {num:,} images of {name} are training negatives, '
+  if overlap > NEGLIGIBLE * num:
+    return text + 'so that its figures say little about new ones.'
+  # Without them the share of images that have some property changes by this at most.
+  change = 100 * overlap / (num - overlap)
+  return text + f'which changes its shares by {change:.2g} percentage points at most.'
 
 
 def _digests(images: Images) -> Iterator[bytes]:

@@ -232,9 +232,8 @@ def _with_overlaps(sets, trained):
       trained.values())
   for name, overlap in overlaps.items():
     if overlap:
-      logging.warning(
-          'Evaluation set %r: %d of its %d images are training negatives; its figures '
-          'do not measure generalisation.', name, overlap, len(sets[name].arrays.label))
+      logging.warning('Evaluation sets: %s', data.overlap_sentence(
+          name, overlap, len(sets[name].arrays.label)))
   return {name: one._replace(overlap=overlaps.get(name, 0))
           for name, one in sets.items()}
 

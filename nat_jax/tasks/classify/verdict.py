@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nat_jax import metrics
+from nat_jax import data, metrics
 from nat_jax.reports import claims
 from nat_jax.reports.frames import set_names
 from nat_jax.reports.tables import joined, percent
@@ -152,10 +152,10 @@ def _sentences(label, groups, rival) -> Iterator[str]:
     yield ('No negatives were tested, so that nothing is known about pictures of none '
            'of the classes.')
   for name in negatives:
-    overlap = runs[0]['evals'][name].get('overlap_with_training_negatives')
+    figures = runs[0]['evals'][name]
+    overlap = figures.get('overlap_with_training_negatives')
     if overlap:
-      yield (f'{overlap:,} images of {name} are training negatives, so that its '
-             'figures say little about new ones.')
+      yield data.overlap_sentence(name, overlap, figures['n'])
   yield from _weak_classes(runs)
   yield from _corrupted(runs)
   if rival:
