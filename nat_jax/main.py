@@ -120,9 +120,9 @@ def _with_config_paths(argv):
   """
   found = list(argv)
   for i, value in _places_of('config', argv):
-    name, _, variant = value.partition(':')
+    name, variant = config_file.split(value)
     if name:
-      _check_inner_keys(argv, config_file.load(name, variant or None))
+      _check_inner_keys(argv, config_file.load(name, variant))
       # The value stands in an argument of its own, or after '--config='.
       found[i] = argv[i].removesuffix(value) + config_file.with_path(value)
   return found

@@ -2,6 +2,7 @@
 
     find('digits')                # the path of configs/digits.py
     config = load('nat/cifar10', 'baseline')
+    config = load(*split('nat/cifar10:baseline'))
     config = load('my_configs/cats.py')
 """
 
@@ -66,8 +67,14 @@ def with_path(source: str) -> str:
   Raises:
     ValueError: see `find`.
   """
-  name, _, variant = source.partition(':')
+  name, variant = split(source)
   return f'{find(name)}:{variant}' if variant else find(name)
+
+
+def split(source: str) -> tuple[str, str | None]:
+  """'digits:nat' -> ('digits', 'nat'), the arguments of `load`; 'digits:' has None."""
+  name, _, variant = source.partition(':')
+  return name, variant or None
 
 
 def load(name: str, variant: str | None = None) -> ml_collections.ConfigDict:

@@ -165,7 +165,7 @@ def _make_job(source, seed, out, changes, flags_of_all):
 
 def _name(source):
   """'configs/nat/cifar10.py:nat_small' -> 'cifar10-nat_small'."""
-  path, _, variant = source.partition(':')
+  path, variant = config_file.split(source)
   name = os.path.basename(path).removesuffix('.py')
   name = f'{name}-{variant}' if variant else name
   return name.replace('/', '_').replace(':', '-')
@@ -173,8 +173,7 @@ def _name(source):
 
 def _load(source, changes):
   """(config with the changes, dotted key -> value), as --config FILE would give."""
-  path, _, variant = source.partition(':')
-  config_file.load(path, variant or None)  # its errors name file and line
+  config_file.load(*config_file.split(source))  # its errors name file and line
   found = f'--config={config_file.with_path(source)}'
   values, argv = flags.FlagValues(), ['sweep', found, *changes]
   config_flags.DEFINE_config_file(

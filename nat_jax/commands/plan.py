@@ -74,8 +74,8 @@ def _needed(config):
     if not spec.get('workdir'):
       raise ValueError(
           f'{place} needs the workdir of its run beside config={spec["config"]!r}')
-    path, _, variant = spec['config'].partition(':')
-    needed, workdir = config_file.load(path, variant or None), spec['workdir']
+    needed = config_file.load(*config_file.split(spec['config']))
+    workdir = spec['workdir']
     count = processes.count(is_done(workdir, needed))
     if 0 < count < processes.total():
       raise ValueError(

@@ -51,8 +51,7 @@ def _walk(value, place, optional) -> Iterator[Source]:
   if value.get('name') == 'tfds':
     yield Source(place.removesuffix('.source'), value, optional)
   if 'name' in value and value.get('config') and value.get('workdir'):
-    path, _, variant = value['config'].partition(':')
-    needed = config_file.load(path, variant or None)
+    needed = config_file.load(*config_file.split(value['config']))
     if not plan.is_done(value['workdir'], needed):
       yield from (one._replace(place=f'{place}: {one.place}')
                   for one in sources(schema.plain(needed)))

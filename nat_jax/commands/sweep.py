@@ -12,7 +12,7 @@ import jax
 from absl import logging
 
 from nat_jax import data, schema, train
-from nat_jax.commands import flags, plan, pool, prepare, remote, report
+from nat_jax.commands import config_file, flags, plan, pool, prepare, remote, report
 from nat_jax.commands import jobs as jobs_lib
 from nat_jax.commands.jobs import Job
 
@@ -49,10 +49,9 @@ def check(jobs: Sequence[Job]) -> None:
   """
   tasks: dict[str, str] = {}
   for job in jobs:
-    path, _, variant = job.source.partition(':')
     # plan.plan also checks the runs that are needed, such as evaluation classifiers.
     _, planned = plan.plan(
-        job.config, path, variant or None, job.changes, job.workdir)
+        job.config, *config_file.split(job.source), job.changes, job.workdir)
     for config, workdir in planned:
       train.check(config, workdir, flags.OVERWRITE.value)
     tasks.setdefault(schema.plain(job.config)['task'], job.source)

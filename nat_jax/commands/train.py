@@ -10,7 +10,7 @@ import jax
 from ml_collections import config_flags
 
 from nat_jax import train
-from nat_jax.commands import flags, plan, prepare, report
+from nat_jax.commands import config_file, flags, plan, prepare, report
 from nat_jax.runtime import checkpoint
 from nat_jax.runtime import workdir as workdirs
 
@@ -20,14 +20,13 @@ def run(argv: Sequence[str] = ()) -> None:
   del argv
   flags.require([flags.CONFIG, flags.WORKDIR], 'train')
   config, flag = flags.CONFIG.value, absl.flags.FLAGS['config']
-  path, _, variant = config_flags.get_config_filename(flag).partition(':')
+  source = config_flags.get_config_filename(flag)
   needed, planned = plan.plan(
-      config, path, variant or None, config_flags.get_override_values(flag),
+      config, *config_file.split(source), config_flags.get_override_values(flag),
       flags.WORKDIR.value.rstrip('/'))
   for run_config, workdir in planned:  # before any time is spent on training
     train.check(run_config, workdir, flags.OVERWRITE.value)
-  prepare.check([(config_flags.get_config_filename(flag), run_config)
-                 for run_config, _ in planned])
+  prepare.check([(source, run_config) for run_config, _ in planned])
   if jax.process_index() == 0 and len(needed) + len(planned) > 1:
     print(_announcement(needed, planned), flush=True)
   for i, (run_config, workdir) in enumerate([*needed, *planned]):

@@ -26,8 +26,7 @@ def measure(source):
   from nat_jax import runs
   from nat_jax.commands import config_file
 
-  path, _, variant = source.partition(':')
-  bare = make_bare(runs.resolve(config_file.load(path, variant or None)))
+  bare = make_bare(runs.resolve(config_file.load(*config_file.split(source))))
   state, found = bare.state(), []
   for _ in range(1 + CALLS):
     faults, began = page_faults(), time.process_time()
