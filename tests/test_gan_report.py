@@ -245,7 +245,20 @@ def test_measures_are_of_the_evaluation_that_is_made_most_often(tmp_path):
   one['config']['evals'] = {'quick': {'type': 'quick'}, 'samples': {'type': 'samples'}}
   drawn = [line.get_xydata().tolist()
            for ax in gan_figures.measures({'nat3': [one]}).axes for line in ax.lines]
-  assert [[100, 49], [200, 48], [300, 47]] in drawn
+  assert drawn == [[[100, 49], [200, 48], [300, 47]]]  # no panels of single values
+
+
+def test_measures_that_differ_tenfold_have_a_logarithmic_axis(tmp_path):
+  def scales(*fids):
+    one, = load(write_run(tmp_path / str(fids[0]), fids=fids))
+    return {ax.get_title().split()[0]: (ax.get_yscale(), *ax.get_ylim())
+            for ax in gan_figures.measures({'nat3': [one]}).axes if ax.get_title()}
+
+  kind, low, high = scales(500.0, 40.0, 2.0)['FID']
+  assert kind == 'log' and 1 < low < 2 and 500 < high < 1000
+  assert scales(500.5, 40.0, 60.0)['IS'][0] == 'linear'
+  assert scales(19.0, 2.0)['FID'][:2] == ('linear', 0)
+  assert scales(19.5, 0.0)['FID'][0] == 'linear'
 
 
 def test_quick_measures_are_in_no_table_of_samples(tmp_path):
