@@ -274,11 +274,16 @@ def test_runs_share_a_gpu(monkeypatch):
   for name in pool.RESERVED:
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setattr(pool.parallel, 'usable_cores', lambda: [0, 1, 2, 3])
-  name, memory = 'CUDA_VISIBLE_DEVICES', 'XLA_PYTHON_CLIENT_MEM_FRACTION'
+  name, memory = 'CUDA_VISIBLE_DEVICES', 'XLA_CLIENT_MEM_FRACTION'
   assert pool.make_slots('gpu', ['4', '6'], 3) == [
       pool.Slot({name: '4', memory: '0.375'}, (0,)),
       pool.Slot({name: '4', memory: '0.375'}, (1,)),
       pool.Slot({name: '6', memory: '0.750'}, (2, 3))]
+  five = pool.make_slots('gpu', ['0'], 5)  # fewer cores than runs: all cores for all
+  assert {slot.cores for slot in five} == {()}
+  assert {slot.env[memory] for slot in five} == {'0.150'}
+  with pytest.raises(ValueError, match='at most 16 for each GPU, 32 in all, got 33'):
+    pool.make_slots('gpu', ['4', '6'], 33)
   monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   assert pool.make_slots('gpu', ['4'], 2) == [
       pool.Slot({name: '4'}, (0, 1)), pool.Slot({name: '4'}, (2, 3))]

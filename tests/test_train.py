@@ -1040,7 +1040,7 @@ def test_seen_and_overlap(caplog):
       'test': False, 'same': True, 'other_class': False, 'told': True, 'noise': True}
   assert sets['same'].overlap == len(sets['same'].arrays.label) > 0
   assert sets['other_class'].overlap == 0
-  assert 'All 12 images of same are training negatives' in caplog.text
+  assert 'same shares all of its 12 images with the training' in caplog.text
   assert 'other_class' not in caplog.text
   plain = inputs.load_evals(config | {'loss': {'name': 'cross_entropy'}})
   assert [name for name, s in plain.items() if s.seen or s.overlap] == ['told']

@@ -78,11 +78,12 @@ def test_training_negatives_in_a_set_are_told():
     one['evals']['noise']['overlap_with_training_negatives'] = overlap
     return said({'nat': [one]})
 
-  assert ('12 of the 1,000 images of noise are training negatives, so that its figures '
-          'say little about new ones.' in of(12))
-  assert ('9 of the 1,000 images of noise are training negatives, which changes its '
-          'shares by 0.91 percentage points at most.' in of(9))
-  assert 'All 1,000 images of noise are training negatives' in of(1000)
+  assert ('noise shares 12 of its 1,000 images with the training negatives; without '
+          'them the share of it that is accepted would differ by 1.2 percentage points '
+          'at most.' in of(12))
+  assert 'shares 101 of its 1,000 images with the training negatives: its figures ' in (
+      of(101))
+  assert 'noise shares all of its 1,000 images' in of(1000)
   assert 'training negatives' not in of(0)
 
 

@@ -35,7 +35,9 @@ POLL = 0.2  # seconds between two looks at the runs
 TELL = 60  # seconds between two lines on the progress, where there is no terminal
 PATIENCE = 30  # seconds that a run may take to end after it was stopped at once
 MEMORY = 0.75  # of a GPU's memory, for all runs on it: what JAX reserves for one
-RESERVED = {'XLA_PYTHON_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_PREALLOCATE'}
+MOST = 16  # runs on one GPU
+FRACTION = 'XLA_CLIENT_MEM_FRACTION'  # the variable that tells JAX what to reserve
+RESERVED = {FRACTION, 'XLA_PYTHON_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_PREALLOCATE'}
 TAIL = 1 << 16  # bytes at the end of a file that are looked at
 # Prints the platform and the number of chips that JAX finds (TPU v2 and v3 have two
 # devices on a chip). A process of its own, since it would keep the accelerators.
@@ -47,7 +49,8 @@ class Slot(NamedTuple):
   """The share of the machine that a run gets.
 
   Attributes:
-    env: environment variables that select its accelerators.
+    env: environment variables that select its accelerators, and what it reserves of
+      the memory of a GPU that other runs use too.
     cores: CPU cores to run on; none: all.
   """
 
@@ -109,10 +112,11 @@ def find_devices() -> tuple[str, list[str]]:
 def make_slots(
     platform: str, devices: Sequence[str], num: int | None
 ) -> list[Slot]:
-  """Shares out the devices of a machine, and its CPU cores but for TPUs.
+  """Shares out the devices of a machine and, unless they are TPUs, its CPU cores.
 
   Where there are fewer GPUs than shares, several runs have one GPU. Each of them then
-  reserves its part of `MEMORY`, unless the environment says what a run reserves.
+  reserves its part of `MEMORY`, unless the environment says what a run reserves. Where
+  there are fewer CPU cores than runs on GPUs, all runs have all cores.
 
   Args:
     platform, devices: from `find_devices`.
@@ -122,8 +126,9 @@ def make_slots(
     `num` slots. One alone has all devices.
 
   Raises:
-    ValueError: there are fewer CPU cores than `num`; or the devices are TPU chips, and
-      `num` is neither 1 nor their number.
+    ValueError: there are fewer CPU cores than `num`; there would be more than `MOST`
+      runs on a GPU; or the devices are TPU chips, and `num` is neither 1 nor their
+      number.
   """
   on_cpu = platform == 'cpu'
   count = len(devices)
@@ -140,9 +145,13 @@ def make_slots(
       raise ValueError(
           f'--jobs must be 1 or the number of TPU chips, which is {count}, got {num}')
     return [Slot(_one_chip(name)) for name in devices]
-  cores = _shares(parallel.usable_cores(), num)
-  return [Slot(env, tuple(own)) for env, own in zip(
-      _shares_of_gpus(devices, num), cores, strict=True)]
+  if num > MOST * count:
+    raise ValueError(
+        f'--jobs must be at most {MOST} for each GPU, {MOST * count} in all, got {num}')
+  cores = parallel.usable_cores()
+  shares = _shares(cores, num) if num <= len(cores) else [()] * num
+  return [Slot(env, tuple(share)) for env, share in zip(
+      _shares_of_gpus(devices, num), shares, strict=True)]
 
 
 def _shares_of_gpus(devices, num):
@@ -154,7 +163,7 @@ def _shares_of_gpus(devices, num):
   found = [{'CUDA_VISIBLE_DEVICES': name} for name in names]
   if not RESERVED.intersection(os.environ):
     for env, name in zip(found, names, strict=True):
-      env['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{MEMORY / names.count(name):.3f}'
+      env[FRACTION] = f'{MEMORY / names.count(name):.3f}'
   return found
 
 

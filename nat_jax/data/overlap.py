@@ -1,7 +1,7 @@
 """Counts the images that sets share, such as test negatives and training negatives.
 
     count_overlaps({'svhn': test_negatives}, [training_negatives])   # {'svhn': 0}
-    overlap_sentence('svhn', 12, 2000)   # '12 of the 2,000 images of svhn are ...'
+    overlap_sentence('svhn', 12, 2000)   # 'svhn shares 12 of its 2,000 images ...'
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from nat_jax.data.rows import Images, chunks
 from nat_jax.data.sources import Arrays
 
-NEGLIGIBLE = 0.01  # share of a set; where more is trained on, a test says little
+MUCH = 0.1  # of a set; where more of it is trained on, its figures say little
 
 
 def count_overlaps(
@@ -44,15 +44,16 @@ def overlap_sentence(name: str, overlap: int, num: int) -> str:
     overlap: number of its images that are training negatives, 1 or more.
     num: number of its images.
   """
+  shared = 'all' if overlap == num else f'{overlap:,}'
+  text = f'{name} shares {shared} of its {num:,} images with the training negatives'
   if overlap == num:
-    return (f'All {num:,} images of {name} are training negatives, so that its figures '
-            'say nothing about new ones.')
-  text = f'{overlap:,} of the {num:,} images of {name} are training negatives, '
-  if overlap > NEGLIGIBLE * num:
-    return text + 'so that its figures say little about new ones.'
-  # Without them the share of images that have some property changes by this at most.
-  change = 100 * overlap / (num - overlap)
-  return text + f'which changes its shares by {change:.2g} percentage points at most.'
+    return f'{text}: its figures say nothing about new ones.'
+  if overlap > MUCH * num:
+    return f'{text}: its figures say little about new ones.'
+  # Of the whole set the share s = w a + (1 - w) b is above t, where a is that of the
+  # images shared, w = overlap / num, and b that of the others: |s - b| <= w.
+  return (f'{text}; without them the share of it that is accepted would differ by '
+          f'{100 * overlap / num:.2g} percentage points at most.')
 
 
 def _digests(images: Images) -> Iterator[bytes]:

@@ -4,9 +4,9 @@
       configs/gan/mnist.py:{am,catgan,nat0,nat3}_small --config.steps=6000
     python tests/bench/gan_curves.py runs/gan-mnist-long --every 600
 
-Reads metrics.jsonl of each run. A table for each metric has the mean over seeds ± the
-sample standard deviation; bold: the best mean among those of a row. Below it are the
-updates at which another variant takes the lead.
+Reads metrics.jsonl of each run; there must be two seeds or more. A table for each
+metric has the mean over seeds ± the sample standard deviation; bold: the best mean of a
+row. Below it are the updates at which another variant takes the lead.
 """
 
 import argparse
@@ -31,24 +31,21 @@ def read(folder, evaluation):
     {variant: {metric: {update: [value of each seed]}}}, of the seeds and the updates
     that all runs have.
   """
-  found = {}
-  _, seeds = sweep(folder)
+  evaluations, seeds = sweep(folder)
+  found = {variant: {metric: {} for metric in COLUMNS} for variant in evaluations}
   for path in sorted(glob.glob(os.path.join(folder, '*', 'eval.json'))):
     with open(path, encoding='utf-8') as file:
       about = json.load(file)
-    if about['seed'] not in seeds:
-      continue
     with open(path.replace('eval.json', 'metrics.jsonl'), encoding='utf-8') as file:
       records = [json.loads(line) for line in file]
-    for record in records:
-      values = record.get('evals', {}).get(evaluation)
-      if values:
-        for metric in COLUMNS:
-          found.setdefault(about['variant'], {}).setdefault(metric, {}).setdefault(
-              record['step'], {})[about['seed']] = values[metric]
+    for record in records if about['seed'] in seeds else ():
+      values = record.get('evals', {}).get(evaluation, {})
+      for metric in values.keys() & set(COLUMNS):
+        found[about['variant']][metric].setdefault(record['step'], {})[
+            about['seed']] = values[metric]
   complete = set.intersection(*(
-      {step for step, values in row[COLUMNS[0]].items() if len(values) == len(seeds)}
-      for row in found.values())) if found else ()
+      {step for step, values in by_step.items() if len(values) == len(seeds)}
+      for row in found.values() for by_step in row.values()))
   if not complete:
     raise SystemExit(f'expected evaluations {evaluation!r} in {folder}/*/metrics.jsonl '
                      'at updates that all runs have')

@@ -232,7 +232,7 @@ def _with_overlaps(sets, trained):
       trained.values())
   for name, overlap in overlaps.items():
     if overlap:
-      logging.warning('Evaluation sets: %s', data.overlap_sentence(
+      logging.warning('Evaluation set %s', data.overlap_sentence(
           name, overlap, len(sets[name].arrays.label)))
   return {name: one._replace(overlap=overlaps.get(name, 0))
           for name, one in sets.items()}

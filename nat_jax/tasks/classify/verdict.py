@@ -154,7 +154,7 @@ def _sentences(label, groups, rival) -> Iterator[str]:
   for name in negatives:
     figures = runs[0]['evals'][name]
     overlap = figures.get('overlap_with_training_negatives')
-    if overlap:
+    if overlap and figures.get('n'):
       yield data.overlap_sentence(name, overlap, figures['n'])
   yield from _weak_classes(runs)
   yield from _corrupted(runs)
