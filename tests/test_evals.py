@@ -1,5 +1,6 @@
 """Evaluations chosen by their type, each with a period of its own."""
 
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from nat_jax.commands import report
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.schema import presets
 from nat_jax.tasks import classify, gan
+from nat_jax.tasks.gan import evaluate
 
 SHAPE = (4, 4, 1)
 
@@ -177,6 +179,28 @@ def test_a_gan_shows_samples_more_often_than_it_measures_them(tmp_path):
   alone = train.train(make_gan({'samples': {'type': 'samples'}}), str(tmp_path / 'one'))
   assert alone['evals']['samples'] == evaluation['evals']['samples']
   assert 'FID' in report.tables([str(tmp_path)])
+
+
+@pytest.mark.parametrize('num, columns, shown', [(2, 10, 70), (6, 6, 60), (12, 10, 70)])
+def test_sheets_of_a_conditional_gan_have_classes_in_columns(
+    num, columns, shown, monkeypatch):
+  sheets = []
+  monkeypatch.setattr(evaluate, 'sheet', lambda images, path, columns, captions: (
+      sheets.append((len(images), columns, captions))))
+  config = {'trainer': {'labels': 'predefined'}, 'num_classes': num, 'seed': 0,
+            'generator': {'name': 'toy'}}
+  given = types.SimpleNamespace(class_names=('ant', 'bee', 'cat', 'dog'))
+  state = types.SimpleNamespace(step=7)
+
+  def show(**changes):
+    gan.EVALUATORS['sheet'](
+        'look', config | changes, 'run', lambda *args: np.zeros((70, *SHAPE)),
+        given=given)(state)
+    return sheets.pop()
+
+  names = ['ant', 'bee', 'cat', 'dog', *map(str, range(4, 12))][:num]
+  assert show() == (shown, columns, [names[i % num] for i in range(shown)])
+  assert show(trainer={'labels': 'dynamic'}) == (70, 10, [])
 
 
 def test_evaluations_of_a_gan_with_mistakes(tmp_path):

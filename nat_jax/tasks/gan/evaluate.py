@@ -24,6 +24,7 @@ from nat_jax.tasks.gan import features
 from nat_jax.tasks.gan.metrics import COLLAPSED
 
 SHEET = 100  # images per sheet of samples
+COLUMNS = 10  # most images in a row of a sheet
 HELD_OUT = (  # metrics of held-out images in eval.json, what real images reach
     'num_samples', 'inception_score', 'am_score', 'fid', 'kid', 'cafd', 'class_kl',
     'diversity', 'precision', 'recall', 'density', 'coverage')
@@ -208,31 +209,32 @@ def _make_measured(config, given, mesh, others) -> Measured:
   return Measured(extractor, arrays.image, {**real, 'labels': _classes(real)})
 
 
-def sheet_of_samples(name, config, workdir, sample, **unused):
+def sheet_of_samples(name, config, workdir, sample, given, **unused):
   """Evaluation of the type 'sheet': a picture of samples from fixed noise, no figures.
 
   Args:
-    name, config, workdir, sample: see `measured_samples`.
+    name, config, workdir, sample, given: see `measured_samples`.
     **unused: what other types need.
 
   Returns:
     state -> ({}, (images, {})); it writes figures/<name>_<step>.png.
   """
   del unused
+  write_sheet = _sheet_writer(name, config, workdir, given)
 
   def look(state):
     images = sample(state, SHEET, config['seed'])
-    _write_sheet(images, workdir, name, state)
+    write_sheet(images, state)
     return {}, (images, {})
 
   return look
 
 
-def quick_measures(name, config, workdir, sample, measured, **unused):
+def quick_measures(name, config, workdir, sample, measured, given, **unused):
   """Evaluation of the type 'quick': a sheet, and FID and IS of `num_quick` samples.
 
   Args:
-    name, config, workdir, sample, measured: see `measured_samples`.
+    name, config, workdir, sample, measured, given: see `measured_samples`.
     **unused: what other types need.
 
   Returns:
@@ -247,10 +249,11 @@ def quick_measures(name, config, workdir, sample, measured, **unused):
     raise ValueError(
         f'measures.splits must be {settings["num_quick"]} or less, the number of '
         f'samples measures.num_quick, got {settings["splits"]}')
+  write_sheet = _sheet_writer(name, config, workdir, given)
 
   def measure(state):
     images = sample(state, settings['num_quick'], config['seed'])
-    _write_sheet(images, workdir, name, state)
+    write_sheet(images, state)
     found = extractor.apply(images)
     figures = {'num_samples': len(images),
                'fid': metrics.fid(found['features'], reference)}
@@ -294,6 +297,7 @@ def measured_samples(name, config, workdir, sample, measured, given, mesh, other
         f'measures.held_out has {len(held_out["features"])} images, and measures.'
         f'neighbours={settings["neighbours"]} needs more; lower it, or hold more out')
   memorised = _memorised(config, extractor, given.shape, held_out)
+  write_sheet = _sheet_writer(name, config, workdir, given)
 
   def summarise(found, seed):
     num = len(found['features'])
@@ -306,7 +310,7 @@ def measured_samples(name, config, workdir, sample, measured, given, mesh, other
 
   def measure(state):
     images = sample(state, settings['num_samples'], config['seed'])
-    _write_sheet(images, workdir, name, state)
+    write_sheet(images, state)
     found = extractor.apply(images)
     figures, conventions = summarise(found, config['seed'])
     if extractor.num_classes:
@@ -334,9 +338,25 @@ EVALUATORS = {
     'samples': measured_samples, 'quick': quick_measures, 'sheet': sheet_of_samples}
 
 
-def _write_sheet(images, workdir, name, state):
-  path = os.path.join(workdir, 'figures', f'{name}_{int(state.step):07d}.png')
-  sheet(images[:SHEET], path)
+def _sheet_writer(name, config, workdir, given):
+  """Returns (images, state) -> None, which writes the sheet of an evaluation.
+
+  Below each image of a conditional generator is its class; up to `COLUMNS` classes are
+  in columns.
+  """
+  columns, captions = COLUMNS, []
+  if config['trainer'].get('labels') == 'predefined':
+    labels, names = class_turns(config, SHEET).tolist(), given.class_names
+    captions = [names[k] if k < len(names) else str(k) for k in labels]
+    turns = min(config['num_classes'] * _copies(config), COLUMNS)
+    columns = COLUMNS // turns * turns
+
+  def write(images, state):
+    path = os.path.join(workdir, 'figures', f'{name}_{int(state.step):07d}.png')
+    shown = images[:SHEET // COLUMNS * columns]
+    sheet(shown, path, columns, captions=captions[:len(shown)])
+
+  return write
 
 
 def _independent(settings, real, image_shape, mesh, others):
