@@ -6,7 +6,8 @@ Train; at the end print the table of negative confidence rates and write a repor
   comes with the program: --config digits:nat, nat/cifar10:nat_small.)
   (The same command resumes a run that was stopped. --config.steps=100 changes a key of
   the config. Ctrl-C saves the run and exits with status 130, SIGHUP with 129, SIGTERM
-  with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.)
+  with 0, or with $NAT_JAX_SIGTERM_STATUS where a scheduler needs another status.
+  --dry_run checks the config and its data, and trains nothing.)
 Download and prepare the data sets of a config (extra `prepare`, TensorFlow):
   python -m nat_jax.main --mode=prepare --config nat/cifar10:nat
 Evaluate a checkpoint; only the workdir is needed:

@@ -280,6 +280,18 @@ def test_exit_status_that_is_none(wanted, folder, monkeypatch):
                  '--workdir', str(folder / 'nowhere'))
 
 
+def test_a_dry_run_checks_and_trains_nothing(folder, monkeypatch, capsys):
+  workdir = folder / 'dry'
+  args = ('--mode=train', '--dry_run', '--config', f'{folder}/toy.py', '--workdir',
+          str(workdir))
+  toy.run_main(monkeypatch, *args)
+  said = capsys.readouterr().out
+  assert said.startswith('trains one run:\n  ') and f'-> {workdir}\n' in said
+  with pytest.raises(SystemExit, match=r'^error: steps.*-1'):
+    toy.run_main(monkeypatch, *args, '--config.steps=-1')
+  assert not workdir.exists()
+
+
 def test_an_empty_variant_is_the_default_one(folder, monkeypatch):
   with pytest.raises(SystemExit, match=r'^error: steps.*-1'):
     toy.run_main(monkeypatch, f'--config={folder}/toy.py:', '--mode=train',

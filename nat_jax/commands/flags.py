@@ -130,8 +130,9 @@ SUBMIT = flags.DEFINE_string(
     'submit', '', 'sweep: further arguments of sbatch, such as "--partition=gpu '
     '--time=2:00:00", or of `sky jobs launch`, such as "--gpus L4:1 --use-spot".')
 DRY_RUN = flags.DEFINE_bool(
-    'dry_run', False, 'sweep: check everything and print the commands, the script of '
-    'Slurm or the YAML of SkyPilot; start nothing.')
+    'dry_run', False, 'train, sweep: check everything and print what would be trained, '
+    'in a sweep the commands, the script of Slurm or the YAML of SkyPilot; train '
+    'nothing.')
 MODES = r'([a-z]+(?:, [a-z]+)*): '  # in the help of a flag
 EXAMPLES = {  # of flags that a mode requires, for messages
     'config': 'digits:nat', 'workdir': 'runs/nat', 'images': 'photos/',

@@ -27,8 +27,11 @@ def run(argv: Sequence[str] = ()) -> None:
   for run_config, workdir in planned:  # before any time is spent on training
     train.check(run_config, workdir, flags.OVERWRITE.value)
   prepare.check([(source, run_config) for run_config, _ in planned])
-  if jax.process_index() == 0 and len(needed) + len(planned) > 1:
+  dry = flags.DRY_RUN.value
+  if jax.process_index() == 0 and (dry or len(needed) + len(planned) > 1):
     print(_announcement(needed, planned), flush=True)
+  if dry:
+    return
   for i, (run_config, workdir) in enumerate([*needed, *planned]):
     with _interrupted(workdir):
       if jax.process_index() == 0:
@@ -44,7 +47,9 @@ def run(argv: Sequence[str] = ()) -> None:
 
 def _announcement(needed: Sequence[plan.Run], planned: Sequence[plan.Run]) -> str:
   """The runs that will be trained, in order, and how the comparison is left out."""
-  lines = [f'trains {len(needed) + len(planned)} runs, one after the other:']
+  count = len(needed) + len(planned)
+  lines = [f'trains {count} runs, one after the other:' if count > 1
+           else 'trains one run:']
   for what, runs in (('needed by the last run', needed),
                      ('for comparison; --config.compare_with= leaves it out',
                       planned[:-1]), ('', planned[-1:])):
