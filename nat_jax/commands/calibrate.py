@@ -40,7 +40,7 @@ def calibrate(
 
   Args:
     workdir: of a run.
-    step: of the checkpoint; None: the newest.
+    step: of the checkpoint; None: the newest, or after early stopping the best.
     accept: share of new positives that are to be accepted, with confidence 95 %.
     score: a name in `LOGIT_SCORES` or `FEATURE_SCORES` of `selective`. What a score is
       fitted to, training positives, is kept in calibration_fit.npz.
