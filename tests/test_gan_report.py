@@ -135,6 +135,10 @@ def test_held_out_real_images_have_a_row(tmp_path):
   sentences = dict(gan_report.verdict(reports.group(load(one))))
   assert ('A lower FID is better; that of 50 real images that were not trained on is '
           '0.25.') in [sentence for said in sentences.values() for sentence in said]
+  fewer = write_run(tmp_path / 'e', 'e', held_out={**real, 'num_samples': 40})
+  (_, sentences), = gan_report.verdict(reports.group(load(fewer)))
+  assert any(text.endswith('is 0.25, and of as many as there are samples it would be '
+                           'lower.') for text in sentences)
   others = write_run(tmp_path / 'c', 'c', held_out={**real, 'fid': 0.5})
   without = write_run(tmp_path / 'd', 'd')
   for other in (others, without):  # which row would be meant is not clear

@@ -17,7 +17,7 @@ from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.runtime import checkpoint, results
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
-from nat_jax.tasks.points import evaluate, measures, step
+from nat_jax.tasks.points import evaluate, figures, measures, step
 
 
 def make_config(run=None, **changes):
@@ -269,6 +269,46 @@ def test_a_finished_run_is_kept(folder, capsys):
   with pytest.raises(ValueError, match='batch_size: 16 -> 5'):
     train.train(make_config(batch_size=5), str(workdir))
   assert before == times(workdir)
+
+
+def test_looks_that_were_never_made_are_left_out(in_the_plane):
+  """Where a run was resumed with a lower eval_every, or a checkpoint is between looks.
+  """
+  workdir = shutil.copytree(in_the_plane[0], in_the_plane[0].parent / 'fewer')
+  (workdir / evaluate.SNAPSHOTS / f'{2:09d}.npz').unlink()
+  found = evaluate_run(str(workdir))
+  whole = in_the_plane[1]
+  assert found['curve']['step'] == [0, 4] and whole['curve']['step'] == [0, 2, 4]
+  assert found['curve']['distance'] == whole['curve']['distance'][::2]
+  path = workdir / 'config.json'
+  config = json.loads(path.read_text())
+  config['run']['eval_every'] = 4
+  path.write_text(json.dumps(config))
+  found = evaluate_run(str(workdir), step=2)
+  assert found['curve']['step'] == [0, 2]
+  assert found['curve']['distance'][-1] == whole['curve']['distance'][1]
+
+
+def test_figures_of_runs_of_different_lengths():
+  def run(num):
+    return {
+        'variant': '', 'threshold': 0.1, 'curve': {'step': list(range(num)),
+                                    'distance': [[0.5, 0.6]] * num},
+        'arrays': {'steps': np.arange(num) * 10, 'samples': np.zeros((num, 2, 5, 2)),
+                   'boundary': np.zeros((num, 2, 9)), 'data': np.zeros((5, 2)),
+                   'negative': np.zeros((5, 2)),
+                   'grid': np.stack(np.meshgrid(range(3), range(3)), -1).reshape(9, 2)}}
+
+  both = {'short': run(3), 'long': run(9)}
+  for runs_of in (both, dict(reversed(both.items()))):
+    titles = [ax.get_title() for ax in figures.overview(runs_of).axes]
+    assert titles.count('step 20') == 2 and 'step 80' in titles
+    moving = figures.animation(runs_of)
+    moving._func(8)
+    assert [ax.get_title() for ax in moving._fig.axes] == [
+        f'{name}, step {10 * (len(one["arrays"]["steps"]) - 1)}'
+        for name, one in runs_of.items()]
+    moving._draw_was_started = True  # nothing warns that it is not shown
 
 
 def test_a_lost_look_is_told(folder):

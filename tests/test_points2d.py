@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 from PIL import Image
-from scipy import spatial
+from scipy import spatial, stats
 
 from nat_jax import data, models, runs, train
 from nat_jax.commands import report
@@ -168,6 +168,35 @@ def test_rows_with_more_than_a_loss_are_traced(row):
       lambda x: (x.shape, x.dtype), state)
 
 
+def test_codes_go_to_the_generator_as_they_are():
+  """Not through the distribution that makes z uniform, of which they are no quantiles.
+  """
+  config = runs.resolve(small('dist_gaan_usual', num_seeds=1))
+  trainer = step.build(config, (2,), None)
+  state = jax.jit(trainer.init)(jax.random.key(0))
+  gen = jax.tree.map(lambda x: x[0], state.nets['gen'])
+  inner, _ = step._networks(config, (2,), 1, 1)
+  assert not isinstance(inner, step.UniformNoise)
+  z = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+  expected = inner.apply(gen.variables, 2 * stats.norm.cdf(z).astype(np.float32) - 1)
+  np.testing.assert_allclose(
+      trainer.heads['samples'](state, {'z': z})[0], expected, atol=1e-5)
+
+
+def test_batch_statistics_of_samples_are_of_batches_as_in_training():
+  config = runs.resolve(small('g8_bn', num_seeds=2, batch_size=8))
+  trainer = step.build(config, (2,), None)
+  state = jax.jit(trainer.init)(jax.random.key(0))
+  z = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+  draw = jax.jit(lambda z: trainer.heads['samples'](state, {'z': z}))
+  found = draw(z)
+  assert found.shape == (2, 20, 2)
+  np.testing.assert_allclose(found[:, :8], draw(z[:8]), atol=1e-5)
+  np.testing.assert_allclose(found[:, 16:], draw(np.resize(
+      np.concatenate([z[16:], z[:4]]), (8, 2)))[:, :4], atol=1e-5)
+  assert np.abs(found[:, :8] - draw(np.concatenate([z[:4], z[8:12]]))).max() > 1e-3
+
+
 def test_a_gan_with_an_encoder_takes_negatives_for_generated():
   found = []
   for weight in (None, 0.0):
@@ -208,6 +237,8 @@ def test_classes_and_encoder_that_do_not_fit():
   for config, message in (
       (small('swiss_gan', loss={'name': 'am_gan'}), r'am_gan.*\b2\b.*\b1\b'),
       (small('g25_gaan_gp_5', loss={'name': 'hinge'}), "'gaan'.*'hinge'"),
+      (small('g25_gaan_gp_5', noise={'name': 'grid'}), "'gaan'.*noise.*'unif.*'grid'"),
+      (small('g8_mmd', loss={'name': 'mmd', 'bounds': (4, 0.25)}), 'bounds.*low.*high'),
       (small('g8_gan', trainer={'name': 'gan', 'labels': 'predefined'}),
        'predefined.*class logits'),
       (small('g8_wgan_gp_5', penalties=[]), 'wgan.*gradient'),

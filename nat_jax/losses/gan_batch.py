@@ -80,11 +80,18 @@ def mmd(
     sigma: width of the kernel.
     bounds: (low, high), the bounds on d^2 in D's loss.
 
+  Raises:
+    ValueError: bounds that do not rise from 0 or more.
+
   Reference: Wang, Sun, Halgamuge, "Improving MMD-GAN Training with Repulsive Loss
   Function", ICLR 2019.
   """
   del num_classes
   low, high = bounds
+  if not 0 <= low < high:
+    raise ValueError(
+        'loss.bounds must be two numbers (low, high) with 0 <= low < high, got '
+        f'{bounds}')
 
   def kernel(one: Pass, others: Sequence[Pass], axis: Axis, clip) -> jax.Array:
     """mean_j k(one_i, others_j), [n]: i on this device, j in the global batch."""

@@ -275,6 +275,7 @@ def digits(count: int, **data: Any) -> dict[str, Any]:
       ),
       measures=dict(
           num_samples=2000,
+          batch_size=data.get('batch_size', 100),
           features=_checkpoint('configs/gan/classifier.py:digits'),
           held_out=source('test'),
       ),

@@ -41,6 +41,19 @@ def test_mutations_are_the_losses_of_the_paper():
   assert len(evolution.MUTATIONS) == 3
 
 
+def test_a_child_that_has_diverged_is_not_kept(first, monkeypatch):
+  setup, state, sets = first
+  values = iter([0.5, np.nan, 0.25])
+  monkeypatch.setattr(evolution, 'fitness', lambda *args: jnp.asarray(next(values)))
+  monkeypatch.setattr(
+      gan_step, 'update_gen', lambda setup, gen, *args: (jnp.asarray(next(names)), ()))
+  names = iter([1.0, 2.0, 3.0])
+  kept, _ = evolution.evolve(
+      setup, state.nets['gen'], state.nets['disc'], sets, jax.random.key(0), GLOBAL,
+      0.5)
+  assert kept == 1.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('num, drawn', [(0, 16), (40, 40)])
 def test_fitness_against_its_definition(first, num, drawn):

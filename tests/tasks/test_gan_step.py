@@ -252,6 +252,9 @@ def test_collapse_is_told():
      "discriminator.projection.*trainer.labels='predefined'.*'dynamic'"),
     (dict(loss='am_gan', labels='predefined', discriminator=conditional(3)),
      'discriminator.projection.*without class logits'),
+    (dict(loss='mmd', labels='predefined', discriminator=conditional(3)),
+     r'discriminator.projection.*one output.*\b16\b'),
+    (dict(loss='relativistic', micro_batches=2), r'micro_batches=2.*whole batch'),
     (dict(loss='hinge', labels='predefined', discriminator=conditional(5)),
      r'discriminator.projection.*\b3\b.*\b5\b'),
     *((dict(loss='wgan', discriminator=models.MLPDiscriminator(
@@ -261,7 +264,7 @@ def test_collapse_is_told():
     *((dict(loss='gan', penalties=[losses.PENALTIES['r1']()],
             discriminator=models.MLPDiscriminator(
                 image_shape=SHAPE, num_outputs=1, **{key: value})),
-       'penalties.*mixes.*batch_norm=False')
+       f'penalties.*mixes.*set discriminator.{key}=(False|0), or penalties')
       for key, value in (('batch_norm', True), ('kernels', 2))),
     (dict(loss='mmd', penalties=[losses.PENALTIES['gradient']()]),
      r"penalties.*gan, am_gan or nat_gan.*mmd.*penalties=\[\]"),

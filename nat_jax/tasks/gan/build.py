@@ -40,14 +40,18 @@ def resolve(config: dict[str, Any], others: Others) -> dict[str, Any]:
   if num == 1:
     return config
   objective = losses.make_gan_objective(config['loss'], config['num_classes'])
-  for key, whole in (('loss', objective.whole_batch),
-                     ('generator', config['generator']['name'] == 'stacked'),
-                     ('discriminator', config['discriminator'].get('kernels'))):
+  marginal = ', or loss.marginal=0' if config['loss'].get('marginal') else ''
+  for key, whole, remedy in (
+      ('loss', objective.whole_batch, f'choose another loss{marginal}'),
+      ('generator', config['generator']['name'] == 'stacked',
+       'choose another generator'),
+      ('discriminator', config['discriminator'].get('kernels'),
+       'set discriminator.kernels to 0')):
     if whole:
       raise ValueError(
           f'data.micro_batches={num} does not go with {key} {config[key]["name"]!r}, '
-          'which needs the whole batch at once; set data.micro_batches to 1, or choose '
-          f'another {key}')
+          'which needs the whole batch at once; set data.micro_batches to 1, or '
+          f'{remedy}')
   return config
 
 

@@ -92,7 +92,8 @@ def evolve(setup, gen, disc, sets, key, axis, diversity, num_samples=0):
       fitness(setup, child, disc, sets, jax.random.clone(fitness_key), axis, diversity,
               num_samples)
       for child, _ in children])
-  best = fitnesses.argmax()
+  # A child that has diverged is the least fit.
+  best = jnp.where(jnp.isnan(fitnesses), -jnp.inf, fitnesses).argmax()
   return jax.tree.map(lambda *x: jnp.stack(x)[best], *children)
 
 

@@ -104,7 +104,9 @@ def _paragraph(label, runs):
     held_out = next((one['held_out'] for one in found if one.get('held_out')), None)
     sentences.append('A lower FID is better; that of ' + (
         f'{held_out["num_samples"]} real images that were not trained on is '
-        f'{mean_text([held_out["fid"]], metrics.METRICS["fid"].digits)}.'
+        f'{mean_text([held_out["fid"]], metrics.METRICS["fid"].digits)}'
+        + (', and of as many as there are samples it would be lower.'
+           if held_out['num_samples'] < found[0].get('num_samples', 0) else '.')
         if held_out else 'real images is near 0.'))
   if text('reference_inception_score') != '-':
     sentences.append('A higher Inception Score is better; real images have '

@@ -294,8 +294,24 @@ def _check(setup):
     raise ValueError(
         'trainer.simultaneous=True needs trainer.n_critic=1, got '
         f'{setup.n_critic}; change one of them')
+  if setup.micro_batches > 1 and setup.objective.whole_batch:
+    raise ValueError(
+        f'micro_batches={setup.micro_batches} does not go with this loss, which needs '
+        'the whole batch at once; set micro_batches=1, or choose another loss')
   _check_classes(setup)
   _check_slope(setup)
+
+
+def unmixed(discriminator: Any) -> str:
+  """The settings, for a message, with which D would not mix the examples of a batch.
+
+  Args:
+    discriminator: whose attribute `mixes` is True.
+  """
+  settings = {'batch_norm': False, 'kernels': 0}
+  return ' and '.join(
+      f'discriminator.{name}={value}' for name, value in settings.items()
+      if getattr(discriminator, name, value) != value)
 
 
 def _check_classes(setup):
@@ -311,6 +327,11 @@ def _check_classes(setup):
     raise ValueError(
         'discriminator.projection needs a loss without class logits, such as gan or '
         'hinge; choose one of them, or set discriminator.projection=0')
+  if projection and setup.objective.num_outputs > 1:
+    raise ValueError(
+        'discriminator.projection adds a class term to one output, but this loss has '
+        f'{setup.objective.num_outputs}; choose gan or hinge, or set '
+        'discriminator.projection=0')
   if projection and setup.labels != 'predefined':
     raise ValueError(
         'discriminator.projection needs the labels of generated examples; set '
@@ -327,8 +348,8 @@ def _check_slope(setup):
   if setup.penalties and getattr(setup.discriminator, 'mixes', False):
     raise ValueError(
         'penalties are of the gradient of D at one example, but this discriminator '
-        'mixes the examples of a batch; set discriminator.batch_norm=False and '
-        'discriminator.kernels=0, or penalties=[]')
+        f'mixes the examples of a batch; set {unmixed(setup.discriminator)}, or '
+        'penalties=[]')
   spectral = getattr(setup.discriminator, 'norm', '') == 'spectral'
   free = getattr(setup.discriminator, 'batch_norm', False)  # its scale is not bounded
   if not (setup.objective.bounded or setup.penalties or spectral and not free):

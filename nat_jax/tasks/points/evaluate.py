@@ -74,11 +74,13 @@ def make_evaluator(
 
   def save(state, step, figures, samples):
     del state, figures
-    steps = list(range(0, step + 1, every))
     start = _place(workdir, 0)
     if jax.process_index() == 0 and not files.exists(start):
       first = parallel.init_state(trainer.init, jax.random.key(config['seed']), mesh)
       _keep(workdir, 0, *look(first))
+    # Some are missing where run.eval_every was lowered when the run was resumed.
+    steps = [at for at in sorted({*range(0, step + 1, every), step})
+             if at in (0, step) or files.exists(_place(workdir, at))]
     seen = [files.read_npz(_place(workdir, at), AGAIN.format(workdir), KEYS)
             for at in steps]
     distance, drawn, boundary = (np.stack([one[key] for one in seen]) for key in KEYS)

@@ -34,8 +34,6 @@ def overview(runs: Runs) -> Any:
   from matplotlib.figure import Figure
   from matplotlib.ticker import LogFormatter
 
-  num = len(next(iter(runs.values()))['arrays']['steps'])
-  times = [round(share * (num - 1)) for share in TIMES]
   plane = is_plane(runs)
   with matplotlib.rc_context(figures.STYLE):
     height = 2.3 if plane else 1.7
@@ -46,10 +44,11 @@ def overview(runs: Runs) -> Any:
     *rows, last = figure.subfigures(
         len(runs) + 1, 1, height_ratios=[height] * len(runs) + [2.2])
     for row, (label, run) in zip(rows, runs.items(), strict=True):
-      axes = row.subplots(1, len(times), sharey=True)
-      for ax, t in zip(axes, times, strict=True):
+      axes, steps = row.subplots(1, len(TIMES), sharey=True), run['arrays']['steps']
+      for ax, share in zip(axes, TIMES, strict=True):
+        t = _at(steps, share)
         _snapshot(ax, run, t, _colour(runs, label))
-        ax.set_title(f'step {run["arrays"]["steps"][t]}')
+        ax.set_title(f'step {steps[t]}')
       axes[0].set_ylabel(label, fontweight='bold')
     ax, other = last.subplots(1, 2)
     for label, run in runs.items():
@@ -105,26 +104,35 @@ def last_samples(experiments: Mapping[str, Runs]) -> Any:
 
 
 def animation(runs: Runs) -> Any:
-  """Makes an animation with one frame per snapshot and one panel per run."""
+  """Makes an animation with a panel per run and a frame per snapshot of the run that
+  has most; in each frame all runs are equally far.
+  """
   import matplotlib
   from matplotlib.animation import FuncAnimation
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  steps = next(iter(runs.values()))['arrays']['steps']
+  frames = max(len(run['arrays']['steps']) for run in runs.values())
   with matplotlib.rc_context(figures.STYLE):
     width = 3.0 if is_plane(runs) else 3.6
     figure = Figure(figsize=(width * len(runs), 3.0), layout='constrained')
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
 
-    def draw(t):
+    def draw(frame):
       for ax, (label, run) in zip(axes, runs.items(), strict=True):
+        steps = run['arrays']['steps']
+        t = _at(steps, frame / max(frames - 1, 1))
         ax.clear()
         _snapshot(ax, run, t, _colour(runs, label))
         ax.set_title(f'{label}, step {steps[t]}')
 
-    return FuncAnimation(figure, draw, frames=len(steps), init_func=lambda: None)
+    return FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
+
+
+def _at(steps, share):
+  """The index of the snapshot after a share of the run."""
+  return round(share * (len(steps) - 1))
 
 
 def _snapshot(ax, run, t, colour):

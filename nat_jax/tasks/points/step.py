@@ -46,6 +46,11 @@ class GridNoise(nn.Module):
   def latent(self) -> int:
     return self.generator.latent
 
+  @property
+  def num(self) -> int:
+    """The number of stacked generators; 1 of other generators."""
+    return getattr(self.generator, 'num', 1)
+
   def __call__(
       self, z: jax.Array, labels: jax.Array | None = None,
       mask: jax.Array | None = None,
@@ -78,6 +83,11 @@ class UniformNoise(nn.Module):
   @property
   def latent(self) -> int:
     return self.generator.latent
+
+  @property
+  def num(self) -> int:
+    """The number of stacked generators; 1 of other generators."""
+    return getattr(self.generator, 'num', 1)
 
   def __call__(
       self, z: jax.Array, labels: jax.Array | None = None,
@@ -175,7 +185,8 @@ def load(
 
 
 def _networks(config, shape, num_classes, num_outputs):
-  """The generator, with the noise of the config, and the discriminator."""
+  """The generator, in most cases with the noise of the config, and the discriminator.
+  """
   given = num_classes if config['trainer'].get('labels') == 'predefined' else 0
   generator = registry.build(
       models.GENERATORS, config['generator'], what='generator', image_shape=shape,
@@ -183,6 +194,8 @@ def _networks(config, shape, num_classes, num_outputs):
   discriminator = registry.build(
       models.DISCRIMINATORS, config['discriminator'], what='discriminator',
       image_shape=shape, num_outputs=num_outputs)
+  if config['trainer']['name'] == 'gaan':  # draws z itself, since G gets codes too
+    return generator, discriminator
   return registry.build(
       NOISES, config['noise'], what='noise', generator=generator), discriminator
 
@@ -201,7 +214,7 @@ def build(
     A `Trainer`. Its head 'samples' maps {'z': [n, latent]} to points [seeds, n, d], as
     many of each class where the generator is conditional; its head 'boundary' maps
     points [n, d] to how much D takes them for data, in [0, 1], [seeds, n]
-    (`losses.GanObjective.realness`).
+    (`losses.GanObjective.realness`), without the class term of a projection D.
 
   Raises:
     ValueError: an unknown name, or settings that are not valid.
@@ -217,14 +230,15 @@ def build(
   n_critic = config['trainer'].get('n_critic', 1)
   gen_tx = optim.make_optimizer(config['optimizer'], schedule)
   # Orthogonal regularisation is of G. The count of D's optimiser grows by n_critic.
-  disc_tx = optim.make_optimizer(
-      {**config['optimizer'], 'orthogonal': 0.0},
-      lambda count: schedule(count // n_critic))
-  # The encoder has the optimiser of G.
-  of_gaan = {'enc_tx': gen_tx, 'steps': config['steps']}
+  others_of = {**config['optimizer'], 'orthogonal': 0.0}
+  disc_tx = optim.make_optimizer(others_of, lambda count: schedule(count // n_critic))
+  trainer, of_gaan = dict(config['trainer']), {}
+  if trainer['name'] == 'gaan':
+    trainer['prior'] = config['noise']['name']
+    of_gaan = {'enc_tx': optim.make_optimizer(others_of, schedule),
+               'steps': config['steps']}
   one = registry.build(
-      TRAINERS, config['trainer'], what='trainer',
-      **(of_gaan if config['trainer']['name'] == 'gaan' else {}),
+      TRAINERS, trainer, what='trainer', **of_gaan,
       generator=generator, discriminator=discriminator, objective=objective,
       gen_tx=gen_tx, disc_tx=disc_tx, num_classes=num_classes, image_shape=shape,
       augment=lambda points, keys: points, normalise=lambda points: points,
@@ -258,7 +272,15 @@ def build(
     labels = np.random.default_rng(0).permutation(
         np.arange(len(noise['z'])) % num_classes)
     given = {'z': noise['z'], 'label': jnp.asarray(labels)}
-    return jax.vmap(lambda state: one.heads['samples'](state, given))(state)
+    if getattr(generator, 'batch_norm', 'none') not in ('batch', 'class'):
+      return jax.vmap(lambda state: one.heads['samples'](state, given))(state)
+    # With the statistics of batches as in training; the last one is filled up.
+    num, size = len(labels), config['batch_size']
+    rows = np.resize(np.arange(num), (-(-num // size), size))
+    batches = jax.tree.map(lambda x: x[rows], given)
+    points = jax.vmap(lambda state: jax.lax.map(
+        lambda batch: one.heads['samples'](state, batch), batches))(state)
+    return points.reshape(len(points), -1, *shape)[:, :num]
 
   return one._replace(
       init=init, step=step, heads={'samples': samples, 'boundary': boundary},
@@ -273,6 +295,10 @@ def _check_encoder(config):
     raise ValueError(
         "the noise of points is the key `noise`; set noise={'name': 'uniform'} and "
         f"trainer.prior='normal', got {config['trainer']['prior']!r}")
+  if config['noise']['name'] not in gaan.PRIORS:
+    raise ValueError(
+        "trainer 'gaan' needs noise that codes can be compared with; set noise to "
+        f"{' or '.join(map(repr, gaan.PRIORS))}, got {config['noise']['name']!r}")
   if config['loss'] != {'name': 'gan'}:
     raise ValueError(
         "trainer 'gaan' has losses of its own; set loss={'name': 'gan'}, got loss "

@@ -145,14 +145,10 @@ def _check_alone(discriminator):
         'expected a discriminator that predicts the class, got one that is given it; '
         'set discriminator.projection=0')
   if getattr(discriminator, 'mixes', False):
-    settings = {'batch_norm': False, 'kernels': 0}
-    change = ' and '.join(f'discriminator.{name}={value}'
-                          for name, value in settings.items()
-                          if getattr(discriminator, name, value) != value)
     raise ValueError(
         'expected a discriminator that predicts the class of each example alone, since '
         'it is the classifier; got one whose outputs depend on the other examples of '
-        f'the batch; set {change}')
+        f'the batch; set {gan_step.unmixed(discriminator)}')
 
 
 def with_labelled(
