@@ -49,6 +49,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -277,6 +278,11 @@ def _run_mode(argv):
       raise
     if processes.lost_one(error):
       _end(f'error: {processes.LOST}')
+    wanted = os.environ.get('JAX_PLATFORMS')
+    if wanted and _is_about_devices(error):
+      _end(f'error: JAX finds no device of JAX_PLATFORMS={wanted}; install JAX for it '
+           "(pip install -e '.[cuda]' or '.[tpu]'), or unset JAX_PLATFORMS\n"
+           '(NAT_JAX_TRACEBACK=1 shows the traceback)')
     if isinstance(error, MemoryError) or (
         isinstance(error, jax.errors.JaxRuntimeError)
         and 'RESOURCE_EXHAUSTED' in str(error)):
@@ -290,6 +296,13 @@ def _run_mode(argv):
     if not isinstance(error, (*MISTAKES, train.Diverged)):
       raise
     _end(f'error: {error}\n(NAT_JAX_TRACEBACK=1 shows the traceback)')
+
+
+def _is_about_devices(error):
+  """Whether JAX raised an error when it was asked for its devices."""
+  frames = traceback.extract_tb(error.__traceback__)
+  return isinstance(error, RuntimeError | AssertionError) and (
+      os.path.basename(frames[-1].filename) == 'xla_bridge.py')
 
 
 def _end(text, status=1):

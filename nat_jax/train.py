@@ -142,6 +142,20 @@ def check(config: Mapping[str, Any], workdir: str, overwrite: bool = False) -> N
   workdirs.check(workdir, runs.resolve(config), overwrite)
 
 
+def rehearse(config: Mapping[str, Any], workdir: str) -> None:
+  """Reads the data of a run and builds all of it, but does not write or train.
+
+  Caches, such as that of decoded pictures, are written.
+
+  Args:
+    config, workdir: see `train`; what the config depends on must be there.
+
+  Raises:
+    ValueError, OSError: a mistake in the config or the data.
+  """
+  _build(runs.resolve(config), workdir)
+
+
 def train(
     config: Mapping[str, Any], workdir: str, overwrite: bool = False, profile: int = 0,
     command: str = '',
@@ -282,19 +296,15 @@ def open_run(
     ValueError, OSError: see `train`.
   """
   moved = workdirs.check(workdir, config, overwrite)
-  task, mesh, run = TASKS[config['task']], parallel.make_mesh(), config['run']
-  inputs = task.load(config, mesh.devices.size, runs.OTHERS)
+  mesh, inputs, trainer, evaluator, periods, (step_fn, source, items) = _build(
+      config, workdir)
   steps = checkpoint.list_steps(workdir)
   known = unchanged.record(
       workdir, config, inputs, bool(steps) and not moved, runs.OTHERS)
-  trainer = runs.build_trainer(config, inputs.shape)
   target = parallel.abstract_state(trainer.init, mesh)
   frozen = trainer.frozen()
   fresh = moved or not steps
   begin = trainer.start(target) if fresh else None
-  evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
-  periods = feed.periods(run, evaluator.periods.values())
-  step_fn, source, items = feed.make_feed(config, inputs, trainer, mesh, periods)
   call_length = feed.make_call_length(
       config, periods, adapt=not parallel.scans(mesh) and jax.process_count() == 1)
   workdirs.prepare(workdir, config, overwrite, _bytes_needed(
@@ -314,6 +324,18 @@ def open_run(
   if found:
     return job, Course(state, found['step'], found.get('window', {}))
   return job, Course(initial_state(config, trainer, mesh, begin), 0, {})
+
+
+def _build(config, workdir):
+  """(devices, inputs, trainer, evaluator, its periods and others, the feed) of a run.
+  """
+  task, mesh = TASKS[config['task']], parallel.make_mesh()
+  inputs = task.load(config, mesh.devices.size, runs.OTHERS)
+  trainer = runs.build_trainer(config, inputs.shape)
+  evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
+  periods = feed.periods(config['run'], evaluator.periods.values())
+  return mesh, inputs, trainer, evaluator, periods, feed.make_feed(
+      config, inputs, trainer, mesh, periods)
 
 
 def _bytes_needed(config, workdir, saved, target, evaluation):

@@ -292,6 +292,38 @@ def test_a_dry_run_checks_and_trains_nothing(folder, monkeypatch, capsys):
   assert not workdir.exists()
 
 
+def test_all_runs_are_checked_before_the_first_is_trained(folder, monkeypatch, capsys):
+  """With a comparison run, which is trained first; and its place beside `.`."""
+  workdir = folder / 'checked'
+  workdir.mkdir()
+  monkeypatch.chdir(workdir)
+  monkeypatch.setattr(train, 'train', lambda *args: pytest.fail('it was trained'))
+  args = ('--mode=train', '--config', 'digits:nat', '--workdir', '.')
+  broken = "--config.data.negatives.digits_6_7.source.classes=(77,)"
+  for more in ((), ('--dry_run',)):
+    with pytest.raises(SystemExit, match='^error: .*77'):
+      toy.run_main(monkeypatch, *args, broken, *more)
+  assert f'digits:baseline -> {workdir}-baseline' in capsys.readouterr().out
+  assert not list(workdir.iterdir())
+
+
+@pytest.mark.parametrize('error', [AssertionError(), RuntimeError('no backend tpu')])
+def test_devices_that_are_not_there(error, folder, monkeypatch):
+  def devices(*args):
+    there = {'error': error}
+    exec(compile('raise error', '/x/jax/_src/xla_bridge.py', 'exec'), there)
+
+  monkeypatch.setattr(train, 'train', devices)
+  args = ('--mode=train', '--config', str(folder / 'toy.py'), '--workdir',
+          str(folder / 'devices'))
+  monkeypatch.setenv('JAX_PLATFORMS', 'x')
+  with pytest.raises(SystemExit, match='^error: JAX finds no device of JAX_PLATFORMS='):
+    toy.run_main(monkeypatch, *args)
+  monkeypatch.delenv('JAX_PLATFORMS')
+  with pytest.raises(type(error)):
+    toy.run_main(monkeypatch, *args)
+
+
 def test_an_empty_variant_is_the_default_one(folder, monkeypatch):
   with pytest.raises(SystemExit, match=r'^error: steps.*-1'):
     toy.run_main(monkeypatch, f'--config={folder}/toy.py:', '--mode=train',

@@ -115,6 +115,11 @@ def test_seeds_are_averaged():
   assert cells(text_of({'nat': [evals(ncr=0.0)] * 2}), '0.4')[0] == '0'
 
 
+def test_means_over_some_of_the_seeds_are_marked():
+  text = text_of({'nat': [evals(sets=('seen',)), evals(), evals(ncr=0.1)]})
+  assert cells(text, '0.4')[:2] == ['0.367 ± 0.231', '0.300 ± 0.283 (2 of 3)']
+
+
 @pytest.mark.parametrize('seeds', [1, 3])
 def test_two_runs_on_four_sets_fit_a_terminal(seeds):
   names = ('cifar100_test', 'ilsvrc_samples', 'svhn_cropped', 'noise')
@@ -387,6 +392,12 @@ def test_html_escapes_names(tmp_path):
   assert '<b>' not in page and '&lt;b&gt;&amp;' in page
 
 
+def test_paths_of_any_bytes(tmp_path):
+  """Python reads bytes that are not UTF-8 as code points that UTF-8 cannot write."""
+  path = report.write([write_run(tmp_path / 'a', full=False, name='caf\udce9')])
+  assert 'caf\\udce9' in open(path, encoding='utf-8').read()
+
+
 def test_load_run(tmp_path):
   run = reports.load_run(write_run(tmp_path / 'a', seed=3))
   assert run['label'] == 'toy:nat seed 3' and run['step'] == 40
@@ -590,6 +601,9 @@ def test_classes_and_confusions(tmp_path):
   assert cells(text, '<dog>', 1) == ['·', '·', '4', '4', '·']
   one = report.tables(workdirs[:1])
   assert cells(one, 'bee') == ['2', '0.500', '0', '0.095 to 0.905']
+  workdirs.append(write_run(tmp_path / '2', seed=2, classes={
+      **classes, 'n': [4, 20, 0, 4]}))
+  assert cells(report.tables(workdirs), 'bee')[0] == '2 or 20'
 
 
 def test_many_classes_show_their_most_frequent_mistakes(tmp_path):

@@ -70,6 +70,12 @@ def run(folder, out, *args):
 # ---- the list of jobs ---------------------------------------------------------------
 
 
+def test_a_folder_that_is_a_file(tmp_path, monkeypatch):
+  (tmp_path / 'out').touch()
+  with pytest.raises(SystemExit, match='^error: --workdir must be a folder.*is a file'):
+    toy.run_main(monkeypatch, '--mode=sweep', '--workdir', f'{tmp_path}/out', 'digits')
+
+
 def test_dry_run_lists_jobs_and_report(tmp_path, monkeypatch, capsys):
   """A workdir for each config and seed, the changes with each, a report at the end."""
   monkeypatch.setattr(sweep.prepare, 'check', lambda configs: list(configs))

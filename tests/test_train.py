@@ -957,6 +957,19 @@ def test_overwrite_moves_a_run_of_another_config_aside(copy, capsys):
   assert len(list(copy.parent.glob('copy*'))) == 2
 
 
+def test_overwrite_in_a_folder_that_is_a_link(copy, tmp_path):
+  """The link stays, and so does the lock of the workdir."""
+  link = tmp_path / 'link'
+  link.symlink_to(copy)
+  with workdirs.hold(str(link)):
+    workdirs.prepare(str(link), runs.resolve(make_config(seed=1)), True, 0)
+    with pytest.raises(ValueError, match='under way'), workdirs.hold(str(copy)):
+      pass
+  assert link.is_symlink() and checkpoint.list_steps(link) == []
+  aside, = copy.parent.glob('copy.old-*')
+  assert checkpoint.list_steps(aside) == [3, 6]
+
+
 @pytest.mark.parametrize('num', [1, 16, 37])
 def test_evaluation_counts_every_image_once(num, done):
   """Batches of 16 over 8 devices against one direct application."""

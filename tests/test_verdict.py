@@ -87,6 +87,18 @@ def test_training_negatives_in_a_set_are_told():
   assert 'training negatives' not in of(0)
 
 
+def test_seeds_with_other_sets():
+  """A set that the first run lacks; numbers of images that are not the same."""
+  first, second = run(n=500), run(seed=1, n=600, negatives=(('noise', 0.3, 90, True),))
+  second['evals']['noise']['overlap_with_training_negatives'] = 90
+  text = said({'nat': [first, second]})
+  assert 'Accuracy, mean of 2 seeds: 98 %' in text
+  assert '30 % (21.5 to 40.1 %) of noise (n = 90, a kind seen in training)' in text
+  assert 'noise shares all of its 90 images' in text
+  third = run(seed=2, negatives=(('noise', 0.3, 1200, True),))
+  assert 'n = 90 or 1,200, a' in said({'nat': [second, third]})
+
+
 def test_several_seeds_are_tested():
   """Ranges over seeds; Welch's tests with Holm's correction over the sentence."""
   def seeds(variant, *shares):

@@ -76,6 +76,8 @@ def _here(jobs: Sequence[Job], out: str) -> None:
     if each.state == 'done':
       print(f'done {each.job.workdir} before', flush=True)
   waiting = sum(each.state == 'waiting' for each in runs)
+  if os.path.exists(out) and not os.path.isdir(out):
+    raise ValueError(f'--workdir must be a folder, got {out}, which is a file')
   if waiting:
     slots = pool.make_slots(*pool.find_devices(), flags.JOBS.value)
     os.makedirs(out, exist_ok=True)

@@ -1,6 +1,7 @@
 """Trains the runs that a config needs, one after the other, and reports on them."""
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from ml_collections import config_flags
 
 from nat_jax import train
 from nat_jax.commands import config_file, flags, plan, prepare, report
-from nat_jax.runtime import checkpoint
+from nat_jax.runtime import checkpoint, processes
 from nat_jax.runtime import workdir as workdirs
 
 
@@ -20,16 +21,23 @@ def run(argv: Sequence[str] = ()) -> None:
   del argv
   flags.require([flags.CONFIG, flags.WORKDIR], 'train')
   config, flag = flags.CONFIG.value, absl.flags.FLAGS['config']
-  source = config_flags.get_config_filename(flag)
+  source, workdir = config_flags.get_config_filename(flag), flags.WORKDIR.value
+  if os.path.basename(workdir.rstrip('/')) in ('', '.', '..'):
+    workdir = os.path.abspath(workdir)  # beside which the comparison run is
   needed, planned = plan.plan(
       config, *config_file.split(source), config_flags.get_override_values(flag),
-      flags.WORKDIR.value.rstrip('/'))
+      workdir.rstrip('/'))
   for run_config, workdir in planned:  # before any time is spent on training
     train.check(run_config, workdir, flags.OVERWRITE.value)
   prepare.check([(source, run_config) for run_config, _ in planned])
   dry = flags.DRY_RUN.value
   if jax.process_index() == 0 and (dry or len(needed) + len(planned) > 1):
     print(_announcement(needed, planned), flush=True)
+  # The first run finds its mistakes when it is trained; others cannot be built before
+  # the runs that they need are there.
+  first = needed[:1] or planned
+  for run_config, workdir in first if dry else first[1:]:
+    train.rehearse(run_config, workdir)
   if dry:
     return
   for i, (run_config, workdir) in enumerate([*needed, *planned]):
@@ -38,6 +46,7 @@ def run(argv: Sequence[str] = ()) -> None:
         print(f'== {run_config.name}:{run_config.variant} -> {workdir}', flush=True)
       # Runs that are started together may depend on one evaluation classifier: wait.
       with workdirs.hold(workdir, wait=i < len(needed)):
+        processes.barrier(f'hold {i}')  # of which the first process alone may wait
         train.train(
             run_config, workdir, flags.OVERWRITE.value, flags.PROFILE.value,
             f'python -m nat_jax.main {shlex.join(sys.argv[1:])}')

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -166,7 +167,8 @@ def _read_npz(path, header_only):
       found = {key: file[key] for key in KEYS
                if key in keys and not (header_only and key in CONTENT)}
     backbone = json.loads(str(found.get('backbone', '{}')))
-  except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+  except (OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError,
+          zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(
         f'{path} cannot be read as a file .npz of numbers and text ({error}); '
         "np.savez('features.npz', vector=..., label=...) writes one") from None

@@ -388,10 +388,17 @@ def walk_pictures(root: str | os.PathLike) -> Iterator[str]:
         yield os.path.join(folder, name)
 
 
+def _raise(error):
+  """Raises the error of a folder that cannot be listed, which os.walk passes over."""
+  raise error
+
+
 def _walk(root):
   """(folder, names of its files) at any depth, in order, without what is hidden."""
+  if not os.path.isdir(root):
+    return
   known = {os.path.realpath(root)}
-  for folder, inner, names in os.walk(root, followlinks=True):
+  for folder, inner, names in os.walk(root, onerror=_raise, followlinks=True):
     real = {os.path.realpath(os.path.join(folder, name)): name
             for name in sorted(inner, reverse=True) if not name.startswith('.')}
     inner[:] = sorted(name for place, name in real.items() if place not in known)

@@ -62,6 +62,9 @@ def load_run(workdir: str) -> Run:
   known = {**evaluation, **config}
   name = known.get('name') or folder.resolve().name
   variant = known.get('variant') or known.get('loss', {}).get('name') or 'run'
+  # Both may be names of folders, whose bytes need not be UTF-8.
+  name, variant = (
+      text.encode(errors='backslashreplace').decode() for text in (name, variant))
   seed = known.get('seed', 0)
   classes = evaluation.get('num_classes') or config.get('num_classes') or 1
   background = evaluation.get(
@@ -137,9 +140,11 @@ def write(
   known = about.facts(groups) + [('Not in this report', one) for one in missing]
   content = page.Page(title, verdict, known, tables, shown)
   for name, text in (('md', page.markdown(content)), ('html', page.html(content))):
-    with files.replacing(out / f'report.{name}') as file:
+    # Paths may be of any bytes.
+    with files.replacing(out / f'report.{name}', errors='backslashreplace') as file:
       file.write(text)
-  with files.replacing(out / 'report.csv', newline='') as file:
+  with files.replacing(
+      out / 'report.csv', newline='', errors='backslashreplace') as file:
     frame(groups).to_csv(file, index=False)
   return str(out / 'report.html')
 

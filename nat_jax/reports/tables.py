@@ -66,14 +66,21 @@ def _folded(row):
 def cells(frame) -> dict[tuple[str, ...], str]:
   """The text of each cell: mean ± sample standard deviation over the runs of a group.
 
+  The number of runs stands in brackets where it is less than that of the group.
+
   Args:
     frame: from `reports.frame`, or some of its rows.
 
   Returns:
     {(group, eval, metric, threshold): text}.
   """
-  return {key: mean_text(values.dropna().tolist(), metrics.describe(key[2]).digits)
-          for key, values in frame.groupby(list(KEY), sort=False).value}
+  sizes, found = frame.groupby('group').run.nunique(), {}
+  for key, values in frame.groupby(list(KEY), sort=False).value:
+    known = values.dropna().tolist()
+    found[key] = mean_text(known, metrics.describe(key[2]).digits)
+    if 0 < len(known) < sizes[key[0]]:
+      found[key] += f' ({len(known)} of {sizes[key[0]]})'
+  return found
 
 
 def arrange(

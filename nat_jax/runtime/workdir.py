@@ -237,6 +237,7 @@ def _create(workdir, other, num_bytes):
           f'be renamed; choose another --workdir, or: gcloud storage mv {workdir} '
           f'{workdir}.old')
     return
+  workdir = os.path.realpath(workdir)  # a link stays, and with it the path of the lock
   try:
     free = shutil.disk_usage(_existing(workdir)).free
     if free < num_bytes:

@@ -161,6 +161,18 @@ def test_files_npz_that_are_refused(changes, message, tmp_path):
     load(spec)
 
 
+def test_damaged_files_npz_are_refused(tmp_path):
+  path = tmp_path / 'x.npz'
+  np.savez_compressed(path, vector=vectors(), label=LABELS)
+  whole = path.read_bytes()
+  for at in range(0, len(whole), 7):
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+    try:
+      load({'name': 'arrays', 'path': str(path)})
+    except ValueError as error:
+      assert 'x.npz' in str(error)
+
+
 @pytest.mark.parametrize('changes, message', [
     ({'b': ['1', '', *('3',) * 28]}, r"1 of 60 numbers.*nan in column 'b' of row 1"),
     ({'b': ['x'] * NUM}, r'column\(s\) b hold something else than numbers'),

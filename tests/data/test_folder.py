@@ -140,6 +140,21 @@ def test_a_link_to_nothing_is_a_damaged_picture(lazy, tmp_path, monkeypatch):
   assert len(read(tmp_path / 'x', size=4, lazy=lazy, skip_unreadable=True).label) == 1
 
 
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+  for name in ('cat/1.png', 'dog/2.png'):
+    save(tmp_path / name, plain())
+  listed = os.scandir
+
+  def scandir(path):
+    if str(path).endswith('dog'):
+      raise PermissionError(13, 'Permission denied', path)
+    return listed(path)
+
+  monkeypatch.setattr(os, 'scandir', scandir)
+  with pytest.raises(PermissionError, match='dog'):
+    list(picture_paths.find([str(tmp_path)]))
+
+
 def test_malformed_exif_is_passed_over(tmp_path):
   Image.fromarray(plain()).save(tmp_path / 'x.png', exif=b'Exif\0\0no TIFF at all')
   np.testing.assert_array_equal(read(tmp_path).image[0], plain())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nat_jax import metrics
-from nat_jax.reports.tables import Table, mean_text
+from nat_jax.reports.tables import Table, counts_text, mean_text
 from nat_jax.schema import CORRUPTION
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -29,8 +29,7 @@ def tables(groups: Groups) -> Iterator[Table]:
   """
   known = {label: same for label, runs in groups.items()
            if (same := [run for run in runs if 'classes' in run['evaluation']])}
-  alike = len({(*runs[0]['class_names'], *runs[0]['evaluation']['classes']['n'])
-               for runs in known.values()}) <= 1  # one test set for all groups
+  alike = len({tuple(runs[0]['class_names']) for runs in known.values()}) <= 1
   if known and alike:
     yield _classes(known)
   for label, runs in list(known.items())[-MOST_GROUPS:]:
@@ -45,7 +44,8 @@ def _classes(groups):
               for label, runs in groups.items()}
   rows = []
   for k, name in enumerate(names):
-    row = [name, str(next(iter(of_group.values()))[0]['n'][k])]
+    row = [name, counts_text(
+        one['n'][k] for found in of_group.values() for one in found)]
     for found in of_group.values():
       row += [mean_text([one[key][k] for one in found if one[key][k] is not None], 3)
               for key in ('accuracy', 'accepted')]

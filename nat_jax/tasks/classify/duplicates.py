@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from nat_jax import data, schema
-from nat_jax.runtime import files
+from nat_jax.runtime import checkpoint, files
 from nat_jax.task import Inputs
 from nat_jax.tasks.classify.inputs import EvalSet
 
@@ -39,7 +39,9 @@ def write(
     config: Mapping[str, Any], workdir: str, inputs: Inputs,
     sets: Mapping[str, EvalSet],
 ) -> None:
-  """Writes duplicates.csv, unless it is there, and logs a warning if it has rows.
+  """Writes duplicates.csv, and logs a warning if it has rows.
+
+  Nothing is done for a run that goes on from a checkpoint and has that file.
 
   A row is a picture of one set with the closest picture of a set before it, in the
   order train, validation, calibration, test, if their distance is at most
@@ -53,7 +55,8 @@ def write(
   """
   path, most = os.path.join(workdir, FILE), config['data']['duplicates']
   known = [one for one in _sets(inputs, sets) if one.arrays.hashes is not None]
-  if most is None or len(known) < 2 or files.exists(path):
+  if most is None or len(known) < 2 or (
+      files.exists(path) and checkpoint.list_steps(workdir)):
     return
   found = [(other, one, rows) for k, one in enumerate(known) for other in known[:k]
            if (one.part, one.positive) != (other.part, other.positive)

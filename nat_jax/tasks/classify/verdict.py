@@ -35,7 +35,7 @@ class Share(NamedTuple):
     mean: over the runs.
     low, high: of one run the 95 % interval over its images, of several their range.
     values: of each run.
-    n: number of images; None: not known.
+    n: number of images; None: not known, or not the same in all runs.
   """
 
   mean: float
@@ -61,7 +61,8 @@ def share(runs: Sequence[Mapping[str, Any]], name: str, metric: str) -> Share | 
   values = [figures[metric] for figures in found if figures.get(metric) is not None]
   if not values:
     return None
-  n = next((figures['n'] for figures in found if figures.get('n')), None)
+  counts = {figures['n'] for figures in found if figures.get('n')}
+  n = counts.pop() if len(counts) == 1 else None
   low, high = min(values), max(values)
   if len(values) == 1:
     known = next((one for one in found if one.get(f'{metric}_interval')), None)
@@ -152,7 +153,7 @@ def _sentences(label, groups, rival) -> Iterator[str]:
     yield ('No negatives were tested, so that nothing is known about pictures of none '
            'of the classes.')
   for name in negatives:
-    figures = runs[0]['evals'][name]
+    figures = _first(runs, name)
     overlap = figures.get('overlap_with_training_negatives')
     if overlap and figures.get('n'):
       yield data.overlap_sentence(name, overlap, figures['n'])
@@ -169,10 +170,16 @@ def _of(one):
   return images + (f', mean of {len(one.values)} seeds' if len(one.values) > 1 else '')
 
 
+def _first(runs, name):
+  """The figures of a set, of the first run that has it; {} if there is none."""
+  return next((run['evals'][name] for run in runs if name in run['evals']), {})
+
+
 def _about(runs, name):
   """' (102, seen in training)' of a negative set."""
-  figures = runs[0]['evals'].get(name, {})
-  about = [f'n = {figures["n"]:,}'] if figures.get('n') else []
+  figures = _first(runs, name)
+  counts = {run['evals'].get(name, {}).get('n') for run in runs} - {None}
+  about = [f'n = {" or ".join(f"{n:,}" for n in sorted(counts))}'] if counts else []
   if figures.get('seen_in_training') is not None:
     about += ['a kind seen in training' if figures['seen_in_training'] else
               'unseen in training']

@@ -266,13 +266,24 @@ def build(
 
     return jax.vmap(of_one)(state.nets['disc'])
 
+  return one._replace(
+      init=init, step=step, heads={
+          'samples': _make_samples(config, shape, generator, one, num_classes),
+          'boundary': boundary},
+      learning_rate=schedule)
+
+
+def _make_samples(config, shape, generator, one, num_classes):
+  """The head 'samples' of all seeds; `one` is the trainer of a seed."""
+  by_batch = getattr(generator, 'batch_norm', 'none') in ('batch', 'class')
+
   def samples(state, noise):
     # As many of each class, in an order of which no part, such as every fifth sample
     # of a figure, has some of the classes only.
     labels = np.random.default_rng(0).permutation(
         np.arange(len(noise['z'])) % num_classes)
     given = {'z': noise['z'], 'label': jnp.asarray(labels)}
-    if getattr(generator, 'batch_norm', 'none') not in ('batch', 'class'):
+    if not by_batch:
       return jax.vmap(lambda state: one.heads['samples'](state, given))(state)
     # With the statistics of batches as in training; the last one is filled up.
     num, size = len(labels), config['batch_size']
@@ -282,9 +293,7 @@ def build(
         lambda batch: one.heads['samples'](state, batch), batches))(state)
     return points.reshape(len(points), -1, *shape)[:, :num]
 
-  return one._replace(
-      init=init, step=step, heads={'samples': samples, 'boundary': boundary},
-      learning_rate=schedule)
+  return samples
 
 
 def _check_encoder(config):
