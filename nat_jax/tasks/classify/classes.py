@@ -29,7 +29,10 @@ def tables(groups: Groups) -> Iterator[Table]:
   """
   known = {label: same for label, runs in groups.items()
            if (same := [run for run in runs if 'classes' in run['evaluation']])}
-  alike = len({tuple(runs[0]['class_names']) for runs in known.values()}) <= 1
+  alike = len({  # the same test sets for all groups
+      (*runs[0]['class_names'],
+       frozenset(tuple(run['evaluation']['classes']['n']) for run in runs))
+      for runs in known.values()}) <= 1
   if known and alike:
     yield _classes(known)
   for label, runs in list(known.items())[-MOST_GROUPS:]:

@@ -77,7 +77,10 @@ class Setup(NamedTuple):
 
 @flax.struct.dataclass
 class Metrics(clu_metrics.Collection):
-  """Averages over updates and examples."""
+  """Averages over updates and examples.
+
+  `loss_unlabelled` and `loss_fake` contain their factors, as they do in `loss_disc`.
+  """
 
   loss_disc: clu_metrics.Average.from_output('loss_disc')
   loss_gen: clu_metrics.Average.from_output('loss_gen')
