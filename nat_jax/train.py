@@ -153,7 +153,9 @@ def rehearse(config: Mapping[str, Any], workdir: str) -> None:
   Raises:
     ValueError, OSError: a mistake in the config or the data.
   """
-  _build(runs.resolve(config), workdir)
+  config = runs.resolve(config)
+  mesh, inputs, trainer, _, periods = _build(config, workdir)
+  feed.check(config, inputs, trainer, mesh, periods)
 
 
 def train(
@@ -296,8 +298,8 @@ def open_run(
     ValueError, OSError: see `train`.
   """
   moved = workdirs.check(workdir, config, overwrite)
-  mesh, inputs, trainer, evaluator, periods, (step_fn, source, items) = _build(
-      config, workdir)
+  mesh, inputs, trainer, evaluator, periods = _build(config, workdir)
+  step_fn, source, items = feed.make_feed(config, inputs, trainer, mesh, periods)
   steps = checkpoint.list_steps(workdir)
   known = unchanged.record(
       workdir, config, inputs, bool(steps) and not moved, runs.OTHERS)
@@ -327,15 +329,13 @@ def open_run(
 
 
 def _build(config, workdir):
-  """(devices, inputs, trainer, evaluator, its periods and others, the feed) of a run.
-  """
+  """(devices, inputs, trainer, evaluator, its periods and others) of a run."""
   task, mesh = TASKS[config['task']], parallel.make_mesh()
   inputs = task.load(config, mesh.devices.size, runs.OTHERS)
   trainer = runs.build_trainer(config, inputs.shape)
   evaluator = task.evaluator(config, workdir, inputs, trainer, mesh, runs.OTHERS)
   periods = feed.periods(config['run'], evaluator.periods.values())
-  return mesh, inputs, trainer, evaluator, periods, feed.make_feed(
-      config, inputs, trainer, mesh, periods)
+  return mesh, inputs, trainer, evaluator, periods
 
 
 def _bytes_needed(config, workdir, saved, target, evaluation):

@@ -196,12 +196,8 @@ def _classes_shown(gan, samples, wanted):
          if _predefined(gan) else
          'samples. Below each: the class that the discriminator predicts'
          + (', by which they were selected' if wanted is not None else ''))
-  return how, [_name(gan, label) for label in samples.label.tolist()]
-
-
-def _name(gan, label):
-  """The name of a class, or its number where the data had no class for it."""
-  return gan.class_names[label] if label < len(gan.class_names) else str(label)
+  return how, [generation.class_name(gan.class_names, label)
+               for label in samples.label.tolist()]
 
 
 def interpolation(
@@ -320,7 +316,7 @@ def _draw(gan, num, seed, wanted, truncation) -> Samples:
     return Samples(image, label, z)
   turns, drawn = np.resize(wanted, num).tolist(), 0
   found = {c: [] for c in turns}
-  while missing := {_name(gan, c): n for c in found
+  while missing := {generation.class_name(gan.class_names, c): n for c in found
                     if (n := turns.count(c) - len(found[c])) > 0}:
     if drawn >= MOST * num and not given:
       raise ValueError(

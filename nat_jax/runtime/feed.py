@@ -25,6 +25,27 @@ THREADS = max(2, min(8, len(parallel.usable_cores())))  # threads that gather ba
 SECONDS_PER_CALL = 1.0  # after SIGTERM a run stops once two calls have ended
 
 
+def check(
+    config: Mapping[str, Any], inputs: Inputs, trainer: Trainer, mesh,
+    ends: Sequence[int],
+) -> None:
+  """Checks placement, memory and shapes of the batches; places nothing.
+
+  Args:
+    config, inputs, trainer, mesh, ends: see `make_feed`.
+
+  Raises:
+    ValueError: see `make_feed`.
+  """
+  placement = config['run']['placement']
+  if placement not in ('resident', 'streamed'):
+    raise ValueError(
+        names.unknown('run.placement', placement, ['resident', 'streamed']))
+  by_host = not parallel.scans(mesh) or placement == 'streamed'
+  _check_memory(config, inputs, longest_call(config, ends) if by_host else 1)
+  _try_step(trainer, data.gather(inputs.pool, inputs.stream.index(0)))
+
+
 def make_feed(
     config: Mapping[str, Any], inputs: Inputs, trainer: Trainer, mesh,
     ends: Sequence[int],
@@ -45,15 +66,10 @@ def make_feed(
     ValueError: an unknown placement or mode, arrays that exceed the memory, or networks
       that do not accept images of this shape.
   """
+  check(config, inputs, trainer, mesh, ends)
   run, scans = config['run'], parallel.scans(mesh)
-  if run['placement'] not in ('resident', 'streamed'):
-    raise ValueError(
-        names.unknown('run.placement', run['placement'], ['resident', 'streamed']))
   index = functools.partial(_local_index, inputs.stream.index, mesh)
-  by_host = not scans or run['placement'] == 'streamed'
   most = longest_call(config, ends)
-  _check_memory(config, inputs, most if by_host else 1)
-  _try_step(trainer, data.gather(inputs.pool, inputs.stream.index(0)))
 
   def indices(step, k):
     """Indices of k steps, stacked."""

@@ -12,14 +12,13 @@ row. Below it are the updates at which another variant takes the lead.
 import argparse
 import glob
 import itertools
-import json
 import os
 
 import numpy as np
 from paired import text_of
 from steps import sweep
 
-from nat_jax import metrics
+from nat_jax import metrics, reports
 
 COLUMNS = ('inception_score', 'am_score', 'fid')
 
@@ -34,15 +33,11 @@ def read(folder, evaluation):
   evaluations, seeds = sweep(folder)
   found = {variant: {metric: {} for metric in COLUMNS} for variant in evaluations}
   for path in sorted(glob.glob(os.path.join(folder, '*', 'eval.json'))):
-    with open(path, encoding='utf-8') as file:
-      about = json.load(file)
-    with open(path.replace('eval.json', 'metrics.jsonl'), encoding='utf-8') as file:
-      records = [json.loads(line) for line in file]
-    for record in records if about['seed'] in seeds else ():
-      values = record.get('evals', {}).get(evaluation, {})
+    run = reports.load_run(os.path.dirname(path))
+    for step, evals in run['history']['eval'] if run['seed'] in seeds else ():
+      values = evals.get(evaluation, {})
       for metric in values.keys() & set(COLUMNS):
-        found[about['variant']][metric].setdefault(record['step'], {})[
-            about['seed']] = values[metric]
+        found[run['variant']][metric].setdefault(step, {})[run['seed']] = values[metric]
   complete = set.intersection(*(
       {step for step, values in by_step.items() if len(values) == len(seeds)}
       for row in found.values() for by_step in row.values()))

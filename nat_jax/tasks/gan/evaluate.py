@@ -79,6 +79,11 @@ def class_turns(config: Mapping[str, Any], num: int) -> np.ndarray:
   return np.resize(turn.repeat(_copies(config)), num)
 
 
+def class_name(names: Sequence[str], label: int) -> str:
+  """The name of a class, or its number where the data had no class for it."""
+  return names[label] if label < len(names) else str(label)
+
+
 def _copies(config):
   """The number of stacked generators; 1 of other generators."""
   generator = config['generator']
@@ -346,8 +351,8 @@ def _sheet_writer(name, config, workdir, given):
   """
   columns, captions = COLUMNS, []
   if config['trainer'].get('labels') == 'predefined':
-    labels, names = class_turns(config, SHEET).tolist(), given.class_names
-    captions = [names[k] if k < len(names) else str(k) for k in labels]
+    captions = [class_name(given.class_names, label)
+                for label in class_turns(config, SHEET).tolist()]
     turns = min(config['num_classes'] * _copies(config), COLUMNS)
     columns = COLUMNS // turns * turns
 
