@@ -14,6 +14,11 @@ calibration (the threshold of --mode=predict) and 20 % for the test. A file may 
 `split` which rows are `train`, `validation`, `calibration` and `test`; parts without
 rows are taken from `train`, in these shares of it.
 
+A third file, as in `features.npz,negatives.npz,strangers.npz` or
+`features.npz,,strangers.npz`, holds negatives that are only tested on: each of its
+classes is an evaluation set of its own, or all rows are one, where there are no classes
+or more than 20.
+
 `features.npz` trains a negative-aware classifier and, to compare with, the plain one,
 `baseline:features.npz`. Training stops early by the validation accuracy, and eval.json
 is of the best checkpoint. The network has one hidden layer; --config.model.depth=0
@@ -43,7 +48,7 @@ def get_config(variant='features.npz'):
   method = method or 'nat'
   if method not in METHODS:
     raise ValueError(names.unknown('variant', method, METHODS))
-  path, _, other = files.partition(',')
+  path, other, strangers = presets.three(files)
   header = data.read_header(path)
   if len(header.names) < 2:
     data.load({'name': 'arrays', 'path': path, 'rows': 'all'})  # raises if this is why
@@ -64,6 +69,9 @@ def get_config(variant='features.npz'):
     for part in ('validation', 'calibration'):
       evals[f'{part}_others'] = {'source': negatives[part], 'part': part}
   evals['noise'] = {'source': NOISE}
+  if strangers:
+    found = alike(path, header, strangers, data.read_header(strangers))
+    evals |= presets.unseen(kinds_of(strangers, found), evals)
   loss, count = METHODS[method]
   return presets.experiment(
       name=os.path.splitext(os.path.basename(path))[0],
@@ -103,12 +111,26 @@ def parts_of(path, header, rows):
     raise ValueError(
         f'{path}: expected {", ".join(presets.SHARES)} in split, in all rows or in '
         f'none, got {", ".join(map(repr, sorted(named)))}')
-  # A unit of a network that is silent for all pictures is no mistake.
-  keep = bool(header.backbone)
-  path = os.path.abspath(os.path.expanduser(path))
-  return {part: {'name': 'arrays', 'path': path, 'rows': rows,
-                 'split': split, 'keep_constant': keep}
+  return {part: source_of(path, header, rows, split)
           for part, split in presets.part_splits(named).items()}
+
+
+def source_of(path, header, rows, split='all', **more):
+  # A unit of a network that is silent for all pictures is no mistake.
+  return {'name': 'arrays', 'path': os.path.abspath(path), 'rows': rows, 'split': split,
+          'keep_constant': bool(header.backbone), **more}
+
+
+def kinds_of(path, header):
+  """{kind: source} of a file of negatives that are for the test only."""
+  whole = os.path.splitext(os.path.basename(path))[0]
+  if header.label is None or not 0 < len(header.names) <= presets.MOST_KINDS:
+    return {whole: source_of(path, header, 'all')}
+  kinds = {name: source_of(path, header, 'labelled', classes=(number,))
+           for number, name in enumerate(header.names)}
+  if (header.label < 0).any():
+    kinds[whole] = source_of(path, header, 'unlabelled')
+  return kinds
 
 
 def alike(path, header, other, negatives):

@@ -13,6 +13,10 @@ test. Either may also hold folders `train`, `val` and `test` with these, as in
 negatives are positives with shuffled patches. Rejection improves with more negatives,
 and with negatives that resemble the positives.
 
+`pets,others,strangers` (or `pets,,strangers`) also tests on `strangers/`, pictures of
+kinds that are not trained on: each folder in it is an evaluation set of its own, or
+all of it is one where it has no folders, or more than 20.
+
 `scans.csv` lists pictures in the columns path,label,split,group, of which the last two
 may be left out: rows without a label are negatives, pictures of a group (a patient, a
 camera) stay in one part. `tfds/NAME` instead of a folder is the split 'train' of a data
@@ -55,12 +59,11 @@ def get_config(variant='pets,others'):
   method = method or 'nat'
   if method not in METHODS:
     raise ValueError(names.unknown('variant', method, METHODS))
-  positives, comma, negatives = sources.partition(',')
-  positives, negatives = map(os.path.expanduser, (positives, negatives))
+  positives, negatives, strangers = presets.three(sources)
   if positives.lower().endswith('.csv'):
     classes, shown, others = of_table(positives, negatives)
   else:
-    classes, shown, others = of_folders(positives, negatives, comma)
+    classes, shown, others = of_folders(positives, negatives)
   given, evals = {'shuffled': recipes.SHUFFLED}, {}
   if others:
     given = {'others': {'source': others['train']}}
@@ -70,7 +73,9 @@ def get_config(variant='pets,others'):
       name = 'others' if part == 'test' else f'{part}_others'
       evals[name] = {'source': others[part], 'part': part}
   loss, count = METHODS[method]
-  evals |= presets.corrupted(evals['test']['source'])
+  evals |= {**presets.corrupted(evals['test']['source']), 'noise': NOISE}
+  if strangers:
+    evals |= presets.unseen(kinds_of(strangers, (positives, negatives)), evals)
   return presets.experiment(
       name=os.path.basename(os.path.abspath(positives)).removesuffix('.csv'),
       variant=method,
@@ -90,7 +95,7 @@ def get_config(variant='pets,others'):
           augment=[{'name': 'standard'}],
           **presets.NORMALISATION['cifar10'],
       ),
-      evals={**evals, 'noise': NOISE},
+      evals=evals,
       **{**recipes.SMALL,
          'model': {'name': 'fast', 'widths': None},  # more groups for larger images
          'run': {**recipes.SMALL['run'], 'placement': 'streamed',
@@ -98,7 +103,7 @@ def get_config(variant='pets,others'):
   )
 
 
-def of_folders(positives, negatives, comma):
+def of_folders(positives, negatives):
   """(number of classes, {part: source} of positives, of negatives) of folders."""
   if is_tfds(positives):
     classes = num_classes(positives)
@@ -111,24 +116,46 @@ def of_folders(positives, negatives, comma):
         f'{positives!r} has no class folders: expected a folder with a folder of '
         f'pictures for each of at least two classes, got {classes} folder(s); '
         'usage: --config pictures:POSITIVES,NEGATIVES')
-  if comma and not negatives:
-    raise ValueError(
-        f'expected the folder of negatives after the comma of {positives + comma!r}, '
-        'without a space; leave the comma out to make negatives from the positives')
   if negatives and not (is_tfds(negatives) or os.path.isdir(negatives)):
     raise ValueError(
         f'there is no folder of negatives {negatives!r}; usage: --config '
         f'pictures:POSITIVES,NEGATIVES, where NEGATIVES holds pictures of none of the '
         f'classes or is {TFDS}NAME')
-  if os.path.isdir(negatives) and _within(negatives, positives):
+  if _within(negatives, positives):
     raise ValueError(
         f'the folder of negatives {negatives!r} is {positives!r}, or in it: its '
         'pictures would be of a class and of none; move them elsewhere')
   return classes, sources_of(positives), sources_of(negatives) if negatives else {}
 
 
+def kinds_of(path, trained_on):
+  """{kind: source} of a folder of negatives that are for the test only."""
+  if is_tfds(path):
+    name = path.removeprefix(TFDS)
+    return {name: presets.tfds(name, 'train')}
+  if not os.path.isdir(path):
+    raise ValueError(
+        f'there is no folder {path!r} of negatives for the test only; usage: --config '
+        'pictures:POSITIVES,NEGATIVES,STRANGERS')
+  for other in trained_on:
+    if _within(path, other) or _within(other, path):
+      raise ValueError(
+          f'{path!r} holds pictures that are trained on, since one of it and {other!r} '
+          'is in the other: expected a folder apart')
+  from nat_jax import data  # imported here because it imports JAX
+
+  data.list_pictures(path)  # raises for empty folders, and for pictures beside folders
+  source = {'name': 'folder', 'split': 'all', **READ}
+  path, kinds = os.path.abspath(path), presets.inner_folders(path)
+  if not 0 < len(kinds) <= presets.MOST_KINDS:
+    return {os.path.basename(path): {**source, 'path': path}}
+  return {kind: {**source, 'path': os.path.join(path, kind)} for kind in kinds}
+
+
 def _within(inner, outer):
   """Whether a folder is another one or below it."""
+  if not (os.path.isdir(inner) and os.path.isdir(outer)):
+    return False
   inner, outer = map(os.path.realpath, (inner, outer))
   return os.path.commonpath([inner, outer]) == outer
 

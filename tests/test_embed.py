@@ -241,6 +241,24 @@ def test_negatives_of_a_second_file_and_none(tmp_path):
   assert 'others' not in sets
 
 
+def test_negatives_for_the_test_only(tmp_path, monkeypatch):
+  """Each class of the third file is a set, and so are its rows without a class."""
+  path = features(tmp_path)
+  (tmp_path / 'n').mkdir()
+  strangers = features(tmp_path / 'n', 'zoo.npz')  # the classes 0 and 1, and none
+  for variant in (f'{path},,{strangers}', f'{path},{path},{strangers}'):
+    sets = loaded(variant)[2]
+    assert {name: len(sets[name].arrays.label) for name in ('0', '1', 'zoo')} == {
+        '0': 40, '1': 40, 'zoo': 40}
+    assert not any(sets[name].seen or sets[name].positive for name in ('0', '1', 'zoo'))
+  monkeypatch.setattr(presets, 'MOST_KINDS', 1)
+  sets = loaded(variant)[2]
+  assert len(sets['zoo'].arrays.label) == 120 and '0' not in sets
+  other = features(tmp_path / 'n', 'x.npz', sha256='2')
+  with pytest.raises(ValueError, match='different backbones .sha256 is none and 2'):
+    config_file.load('embeddings', f'{path},,{other}')
+
+
 def test_a_table_of_numbers(tmp_path):
   """A .csv file gives the four parts that an .npz file of its numbers gives."""
   path = features(tmp_path)

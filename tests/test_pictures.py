@@ -1,7 +1,6 @@
 """configs/pictures.py: one key for the size of all pictures; its variants and runs."""
 
 import csv
-import re
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 
 from nat_jax import data, runs, train
 from nat_jax.commands import config_file, plan
+from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
 from nat_jax.tasks.classify import duplicates, evaluate, inputs
 
@@ -103,27 +103,55 @@ def test_labels_of_a_test_folder_follow_the_names_of_its_classes(
     assert load().names == ('cat', 'dog', 'owl')
 
 
-def test_the_guide_adds_a_kind_for_the_test_in_a_copy(folders, tmp_path, monkeypatch):
-  """The lines of docs/pictures.md replace that of `evals`."""
-  monkeypatch.chdir(tmp_path)
-  (tmp_path / 'strangers').mkdir()
-  for k in range(3):
-    Image.new('RGB', (9, 9), (k, 0, 0)).save(tmp_path / 'strangers' / f'{k}.png')
-  text = (toy.ROOT / 'docs' / 'pictures.md').read_text()
-  lines, = re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)
-  code = (toy.ROOT / 'configs' / 'pictures.py').read_text()
-  line = "      evals={**evals, 'noise': NOISE},\n"
-  assert code.count(line) == 1
-  (tmp_path / 'mine.py').write_text(code.replace(line, lines))
-  config = config_file.load('mine.py', folders)
-  needed, planned = plan.plan(config, 'mine.py', folders, {}, 'runs/pets')
-  assert needed == [] and len(planned) == 2
-  for one, _ in planned:
-    sets = inputs.load_evals(runs.resolve(one), {}, ['test'])
-    assert sets['strangers'].arrays.image.shape == (3, 32, 32, 3)
-    assert not sets['strangers'].seen and not sets['strangers'].positive
-    assert sets['others'].seen == (one.variant == 'nat')
-    assert {'test', 'noise', 'corrupted_blur_1'} < set(sets)
+@pytest.fixture
+def strangers(tmp_path):
+  for k in range(6):
+    folder = tmp_path / 'strangers' / ('grey fox' if k % 2 else 'owl')
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (9, 9), (k, 0, 0)).save(folder / f'{k}.png')
+  return tmp_path / 'strangers'
+
+
+def test_kinds_for_the_test_only(folders, strangers, monkeypatch):
+  """Each folder is a set of the run and of the plain one, unseen and no positives."""
+  for variant in (f'{folders},{strangers}', f'{folders.split(",")[0]},,{strangers}'):
+    config = config_file.load('pictures', variant)
+    needed, planned = plan.plan(config, 'pictures', variant, {}, 'runs/pets')
+    assert needed == [] and len(planned) == 2
+    for one, _ in planned:
+      sets = inputs.load_evals(runs.resolve(one), {}, ['test'])
+      for name in ('owl', 'grey_fox'):
+        assert sets[name].arrays.image.shape == (3, 32, 32, 3)
+        assert not sets[name].seen and not sets[name].positive
+      assert {'test', 'noise', 'corrupted_blur_1'} < set(sets)
+      assert ('others' in sets) == (',,' not in variant)
+  monkeypatch.setattr(presets, 'MOST_KINDS', 1)
+  config = config_file.load('pictures', variant)
+  assert config.evals.strangers.source.path == str(strangers)
+  assert not {'owl', 'grey_fox'} & set(config.evals)
+  config = config_file.load('pictures', f'{folders},{strangers}/owl')
+  assert config.evals.owl.source.path == f'{strangers}/owl'
+  config = config_file.load('pictures', f'{folders},tfds/svhn_cropped')
+  assert config.evals.svhn_cropped.source.split == 'train'
+
+
+@pytest.mark.parametrize('variant, message', [
+    ('{0}/pets,{0}/others,', 'expected POSITIVES, .* without spaces after commas'),
+    ('{0}/pets,{0}/others,{1},{1}', 'expected POSITIVES, .* without spaces'),
+    ('{0}/pets,,{1}/nothing', "no folder '.*nothing' of negatives for the test only"),
+    ('{0}/pets,{0}/others,{0}/others', "holds pictures that are trained on, since.*"),
+    ('{0}/pets,,{0}', "trained on, since one of it and '.*pets' is in the other"),
+    ('{0}/pets,,{1}', 'holds both class folders and pictures outside.*loose.png'),
+    ('{0}/pets,,{1}', "expected another name for 'noise', of negatives for the test"),
+])
+def test_kinds_that_cannot_be_used(variant, message, folders, strangers):
+  if 'loose' in message:
+    (strangers / 'loose.png').symlink_to(strangers / 'owl' / '0.png')
+  if 'another name' in message:
+    (strangers / 'owl').rename(strangers / 'noise')
+  root = folders.split('/pets,')[0]
+  with pytest.raises(ValueError, match=message):
+    config_file.load('pictures', variant.format(root, strangers))
 
 
 def test_another_network_takes_the_place_of_the_whole_spec(
@@ -366,7 +394,7 @@ def test_folders_of_parts(folders, tmp_path):
     ('{0}/pets,{0}/other', "no folder of negatives '.*other'.*POSITIVES,NEGATIVES"),
     ('{0}/pets,{0}/pets/../pets', "negatives '.*pets' is '.*pets', or in it"),
     ('{0}/pets,{0}/pets/cat', "negatives '.*cat' is '.*pets', or in it"),
-    ('{0}/pets,', "negatives after the comma of '.*pets,', without a space"),
+    ('{0}/pets,', "POSITIVES,NEGATIVES,.*without spaces after commas, got '.*pets,'"),
     ('bsaeline:{0}/pets', "variant 'bsaeline'.*did you mean 'baseline'"),
 ])
 def test_folders_that_are_not_of_classes(variant, message, folders, tmp_path):

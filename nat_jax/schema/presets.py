@@ -83,6 +83,8 @@ POINTS = dict(  # networks and batch sizes of GANs of points
     discriminator={'name': 'toy_discriminator', 'widths': (32, 32)},
 )
 
+MOST_KINDS = 20  # of negatives for the test only that get an evaluation set each
+
 CROP_FLIP = [{'name': 'crop', 'pad': 4}, {'name': 'flip'}]
 
 
@@ -105,6 +107,50 @@ def corrupted(source: Mapping[str, Any], num: int = 500) -> dict[str, dict[str, 
           'source': source, 'positive': True, 'type': schema.CORRUPTION, 'every': 0,
           'corrupt': {'name': name, 'strength': strength, 'num': num}}
       for name in ('noise', 'blur', 'contrast', 'jpeg') for strength in range(1, 6)}
+
+
+def three(names: str) -> tuple[str, str, str]:
+  """Splits 'POSITIVES,NEGATIVES,STRANGERS' of a variant; '' for what is not named.
+
+  Args:
+    names: of folders or files. 'POSITIVES' and 'POSITIVES,NEGATIVES' will do, and so
+      will 'POSITIVES,,STRANGERS', where the negatives are made or in the first file.
+
+  Raises:
+    ValueError: an empty name at the end, or more than three.
+  """
+  found = [os.path.expanduser(name) for name in names.split(',')]
+  if len(found) > 3 or (len(found) > 1 and not found[-1].strip()):
+    raise ValueError(
+        'expected POSITIVES, POSITIVES,NEGATIVES, POSITIVES,NEGATIVES,STRANGERS or '
+        f'POSITIVES,,STRANGERS, without spaces after commas, got {names!r}')
+  return tuple([*found, '', ''][:3])
+
+
+def unseen(
+    kinds: Mapping[str, Mapping[str, Any]], taken: Collection[str]
+) -> dict[str, dict[str, Any]]:
+  """Entries of `evals`: kinds of negatives that are tested on and never trained on.
+
+  Args:
+    kinds: name of a kind, such as that of its folder -> its source.
+    taken: the names of the other sets.
+
+  Returns:
+    {name: entry}; in a name, _ stands for what no name of a set may have.
+
+  Raises:
+    ValueError: a name is taken, or two kinds have the same.
+  """
+  entries: dict[str, dict[str, Any]] = {}
+  for kind, source in kinds.items():
+    name = re.sub(r'[^\w.+-]|^\W', '_', kind)
+    if name in taken or name in entries:
+      raise ValueError(
+          f'expected another name for {kind!r}, of negatives for the test only: the '
+          f'evaluation sets are called {", ".join([*taken, *entries])}; rename it')
+    entries[name] = {'source': source}
+  return entries
 
 
 def hold_out(
