@@ -21,7 +21,7 @@ or more than 20.
 
 `features.npz` trains a negative-aware classifier and, to compare with, the plain one,
 `baseline:features.npz`. Training stops early by the validation accuracy, and eval.json
-is of the best checkpoint. The network has one hidden layer; --config.model.depth=0
+is of the best checkpoint. The network has two hidden layers; --config.model.depth=0
 makes it linear. Vectors are standardised by the mean and standard deviation of the
 training positives, which are saved with the run.
 
@@ -81,7 +81,7 @@ def get_config(variant='features.npz'):
       steps=1000,
       best='validation/accuracy',
       patience=5 * PERIOD,
-      model={'name': 'mlp', 'width': 256, 'depth': 1},
+      model={'name': 'mlp', 'width': 512, 'depth': 2},
       loss={'name': loss},
       optimizer={'name': 'adamw', 'weight_decay': 0.01},
       schedule={'name': 'cosine', 'learning_rate': 1e-3, 'warmup': 50},

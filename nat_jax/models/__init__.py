@@ -33,6 +33,7 @@ import functools
 from nat_jax.models.biggan import BigGANGenerator
 from nat_jax.models.bottleneck import BottleneckResNet, resnet50
 from nat_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from nat_jax.models.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from nat_jax.models.fast import Fast
 from nat_jax.models.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from nat_jax.models.layers import BatchNorm
@@ -52,6 +53,7 @@ from nat_jax.models.vit import ViT, vit_s16
 from nat_jax.models.wide_resnet import WideResNet, wide_resnet
 
 MODELS = {
+    'efficientnet_lite0': efficientnet_lite0,
     'fast': Fast,
     'small_conv': SmallConv,
     'mlp': MLP,
@@ -82,9 +84,9 @@ __all__ = [
     'PIXEL_MODELS', 'PatchDiscriminator', 'UNet',
     'DISCRIMINATORS', 'FOR_PICTURES', 'GENERATORS', 'MODELS', 'MLP', 'BatchNorm',
     'BigGANGenerator', 'BottleneckResNet', 'DCGANDiscriminator', 'DCGANGenerator',
-    'Fast', 'IdentityGenerator', 'MLPDiscriminator', 'MLPGenerator', 'ResNet',
-    'ResNetDiscriminator', 'ResNetGenerator', 'SmallConv', 'ToyDiscriminator',
-    'ToyGenerator', 'ViT', 'WideResNet', 'resnet', 'resnet18', 'resnet50', 'vit_s16',
-    'wide_resnet',
+    'EfficientNetLite', 'Fast', 'IdentityGenerator', 'MLPDiscriminator',
+    'MLPGenerator', 'ResNet', 'ResNetDiscriminator', 'ResNetGenerator', 'SmallConv',
+    'ToyDiscriminator', 'ToyGenerator', 'ViT', 'WideResNet', 'efficientnet_lite0',
+    'resnet', 'resnet18', 'resnet50', 'vit_s16', 'wide_resnet',
     'LSTM',
 ]

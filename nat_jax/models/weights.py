@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from nat_jax.models import efficientnet_lite
+
 # What PyTorch calls an array of each kind of layer -> its collection and its name here.
 NORM = {'weight': ('params', 'scale'), 'bias': ('params', 'bias'),
         'running_mean': ('batch_stats', 'mean'), 'running_var': ('batch_stats', 'var')}
@@ -53,12 +55,30 @@ def vit_layers() -> Layers:
       yield f'blocks.{i}.{theirs}', f'block{i + 1}/{ours}', kind
 
 
+def efficientnet_lite0_layers() -> Layers:
+  """(timm's name, the name here, the kind) of every layer but the output layer."""
+  yield from [('conv_stem', 'stem', CONV), ('bn1', 'stem_norm', NORM),
+              ('conv_head', 'top', CONV), ('bn2', 'top_norm', NORM)]
+  for group, (num_blocks, *_) in enumerate(efficientnet_lite.GROUPS):
+    # In the first group there is no expansion.
+    theirs = [('conv_pw', 'bn1', 'expand'), ('conv_dw', 'bn2', 'depth'),
+              ('conv_pwl', 'bn3', 'project')] if group else [
+                  ('conv_dw', 'bn1', 'depth'), ('conv_pw', 'bn2', 'project')]
+    for block in range(num_blocks):
+      ours = f'group{group + 1}_block{block + 1}'
+      for conv, norm, name in theirs:
+        yield f'blocks.{group}.{block}.{conv}', f'{ours}/conv_{name}', CONV
+        yield f'blocks.{group}.{block}.{norm}', f'{ours}/norm_{name}', NORM
+
+
 LAYERS: dict[str, Callable[[], Layers]] = {
-    'resnet50': resnet50_layers, 'vit_s16': vit_layers}
+    'efficientnet_lite0': efficientnet_lite0_layers, 'resnet50': resnet50_layers,
+    'vit_s16': vit_layers}
 # The number of stages of each, see `stage`.
-STAGES = {'resnet50': 6, 'vit_s16': 14}
+STAGES = {'efficientnet_lite0': 9, 'resnet50': 6, 'vit_s16': 14}
 # What each file is called at timm's hub, for the message that asks for it.
-HUB = {'resnet50': 'timm/resnet50.a1_in1k',
+HUB = {'efficientnet_lite0': 'timm/tf_efficientnet_lite0.in1k',
+       'resnet50': 'timm/resnet50.a1_in1k',
        'vit_s16': 'timm/vit_small_patch16_224.augreg_in21k_ft_in1k'}
 AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # of kernels, PyTorch's to flax's
 
@@ -113,7 +133,7 @@ def from_torch(
   """
   if name not in LAYERS:
     raise ValueError(
-        f'there are pretrained weights for {" and ".join(LAYERS)}, got the network '
+        f'there are pretrained weights for {", ".join(LAYERS)}, got the network '
         f'{name!r}')
   found = traverse_util.flatten_dict(variables, sep='/', keep_empty_nodes=True)
   for layer, ours, kind in LAYERS[name]():
@@ -139,7 +159,8 @@ def from_torch(
 def stage(name: str, path: str) -> int:
   """The stage of a parameter: 0 at the input; the output layer is the last.
 
-  ResNet-50 has the stages stem, group 1 to 4, output; a vision transformer has the
+  ResNet-50 has the stages stem, group 1 to 4, output; EfficientNet-Lite0 the stem,
+  group 1 to 7 (with the last convolution in the last), output; a vision transformer the
   embedding, block 1 to 12 (with the last norm in the last), output. The output layer
   'rotation' of `models.heads.WithRotation` is of the last stage too.
 
@@ -150,7 +171,7 @@ def stage(name: str, path: str) -> int:
   last = STAGES[name] - 1
   if path.startswith(('head/', 'rotation/')):
     return last
-  if path.startswith('norm/'):
+  if path.startswith(('norm/', 'top/', 'top_norm/')):
     return last - 1
   found = re.match(r'(?:group|block)(\d+)', path)
   return int(found[1]) if found else 0

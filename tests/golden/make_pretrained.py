@@ -3,11 +3,11 @@
     python3 -m venv timmvenv && timmvenv/bin/pip install timm
     timmvenv/bin/python tests/golden/make_pretrained.py
 
-For timm's ResNet-50 and ViT-S/16 the file holds the names and shapes of all weights,
-and the features of two images with the weights of `weights_of`. These are integers of 8
-bits times a scale, made by integer arithmetic, so that the test makes the same and the
-file need not hold them. PyTorch and timm are needed by this script alone, and never by
-a test.
+For timm's EfficientNet-Lite0, ResNet-50 and ViT-S/16 the file holds the names and
+shapes of all weights, and the features of two images with the weights of `weights_of`.
+These are integers of 8 bits times a scale, made by integer arithmetic, so that the test
+makes the same and the file need not hold them. PyTorch and timm are needed by this
+script alone, and never by a test.
 """
 
 import pathlib
@@ -17,6 +17,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 NETWORKS = {  # name here -> name in timm, side of the images, further arguments
+    'efficientnet_lite0': ('tf_efficientnet_lite0', 75, {}),
     'resnet50': ('resnet50', 64, {}),
     'vit_s16': ('vit_small_patch16_224', 32, {'img_size': 32}),
 }

@@ -15,6 +15,7 @@ from nat_jax.models import (
     MLP,
     MODELS,
     BottleneckResNet,
+    EfficientNetLite,
     Fast,
     ResNet,
     SmallConv,
@@ -32,6 +33,7 @@ COUNTS = [
     ({'name': 'resnet', 'blocks': (0, 1, 1), 'stem_stride': 2}, (32, 32, 3), 1_153_610),
     ({'name': 'resnet50'}, (64, 64, 3), 23_528_522),
     ({'name': 'vit_s16'}, (224, 224, 3), 21_669_514),
+    ({'name': 'efficientnet_lite0'}, (224, 224, 3), 3_383_818),
     ({'name': 'fast'}, (32, 32, 3), 1_093_948),
     ({'name': 'fast', 'widths': (8,)}, (28, 28, 1), 26 + 234 * 8 + 576 + 32 + 90),
     ({'name': 'wide_resnet', 'depth': 16, 'widen': 1}, (32, 32, 3), 175_066),
@@ -53,6 +55,8 @@ TINY = {
     'mlp': functools.partial(MLP, 5, width=16),
     'resnet': functools.partial(ResNet, 5, blocks=(1, 1), width=4),
     'bottleneck': functools.partial(BottleneckResNet, 5, blocks=(1,), width=4),
+    'efficientnet': functools.partial(
+        EfficientNetLite, 5, groups=((1, 3, 1, 1, 4), (2, 5, 2, 2, 4))),
     'vit': functools.partial(ViT, 5, patch=4, width=8, depth=1, heads=2),
     'fast': functools.partial(Fast, 5, widths=(4, 8)),
     'wide_resnet': functools.partial(WideResNet, 5, num_blocks=1),
@@ -86,8 +90,9 @@ def random_variables(model):
 
 def test_every_model_is_counted():
   assert {spec['name'] for spec, _, _ in COUNTS} == set(MODELS)
-  # A vision transformer takes images of whole patches: tests/models/test_pretrained.py.
-  assert {spec['name'] for spec in SMALL} | {'vit_s16'} == set(MODELS)
+  # These have one size: tests/models/test_pretrained.py.
+  assert ({spec['name'] for spec in SMALL} | {'efficientnet_lite0', 'vit_s16'}
+          == set(MODELS))
 
 
 @pytest.mark.parametrize('spec,shape,count', COUNTS)

@@ -1,4 +1,4 @@
-"""ResNet-50 and ViT-S/16 with weights of PyTorch: timm's features, and what is refused.
+"""Pretrained networks with weights of PyTorch: timm's features, and what is refused.
 
 The golden arrays are of timm itself (tests/golden/make_pretrained.py).
 """
@@ -13,7 +13,7 @@ import pytest
 from flax import traverse_util
 
 from nat_jax import models
-from nat_jax.models import weights
+from nat_jax.models import efficientnet_lite, weights
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 
@@ -74,19 +74,22 @@ def test_features_are_those_of_timm(name):
 
 def test_stages_rise_from_the_input_to_the_output():
   """Each parameter has one, and the first layers have the first."""
-  for name, last in (('resnet50', 5), ('vit_s16', 13)):
+  for name, last in (('efficientnet_lite0', 8), ('resnet50', 5), ('vit_s16', 13)):
     _, variables = abstract(name, 32)
     stages = {path: weights.stage(name, path) for path in traverse_util.flatten_dict(
         variables['params'], sep='/')}
     assert set(stages.values()) == set(range(last + 1))
     assert stages['head/kernel'] == last
     for layer, ours, _ in weights.LAYERS[name]():
-      first = layer.startswith(('conv1', 'bn1', 'cls_', 'pos_', 'patch_'))
+      first = layer.startswith(
+          ('conv1', 'conv_stem', 'bn1', 'cls_', 'pos_', 'patch_'))
       assert (stages[next(p for p in stages if f'{p}/'.startswith(f'{ours}/'))]
               == 0) == first, layer
 
 
 @pytest.mark.parametrize('name, model, frozen', [
+    ('efficientnet_lite0', models.EfficientNetLite(
+        2, ((1, 3, 1, 1, 4), (1, 5, 2, 2, 4), (1, 3, 2, 2, 4)), frozen=2), 2),
     ('resnet50', models.BottleneckResNet(2, (1, 1), width=4, frozen=2), 2),
     ('vit_s16', models.ViT(2, width=12, depth=2, heads=2, frozen=1), 1),
 ])
@@ -131,6 +134,20 @@ def test_weights_that_do_not_go(change, message):
     weights.from_torch('resnet50', arrays, abstract('resnet50', 32)[1])
 
 
+@pytest.mark.parametrize('side', [3, 5])
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('height, width', [(8, 9), (2, 1)])
+def test_depthwise_convolutions(side, stride, height, width):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, height, width, 4)).astype(np.float32)
+  layer = efficientnet_lite.Depthwise(side, stride, jnp.float32)
+  variables = layer.init(jax.random.key(0), x)
+  expected = jax.lax.conv_general_dilated(
+      x, variables['params']['kernel'], (stride, stride), 'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=4)
+  np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
+
+
 def test_positions_belong_to_a_size():
   with pytest.raises(ValueError, match=r'pos_embed .*1, 5, 384.*1, 17, 384.*_size'):
     weights.from_torch('vit_s16', given('vit_s16'), abstract('vit_s16', 64)[1])
@@ -149,7 +166,7 @@ def test_files_of_weights(tmp_path):
   (tmp_path / 'bad.npz').write_bytes(b'no weights')
   with pytest.raises(ValueError, match='bad.npz cannot be read as weights'):
     weights.read(str(tmp_path / 'bad.npz'))
-  with pytest.raises(ValueError, match="resnet50 and vit_s16, got the network 'fast'"):
+  with pytest.raises(ValueError, match="resnet50, vit_s16, got the network 'fast'"):
     weights.from_torch('fast', {}, {})
 
 

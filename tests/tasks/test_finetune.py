@@ -119,7 +119,7 @@ def test_frozen_stages_are_not_changed_even_by_weight_decay():
 
 @pytest.mark.parametrize('changes, message', [
     ({'model': {'name': 'small_conv'}, 'layer_decay': 0.5},
-     "layer_decay=0.5 is for the networks resnet50 and vit_s16.*'small_conv'"),
+     "layer_decay=0.5 is for the networks .*, resnet50, vit_s16.*'small_conv'"),
     ({'model': {'name': 'resnet50', 'frozen': 6}}, 'frozen must leave the .*got 6'),
     ({'layer_decay': 0.0}, r'layer_decay must be a number in \(0, 1\]'),
 ])

@@ -98,7 +98,7 @@ def _stages(config):
     return {}
   if name not in weights.STAGES:
     raise ValueError(
-        f'layer_decay={decay} is for the networks {" and ".join(weights.STAGES)}, got '
+        f'layer_decay={decay} is for the networks {", ".join(weights.STAGES)}, got '
         f'the network {name!r}; set it to 1')
   num = weights.STAGES[name]
   if frozen >= num:
