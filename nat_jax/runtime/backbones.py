@@ -76,7 +76,7 @@ def build(spec: Mapping[str, Any]) -> Backbone:
     raise ValueError(
         f'the weights of {spec["name"]}:{spec["model"]} are not those that the vectors '
         f'were made with: expected SHA-256 {expected[:16]}..., got {found[:16]}...; '
-        f'bring the right file, as {_place(spec["model"], spec["weights"])}')
+        f'bring the right file, as {place(spec["model"], spec["weights"])}')
   return backbone
 
 
@@ -103,8 +103,8 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
   return found.hexdigest()
 
 
-def _place(model, weights):
-  """Where weights that are not found elsewhere are looked for."""
+def place(model: str, weights: str = '') -> str:
+  """Where the weights of a network of timm are looked for, in the cache of nat_jax."""
   name = os.path.basename(weights) if weights else f'{model}.safetensors'
   return os.path.join(data.cache_root(), FOLDER, name)
 
@@ -120,7 +120,7 @@ def timm_backbone(
   Args:
     model: its name in timm, such as 'resnet50.a1_in1k'.
     weights: a file of weights (.safetensors, .pth) that timm or torchvision gives out
-      for this network; '': that of `_place`, or from timm's hub or its cache.
+      for this network; '': that of `place`, or from timm's hub or its cache.
     recorded: how pictures are prepared; keys that are missing are as timm says.
 
   Raises:
@@ -140,13 +140,13 @@ def timm_backbone(
     raise ValueError(
         f'timm has no network {model!r}{names.hint(model, timm.list_models())}; '
         "timm.list_models('*vit*') lists those with vit in their names")
-  file = next(filter(os.path.isfile, (weights, _place(model, weights))), None)
+  file = next(filter(os.path.isfile, (weights, place(model, weights))), None)
   if file:
     net = _with_weights(timm, model, file)
   elif weights:
     raise ValueError(
         f'the weights of timm:{model} are neither in {weights} nor in '
-        f'{_place(model, weights)}; bring the file to one of these places')
+        f'{place(model, weights)}; bring the file to one of these places')
   else:
     net = _from_hub(timm, model)
   net.eval()
@@ -181,12 +181,12 @@ def _from_hub(timm, model):
   # Whatever the libraries below timm raise: without a network, a repository, a tag.
   except Exception as error:
     about = timm.get_pretrained_cfg(model, allow_unregistered=True)
-    place = ('https://huggingface.co/' + about.hf_hub_id
-             if about and about.hf_hub_id else 'where it is published')
+    source = ('https://huggingface.co/' + about.hf_hub_id
+              if about and about.hf_hub_id else 'where it is published')
     raise ValueError(
         f'the weights of timm:{model} cannot be fetched '
         f'({str(error).splitlines()[0]}). On a machine with a network take '
-        f'model.safetensors from {place}; put it on this one as {_place(model, "")}, '
+        f'model.safetensors from {source}; put it on this one as {place(model, "")}, '
         f'or anywhere with --backbone timm:{model}@model.safetensors') from None
 
 
