@@ -16,8 +16,6 @@ quarter of an hour on two CPU cores for each of the two classifiers; docs/embedd
 compares it with a classifier of vectors, which takes seconds.
 """
 
-from nat_jax.schema import presets
-
 MODEL = 'tf_efficientnet_lite0.in1k'  # timm's name
 PERIOD = 50  # updates from one evaluation to the next
 
@@ -38,7 +36,7 @@ def get_config(variant='pets,others'):
   config.data.update(image_size=224, batch_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
   if config.data.negatives_per_batch:
     config.data.negatives_per_batch = (16, 16)
-  for name, entry in config.evals.items():
+  for entry in config.evals.values():
     if 'corrupt' in entry:
       entry.corrupt.num = 100  # 500 would take minutes on a CPU
   config.run.update(log_every=10, eval_every=PERIOD, checkpoint_every=PERIOD)

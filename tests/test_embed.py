@@ -470,9 +470,9 @@ def test_the_guide_to_fine_tuning(pictures, tmp_path, monkeypatch):
   page = pathlib.Path(toy.ROOT, 'docs', 'embeddings.md').read_text()
   block = next(one for one in re.findall(r'^```python\n(.*?)^```', page, re.M | re.S)
                if 'get_config' in one)
-  (tmp_path / 'finetune.py').write_text(block)
+  (tmp_path / 'resnet.py').write_text(block)
   monkeypatch.chdir(tmp_path)
-  config = config_file.load('finetune.py', f'{pictures}/pets,{pictures}/others')
+  config = config_file.load('resnet.py', f'{pictures}/pets,{pictures}/others')
   config = runs.resolve(config)
   trainer = runs.build_trainer(config, (224, 224, 3))
   shapes = jax.eval_shape(trainer.init, jax.random.key(0))
@@ -484,3 +484,39 @@ def test_the_guide_to_fine_tuning(pictures, tmp_path, monkeypatch):
       shapes.nets['model'].params) if path[0].key.startswith(('stem', 'group1')))
   whole = sum(x.size for x in jax.tree.leaves(shapes.nets['model'].params))
   assert whole - frozen < trained / 2 < whole - frozen + 20  # two moments of Adam
+
+
+def test_fine_tuning_of_the_small_network(pictures, tmp_path, monkeypatch):
+  """The weights have a place in the cache; the plain variant has no negatives."""
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
+  variant = f'{pictures}/pets,{pictures}/others'
+  plain = config_file.load('finetune', f'baseline:{variant}')
+  assert plain.data.negatives_per_batch == 0 and plain.loss.name == 'cross_entropy'
+  config = config_file.load('finetune', variant)
+  assert config.compare_with == f'baseline:{variant}' and config.data.image_size == 224
+  trainer = runs.build_trainer(runs.resolve(config), (224, 224, 3))
+  shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+  with pytest.raises(ValueError, match='no file of weights .*/backbones/tf_efficient.*'
+                     'https://huggingface.co/timm/tf_efficientnet_lite0.in1k'):
+    trainer.start(shapes)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_run(pictures, tmp_path, monkeypatch):
+  """Two updates of small pictures leave what is frozen as it was; then it predicts."""
+  given = toy.timm_weights('efficientnet_lite0')
+  np.savez(tmp_path / 'weights.npz', **given)
+  config = config_file.load('finetune', f'{pictures}/pets,{pictures}/others')
+  config.update(weights=str(tmp_path / 'weights.npz'), steps=2, patience=0, best='',
+                compare_with='')
+  config.evals = {name: one for name, one in config.evals.items() if name in (
+      'test', 'validation', 'calibration', 'calibration_others')}
+  config.data.image_size = 32
+  config.run.tensorboard = False
+  train.train(config, str(tmp_path / 'run'))
+  params = runs.restore(str(tmp_path / 'run')).state.nets['model'].params
+  for name, theirs, same in (('stem', 'conv_stem', True), ('top', 'conv_head', False)):
+    found = params[name]['kernel'].transpose(3, 2, 0, 1)
+    assert np.array_equal(found, given[f'{theirs}.weight']) == same
+  found = predict.predict(str(tmp_path / 'run'), [f'{pictures}/pets'], threshold=0.0)
+  assert found.total('accepted') == 80

@@ -190,6 +190,7 @@ def own_data(folder):
                    f'baseline:{folder}/yes,{folder}/no'],
       'pictures128': [f'{method}:{folder}/yes,{folder}/no'
                       for method in ('hinge_sn', 'sagan', 'biggan', 'nat3')],
+      'finetune': [f'{folder}/yes,{folder}/no', f'baseline:{folder}/yes,{folder}/no'],
       'embeddings': [f'{folder}/x.npz', f'baseline:{folder}/x.npz']}
 
 
@@ -288,6 +289,7 @@ def test_parts_of_every_config_share_no_image(tmp_path):
       assert not held_out[part] & held_out[other], f'{name}: {part} and {other}'
     assert (config['best'], config['patience']) == (
         ('validation/accuracy', 1000) if 'pictures.py' in name else
+        ('validation/accuracy', 150) if 'finetune.py' in name else
         ('validation/accuracy', 500) if 'embeddings.py' in name else ('', 0))
     parts = set(inputs.references(config))
     whole = '_paper' in name or any(  # nothing is chosen in these

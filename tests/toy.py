@@ -40,10 +40,27 @@ def change(settings, **changes):
 
 def config_file(path):
   """get_config of a config file, whose path is given from configs/ on."""
-  spec = importlib.util.spec_from_file_location('a_config', ROOT / 'configs' / path)
+  return module_of(ROOT / 'configs' / path).get_config
+
+
+def module_of(path):
+  """The module of a file that is not imported as one."""
+  spec = importlib.util.spec_from_file_location('a_file', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config
+  return module
+
+
+def timm_weights(name):
+  """Weights of a network as tests/golden/make_pretrained.py makes them: {name: array}.
+
+  The names are timm's, and the shapes too.
+  """
+  with np.load(ROOT / 'tests' / 'golden' / 'pretrained.npz') as file:
+    names, shapes = (file[f'{name}/{key}'].tolist() for key in ('names', 'shapes'))
+  made = {key: tuple(map(int, text.split()))
+          for key, text in zip(names, shapes, strict=True)}
+  return module_of(ROOT / 'tests' / 'golden' / 'make_pretrained.py').weights_of(made)
 
 
 def run_main(monkeypatch, *args):

@@ -3,39 +3,19 @@
 The golden arrays are of timm itself (tests/golden/make_pretrained.py).
 """
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from flax import traverse_util
 
 from nat_jax import models
 from nat_jax.models import efficientnet_lite, weights
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-
-
-def golden():
-  """(the script beside the arrays, the arrays)."""
-  spec = importlib.util.spec_from_file_location(
-      'make_pretrained', GOLDEN / 'make_pretrained.py')
-  script = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(script)
-  with np.load(GOLDEN / 'pretrained.npz') as file:
-    return script, dict(file)
-
-
-SCRIPT, ARRAYS = golden()
-
-
-def given(name):
-  """The weights of a network by timm's names, of timm's shapes."""
-  shapes = {key: tuple(map(int, text.split())) for key, text in zip(
-      ARRAYS[f'{name}/names'].tolist(), ARRAYS[f'{name}/shapes'].tolist(), strict=True)}
-  return SCRIPT.weights_of(shapes)
+GOLDEN = toy.ROOT / 'tests' / 'golden'
+SCRIPT = toy.module_of(GOLDEN / 'make_pretrained.py')
+given = toy.timm_weights
 
 
 def abstract(name, size, num_outputs=7, **kwargs):
@@ -66,7 +46,8 @@ def test_features_are_those_of_timm(name):
       'params/head/kernel', 'params/head/bias'}
   images = SCRIPT.images_of(name, size)
   _, aux = jax.jit(lambda v, x: model.apply(v, x, train=False))(found, images)
-  expected = ARRAYS[f'{name}/features']
+  with np.load(GOLDEN / 'pretrained.npz') as file:
+    expected = file[f'{name}/features']
   assert 0.1 < expected.std() < 100
   np.testing.assert_allclose(
       aux['features'], expected, atol=1e-5 * np.abs(expected).max())

@@ -1,0 +1,138 @@
+"""Vectors of photographs: which confidence, how many negatives, how many photographs?
+
+    for each in pets others zoo; do
+      python -m nat_jax.main --mode=embed --backbone NAME --images $each --out $each.npz
+    done
+    python tests/bench/photographs.py pets.npz others.npz zoo.npz
+
+`pets.npz` has the classes, `others.npz` negatives, in classes if there are kinds of
+them, and `zoo.npz` kinds that are only tested on. Prints the tables of
+docs/photographs.md: accuracy, and for each kind of the zoo the share that is accepted
+where 95 % of the test positives are; means over seeds ± the sample standard deviation.
+Each run is configs/embeddings.py with fewer rows. Validation, calibration and test
+parts are always whole; where rows are left out, each seed keeps others.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+
+import numpy as np
+from steps import machine
+
+from nat_jax import data, train
+from nat_jax.commands import config_file
+from nat_jax.commands.posthoc import posthoc
+from nat_jax.schema import presets
+
+ACCEPTED = 'fpr95_id_positive'
+SCORES = 'max_softmax', 'energy', 'she', 'knn', 'vim', 'mahalanobis'
+NEGATIVES, POSITIVES = (25, 100), (35, 100)  # per run; per class
+
+
+def parts(path):
+  """(arrays of a file, the part of each row) in the shares of configs/embeddings.py."""
+  with np.load(path) as file:
+    arrays = dict(file)
+  part = np.empty(len(arrays['label']), object)
+  for name, split in presets.part_splits().items():
+    part[data.arrays(path, split, keep_constant=True).row] = name
+  return arrays, part.astype(str)
+
+
+def fewer(folder, name, arrays, part, seed, per_class=0, total=0, kind=None):
+  """Writes a file with fewer rows of part 'train', classes only if `per_class`."""
+  label, rng = arrays['label'], np.random.default_rng(seed)
+  keep = np.ones(len(label), bool) if kind is None else label == kind
+  groups = [label == k for k in np.unique(label)] if per_class else [keep]
+  for group in groups:
+    trained = rng.permutation(np.flatnonzero(group & (part == 'train') & keep))
+    keep[trained[per_class or total or len(trained):]] = False
+  path = os.path.join(folder, f'{name}.npz')
+  about = {'label': label[keep], 'names': arrays['names']} if per_class else {}
+  np.savez(path, vector=arrays['vector'][keep], split=part[keep],
+           backbone=arrays['backbone'], **about)
+  return path
+
+
+def run(folder, method, positives, negatives, zoo, seed, scores=()):
+  """{title of a confidence: the evaluations of a run by it}."""
+  variant = f'{method}:{positives},{negatives},{zoo}'
+  config = config_file.load('embeddings', variant)
+  config.seed, config.compare_with, config.run.tensorboard = seed, '', False
+  workdir = os.path.join(folder, 'run')
+  with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(
+      io.StringIO()):
+    evals = train.train(config, workdir, overwrite=True)['evals']
+    found = {'its own': evals}
+    if scores:
+      found |= {score: {**one, 'test': evals['test']} for score, one in posthoc(
+          workdir, scores=scores)['scores'].items()}
+  return found
+
+
+def table(title, rows, kinds):
+  """Prints rows {name: [evaluations of each seed]}."""
+  def cell(values):
+    return f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}'
+
+  print(f'\n| {title} | accuracy | {" | ".join(kinds)} |')
+  print(f'|---|{"--:|" * (1 + len(kinds))}')
+  for name, runs in rows.items():
+    print(f'| {name} | {cell([one["test"]["accuracy"] for one in runs])} | '
+          + ' | '.join(cell([one[kind][ACCEPTED] for one in runs]) for kind in kinds)
+          + ' |', flush=True)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('positives')
+  parser.add_argument('negatives')
+  parser.add_argument('zoo', help='negatives for the test only')
+  parser.add_argument('--seeds', default='0,1,2,3,4', help='two or more')
+  args = parser.parse_args()
+  seeds = [int(seed) for seed in args.seeds.split(',')]
+  pets, others = parts(args.positives), parts(args.negatives)
+  zoo, kinds = os.path.abspath(args.zoo), data.read_header(args.zoo).names
+  for name, (_, part) in (('positives', pets), ('negatives', others)):
+    print(f'{name}: ' + ', '.join(f'{(part == one).sum()} {one}'
+                                  for one in presets.SHARES))
+  print(f'seeds {args.seeds}; {machine()}', flush=True)
+
+  with tempfile.TemporaryDirectory() as folder:
+    def runs(method='nat', per_class=10**6, negative=None, scores=()):
+      """{confidence: [evaluations of each seed]}; negative=False: none."""
+      found = {}
+      for seed in seeds:
+        files = (fewer(folder, 'pets', *pets, seed, per_class),
+                 '' if negative is False else fewer(
+                     folder, 'others', *others, seed, **negative or {}))
+        for name, one in run(folder, method, *files, zoo, seed, scores).items():
+          found.setdefault(name, []).append(one)
+      return found
+
+    plain, nat = runs('baseline', scores=SCORES), runs(scores=SCORES)
+    table('plain classifier, by', {name: plain[name] for name in SCORES}, kinds)
+    table('NAT, by', {name: nat[name] for name in SCORES}, kinds)
+    whole, most = nat['its own'], (others[1] == 'train').sum()
+    table('training negatives', {
+        'none: noise': runs(negative=False)['its own'],
+        **{f'{num}': runs(negative={'total': num})['its own'] for num in NEGATIVES},
+        f'{most}': whole}, kinds)
+    named = others[0].get('names', ())
+    if len(named) > 1:
+      table('kind of the training negatives', {
+          f'{name}, {((others[0]["label"] == k) & (others[1] == "train")).sum()}':
+          runs(negative={'kind': k})['its own'] for k, name in enumerate(named)}, kinds)
+    each = {num: {method: runs(method, num)['its own']
+                  for method in ('baseline', 'nat')} for num in POSITIVES}
+    table('training photographs per class', {
+        **{f'{num}, {"NAT" if method == "nat" else "plain"}': found
+           for num, one in each.items() for method, found in one.items()},
+        'all, plain': plain['its own'], 'all, NAT': whole}, kinds)
+
+
+if __name__ == '__main__':
+  main()
