@@ -12,9 +12,10 @@ import pytest
 import toy
 from PIL import Image
 
-from nat_jax import data, detectors, runs, train
+from nat_jax import data, detectors, models, runs, train
 from nat_jax.commands import calibrate, config_file, embed, posthoc, predict
 from nat_jax.commands.evaluate import evaluate_run
+from nat_jax.models import weights
 from nat_jax.runtime import backbones
 from nat_jax.schema import presets
 from nat_jax.tasks import TASKS
@@ -162,8 +163,8 @@ def test_a_list_of_any_bytes(pictures, tmp_path):
 
 
 @pytest.mark.parametrize('backbone, out, message', [
-    ('resnet50', 'x.npz', r'such as timm:resnet50.a1_in1k.*got .resnet50'),
-    ('timm:a@', 'x.npz', 'such as timm:'),
+    ('resnet50', 'x.npz', r'or timm:resnet50.a1_in1k.*got .resnet50'),
+    ('timm:a@', 'x.npz', 'such as jax:'),
     ('tinm:a', 'x.npz', "backbone 'tinm' .did you mean 'timm'"),
     ('timm:a', 'x.csv', 'expected --out FILE.npz'),
     ('timm:a', 'nowhere/x.npz', 'there is no folder.*nowhere; create it'),
@@ -194,6 +195,40 @@ def test_the_middle_of_pictures(num):
   found = backbones.crop_middle(pictures, (4, 4))
   assert found.shape == (1, 4, 4, 1)
   assert found[0, 0, 0, 0] == pictures[0, (num - 4) // 2, 2, 0]
+
+
+def test_vectors_of_a_network_in_jax(tmp_path, monkeypatch):
+  """They are the features of the network, for any number of pictures, of any batch."""
+  given = toy.timm_weights('efficientnet_lite0')
+  np.savez(tmp_path / 'x.npz', **given)
+  monkeypatch.setattr(backbones, 'SIDE', 32)
+  spec = backbones.parse(f'jax:efficientnet_lite0@{tmp_path}/x.npz')
+  backbone = backbones.build(spec)
+  assert backbones.decoded_size(backbone.spec) == (36, 36)
+  pixels = np.random.default_rng(0).integers(0, 256, (11, 36, 36, 3), np.uint8)
+  found = backbone.embed(pixels)
+  assert found.shape == (11, backbone.spec['width']) == (11, 1280)
+  net = models.efficientnet_lite0(num_outputs=1)
+  images = (backbones.crop_middle(pixels, (32, 32))[:8] / 255 - 0.5) / 0.5
+  shapes = jax.eval_shape(lambda key: net.init(key, images, train=False),
+                          jax.random.key(0))
+  variables = weights.from_torch(
+      'efficientnet_lite0', given,
+      jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+  _, aux = jax.jit(lambda v, x: net.apply(v, x, train=False))(
+      variables, images.astype(np.float32))
+  np.testing.assert_allclose(found[:8], aux['features'], atol=1e-5)
+  assert backbones.build(backbone.spec).spec == backbone.spec
+  given['conv_head.weight'][0] += 1
+  np.savez(tmp_path / 'x.npz', **given)
+  with pytest.raises(ValueError, match='not those that the vectors.*backbones/x.npz'):
+    backbones.build(backbone.spec)
+  monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
+  with pytest.raises(ValueError, match="no file of weights .*tf_efficientnet_lite0.in1k"
+                     '.safetensors.: take model.safetensors from https://hugging'):
+    backbones.build(backbones.parse('jax:efficientnet_lite0'))
+  with pytest.raises(ValueError, match="network of the backbone jax, 'resnet5'"):
+    backbones.build(backbones.parse('jax:resnet5'))
 
 
 # The config.

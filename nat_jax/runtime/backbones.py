@@ -1,12 +1,14 @@
 """Pretrained networks that make vectors of pictures and are not trained themselves.
 
+    backbone = build(parse('jax:efficientnet_lite0'))
     backbone = build(parse('timm:resnet50.a1_in1k@model.safetensors'))
     vectors = backbone.embed(pictures)          # uint8 [n, h, w, 3] -> float32 [n, d]
     same = build(backbone.spec)                 # ValueError if the weights have changed
 
 The spec of a backbone holds all that its vectors depend on: its weights (as a checksum)
 and how pictures are prepared. It travels with the vectors, into the config of a run.
-timm and its PyTorch are imported here only, and only when a backbone of timm is built.
+'jax' has the networks of `nat_jax.models` with pretrained weights; 'timm' has those of
+timm, which with its PyTorch is imported here only, when one of them is built.
 """
 
 import hashlib
@@ -17,9 +19,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
-from nat_jax import data, names, registry
+from nat_jax import data, models, names, registry
+from nat_jax.models import weights as model_weights
+from nat_jax.runtime import inference, parallel
+from nat_jax.schema import presets
 
 FOLDER = 'backbones'  # of weights, in the cache of nat_jax
 
@@ -49,8 +57,9 @@ def parse(text: str) -> dict[str, Any]:
   model, at, weights = rest.partition('@')
   if not (name and model) or (at and not weights):
     raise ValueError(
-        'expected a backbone such as timm:resnet50.a1_in1k, or with a file of its '
-        f'weights timm:resnet50.a1_in1k@model.safetensors, got {text!r}')
+        'expected a backbone such as jax:efficientnet_lite0 or timm:resnet50.a1_in1k, '
+        'or with a file of its weights timm:resnet50.a1_in1k@model.safetensors, got '
+        f'{text!r}')
   if name not in BACKBONES:
     raise ValueError(names.unknown('backbone', name, BACKBONES))
   return {'name': name, 'model': model, 'weights': weights and os.path.abspath(weights)}
@@ -76,8 +85,13 @@ def build(spec: Mapping[str, Any]) -> Backbone:
     raise ValueError(
         f'the weights of {spec["name"]}:{spec["model"]} are not those that the vectors '
         f'were made with: expected SHA-256 {expected[:16]}..., got {found[:16]}...; '
-        f'bring the right file, as {place(spec["model"], spec["weights"])}')
+        f'bring the right file, as {place(_timm_name(spec), spec["weights"])}')
   return backbone
+
+
+def _timm_name(spec):
+  of_jax = spec['name'] == 'jax'
+  return PREPARED[spec['model']][0] if of_jax else spec['model']
 
 
 def decoded_size(spec: Mapping[str, Any]) -> tuple[int, int]:
@@ -107,6 +121,62 @@ def place(model: str, weights: str = '') -> str:
   """Where the weights of a network of timm are looked for, in the cache of nat_jax."""
   name = os.path.basename(weights) if weights else f'{model}.safetensors'
   return os.path.join(data.cache_root(), FOLDER, name)
+
+
+# Backbones of nat_jax.models.
+
+BATCH = {'cpu': 8}  # pictures per call of the network, elsewhere 64
+HALF = (0.5, 0.5, 0.5)
+# The networks with weights, what timm calls these, and how timm prepares pictures.
+PREPARED = {
+    'efficientnet_lite0': ('tf_efficientnet_lite0.in1k', 0.875, HALF, HALF),
+    'resnet50': ('resnet50.a1_in1k', 0.95, *presets.NORMALISATION['imagenet'].values()),
+    'vit_s16': ('vit_small_patch16_224.augreg_in21k_ft_in1k', 0.9, HALF, HALF),
+}
+SIDE = 224  # of their pictures
+
+
+def jax_backbone(
+    model: str, weights: str = '', recorded: Mapping[str, Any] | None = None
+) -> Backbone:
+  """A network of `nat_jax.models` with timm's weights; needs neither timm nor PyTorch.
+
+  Args:
+    model: a name in `PREPARED`.
+    weights: a file for `models.weights.read`; '': that of `place`.
+    recorded: how pictures are prepared; keys that are missing are as timm says.
+
+  Raises:
+    ValueError: no such network, or no such weights.
+  """
+  if model not in PREPARED:
+    raise ValueError(names.unknown('network of the backbone jax,', model, PREPARED))
+  name, crop, mean, std = PREPARED[model]
+  file = next(filter(os.path.isfile, (weights, place(name, weights))), '')
+  arrays = model_weights.read(file or weights or place(name), model)
+  net = models.MODELS[model](num_outputs=1)
+  spec = {'name': 'jax', 'model': model, 'weights': weights, 'size': [SIDE, SIDE],
+          'crop': crop, 'mean': [*mean], 'std': [*std], **(recorded or {})}
+  shapes = jax.eval_shape(
+      lambda key: net.init(key, jnp.zeros((1, *spec['size'], 3)), train=False),
+      jax.random.key(0))
+  variables = model_weights.from_torch(
+      model, arrays, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+  params = traverse_util.flatten_dict(variables, sep='/')
+
+  def head(variables, pictures):
+    pixels = data.normalise(pictures, spec['mean'], spec['std'])
+    return net.apply(variables, pixels, train=False)[1]['features']
+
+  mesh = parallel.make_mesh(jax.local_devices()[:1])
+  predict = inference.make_predict(
+      head, mesh, BATCH.get(mesh.devices.flat[0].platform, 64))
+  variables = parallel.replicate(variables, mesh)
+  width = jax.eval_shape(
+      head, shapes, jax.ShapeDtypeStruct((1, *spec['size'], 3), np.uint8)).shape[1]
+  return Backbone(
+      {**spec, 'width': width, 'sha256': checksum(params)},
+      lambda pictures: predict(variables, crop_middle(pictures, spec['size'])))
 
 
 # Backbones of timm.
@@ -213,4 +283,5 @@ def _with_weights(timm, model, file):
 
 
 # Called with the arguments of the spec and `recorded`.
-BACKBONES: dict[str, Callable[..., Backbone]] = {'timm': timm_backbone}
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    'jax': jax_backbone, 'timm': timm_backbone}
