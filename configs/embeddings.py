@@ -1,6 +1,6 @@
 """Vectors: a negative-aware classifier on what a pretrained network makes of pictures.
 
-    python -m nat_jax.main --mode=embed --backbone timm:resnet50.a1_in1k \\
+    python -m nat_jax.main --mode=embed --backbone jax:efficientnet_lite0 \\
       --images pets/ --images others/ --out features.npz
     python -m nat_jax.main --config configs/embeddings.py:features.npz \\
       --workdir runs/pets

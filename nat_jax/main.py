@@ -24,7 +24,7 @@ Export a classifier as one file that runs without this package; --out=FILE.zip:
 Show a page on which pictures can be tried, and a JSON interface (extra `serve`):
   python -m nat_jax.main --mode=serve --workdir runs/digits [--port 8000]
 Make vectors of pictures with a pretrained network, to train on in seconds:
-  python -m nat_jax.main --mode=embed --backbone timm:resnet50.a1_in1k \\
+  python -m nat_jax.main --mode=embed --backbone jax:efficientnet_lite0 \\
     --images pets/ --images others/ --out features.npz
   python -m nat_jax.main --config embeddings:features.npz --workdir runs/pets
 Compare post-hoc confidence scores of a checkpoint (energy, KNN, ViM, ODIN, ...):

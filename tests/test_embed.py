@@ -487,6 +487,7 @@ def test_the_guide(tmp_path, monkeypatch, capsys):
            for command in commands]
   assert [mode.removeprefix('--mode=') for mode in modes] == [
       'embed', 'train', 'calibrate', 'posthoc', 'predict']
+  monkeypatch.setitem(backbones.BACKBONES, 'jax', stand_in)
   draw(tmp_path, 300)
   (tmp_path / 'photos').symlink_to(tmp_path / 'pets')
   monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
 """Makes vectors of pictures with a pretrained network, for `configs/embeddings.py`.
 
-    found = embed('timm:resnet50.a1_in1k', ['pets/', 'others/'], 'features.npz')
+    found = embed('jax:efficientnet_lite0', ['pets/', 'others/'], 'features.npz')
     print(text(found))
 
 The file is one of the source 'arrays' (`nat_jax/data/arrays_source.py`). Pictures in
@@ -51,7 +51,7 @@ def embed(backbone: str, images: Sequence[str], out: str) -> Embedded:
   """Writes the vectors of pictures, with class, part and path, and the backbone.
 
   Args:
-    backbone: such as 'timm:resnet50.a1_in1k@model.safetensors', see
+    backbone: such as 'jax:efficientnet_lite0@model.safetensors', see
       `runtime.backbones`.
     images: files, folders, patterns, '@FILE' or '-', see `data.picture_paths`.
     out: file to write, .npz. An older one is replaced at the end.

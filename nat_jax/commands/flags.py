@@ -53,8 +53,9 @@ OUT = flags.DEFINE_string(
     'model.zip in the workdir); embed: .npz; evaluate: folder of the results with the '
     'evals and measures of --config.')
 BACKBONE = flags.DEFINE_string(
-    'backbone', None, 'embed: pretrained network, such as timm:resnet50.a1_in1k, or '
-    'with a file of its weights timm:resnet50.a1_in1k@model.safetensors.')
+    'backbone', None, 'embed: pretrained network, jax:efficientnet_lite0, jax:resnet50, '
+    'jax:vit_s16 or timm:NAME; with a file of its weights '
+    'jax:efficientnet_lite0@model.safetensors.')
 TOP = flags.DEFINE_integer(
     'top', None, 'predict: number of classes in a row (default: 3); influence: most '
     'helpful and most harmful examples of each set that are listed (default: 100).')
@@ -136,7 +137,7 @@ DRY_RUN = flags.DEFINE_bool(
 MODES = r'([a-z]+(?:, [a-z]+)*): '  # in the help of a flag
 EXAMPLES = {  # of flags that a mode requires, for messages
     'config': 'digits:nat', 'workdir': 'runs/nat', 'images': 'photos/',
-    'backbone': 'timm:resnet50.a1_in1k', 'out': 'features.npz'}
+    'backbone': 'jax:efficientnet_lite0', 'out': 'features.npz'}
 MISTAKES = (ValueError, TypeError, OSError)  # most likely caused by the user
 
 
