@@ -53,8 +53,8 @@ OUT = flags.DEFINE_string(
     'model.zip in the workdir); embed: .npz; evaluate: folder of the results with the '
     'evals and measures of --config.')
 BACKBONE = flags.DEFINE_string(
-    'backbone', None, 'embed: pretrained network, jax:efficientnet_lite0, jax:resnet50, '
-    'jax:vit_s16 or timm:NAME; with a file of its weights '
+    'backbone', None, 'embed: pretrained network, jax:efficientnet_lite0, '
+    'jax:resnet50, jax:vit_s16 or timm:NAME; with a file of its weights '
     'jax:efficientnet_lite0@model.safetensors.')
 TOP = flags.DEFINE_integer(
     'top', None, 'predict: number of classes in a row (default: 3); influence: most '
