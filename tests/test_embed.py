@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shlex
+import zipfile
 
 import jax
 import numpy as np
@@ -13,7 +14,15 @@ import toy
 from PIL import Image
 
 from nat_jax import data, detectors, models, runs, train
-from nat_jax.commands import calibrate, config_file, embed, posthoc, predict
+from nat_jax.classifier import Classifier
+from nat_jax.commands import (
+    calibrate,
+    config_file,
+    embed,
+    export,
+    posthoc,
+    predict,
+)
 from nat_jax.commands.evaluate import evaluate_run
 from nat_jax.models import weights
 from nat_jax.runtime import backbones
@@ -229,6 +238,34 @@ def test_vectors_of_a_network_in_jax(tmp_path, monkeypatch):
     backbones.build(backbones.parse('jax:efficientnet_lite0'))
   with pytest.raises(ValueError, match="network of the backbone jax, 'resnet5'"):
     backbones.build(backbones.parse('jax:resnet5'))
+
+
+@pytest.mark.slow
+def test_an_export_holds_the_backbone(pictures, tmp_path, monkeypatch):
+  """One file classifies pictures as the run does with its backbone in JAX."""
+  monkeypatch.setattr(backbones, 'SIDE', 32)
+  np.savez(tmp_path / 'w.npz', **toy.timm_weights('efficientnet_lite0'))
+  made = embed.embed(
+      f'jax:efficientnet_lite0@{tmp_path}/w.npz',
+      [f'{pictures}/pets', f'{pictures}/others'], str(tmp_path / 'x.npz'))
+  config = config_file.load('embeddings', made.path)
+  config.steps, config.compare_with, config.run.tensorboard = 100, '', False
+  workdir = str(tmp_path / 'run')
+  train.train(config, workdir)
+  with zipfile.ZipFile(export.export(workdir, threshold=0.9)) as file:
+    card, program = (file.read(name) for name in ('card.md', 'model.stablehlo'))
+  assert b'vectors of jax:efficientnet_lite0' in card and b'36 x 36' in card
+  files = [f'{pictures}/{name}/03.png' for name in ('pets/cat', 'pets/dog', 'others')]
+  pixels = data.read_pictures(files, 36)[0]
+  found = jax.export.deserialize(bytearray(program)).call(pixels)
+  expected = Classifier.restore(workdir, threshold=0.9).predict(files)
+  np.testing.assert_allclose(found['probabilities'], expected.probabilities, atol=1e-4)
+  np.testing.assert_array_equal(found['accepted'], expected.accepted)
+
+
+def test_an_export_needs_a_backbone_in_jax(trained, tmp_path):
+  with pytest.raises(ValueError, match='vectors of a backbone in JAX, got .*timm'):
+    export.export(trained[0], threshold=0.5, out=str(tmp_path / 'x.zip'))
 
 
 # The config.

@@ -38,7 +38,7 @@ def text(clf: Classifier, promise: predict.Promise) -> str:
     clf: the classifier.
     promise: what is known about its rule.
   """
-  config, (height, width, channels) = clf.run.config, clf.run.shape
+  config, (height, width, channels) = clf.run.config, clf.view.shape
   sections = {
       'Classes': ', '.join(clf.classes_.tolist()) + '.',
       'Training': '\n'.join(f'- {line}' for line in _training(clf)),
@@ -65,6 +65,10 @@ def _training(clf) -> Iterator[str]:
     yield 'negatives: none in training'
   elif not settings['negatives']:
     yield f'negatives: what the trainer {config["trainer"]["name"]} makes of positives'
+  backbone = settings['backbone']
+  if backbone:
+    yield (f'inputs: vectors of {backbone["name"]}:{backbone["model"]}, which is not '
+           f'trained (SHA-256 {backbone["sha256"][:16]}...)')
   yield (f'network {config["model"]["name"]}, loss {config["loss"]["name"]}, '
          f'checkpoint of step {clf.run.step:,} of at most {config["steps"]:,} updates '
          f'of {settings["batch_size"]} positives, seed {config["seed"]}')

@@ -71,20 +71,22 @@ def export(
   out = out or os.path.join(workdir, NAME)
   _check_out(out)
   clf = classifier.restore(workdir, step, threshold)
-  if len(clf.run.shape) != 3:
-    raise ValueError(
-        '--mode=export takes classifiers of pictures; the inputs of this one have the '
-        f'shape {list(clf.run.shape)}')
   if clf.basis.rule.score not in rule.ON_DEVICE:
     raise ValueError(
         f'calibration.json is for the score {clf.basis.rule.score!r}, which needs more '
         'than the logits of a picture; calibrate for one of the scores that '
         f'--mode=export takes, {", ".join(rule.ON_DEVICE)}, or give --threshold')
+  if clf.view.traced is None:
+    name = clf.run.config['data']['backbone']['name']
+    raise ValueError(
+        f'expected vectors of a backbone in JAX, got those of one of {name}, which '
+        'cannot be exported; make them anew by --mode=embed --backbone '
+        'jax:efficientnet_lite0, and train on these')
   if clf.basis.note:
     print(clf.basis.note)
   promise = predict.promised(clf)
   parts = {
-      'model.stablehlo': portable.serialise(program(clf), clf.run.shape),
+      'model.stablehlo': portable.serialise(program(clf), clf.view.shape),
       'golden.npz': _npz(golden(clf)),
       'card.md': card.text(clf, promise).encode(),
       'load.py': pathlib.Path(__file__).with_name('standalone.py').read_bytes(),
@@ -116,7 +118,8 @@ def program(clf: Classifier) -> Callable[[jax.Array], dict[str, jax.Array]]:
   state = jax.tree.map(
       lambda x: x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
       else np.asarray(x), clf.run.state)
-  return lambda images: rule.decide_on_device(head(state, images), num, clf.basis.rule)
+  return lambda images: rule.decide_on_device(
+      head(state, clf.view.traced(images)), num, clf.basis.rule)
 
 
 def golden(clf: Classifier) -> dict[str, np.ndarray]:
@@ -125,7 +128,7 @@ def golden(clf: Classifier) -> dict[str, np.ndarray]:
   They are no pictures of the data, which need not leave with the model.
   """
   rng = np.random.default_rng(0)
-  image = rng.integers(0, 256, (GOLDEN, *clf.run.shape), np.uint8)
+  image = rng.integers(0, 256, (GOLDEN, *clf.view.shape), np.uint8)
   found = clf.predict(image)
   return {'image': image, 'probabilities': found.probabilities, 'score': found.scores,
           'accepted': found.accepted}
@@ -147,7 +150,7 @@ def meta(
     promise: what is known about its rule.
     parts: name of each other file -> its content.
   """
-  config, (height, width, channels) = clf.run.config, clf.run.shape
+  config, (height, width, channels) = clf.run.config, clf.view.shape
   return {
       'format': FORMAT, 'name': config['name'], 'variant': config['variant'],
       'classes': clf.classes_.tolist(),

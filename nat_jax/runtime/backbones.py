@@ -41,10 +41,13 @@ class Backbone(NamedTuple):
       a picture that is seen), 'mean' and 'std' (of pixels in [0, 1]), 'width' (d).
     embed: pictures of the size `decoded_size(spec)`, uint8 [n, h, w, 3] -> vectors,
       float32 [n, d].
+    traced: the same as a part of a JAX program, whose constants are numpy arrays; None:
+      the network is not of JAX.
   """
 
   spec: dict[str, Any]
   embed: Callable[[np.ndarray], np.ndarray]
+  traced: Callable[[jax.Array], jax.Array] | None = None
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -171,12 +174,13 @@ def jax_backbone(
   mesh = parallel.make_mesh(jax.local_devices()[:1])
   predict = inference.make_predict(
       head, mesh, BATCH.get(mesh.devices.flat[0].platform, 64))
-  variables = parallel.replicate(variables, mesh)
+  placed = parallel.replicate(variables, mesh)
   width = jax.eval_shape(
       head, shapes, jax.ShapeDtypeStruct((1, *spec['size'], 3), np.uint8)).shape[1]
   return Backbone(
       {**spec, 'width': width, 'sha256': checksum(params)},
-      lambda pictures: predict(variables, crop_middle(pictures, spec['size'])))
+      lambda pictures: predict(placed, crop_middle(pictures, spec['size'])),
+      lambda pictures: head(variables, crop_middle(pictures, spec['size'])))
 
 
 # Backbones of timm.

@@ -8,6 +8,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from nat_jax import data
@@ -22,11 +23,18 @@ class View(NamedTuple):
     size: (h, w) to which pictures are decoded.
     mode: 'RGB' or 'L', see `data.decode_each`.
     inputs: decoded pictures, uint8 [n, h, w, c] -> images or vectors, for the network.
+    traced: the same as a part of a JAX program; None: a backbone that is not of JAX.
   """
 
   size: tuple[int, int]
   mode: str
   inputs: Callable[[np.ndarray], np.ndarray]
+  traced: Callable[[jax.Array], jax.Array] | None
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(h, w, c) of decoded pictures."""
+    return (*self.size, 1 if self.mode == 'L' else 3)
 
 
 def mode_of(channels: int) -> str:
@@ -42,7 +50,7 @@ def make_view(run: Run) -> View:
   """
   if not data.is_vectors(run.shape):
     height, width, channels = run.shape
-    return View((height, width), mode_of(channels), lambda images: images)
+    return View((height, width), mode_of(channels), *2 * [lambda images: images])
   settings = run.config['data']
   if not settings['backbone']:
     raise ValueError(
@@ -50,7 +58,9 @@ def make_view(run: Run) -> View:
         'pictures (data.backbone is empty); vectors that --mode=embed has made, and '
         '--config embeddings:FILE.npz, record it')
   backbone = backbones.build(settings['backbone'])
+  mean, std = (np.array(settings[key], np.float32)[None] for key in ('mean', 'std'))
   return View(
       backbones.decoded_size(backbone.spec), 'RGB',
       lambda images: data.standardise(
-          backbone.embed(images), settings['mean'], settings['std']))
+          backbone.embed(images), settings['mean'], settings['std']),
+      backbone.traced and (lambda images: (backbone.traced(images) - mean) / std))
