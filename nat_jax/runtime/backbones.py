@@ -65,7 +65,8 @@ def parse(text: str) -> dict[str, Any]:
         f'{text!r}')
   if name not in BACKBONES:
     raise ValueError(names.unknown('backbone', name, BACKBONES))
-  return {'name': name, 'model': model, 'weights': weights and os.path.abspath(weights)}
+  weights = weights and os.path.abspath(os.path.expanduser(weights))
+  return {'name': name, 'model': model, 'weights': weights}
 
 
 def build(spec: Mapping[str, Any]) -> Backbone:

@@ -1,17 +1,17 @@
 """Vectors of photographs: which confidence, how many negatives, how many photographs?
 
-    for each in pets others zoo; do
+    for each in pets others strangers; do
       python -m nat_jax.main --mode=embed --backbone NAME --images $each --out $each.npz
     done
-    python tests/bench/photographs.py pets.npz others.npz zoo.npz --learn raccoon
+    python tests/bench/photographs.py pets.npz others.npz strangers.npz --learn raccoon
 
 `pets.npz` has the classes, `others.npz` negatives, in classes if there are kinds of
-them, and `zoo.npz` kinds that are only tested on. Prints the tables of
-docs/photographs.md: accuracy, and for each kind of the zoo the share that is accepted
+them, and `strangers.npz` kinds that are only tested on. Prints the tables of
+docs/photographs.md: accuracy, and for each kind of strangers the share that is accepted
 where 95 % of the test positives are; means over seeds ± the sample standard deviation.
 Each run is configs/embeddings.py with fewer rows. Validation, calibration and test
 parts are always whole; where rows are left out, each seed keeps others. With --learn
-a last table trains on some vectors of a kind of the zoo too and is tested on the rest.
+a last table trains on some vectors of a kind of strangers, and tests on the rest of it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from nat_jax.schema import presets
 ACCEPTED = 'fpr95_id_positive'
 SCORES = 'max_softmax', 'energy', 'she', 'knn', 'vim', 'mahalanobis'
 NEGATIVES, POSITIVES = (25, 100), (35, 100)  # per run; per class
-LEARNT = 0, 10, 40  # vectors of a kind of the zoo
+LEARNT = 0, 10, 40  # vectors of a kind of strangers
 
 
 def parts(path):
@@ -40,18 +40,19 @@ def parts(path):
     arrays = dict(file)
   part = np.empty(len(arrays['label']), object)
   for name, split in presets.part_splits().items():
-    part[data.arrays(path, split, keep_constant=True).row] = name
+    part[data.arrays(path, split, rows='all', keep_constant=True).row] = name
   return arrays, part.astype(str)
 
 
 def fewer(folder, name, arrays, part, seed, per_class=0, total=0, kind=None):
   """Writes a file with fewer rows of part 'train', classes only if `per_class`."""
-  label, rng = arrays['label'], np.random.default_rng(seed)
-  keep = np.ones(len(label), bool) if kind is None else label == kind
-  groups = [label == k for k in np.unique(label)] if per_class else [keep]
-  for group in groups:
-    trained = rng.permutation(np.flatnonzero(group & (part == 'train') & keep))
-    keep[trained[per_class or total or len(trained):]] = False
+  label, trained = arrays['label'], part == 'train'
+  rng, keep = np.random.default_rng(seed), np.ones(len(label), bool)
+  if kind is not None:
+    keep[trained & (label != kind)] = False
+  for group in [label == k for k in np.unique(label)] if per_class else [keep]:
+    rows = rng.permutation(np.flatnonzero(group & trained & keep))
+    keep[rows[per_class or total or len(rows):]] = False
   path = os.path.join(folder, f'{name}.npz')
   about = {'label': label[keep], 'names': arrays['names']} if per_class else {}
   np.savez(path, vector=arrays['vector'][keep], split=part[keep],
@@ -60,28 +61,28 @@ def fewer(folder, name, arrays, part, seed, per_class=0, total=0, kind=None):
 
 
 def learn(folder, others, path, kind, num):
-  """(files of the negatives with `num` of a kind of the zoo, of the zoo without them).
+  """(file of the negatives with `num` more of a kind, file of the other strangers).
 
-  The zoo always lacks the largest number, max(LEARNT), so that all are tested on the
+  The latter always lacks the largest number, max(LEARNT), so that all are tested on the
   same vectors.
   """
   with np.load(path) as file:
-    zoo = dict(file)
+    known = dict(file)
   of_kind = np.random.default_rng(0).permutation(np.flatnonzero(
-      zoo['label'] == zoo['names'].tolist().index(kind)))
-  left = np.setdiff1d(np.arange(len(zoo['label'])), of_kind[:max(LEARNT)])
+      known['label'] == known['names'].tolist().index(kind)))
+  left = np.setdiff1d(np.arange(len(known['label'])), of_kind[:max(LEARNT)])
   files = [os.path.join(folder, f'{name}.npz') for name in ('more', 'rest')]
-  np.savez(files[0], backbone=zoo['backbone'],
-           vector=np.concatenate([others[0]['vector'], zoo['vector'][of_kind[:num]]]),
+  np.savez(files[0], backbone=known['backbone'],
+           vector=np.concatenate([others[0]['vector'], known['vector'][of_kind[:num]]]),
            split=np.concatenate([others[1], ['train'] * num]))
-  np.savez(files[1], vector=zoo['vector'][left], label=zoo['label'][left],
-           names=zoo['names'], backbone=zoo['backbone'])
+  np.savez(files[1], vector=known['vector'][left], label=known['label'][left],
+           names=known['names'], backbone=known['backbone'])
   return files
 
 
-def run(folder, method, positives, negatives, zoo, seed, scores=()):
+def run(folder, method, positives, negatives, strangers, seed, scores=()):
   """{title of a confidence: the evaluations of a run by it}."""
-  variant = f'{method}:{positives},{negatives},{zoo}'
+  variant = f'{method}:{positives},{negatives},{strangers}'
   config = config_file.load('embeddings', variant)
   config.seed, config.compare_with, config.run.tensorboard = seed, '', False
   workdir = os.path.join(folder, 'run')
@@ -112,13 +113,14 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('positives')
   parser.add_argument('negatives')
-  parser.add_argument('zoo', help='negatives for the test only')
-  parser.add_argument('--learn', default='', help='a kind of the zoo')
+  parser.add_argument('strangers', help='negatives for the test only')
+  parser.add_argument('--learn', default='', help='a kind of strangers')
   parser.add_argument('--seeds', default='0,1,2,3,4', help='two or more')
   args = parser.parse_args()
   seeds = [int(seed) for seed in args.seeds.split(',')]
   pets, others = parts(args.positives), parts(args.negatives)
-  zoo, kinds = os.path.abspath(args.zoo), data.read_header(args.zoo).names
+  strangers = os.path.abspath(args.strangers)
+  kinds = [*presets.unseen(dict.fromkeys(data.read_header(strangers).names, {}), ())]
   for name, (_, part) in (('positives', pets), ('negatives', others)):
     print(f'{name}: ' + ', '.join(f'{(part == one).sum()} {one}'
                                   for one in presets.SHARES))
@@ -132,7 +134,7 @@ def main():
         files = (fewer(folder, 'pets', *pets, seed, per_class),
                  '' if negative is False else fewer(
                      folder, 'others', *others, seed, **negative or {}))
-        for name, one in run(folder, method, *files, zoo, seed, scores).items():
+        for name, one in run(folder, method, *files, strangers, seed, scores).items():
           found.setdefault(name, []).append(one)
       return found
 
@@ -158,7 +160,7 @@ def main():
     if args.learn:
       rows = {}
       for num in LEARNT:
-        more, rest = learn(folder, others, zoo, args.learn, num)
+        more, rest = learn(folder, others, strangers, args.learn, num)
         rows[f'{num} {args.learn}'] = [
             run(folder, 'nat', os.path.abspath(args.positives), more, rest, seed)[
                 'its own'] for seed in seeds]
