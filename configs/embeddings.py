@@ -17,7 +17,8 @@ rows are taken from `train`, in these shares of it.
 A third file, as in `features.npz,negatives.npz,strangers.npz` or
 `features.npz,,strangers.npz`, holds negatives that are only tested on: each of its
 classes is an evaluation set of its own, or all rows are one, where there are no classes
-or more than 20.
+or more than 20. Rows without a class, beside others, are a set with the name of the
+file.
 
 `features.npz` trains a negative-aware classifier and, to compare with, the plain one,
 `baseline:features.npz`. Training stops early by the validation accuracy, and eval.json
@@ -70,6 +71,11 @@ def get_config(variant='features.npz'):
       evals[f'{part}_others'] = {'source': negatives[part], 'part': part}
   evals['noise'] = {'source': NOISE}
   if strangers:
+    same = {os.path.realpath(strangers)} & {*map(os.path.realpath, (path, other))}
+    if same:
+      raise ValueError(
+          f'{strangers} is trained on too: expected another file of negatives for the '
+          'test only')
     found = alike(path, header, strangers, data.read_header(strangers))
     evals |= presets.unseen(kinds_of(strangers, found), evals)
   loss, count = METHODS[method]
@@ -115,21 +121,22 @@ def parts_of(path, header, rows):
           for part, split in presets.part_splits(named).items()}
 
 
-def source_of(path, header, rows, split='all', **more):
+def source_of(path, header, rows, split='all', classes=None):
   # A unit of a network that is silent for all pictures is no mistake.
   return {'name': 'arrays', 'path': os.path.abspath(path), 'rows': rows, 'split': split,
-          'keep_constant': bool(header.backbone), **more}
+          'classes': classes, 'keep_constant': bool(header.backbone)}
 
 
 def kinds_of(path, header):
-  """{kind: source} of a file of negatives that are for the test only."""
+  """[(kind, source)] of a file of negatives that are for the test only."""
   whole = os.path.splitext(os.path.basename(path))[0]
-  if header.label is None or not 0 < len(header.names) <= presets.MOST_KINDS:
-    return {whole: source_of(path, header, 'all')}
-  kinds = {name: source_of(path, header, 'labelled', classes=(number,))
-           for number, name in enumerate(header.names)}
-  if (header.label < 0).any():
-    kinds[whole] = source_of(path, header, 'unlabelled')
+  label = () if header.label is None else header.label
+  kinds = [(name, source_of(path, header, 'labelled', classes=(number,)))
+           for number, name in enumerate(header.names) if number in label]
+  if not 0 < len(kinds) <= presets.MOST_KINDS:
+    return [(whole, source_of(path, header, 'all'))]
+  if -1 in label:
+    kinds.append((whole, source_of(path, header, 'unlabelled')))
   return kinds
 
 

@@ -11,12 +11,10 @@ a training needs them, and the package safetensors (pip install '.[pretrained]')
 
 The stem and the first five of seven groups keep their weights
 (--config.model.frozen=6; 8 trains the output layer only, 0 everything), the others
-learn the slower the farther they are from the output. Pictures have 224 pixels. A
-quarter of an hour on two CPU cores for each of the two classifiers; docs/embeddings.md
-compares it with a classifier of vectors, which takes seconds.
+learn the slower the farther they are from the output. Pictures have 224 pixels.
+docs/photographs.md compares it with other ways, and says how long it takes on a CPU.
 """
 
-MODEL = 'tf_efficientnet_lite0.in1k'  # timm's name
 PERIOD = 50  # updates from one evaluation to the next
 
 
@@ -24,9 +22,10 @@ def get_config(variant='pets,others'):
   from nat_jax.commands import config_file  # imported here because it imports JAX
   from nat_jax.runtime import backbones
 
+  network = 'efficientnet_lite0'
   config = config_file.load('pictures', variant)
-  config.model = {'name': 'efficientnet_lite0', 'frozen': 6}
-  config.weights = backbones.place(MODEL)
+  config.model = {'name': network, 'frozen': 6}
+  config.weights = f'{backbones.timm_name(network)}.safetensors'
   config.layer_decay = 0.7
   config.steps = 300
   config.patience = 3 * PERIOD

@@ -14,8 +14,8 @@ negatives are positives with shuffled patches. Rejection improves with more nega
 and with negatives that resemble the positives.
 
 `pets,others,strangers` (or `pets,,strangers`) also tests on `strangers/`, pictures of
-kinds that are not trained on: each folder in it is an evaluation set of its own, or
-all of it is one where it has no folders, or more than 20.
+kinds that are not trained on: each of two or more folders in it is an evaluation set of
+its own; otherwise, or if there are more than 20, all of it is one.
 
 `scans.csv` lists pictures in the columns path,label,split,group, of which the last two
 may be left out: rows without a label are negatives, pictures of a group (a patient, a
@@ -129,10 +129,14 @@ def of_folders(positives, negatives):
 
 
 def kinds_of(path, trained_on):
-  """{kind: source} of a folder of negatives that are for the test only."""
+  """[(kind, source)] of a folder of negatives that are for the test only."""
+  if path in trained_on:
+    raise ValueError(
+        f'{path!r} is trained on too: expected other negatives for the test')
   if is_tfds(path):
+    num_classes(path)  # raises where there is no such set
     name = path.removeprefix(TFDS)
-    return {name: presets.tfds(name, 'train')}
+    return [(name, presets.tfds(name, 'train'))]
   if not os.path.isdir(path):
     raise ValueError(
         f'there is no folder {path!r} of negatives for the test only; usage: --config '
@@ -144,12 +148,12 @@ def kinds_of(path, trained_on):
           'is in the other: expected a folder apart')
   from nat_jax import data  # imported here because it imports JAX
 
-  data.list_pictures(path)  # raises for empty folders, and for pictures beside folders
-  source = {'name': 'folder', 'split': 'all', **READ}
-  path, kinds = os.path.abspath(path), presets.inner_folders(path)
-  if not 0 < len(kinds) <= presets.MOST_KINDS:
-    return {os.path.basename(path): {**source, 'path': path}}
-  return {kind: {**source, 'path': os.path.join(path, kind)} for kind in kinds}
+  # Raises for empty folders, for pictures beside folders, for parts that differ.
+  kinds = data.list_pictures(path).names
+  source = {'name': 'folder', 'path': os.path.abspath(path), 'split': 'all', **READ}
+  if not 1 < len(kinds) <= presets.MOST_KINDS:
+    return [(os.path.basename(os.path.abspath(path)), source)]
+  return [(kind, {**source, 'classes': (k,)}) for k, kind in enumerate(kinds)]
 
 
 def _within(inner, outer):

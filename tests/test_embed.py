@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+from flax import traverse_util
 from PIL import Image
 
 from nat_jax import data, detectors, models, runs, train
@@ -33,7 +34,7 @@ from nat_jax.tasks.classify import inputs
 COLOURS = {'cat': (200, 60, 60), 'dog': (60, 60, 200), '': (60, 200, 60)}
 
 
-def stand_in(model, weights='', recorded=None):
+def stand_in(model, weights='', recorded=None, file=''):
   """A backbone without a package: means of quarters, seen through a matrix."""
   seed = len(model)
   matrix = np.random.default_rng(seed).normal(size=(12, 10)).astype(np.float32)
@@ -218,7 +219,7 @@ def test_vectors_of_a_network_in_jax(tmp_path, monkeypatch):
   found = backbone.embed(pixels)
   assert found.shape == (11, backbone.spec['width']) == (11, 1280)
   net = models.efficientnet_lite0(num_outputs=1)
-  images = (backbones.crop_middle(pixels, (32, 32))[:8] / 255 - 0.5) / 0.5
+  images = (backbones.crop_middle(pixels, (32, 32)) / 255 - 0.5) / 0.5
   shapes = jax.eval_shape(lambda key: net.init(key, images, train=False),
                           jax.random.key(0))
   variables = weights.from_torch(
@@ -226,15 +227,19 @@ def test_vectors_of_a_network_in_jax(tmp_path, monkeypatch):
       jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
   _, aux = jax.jit(lambda v, x: net.apply(v, x, train=False))(
       variables, images.astype(np.float32))
-  np.testing.assert_allclose(found[:8], aux['features'], atol=1e-5)
+  np.testing.assert_allclose(found, aux['features'], atol=1e-5)
   assert backbones.build(backbone.spec).spec == backbone.spec
-  given['conv_head.weight'][0] += 1
-  np.savez(tmp_path / 'x.npz', **given)
-  with pytest.raises(ValueError, match='not those that the vectors.*backbones/x.npz'):
-    backbones.build(backbone.spec)
   monkeypatch.setenv('NAT_JAX_CACHE', str(tmp_path))
-  with pytest.raises(ValueError, match="no file of weights .*tf_efficientnet_lite0.in1k"
-                     '.safetensors.: take model.safetensors from https://hugging'):
+  changed = {**given, 'conv_head.weight': given['conv_head.weight'] + 1}
+  np.savez(tmp_path / 'x.npz', **changed)
+  with pytest.raises(ValueError, match='not those that the .* or .*backbones/x.npz'
+                     '.* or .*tf_efficientnet_lite0.in1k.safetensors'):
+    backbones.build(backbone.spec)
+  (tmp_path / 'backbones').mkdir()
+  np.savez(tmp_path / 'backbones' / 'x.npz', **given)  # where the message says
+  assert backbones.build(backbone.spec).spec == backbone.spec
+  with pytest.raises(ValueError, match='no weights of jax:efficientnet_lite0 in .*/tf_'
+                     'efficientnet_lite0.in1k.safetensors: take .* from https://hugging'):
     backbones.build(backbones.parse('jax:efficientnet_lite0'))
   with pytest.raises(ValueError, match="network of the backbone jax, 'resnet5'"):
     backbones.build(backbones.parse('jax:resnet5'))
@@ -323,6 +328,14 @@ def test_negatives_for_the_test_only(tmp_path, monkeypatch):
     assert {name: len(sets[name].arrays.label) for name in ('0', '1', 'zoo')} == {
         '0': 40, '1': 40, 'zoo': 40}
     assert not any(sets[name].seen or sets[name].positive for name in ('0', '1', 'zoo'))
+  with pytest.raises(ValueError, match='x.npz is trained on too'):
+    loaded(f'{path},,{path}')
+  np.savez(tmp_path / 'St. B.npz', vector=np.eye(4)[[0, 1, 2, 3]], label=[*'abb', ''])
+  assert {name: len(loaded(f'{path},,{tmp_path}/St. B.npz')[2][name].arrays.label)
+          for name in ('a', 'b', 'St__B')} == {'a': 1, 'b': 2, 'St__B': 1}
+  np.savez(tmp_path / 'a.npz', vector=np.eye(4)[[0, 1]], label=['a', ''])
+  with pytest.raises(ValueError, match="another name for 'a', .* set is called 'a'"):
+    loaded(f'{path},,{tmp_path}/a.npz')
   monkeypatch.setattr(presets, 'MOST_KINDS', 1)
   sets = loaded(variant)[2]
   assert len(sets['zoo'].arrays.label) == 120 and '0' not in sets
@@ -428,7 +441,7 @@ def test_weights_that_have_changed(trained, pictures, monkeypatch):
   other = stand_in('seven77')
   monkeypatch.setitem(
       backbones.BACKBONES, 'timm',
-      lambda model, weights='', recorded=None: other)
+      lambda model, weights='', recorded=None, file='': other)
   with pytest.raises(ValueError, match=r'not those that the vectors.*expected SHA-256 '
                      + made.spec['sha256'][:16] + '.*backbones/nine.safetensors'):
     predict.predict(workdir, [f'{pictures}/others'])
@@ -549,7 +562,7 @@ def test_the_guide_to_fine_tuning(pictures, tmp_path, monkeypatch):
   config = runs.resolve(config)
   trainer = runs.build_trainer(config, (224, 224, 3))
   shapes = jax.eval_shape(trainer.init, jax.random.key(0))
-  with pytest.raises(ValueError, match='no file of weights .model.safetensors.: take '
+  with pytest.raises(ValueError, match='no file of weights .*/model.safetensors.: take '
                      'model.safetensors from https://huggingface.co/timm/resnet50'):
     trainer.start(shapes)
   trained = sum(x.size for x in jax.tree.leaves(shapes.nets['model'].opt_state))
@@ -587,9 +600,13 @@ def test_a_fine_tuned_run(pictures, tmp_path, monkeypatch):
   config.data.image_size = 32
   config.run.tensorboard = False
   train.train(config, str(tmp_path / 'run'))
-  params = runs.restore(str(tmp_path / 'run')).state.nets['model'].params
-  for name, theirs, same in (('stem', 'conv_stem', True), ('top', 'conv_head', False)):
-    found = params[name]['kernel'].transpose(3, 2, 0, 1)
-    assert np.array_equal(found, given[f'{theirs}.weight']) == same
+  net = runs.restore(str(tmp_path / 'run')).state.nets['model']
+  start = traverse_util.flatten_dict(
+      weights.from_torch('efficientnet_lite0', given, net.variables), sep='/')
+  for path, found in traverse_util.flatten_dict(net.variables, sep='/').items():
+    layer = path.partition('/')[2]
+    if not layer.startswith('head/'):  # which starts from random weights
+      assert np.array_equal(found, start[path]) == (
+          weights.stage('efficientnet_lite0', layer) < config.model.frozen), path
   found = predict.predict(str(tmp_path / 'run'), [f'{pictures}/pets'], threshold=0.0)
   assert found.total('accepted') == 80

@@ -139,16 +139,22 @@ def test_kinds_for_the_test_only(folders, strangers, monkeypatch):
     ('{0}/pets,{0}/others,', 'expected POSITIVES, .* without spaces after commas'),
     ('{0}/pets,{0}/others,{1},{1}', 'expected POSITIVES, .* without spaces'),
     ('{0}/pets,,{1}/nothing', "no folder '.*nothing' of negatives for the test only"),
-    ('{0}/pets,{0}/others,{0}/others', "holds pictures that are trained on, since.*"),
+    ('{0}/pets,{0}/others,{0}/others', "others' is trained on too"),
+    ('{0}/pets,{0}/others,{0}/others/../others', "holds pictures that are trained on"),
+    ('tfds/mnist,,tfds/mnist', "'tfds/mnist' is trained on too"),
+    ('{0}/pets,,tfds/no_such_set', "'no_such_set' is no data set of tfds"),
+    ('{0}/pets,,{1}', "no picture in the class folder 'empty'"),
     ('{0}/pets,,{0}', "trained on, since one of it and '.*pets' is in the other"),
     ('{0}/pets,,{1}', 'holds both class folders and pictures outside.*loose.png'),
-    ('{0}/pets,,{1}', "expected another name for 'noise', of negatives for the test"),
+    ('{0}/pets,,{1}', "another name for 'Noise', .* another set is called 'noise'"),
 ])
 def test_kinds_that_cannot_be_used(variant, message, folders, strangers):
   if 'loose' in message:
     (strangers / 'loose.png').symlink_to(strangers / 'owl' / '0.png')
-  if 'another name' in message:
-    (strangers / 'owl').rename(strangers / 'noise')
+  if 'Noise' in message:
+    (strangers / 'owl').rename(strangers / 'Noise')
+  if 'empty' in message:
+    (strangers / 'empty').mkdir()
   root = folders.split('/pets,')[0]
   with pytest.raises(ValueError, match=message):
     config_file.load('pictures', variant.format(root, strangers))
@@ -394,7 +400,7 @@ def test_folders_of_parts(folders, tmp_path):
     ('{0}/pets,{0}/other', "no folder of negatives '.*other'.*POSITIVES,NEGATIVES"),
     ('{0}/pets,{0}/pets/../pets', "negatives '.*pets' is '.*pets', or in it"),
     ('{0}/pets,{0}/pets/cat', "negatives '.*cat' is '.*pets', or in it"),
-    ('{0}/pets,', "POSITIVES,NEGATIVES,.*without spaces after commas, got '.*pets,'"),
+    ('{0}/pets,', "POSITIVES,NEGATIVES,.*without spaces after .*, got '.*pets,'"),
     ('bsaeline:{0}/pets', "variant 'bsaeline'.*did you mean 'baseline'"),
 ])
 def test_folders_that_are_not_of_classes(variant, message, folders, tmp_path):

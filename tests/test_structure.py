@@ -180,18 +180,21 @@ def make_batch(shape, *sizes):
 
 def own_data(folder):
   """Folders of a picture each and a file of vectors: {config: variants for them}."""
-  for name in ('yes/cat', 'yes/dog', 'no'):
+  for name in ('yes/cat', 'yes/dog', 'no', 'zoo/owl', 'zoo/fox'):
     (folder / name).mkdir(parents=True)
     Image.new('RGB', (9, 9)).save(folder / name / 'picture.png')
   vector = np.random.default_rng(0).normal(size=(90, 4))
-  np.savez(folder / 'x.npz', vector=vector, label=np.arange(90) % 3 - 1)
+  for name in 'xz':
+    np.savez(folder / f'{name}.npz', vector=vector, label=np.arange(90) % 3 - 1)
   return {
       'pictures': [f'{folder}/yes,{folder}/no', f'{folder}/yes',
+                   f'{folder}/yes,{folder}/no,{folder}/zoo',
                    f'baseline:{folder}/yes,{folder}/no'],
       'pictures128': [f'{method}:{folder}/yes,{folder}/no'
                       for method in ('hinge_sn', 'sagan', 'biggan', 'nat3')],
-      'finetune': [f'{folder}/yes,{folder}/no', f'baseline:{folder}/yes,{folder}/no'],
-      'embeddings': [f'{folder}/x.npz', f'baseline:{folder}/x.npz']}
+      'finetune': [f'{folder}/yes,{folder}/no,{folder}/zoo',
+                   f'baseline:{folder}/yes,{folder}/no'],
+      'embeddings': [f'{folder}/x.npz,,{folder}/z.npz', f'baseline:{folder}/x.npz']}
 
 
 def trainers(tmp_path):
@@ -264,7 +267,7 @@ def images_of(source):
   if 'split' not in source:  # synthetic
     return frozenset()
   place = source.get('dataset', '').replace('/', '-') or source.get('path', 'digits')
-  classes = source.get('classes', [source.get('rows', 0)])
+  classes = source.get('classes') or [source.get('rows', 0)]
   return rows_of(place, source['split'], tuple(classes))
 
 
@@ -306,7 +309,7 @@ def test_parts_of_every_config_share_no_image(tmp_path):
 
 def test_unreadable_pictures_can_be_passed_over(tmp_path, monkeypatch):
   """The advice of the error can be followed for every folder of configs/pictures.py."""
-  for name in ('yes/cat', 'yes/dog', 'no'):
+  for name in ('yes/cat', 'yes/dog', 'no', 'zoo/owl', 'zoo/fox'):
     (tmp_path / name).mkdir(parents=True)
     for k in range(30):
       Image.new('RGB', (9, 9)).save(tmp_path / name / f'{k}.png')

@@ -139,9 +139,8 @@ class EfficientNetLite(nn.Module):
         x = Block(
             side, 1 if j else stride, expansion, channels, dtype, self.axis_name,
             name=f'group{i}_block{j + 1}')(x, train and self.frozen <= i, mask)
-      if i < last:
-        x = end_of_stage(x, i)
-      aux[f'group{i}'] = x
+      aux[f'group{i}'] = end_of_stage(x, i)
+      x = aux[f'group{i}'] if i < last else x  # the last stage has one more layer
     x = norm(layers.conv(TOP, 1, dtype=dtype, name='top')(x), 'top_norm', last)
     x = end_of_stage(x, last)
     aux['features'] = x.astype(jnp.float32).mean((1, 2))

@@ -116,6 +116,12 @@ def read(path: str, name: str = '') -> dict[str, np.ndarray]:
         f'{path} cannot be read as weights, .safetensors or .npz ({error})') from None
 
 
+def needed(name: str) -> list[str]:
+  """The arrays of a network in PyTorch, by their names, but for the output layer's."""
+  return [f'{layer}.{key}' if key else layer
+          for layer, _, kind in LAYERS[name]() for key in kind]
+
+
 def from_torch(
     name: str, arrays: Mapping[str, np.ndarray], variables: Any
 ) -> dict[str, Any]:

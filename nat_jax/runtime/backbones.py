@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from nat_jax import data, models, names, registry
 from nat_jax.models import weights as model_weights
@@ -82,20 +81,26 @@ def build(spec: Mapping[str, Any]) -> Backbone:
   asked = {key: value for key, value in spec.items()
            if key in ('name', 'model', 'weights')}
   recorded = {key: value for key, value in spec.items() if key not in asked}
-  backbone = registry.build(BACKBONES, asked, what='backbone', recorded=recorded)
-  found = backbone.spec['sha256']
-  expected = recorded.get('sha256', found)
-  if found != expected:
-    raise ValueError(
-        f'the weights of {spec["name"]}:{spec["model"]} are not those that the vectors '
-        f'were made with: expected SHA-256 {expected[:16]}..., got {found[:16]}...; '
-        f'bring the right file, as {place(_timm_name(spec), spec["weights"])}')
-  return backbone
+  expected, places = recorded.get('sha256'), _places(asked, 'sha256' in recorded)
+  for file in [*filter(os.path.isfile, places)] or ['']:
+    backbone = registry.build(
+        BACKBONES, asked, what='backbone', recorded=recorded, file=file)
+    found = backbone.spec['sha256']
+    if expected in (None, found):
+      return backbone
+  raise ValueError(
+      f'the weights of {spec["name"]}:{spec["model"]} are not those that the vectors '
+      f'were made with: expected SHA-256 {expected[:16]}..., got {found[:16]}...; '
+      f'bring the right file, as {" or ".join(places)}')
 
 
-def _timm_name(spec):
-  of_jax = spec['name'] == 'jax'
-  return PREPARED[spec['model']][0] if of_jax else spec['model']
+def _places(spec, anywhere=False):
+  """Where files of weights are looked for; `anywhere`: not only as the spec says."""
+  model, weights = spec.get('model', ''), spec.get('weights', '')
+  if spec.get('name') == 'jax' and model in PREPARED:
+    model = timm_name(model)
+  named = [weights, place(model, weights)] if weights else []
+  return list(dict.fromkeys(named + [place(model)] * (anywhere or not named)))
 
 
 def decoded_size(spec: Mapping[str, Any]) -> tuple[int, int]:
@@ -121,7 +126,7 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
   return found.hexdigest()
 
 
-def place(model: str, weights: str = '') -> str:
+def place(model: str = '', weights: str = '') -> str:
   """Where the weights of a network of timm are looked for, in the cache of nat_jax."""
   name = os.path.basename(weights) if weights else f'{model}.safetensors'
   return os.path.join(data.cache_root(), FOLDER, name)
@@ -131,33 +136,49 @@ def place(model: str, weights: str = '') -> str:
 
 BATCH = {'cpu': 8}  # pictures per call of the network, elsewhere 64
 HALF = (0.5, 0.5, 0.5)
-# The networks with weights, what timm calls these, and how timm prepares pictures.
+# How timm prepares pictures for the networks with its weights: the share of a side that
+# is seen, mean, std.
 PREPARED = {
-    'efficientnet_lite0': ('tf_efficientnet_lite0.in1k', 0.875, HALF, HALF),
-    'resnet50': ('resnet50.a1_in1k', 0.95, *presets.NORMALISATION['imagenet'].values()),
-    'vit_s16': ('vit_small_patch16_224.augreg_in21k_ft_in1k', 0.9, HALF, HALF),
+    'efficientnet_lite0': (0.875, HALF, HALF),
+    'resnet50': (0.95, *presets.NORMALISATION['imagenet'].values()),
+    'vit_s16': (0.9, HALF, HALF),
 }
 SIDE = 224  # of their pictures
 
 
+def timm_name(model: str) -> str:
+  """What timm calls the weights of a network of `PREPARED`."""
+  return model_weights.HUB[model].removeprefix('timm/')
+
+
 def jax_backbone(
-    model: str, weights: str = '', recorded: Mapping[str, Any] | None = None
+    model: str, weights: str = '', recorded: Mapping[str, Any] | None = None,
+    file: str = '',
 ) -> Backbone:
   """A network of `nat_jax.models` with timm's weights; needs neither timm nor PyTorch.
 
   Args:
     model: a name in `PREPARED`.
-    weights: a file for `models.weights.read`; '': that of `place`.
+    weights: the file that the user named, or ''.
     recorded: how pictures are prepared; keys that are missing are as timm says.
+    file: of weights, for `models.weights.read`; '': none was found. Those of another
+      network with the same arrays, such as timm's efficientnet_lite0.ra_in1k, are not
+      told apart.
 
   Raises:
     ValueError: no such network, or no such weights.
   """
   if model not in PREPARED:
     raise ValueError(names.unknown('network of the backbone jax,', model, PREPARED))
-  name, crop, mean, std = PREPARED[model]
-  file = next(filter(os.path.isfile, (weights, place(name, weights))), '')
-  arrays = model_weights.read(file or weights or place(name), model)
+  if not file:
+    raise ValueError(
+        f'there are no weights of jax:{model} in '
+        f'{" or ".join(_places({"name": "jax", "model": model, "weights": weights}))}'
+        ': take model.safetensors from '
+        f'https://huggingface.co/{model_weights.HUB[model]} and put it there, or for '
+        f'--mode=embed name its place, --backbone jax:{model}@model.safetensors')
+  crop, mean, std = PREPARED[model]
+  arrays = model_weights.read(file, model)
   net = models.MODELS[model](num_outputs=1)
   spec = {'name': 'jax', 'model': model, 'weights': weights, 'size': [SIDE, SIDE],
           'crop': crop, 'mean': [*mean], 'std': [*std], **(recorded or {})}
@@ -166,7 +187,8 @@ def jax_backbone(
       jax.random.key(0))
   variables = model_weights.from_torch(
       model, arrays, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
-  params = traverse_util.flatten_dict(variables, sep='/')
+  used = {key: np.asarray(arrays[key], np.float32)
+          for key in model_weights.needed(model)}
 
   def head(variables, pictures):
     pixels = data.normalise(pictures, spec['mean'], spec['std'])
@@ -179,7 +201,7 @@ def jax_backbone(
   width = jax.eval_shape(
       head, shapes, jax.ShapeDtypeStruct((1, *spec['size'], 3), np.uint8)).shape[1]
   return Backbone(
-      {**spec, 'width': width, 'sha256': checksum(params)},
+      {**spec, 'width': width, 'sha256': checksum(used)},
       lambda pictures: predict(placed, crop_middle(pictures, spec['size'])),
       lambda pictures: head(variables, crop_middle(pictures, spec['size'])))
 
@@ -188,15 +210,17 @@ def jax_backbone(
 
 
 def timm_backbone(
-    model: str, weights: str = '', recorded: Mapping[str, Any] | None = None
+    model: str, weights: str = '', recorded: Mapping[str, Any] | None = None,
+    file: str = '',
 ) -> Backbone:
   """A network of timm; its vectors are the input of its classifier.
 
   Args:
     model: its name in timm, such as 'resnet50.a1_in1k'.
-    weights: a file of weights (.safetensors, .pth) that timm or torchvision gives out
-      for this network; '': that of `place`, or from timm's hub or its cache.
+    weights: the file that the user named, or ''.
     recorded: how pictures are prepared; keys that are missing are as timm says.
+    file: of weights (.safetensors, .pth) that timm or torchvision gives out for this
+      network; '': those of timm's hub or its cache, if the user named none.
 
   Raises:
     ValueError: timm is not installed, no such network, or no such weights.
@@ -215,7 +239,6 @@ def timm_backbone(
     raise ValueError(
         f'timm has no network {model!r}{names.hint(model, timm.list_models())}; '
         "timm.list_models('*vit*') lists those with vit in their names")
-  file = next(filter(os.path.isfile, (weights, place(model, weights))), None)
   if file:
     net = _with_weights(timm, model, file)
   elif weights:
@@ -287,6 +310,6 @@ def _with_weights(timm, model, file):
       f'{len(wanted)} arrays are missing, such as {missing[0]}')
 
 
-# Called with the arguments of the spec and `recorded`.
+# Called with the arguments of the spec, `recorded` and `file`.
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     'jax': jax_backbone, 'timm': timm_backbone}

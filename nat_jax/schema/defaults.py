@@ -27,7 +27,8 @@ CLASSIFY: dict[str, Any] = dict(
     num_classes=10,
     model={'name': 'small_conv'},  # nat_jax.models.MODELS
     # Pretrained weights that training starts from, .safetensors of torchvision or timm
-    # for a network in nat_jax.models.weights.LAYERS; '': random ones.
+    # for a network in nat_jax.models.weights.LAYERS; a name without a folder is looked
+    # for in ~/.cache/nat_jax/backbones too; '': random ones.
     weights='',
     # The learning rate of a stage / that of the next stage; 1: one rate for all. Stages
     # are counted by nat_jax.models.weights.stage; model.frozen of them are not trained.

@@ -11,7 +11,7 @@ A config lists only the keys that differ from the defaults of `nat_jax.schema`.
 import copy
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -123,32 +123,36 @@ def three(names: str) -> tuple[str, str, str]:
   if len(found) > 3 or (len(found) > 1 and not found[-1].strip()):
     raise ValueError(
         'expected POSITIVES, POSITIVES,NEGATIVES, POSITIVES,NEGATIVES,STRANGERS or '
-        f'POSITIVES,,STRANGERS, without spaces after commas, got {names!r}')
+        'POSITIVES,,STRANGERS, without spaces after commas and without commas in '
+        f'names, got {names!r}')
   return tuple([*found, '', ''][:3])
 
 
 def unseen(
-    kinds: Mapping[str, Mapping[str, Any]], taken: Collection[str]
+    kinds: Iterable[tuple[str, Mapping[str, Any]]], taken: Collection[str]
 ) -> dict[str, dict[str, Any]]:
   """Entries of `evals`: kinds of negatives that are tested on and never trained on.
 
   Args:
-    kinds: name of a kind, such as that of its folder -> its source.
+    kinds: (name of a kind, such as that of its folder; its source).
     taken: the names of the other sets.
 
   Returns:
-    {name: entry}; in a name, _ stands for what no name of a set may have.
+    {name: entry}; in a name, _ stands for what is neither letter, digit, + nor -.
 
   Raises:
-    ValueError: a name is taken, or two kinds have the same.
+    ValueError: a name is too long, or taken but for upper and lower case, in which the
+      names of files may not differ.
   """
   entries: dict[str, dict[str, Any]] = {}
-  for kind, source in kinds.items():
-    name = re.sub(r'[^\w.+-]|^\W', '_', kind)
-    if name in taken or name in entries:
+  for kind, source in kinds:
+    name = re.sub(r'[^\w+-]|^\W', '_', kind)
+    same = [one for one in (*taken, *entries) if one.casefold() == name.casefold()]
+    if same or len(name.encode()) > 100:
+      why = f'another set is called {same[0]!r}' if same else 'it has over 100 bytes'
       raise ValueError(
-          f'expected another name for {kind!r}, of negatives for the test only: the '
-          f'evaluation sets are called {", ".join([*taken, *entries])}; rename it')
+          f'expected another name for {kind!r}, a kind of negatives for the test only: '
+          f'{why}; rename the folder or class')
     entries[name] = {'source': source}
   return entries
 

@@ -120,7 +120,8 @@ def main():
   seeds = [int(seed) for seed in args.seeds.split(',')]
   pets, others = parts(args.positives), parts(args.negatives)
   strangers = os.path.abspath(args.strangers)
-  kinds = [*presets.unseen(dict.fromkeys(data.read_header(strangers).names, {}), ())]
+  names = data.read_header(strangers).names
+  kinds = [*presets.unseen([(name, {}) for name in names], ())]
   for name, (_, part) in (('positives', pets), ('negatives', others)):
     print(f'{name}: ' + ', '.join(f'{(part == one).sum()} {one}'
                                   for one in presets.SHARES))

@@ -5,6 +5,7 @@
 """
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from nat_jax import data, losses, models, registry
 from nat_jax.models import weights
-from nat_jax.runtime import optim
+from nat_jax.runtime import backbones, optim
 from nat_jax.task import Others, Run, Trainer
 from nat_jax.tasks import checkpoints, images
 from nat_jax.tasks.classify.adaptive_mix import adaptive_mix
@@ -117,9 +118,11 @@ def _start(config, shapes):
     config: of a classifier, with `weights`.
     shapes: of its state.
   """
-  name = config['model']['name']
+  name, path = config['model']['name'], config['weights']
+  if not (os.path.dirname(path) or os.path.isfile(path)):
+    path = backbones.place(weights=path)  # a name alone is also looked for in the cache
   found = weights.from_torch(
-      name, weights.read(config['weights'], name), shapes.nets['model'].variables)
+      name, weights.read(path, name), shapes.nets['model'].variables)
 
   def put(variables):
     return jax.tree.map(
