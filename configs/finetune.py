@@ -38,5 +38,6 @@ def get_config(variant='pets,others'):
   for entry in config.evals.values():
     if 'corrupt' in entry:
       entry.corrupt.num = 100  # 500 would take minutes on a CPU
+  config.evals.noise.source.num = 200  # 0.6 MB each
   config.run.update(log_every=10, eval_every=PERIOD, checkpoint_every=PERIOD)
   return config

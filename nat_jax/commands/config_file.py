@@ -77,6 +77,10 @@ def split(source: str) -> tuple[str, str | None]:
   return name, variant or None
 
 
+class Placed(ValueError):
+  """An error of a config file, whose message names the file and, if known, the line."""
+
+
 def load(name: str, variant: str | None = None) -> ml_collections.ConfigDict:
   """Loads the config of a variant from a config file.
 
@@ -85,8 +89,8 @@ def load(name: str, variant: str | None = None) -> ml_collections.ConfigDict:
     variant: argument of its get_config; None: no argument.
 
   Raises:
-    ValueError: there is no such file; it raised an error (the message names file and
-      line); or it has no get_config that returns a config.
+    ValueError: there is no such file; it raised an error, see `Placed`; or it has no
+      get_config that returns a config.
   """
   path = find(name)
   loader = importlib.machinery.SourceFileLoader('variant_config', path)
@@ -97,8 +101,10 @@ def load(name: str, variant: str | None = None) -> ml_collections.ConfigDict:
     if not callable(getattr(module, 'get_config', None)):
       raise ValueError('it has no function get_config')
     config = module.get_config(*([] if variant is None else [variant]))
+  except Placed:  # of another config, which this one loads
+    raise
   except Exception as error:  # whatever the user's code may raise
-    raise ValueError(f'{_place(error, path)}: {_message(error)}') from error
+    raise Placed(f'{_place(error, path)}: {_message(error)}') from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
         f'{path}: get_config must return what nat_jax.schema.presets.experiment(...) '
