@@ -580,7 +580,7 @@ def test_fine_tuning_of_the_small_network(pictures, tmp_path, monkeypatch):
   assert plain.data.negatives_per_batch == 0 and plain.loss.name == 'cross_entropy'
   config = config_file.load('finetune', variant)
   assert config.compare_with == f'baseline:{variant}' and config.data.image_size == 224
-  with pytest.raises(ValueError, match=r"^\S+pictures.py, line \d+: there is no folder"):
+  with pytest.raises(ValueError, match=r"^\S+pictures.py, line \d+: there is no "):
     config_file.load('finetune', f'{variant},{pictures}/gone')
   trainer = runs.build_trainer(runs.resolve(config), (224, 224, 3))
   shapes = jax.eval_shape(trainer.init, jax.random.key(0))
