@@ -211,7 +211,7 @@ def test_help_and_mistakes_as_processes(folder):
     (['--wokdir=x'], "'wokdir'.*workdir"),
     (['stray'], r"\['stray'\].*--mode=report"),
     (['--workdir='], r'--mode=train needs --workdir, such as --workdir runs/nat\n'),
-    (['--mode=embed', '--images=a'], 'embed needs --backbone, such as --backbone timm'),
+    (['--mode=embed', '--images=a'], 'embed needs --backbone, such as --backbone jax:'),
     (['--mode=evaluate'], "give both --config and --out, got --out=''"),
     (['--mode=evaluate', '--out=more'], 'nowhere.*--config CONFIG --workdir'),
     (['--mode=evaluate', '--config.seed=2'],
