@@ -1,6 +1,6 @@
 """Your own pictures with a pretrained network, EfficientNet-Lite0, that is trained on.
 
-    python -m nat_jax.main --config configs/finetune.py:pets,others --workdir runs/pets
+    python -m nat_jax.main --config configs/finetune.py:pets,others --workdir runs/tuned
 
 The folders and tables, the four parts and the plain classifier `baseline:pets,others`
 are as in configs/pictures.py. The weights are model.safetensors of
