@@ -129,7 +129,11 @@ def of_folders(positives, negatives):
 
 
 def kinds_of(path, trained_on):
-  """[(kind, source)] of a folder of negatives that are for the test only."""
+  """[(kind, source)] of a folder of negatives that are for the test only.
+
+  That none of its pictures is trained on is checked by folder only: not the pictures
+  that a table lists, nor links in the folder.
+  """
   if path in trained_on:
     raise ValueError(
         f'{path!r} is trained on too: expected other negatives for the test')
@@ -150,10 +154,15 @@ def kinds_of(path, trained_on):
 
   # Raises for empty folders, for pictures beside folders, for parts that differ.
   kinds = data.list_pictures(path).names
-  source = {'name': 'folder', 'path': os.path.abspath(path), 'split': 'all', **READ}
+  path = os.path.abspath(path)
+  source = {'name': 'folder', 'path': path, 'split': 'all', **READ}
   if not 1 < len(kinds) <= presets.MOST_KINDS:
-    return [(os.path.basename(os.path.abspath(path)), source)]
-  return [(kind, {**source, 'classes': (k,)}) for k, kind in enumerate(kinds)]
+    return [(os.path.basename(path), source)]
+  if presets.part_folders(path):
+    return [(kind, {**source, 'classes': (k,)}) for k, kind in enumerate(kinds)]
+  # By its own folder, since numbers change when another kind is added.
+  return [(kind, {**source, 'path': os.path.join(path, kind)})
+          for kind in presets.inner_folders(path)]
 
 
 def _within(inner, outer):

@@ -125,6 +125,15 @@ def test_kinds_for_the_test_only(folders, strangers, monkeypatch):
         assert not sets[name].seen and not sets[name].positive
       assert {'test', 'noise', 'corrupted_blur_1'} < set(sets)
       assert ('others' in sets) == (',,' not in variant)
+  assert config.evals.owl.source.path == f'{strangers}/owl'  # also beside new folders
+  parts = strangers.parent / 'parts'
+  for part in ('train', 'test'):
+    (parts / part).mkdir(parents=True)
+    for kind in ('owl', 'grey fox'):
+      (parts / part / kind).symlink_to(strangers / kind)
+  config = config_file.load('pictures', f'{folders},{parts}')
+  sets = inputs.load_evals(runs.resolve(config), {}, ['test'])
+  assert {len(sets[name].arrays.label) for name in ('owl', 'grey_fox')} == {6}
   monkeypatch.setattr(presets, 'MOST_KINDS', 1)
   config = config_file.load('pictures', variant)
   assert config.evals.strangers.source.path == str(strangers)

@@ -64,8 +64,8 @@ def export(
 
   Raises:
     ValueError: an argument that is not valid, no checkpoint, a run of another task, no
-      rule (see `rule.find`), or a network that depends on the size of the batch.
-      Nothing is written.
+      rule (see `rule.find`), vectors of a backbone that is not of JAX, or a network
+      that depends on the size of the batch. Nothing is written.
   """
   rule.check_threshold(threshold)
   out = out or os.path.join(workdir, NAME)
@@ -76,11 +76,11 @@ def export(
         f'calibration.json is for the score {clf.basis.rule.score!r}, which needs more '
         'than the logits of a picture; calibrate for one of the scores that '
         f'--mode=export takes, {", ".join(rule.ON_DEVICE)}, or give --threshold')
-  if clf.view.traced is None:
-    name = clf.run.config['data']['backbone']['name']
+  backbone = clf.run.config['data']['backbone']
+  if backbone and backbone['name'] != 'jax':
     raise ValueError(
-        f'expected vectors of a backbone in JAX, got those of one of {name}, which '
-        'cannot be exported; make them anew by --mode=embed --backbone '
+        f'expected vectors of a backbone in JAX, got those of {backbone["name"]}, '
+        'which cannot be exported; make them anew by --mode=embed --backbone '
         'jax:efficientnet_lite0, and train on these')
   if clf.basis.note:
     print(clf.basis.note)

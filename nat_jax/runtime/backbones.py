@@ -11,6 +11,7 @@ and how pictures are prepared. It travels with the vectors, into the config of a
 timm, which with its PyTorch is imported here only, when one of them is built.
 """
 
+import functools
 import hashlib
 import importlib.util
 import math
@@ -82,16 +83,28 @@ def build(spec: Mapping[str, Any]) -> Backbone:
            if key in ('name', 'model', 'weights')}
   recorded = {key: value for key, value in spec.items() if key not in asked}
   expected, places = recorded.get('sha256'), _places(asked, 'sha256' in recorded)
-  for file in [*filter(os.path.isfile, places)] or ['']:
-    backbone = registry.build(
-        BACKBONES, asked, what='backbone', recorded=recorded, file=file)
+  make = functools.partial(
+      registry.build, BACKBONES, asked, what='backbone', recorded=recorded)
+  files = [*filter(os.path.isfile, places)]
+  if not expected:
+    return make(file=files[0] if files else '')
+  others = []
+  for file in files or ['']:
+    try:
+      backbone = make(file=file)
+    except ValueError as error:
+      if len(files) < 2:
+        raise
+      others.append(f'{file}: {error}')
+      continue
     found = backbone.spec['sha256']
-    if expected in (None, found):
+    if found == expected:
       return backbone
+    others.append(f'{file or "the hub"} has SHA-256 {found[:16]}...')
   raise ValueError(
       f'the weights of {spec["name"]}:{spec["model"]} are not those that the vectors '
-      f'were made with: expected SHA-256 {expected[:16]}..., got {found[:16]}...; '
-      f'bring the right file, as {" or ".join(places)}')
+      f'were made with, of SHA-256 {expected[:16]}...: {"; ".join(others)}. Bring the '
+      f'right file, as {" or ".join(places)}')
 
 
 def _places(spec, anywhere=False):
@@ -171,12 +184,14 @@ def jax_backbone(
   if model not in PREPARED:
     raise ValueError(names.unknown('network of the backbone jax,', model, PREPARED))
   if not file:
+    spec = {'name': 'jax', 'model': model, 'weights': weights}
+    places = _places(spec, anywhere=bool(recorded))
+    make = '' if recorded else (
+        f', or name its place: --backbone jax:{model}@model.safetensors')
     raise ValueError(
-        f'there are no weights of jax:{model} in '
-        f'{" or ".join(_places({"name": "jax", "model": model, "weights": weights}))}'
-        ': take model.safetensors from '
-        f'https://huggingface.co/{model_weights.HUB[model]} and put it there, or for '
-        f'--mode=embed name its place, --backbone jax:{model}@model.safetensors')
+        f'there are no weights of jax:{model} in {" or ".join(places)}: take '
+        f'model.safetensors from https://huggingface.co/{model_weights.HUB[model]} and '
+        f'put it there{make}')
   crop, mean, std = PREPARED[model]
   arrays = model_weights.read(file, model)
   net = models.MODELS[model](num_outputs=1)

@@ -138,7 +138,7 @@ def unseen(
     taken: the names of the other sets.
 
   Returns:
-    {name: entry}; in a name, _ stands for what is neither letter, digit, + nor -.
+    {name: entry}; in a name, _ stands for what no name of a set may have, and for dots.
 
   Raises:
     ValueError: a name is too long, or taken but for upper and lower case, in which the
@@ -152,7 +152,7 @@ def unseen(
       why = f'another set is called {same[0]!r}' if same else 'it has over 100 bytes'
       raise ValueError(
           f'expected another name for {kind!r}, a kind of negatives for the test only: '
-          f'{why}; rename the folder or class')
+          f'{why}; rename the folder, file or class')
     entries[name] = {'source': source}
   return entries
 

@@ -119,8 +119,8 @@ def _start(config, shapes):
     shapes: of its state.
   """
   name, path = config['model']['name'], config['weights']
-  if not (os.path.dirname(path) or os.path.isfile(path)):
-    path = backbones.place(weights=path)  # a name alone is also looked for in the cache
+  if not os.path.dirname(path):  # a name alone is also looked for in the cache
+    path = path if os.path.isfile(path) else backbones.place(weights=path)
   found = weights.from_torch(
       name, weights.read(path, name), shapes.nets['model'].variables)
 
