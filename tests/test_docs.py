@@ -235,7 +235,10 @@ def test_the_guide_to_own_pictures_runs(own_pictures, monkeypatch, capsys):
   """Its commands as they are written, with a small network and few updates."""
   text = (ROOT / 'docs' / 'pictures.md').read_text()
   commands = re.findall(r'^python -m nat_jax.main (.*)$', text, re.M)
-  assert len(commands) == 4
+  assert len(commands) == 5
+  for kind in ('raccoon', 'crow'):
+    (own_pictures / 'strangers').mkdir(exist_ok=True)
+    (own_pictures / 'strangers' / kind).symlink_to(own_pictures / 'others')
   experiment = presets.experiment
 
   def quick(**settings):
@@ -254,3 +257,5 @@ def test_the_guide_to_own_pictures_runs(own_pictures, monkeypatch, capsys):
     assert (own_pictures / 'runs' / path).exists(), path
   found = json.loads((own_pictures / 'runs' / 'scans' / 'eval.json').read_text())
   assert found['class_names'] == ['ill', 'well'] and 'others' in found['evals']
+  found = json.loads((own_pictures / 'runs' / 'strangers' / 'eval.json').read_text())
+  assert {'raccoon', 'crow', 'others'} < set(found['evals'])
