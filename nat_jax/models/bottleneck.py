@@ -78,21 +78,18 @@ class BottleneckResNet(nn.Module):
     """
     dtype = layers.compute_dtype(self.dtype)
 
-    def end_of_stage(x, stage):
-      return jax.lax.stop_gradient(x) if stage < self.frozen else x
-
     x = layers.conv(self.width, 7, 2, dtype=dtype, name='stem')(images.astype(dtype))
     x = layers.BatchNorm(dtype=dtype, axis_name=self.axis_name, name='stem_norm')(
         x, use_running_average=not (train and self.frozen < 1), mask=mask)
     x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
-    x = end_of_stage(x, 0)
+    x = layers.end_of_stage(x, 0, self.frozen)
     aux = {}
     for i, num_blocks in enumerate(self.blocks):
       for j in range(num_blocks):
         x = Bottleneck(
             self.width * 2**i, 2 if i > 0 and j == 0 else 1, dtype, self.axis_name,
             name=f'group{i + 1}_block{j + 1}')(x, train and self.frozen < i + 2, mask)
-      x = aux[f'group{i + 1}'] = end_of_stage(x, i + 1)
+      x = aux[f'group{i + 1}'] = layers.end_of_stage(x, i + 1, self.frozen)
     aux['features'] = x.astype(jnp.float32).mean((1, 2))
     return layers.head(self.num_outputs)(aux['features']), aux
 

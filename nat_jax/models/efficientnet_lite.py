@@ -121,9 +121,6 @@ class EfficientNetLite(nn.Module):
     """
     dtype = layers.compute_dtype(self.dtype)
 
-    def end_of_stage(x, stage):
-      return jax.lax.stop_gradient(x) if stage < self.frozen else x
-
     def norm(x, name, stage):
       return nn.relu6(layers.BatchNorm(
           epsilon=EPSILON, dtype=dtype, axis_name=self.axis_name, name=name)(
@@ -132,17 +129,17 @@ class EfficientNetLite(nn.Module):
     x = nn.Conv(
         STEM, (3, 3), strides=2, padding='SAME', use_bias=False, dtype=dtype,
         kernel_init=layers.he_init, name='stem')(images.astype(dtype))
-    x = end_of_stage(norm(x, 'stem_norm', 0), 0)
+    x = layers.end_of_stage(norm(x, 'stem_norm', 0), 0, self.frozen)
     aux, last = {}, len(self.groups)
     for i, (blocks, side, stride, expansion, channels) in enumerate(self.groups, 1):
       for j in range(blocks):
         x = Block(
             side, 1 if j else stride, expansion, channels, dtype, self.axis_name,
             name=f'group{i}_block{j + 1}')(x, train and self.frozen <= i, mask)
-      aux[f'group{i}'] = end_of_stage(x, i)
+      aux[f'group{i}'] = layers.end_of_stage(x, i, self.frozen)
       x = aux[f'group{i}'] if i < last else x  # the last stage has one more layer
     x = norm(layers.conv(TOP, 1, dtype=dtype, name='top')(x), 'top_norm', last)
-    x = end_of_stage(x, last)
+    x = layers.end_of_stage(x, last, self.frozen)
     aux['features'] = x.astype(jnp.float32).mean((1, 2))
     return layers.head(self.num_outputs)(aux['features']), aux
 

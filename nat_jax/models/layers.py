@@ -44,6 +44,11 @@ def conv(
       use_bias=False, dtype=dtype, kernel_init=init, name=name)
 
 
+def end_of_stage(x: jax.Array, stage: int, frozen: int) -> jax.Array:
+  """x, the output of a stage; of the first `frozen` stages without its gradient."""
+  return jax.lax.stop_gradient(x) if stage < frozen else x
+
+
 def head(num_outputs: int, name: str = 'head') -> nn.Dense:
   """The output layer: PyTorch's kernel initialisation, zero bias, always float32.
 

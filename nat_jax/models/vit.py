@@ -84,9 +84,6 @@ class ViT(nn.Module):
           f'{self.heads} heads divide, got {self.width}')
     dtype = layers.compute_dtype(self.dtype)
 
-    def end_of_stage(x, stage):
-      return jax.lax.stop_gradient(x) if stage < self.frozen else x
-
     x = nn.Conv(
         self.width, (self.patch, self.patch), strides=self.patch, padding='VALID',
         dtype=dtype, kernel_init=_small, name='patches')(images.astype(dtype))
@@ -95,10 +92,10 @@ class ViT(nn.Module):
     positions = self.param('positions', _small, (1, 1 + x.shape[1], self.width))
     x = jnp.concatenate(
         [jnp.broadcast_to(token.astype(dtype), (n, 1, self.width)), x], axis=1)
-    x = end_of_stage(x + positions.astype(dtype), 0)
+    x = layers.end_of_stage(x + positions.astype(dtype), 0, self.frozen)
     for i in range(self.depth):
       x = Block(self.heads, dtype, name=f'block{i + 1}')(x)
-      x = end_of_stage(x, i + 1)
+      x = layers.end_of_stage(x, i + 1, self.frozen)
     x = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name='norm')(x[:, 0])
     features = x.astype(jnp.float32)
     return layers.head(self.num_outputs)(features), {'features': features}

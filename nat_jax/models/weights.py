@@ -118,8 +118,12 @@ def read(path: str, name: str = '') -> dict[str, np.ndarray]:
 
 def needed(name: str) -> list[str]:
   """The arrays of a network in PyTorch, by their names, but for the output layer's."""
-  return [f'{layer}.{key}' if key else layer
-          for layer, _, kind in LAYERS[name]() for key in kind]
+  return [_theirs(layer, key) for layer, _, kind in LAYERS[name]() for key in kind]
+
+
+def _theirs(layer, key):
+  """PyTorch's name of an array of a layer, which may be one array itself."""
+  return f'{layer}.{key}' if key else layer
 
 
 def from_torch(
@@ -144,7 +148,7 @@ def from_torch(
   found = traverse_util.flatten_dict(variables, sep='/', keep_empty_nodes=True)
   for layer, ours, kind in LAYERS[name]():
     for key, (collection, last) in kind.items():
-      theirs = f'{layer}.{key}' if key else layer
+      theirs = _theirs(layer, key)
       place = f'{collection}/{ours}/{last}' if last else f'{collection}/{ours}'
       if theirs not in arrays:
         raise ValueError(

@@ -21,6 +21,7 @@ import os
 import tempfile
 
 import numpy as np
+from paired import text_of
 from steps import machine
 
 from nat_jax import data, train
@@ -98,14 +99,11 @@ def run(folder, method, positives, negatives, strangers, seed, scores=()):
 
 def table(title, rows, kinds):
   """Prints rows {name: [evaluations of each seed]}."""
-  def cell(values):
-    return f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}'
-
   print(f'\n| {title} | accuracy | {" | ".join(kinds)} |')
   print(f'|---|{"--:|" * (1 + len(kinds))}')
   for name, runs in rows.items():
-    print(f'| {name} | {cell([one["test"]["accuracy"] for one in runs])} | '
-          + ' | '.join(cell([one[kind][ACCEPTED] for one in runs]) for kind in kinds)
+    print(f'| {name} | {text_of([one["test"]["accuracy"] for one in runs])} | '
+          + ' | '.join(text_of([one[kind][ACCEPTED] for one in runs]) for kind in kinds)
           + ' |', flush=True)
 
 
